@@ -1,0 +1,190 @@
+"""Content-addressed folders: base models, adapters, tables of rows.
+
+An artifact is a flat set of named files. Its digest is the SHA-256 of its manifest, which lists every
+file's name, size and SHA-256; so equal content has one digest, and a digest names one content for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hmi.errors import Corrupt, InvalidInput, NotFound
+from hmi.storage import Storage, translate_full_disk
+
+__all__ = ["ArtifactFile", "ArtifactStore"]
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 4 * 1024**2
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFile:
+    name: str
+    bytes: int
+    sha256: str
+
+
+def _manifest_bytes(files: list[ArtifactFile]) -> bytes:
+    listing = [[f.name, f.bytes, f.sha256] for f in sorted(files, key=lambda f: f.name)]
+    return json.dumps({"files": listing, "format": 1}, sort_keys=True).encode()
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(_CHUNK):
+        target.write(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ArtifactStore:
+    """Puts and opens artifacts under `artifacts/` of a storage.
+
+    Where the storage is not a disk of this machine, `folder` downloads into `cache_dir` once.
+    """
+
+    def __init__(self, storage: Storage, cache_dir: Path) -> None:
+        self._storage = storage
+        self._cache_dir = cache_dir
+
+    def put(self, files: Mapping[str, IO[bytes]]) -> str:
+        """Store the named streams as one artifact and return its digest (64 hex digits).
+
+        Storing the same content twice is one artifact, and mends one whose files were lost or cut
+        short. Raises `InvalidInput` for a file name that is not plain, `StorageFull`.
+        """
+        if not files:
+            raise InvalidInput("an artifact needs at least one file")
+        for name in files:
+            if not _NAME.fullmatch(name) or name == _MANIFEST:
+                raise InvalidInput(f"not a file name for an artifact: {name!r}")
+        staging = f"staging/{secrets.token_hex(16)}"
+        try:
+            listed = []
+            for name, stream in files.items():
+                with self._storage.create(f"{staging}/{name}") as target:
+                    listed.append(ArtifactFile(name, *_copy(stream, target)))
+            manifest = _manifest_bytes(listed)
+            digest = hashlib.sha256(manifest).hexdigest()
+            if not self._is_whole(digest, listed):
+                for each in listed:
+                    self._storage.move(f"{staging}/{each.name}", f"{_place(digest)}/{each.name}")
+                # The manifest comes last: an artifact without one does not exist.
+                with self._storage.create(f"{_place(digest)}/{_MANIFEST}") as target:
+                    target.write(manifest)
+            return digest
+        finally:
+            self._storage.delete(staging)
+
+    def put_folder(self, folder: Path) -> str:
+        """Store all files directly under `folder`."""
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+        with contextlib.ExitStack() as stack:
+            return self.put({path.name: stack.enter_context(path.open("rb")) for path in paths})
+
+    def files(self, digest: str) -> list[ArtifactFile]:
+        """What the artifact holds. Raises `NotFound`, `Corrupt`."""
+        if not _DIGEST.fullmatch(digest):
+            raise InvalidInput(f"not an artifact digest: {digest[:80]!r}")
+        try:
+            with self._storage.open(f"{_place(digest)}/{_MANIFEST}") as file:
+                manifest = file.read()
+        except NotFound:
+            raise NotFound(f"there is no artifact {digest}") from None
+        if hashlib.sha256(manifest).hexdigest() != digest:
+            raise Corrupt(f"artifact {digest}: its manifest was changed after it was written")
+        return [ArtifactFile(*entry) for entry in json.loads(manifest)["files"]]
+
+    def folder(self, digest: str, *, verify: bool = False) -> Path:
+        """A folder on this machine's disk that holds the artifact's files.
+
+        Sizes are always compared with the manifest, which finds a file cut short; `verify` reads every
+        byte and compares its SHA-256. Raises `NotFound`, `Corrupt`.
+        """
+        files = self.files(digest)
+        local = self._storage.local(_place(digest))
+        if local is not None:
+            _check(local, digest, files, verify)
+            return local
+        cached = self._cache_dir / digest
+        if cached.exists():
+            try:
+                _check(cached, digest, files, verify)
+            except Corrupt as error:
+                _log.warning("downloading again, since the local copy was damaged: %s", error)
+                shutil.rmtree(cached, ignore_errors=True)
+        if not cached.exists():
+            with translate_full_disk(f"artifact {digest} in {self._cache_dir}"):
+                self._download(digest, files, cached)
+        return cached
+
+    def delete(self, digest: str) -> None:
+        """Remove the artifact; none there is no error."""
+        # First the manifest: without it, nobody takes half an artifact for a whole one.
+        self._storage.delete(f"{_place(digest)}/{_MANIFEST}")
+        self._storage.delete(_place(digest))
+        shutil.rmtree(self._cache_dir / digest, ignore_errors=True)
+
+    def _is_whole(self, digest: str, files: list[ArtifactFile]) -> bool:
+        if not self._storage.exists(f"{_place(digest)}/{_MANIFEST}"):
+            return False
+        try:
+            return all(self._storage.size(f"{_place(digest)}/{each.name}") == each.bytes for each in files)
+        except NotFound:
+            return False
+
+    def _download(self, digest: str, files: list[ArtifactFile], target: Path) -> None:
+        """Every byte is compared with its checksum on the way."""
+        self._cache_dir.mkdir(parents=True, exist_ok=True)
+        beside = self._cache_dir / f".{digest}.{secrets.token_hex(4)}.tmp"
+        beside.mkdir()
+        try:
+            for each in files:
+                with (
+                    self._storage.open(f"{_place(digest)}/{each.name}") as source,
+                    (beside / each.name).open("wb") as out,
+                ):
+                    if _copy(source, out) != (each.bytes, each.sha256):
+                        raise Corrupt(f"artifact {digest}: {each.name} does not match its checksum")
+            try:
+                beside.rename(target)
+            except OSError:
+                if not target.exists():  # else another process was first, with the same bytes
+                    raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check(folder: Path, digest: str, files: list[ArtifactFile], verify: bool) -> None:
+    for each in files:
+        path = folder / each.name
+        size = path.stat().st_size if path.exists() else -1
+        if size != each.bytes:
+            found = "missing" if size < 0 else f"{size} bytes long instead of {each.bytes}"
+            raise Corrupt(f"artifact {digest}: {each.name} is {found}")
+        if verify and _hash(path) != each.sha256:
+            raise Corrupt(f"artifact {digest}: {each.name} does not match its checksum")
+
+
+def _place(digest: str) -> str:
+    return f"artifacts/{digest[:2]}/{digest}"

@@ -1,0 +1,72 @@
+"""What an engine is told at start, and how `auto` is resolved on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hmi.errors import InvalidInput
+
+__all__ = ["EngineConfig", "resolve_device", "resolve_dtype"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Plain data; the worker fills it from its settings.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda:0`, ...
+        dtype: `auto`, `float32`, `bfloat16` or `float16`: weights, adapters and activations.
+        threads: CPU threads of one forward; 0 is all cores.
+        batch_tokens: Most tokens in a batch, padding counted.
+        batch_rows: Most sequences in a batch.
+        padding_share: A batch is cut before padding exceeds this share of its tokens.
+        host_adapter_bytes: Budget of adapters in host memory.
+        device_adapter_bytes: Budget of adapters on the device, allocated at once.
+        frequency_max_keys: Distinct n-grams counted per domain between two flushes.
+        queue_batches: Batches that may wait between two stages.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    batch_tokens: int = 4096
+    batch_rows: int = 64
+    padding_share: float = 0.05
+    host_adapter_bytes: int = 2 * 1024**3
+    device_adapter_bytes: int = 512 * 1024**2
+    frequency_max_keys: int = 2_000_000
+    queue_batches: int = 2
+
+
+def resolve_device(name: str) -> torch.device:
+    """Raises `InvalidInput` for a device that this machine does not have."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInput(f"device {name!r} is not one of auto, cpu, cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidInput(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices were found")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it, else float32. Raises `InvalidInput`."""
+    if name == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
+        return torch.bfloat16 if fast else torch.float32
+    if name not in _DTYPES:
+        raise InvalidInput(f"dtype {name!r} is not one of auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -1,0 +1,53 @@
+"""Last stage: numbers become outcomes, and outcomes reach whoever waits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.adapters.adapter import Head
+from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.engine.work import Batch
+from hmi.errors import Corrupt, HmiError
+
+__all__ = ["finish"]
+
+
+def finish(batch: Batch) -> None:
+    """Settle every sequence of a batch that the device has run."""
+    for row, work in enumerate(batch.works):
+        adapter = batch.adapters[row]
+        try:
+            if work.item.task is Task.EMBED:
+                result: Classification | Embedding = _embedding(batch, row)
+            else:
+                result = _classification(batch, row, adapter.head if adapter else None)
+        except HmiError as error:
+            work.fail(error)
+        else:
+            work.settle(Outcome(result=result, error=None, tokens=len(work.ids)))
+
+
+def _embedding(batch: Batch, row: int) -> Embedding:
+    if batch.pooled is None:
+        raise Corrupt("the device gave no embedding")
+    return Embedding(_finite(batch.pooled[row]).copy())
+
+
+def _classification(batch: Batch, row: int, head: Head | None) -> Classification:
+    if batch.logits is None or head is None:
+        raise Corrupt("the device gave no logits")
+    logits = _finite(batch.logits[row, : len(head.labels)].astype(np.float64))
+    if head.multi_label:
+        probs = 1 / (1 + np.exp(-logits))
+    else:
+        powers = np.exp(logits - logits.max())
+        probs = powers / powers.sum()
+    return Classification(head.labels, tuple(probs.tolist()))
+
+
+def _finite(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A NaN is never an answer: it would look like one to whoever reads the file."""
+    if not np.isfinite(values).all():
+        raise Corrupt("the model gave numbers that are not finite; its adapter may not fit the dtype it runs in")
+    return values

@@ -1,0 +1,96 @@
+"""Base models that an engine has loaded: weights, tokenizer and the published tree of each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from tokenizers import Tokenizer
+
+from hmi.errors import HmiError
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.bert import HBert
+from hmi.models.loader import load_hplm, load_tokenizer
+
+__all__ = ["HostedBase", "HostedBases", "ModelSource"]
+
+_log = logging.getLogger(__name__)
+
+
+class ModelSource(Protocol):
+    """Where an engine finds what a `ModelRef` names. Methods raise `HmiError`s and may block on I/O."""
+
+    def base_folder(self, digest: str) -> Path:
+        """The folder of a base artifact, on this machine's disk."""
+
+    def adapter_file(self, digest: str) -> Path:
+        """The canonical adapter file of an adapter artifact, on this machine's disk."""
+
+    def tree(self, base: str) -> KnowledgeTree:
+        """The published tree of a base model; an empty tree where none was published."""
+
+
+class HostedBase:
+    """One loaded base model. `tree` may be replaced at any time; a batch reads it once and keeps it."""
+
+    def __init__(self, digest: str, model: HBert, tokenizer: Tokenizer, tree: KnowledgeTree) -> None:
+        self.digest = digest
+        self.spec = model.spec
+        self.model = model
+        self.tokenizer = tokenizer
+        self.tree = tree
+
+
+class HostedBases:
+    """Loads each base model once, at its first use, and keeps it."""
+
+    def __init__(self, source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
+        self._source = source
+        self._device = device
+        self._dtype = dtype
+        self._hosted: dict[str, HostedBase] = {}
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> HostedBase:
+        """Raises what loading raises; a failed load is tried again at the next use."""
+        hosted = self._hosted.get(digest)
+        if hosted is not None:
+            return hosted
+        with self._lock:
+            if digest not in self._hosted:
+                self._hosted[digest] = self._load(digest)
+            return self._hosted[digest]
+
+    def loaded(self) -> list[HostedBase]:
+        return list(self._hosted.values())
+
+    def publish(self, digest: str, tree: KnowledgeTree) -> None:
+        """Let batches formed from now on look up in `tree`."""
+        hosted = self._hosted.get(digest)
+        if hosted is not None:
+            hosted.tree = tree
+
+    def _load(self, digest: str) -> HostedBase:
+        folder = self._source.base_folder(digest)
+        model = load_hplm(folder, self._device, self._dtype)
+        tokenizer = load_tokenizer(folder)
+        try:
+            tree = self._source.tree(digest)
+        except HmiError as error:
+            # A damaged tree costs speed, never answers: serve without it and say so.
+            _log.error("tree of base %s cannot be used, serving without it: %s", digest[:12], error)
+            tree = KnowledgeTree(
+                number=0, parents={}, tables={}, row_dtype=model.spec.row_dtype, hidden_size=model.spec.hidden_size
+            )
+        _log.info(
+            "loaded base %s: %s, k=%d, %s on %s",
+            digest[:12],
+            model.spec.family,
+            model.spec.k,
+            self._dtype,
+            self._device,
+        )
+        return HostedBase(digest, model, tokenizer, tree)

@@ -1,0 +1,175 @@
+"""The stages as threads and the bounded queues between them. It moves work and decides nothing.
+
+    submit -> [tokenise] -> scheduler -> [fetch] -> queue -> [device] -> queue -> [finish] -> futures
+
+A full queue holds the stage before it back, so memory stays bounded whatever is submitted. Whatever a
+stage raises fails the sequences that it was working on, and only those.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from hmi.engine.device import DeviceRunner
+from hmi.engine.fetch import Fetcher
+from hmi.engine.finish import finish
+from hmi.engine.hosted import HostedBases
+from hmi.engine.request import Outcome
+from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
+from hmi.engine.stats import Counters
+from hmi.engine.tokenise import tokenise
+from hmi.engine.work import Batch, Submission, Work
+from hmi.errors import Cancelled, HmiError, Overloaded
+
+__all__ = ["Pipeline"]
+
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Runs submissions until it is closed. Thread-safe."""
+
+    def __init__(
+        self,
+        bases: HostedBases,
+        fetcher: Fetcher,
+        device: DeviceRunner,
+        counters: Counters,
+        limits: BatchLimits,
+        queue_batches: int,
+    ) -> None:
+        self._bases = bases
+        self._fetcher = fetcher
+        self._device = device
+        self._counters = counters
+        self._scheduler: Scheduler[Work] = Scheduler(limits)
+        self._wake = threading.Condition()
+        self._tokenised = False  # no more sequences will come to the scheduler
+        self._closed = False
+        self._in_flight = 0  # batches that were fetched and are not finished
+        self._submissions: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._fetched: queue.Queue[Batch | None] = queue.Queue(queue_batches)
+        self._computed: queue.Queue[tuple[Batch, list[Batch]] | None] = queue.Queue(queue_batches)
+        stages: dict[str, Callable[[], None]] = {
+            "tokenise": self._tokenise,
+            "fetch": self._fetch,
+            "device": self._compute,
+            "finish": self._finish,
+        }
+        self._threads = [threading.Thread(target=run, name=f"hmi-{name}", daemon=True) for name, run in stages.items()]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, submission: Submission) -> None:
+        """Raises `Cancelled` after `close`."""
+        with self._wake:
+            if self._closed:
+                raise Cancelled("the engine is closed")
+            self._submissions.put(submission)
+
+    def close(self, *, drain: bool) -> None:
+        """Stop all threads; with `drain` after everything that was submitted, else what waits is cancelled."""
+        with self._wake:
+            if not self._closed:
+                self._closed = True
+                self._submissions.put(None)
+            if not drain:
+                for entry in self._scheduler.drain():
+                    entry.payload.fail(Cancelled("the engine was closed before this ran"))
+        for thread in self._threads:
+            thread.join()
+
+    def _tokenise(self) -> None:
+        while (submission := self._submissions.get()) is not None:
+            with self._counters.working("tokenise"):
+                try:
+                    for works in tokenise(submission, self._bases):
+                        self._offer([Entry(len(work.ids), work.base.digest, work) for work in works])
+                except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
+                    _log.exception("tokenising failed")
+                    for index in range(len(submission.items)):
+                        submission.settle(index, Outcome(result=None, error=_as_hmi(error), tokens=0))
+        with self._wake:
+            self._tokenised = True
+            self._wake.notify_all()
+
+    def _offer(self, entries: list[Entry[Work]]) -> None:
+        with self._wake:
+            self._scheduler.add(entries)
+            self._wake.notify_all()
+
+    def _fetch(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: len(self._scheduler) or self._tokenised)
+                if not len(self._scheduler):
+                    break
+                planned = self._scheduler.take()
+            for entries in planned:
+                self._fetch_batch([entry.payload for entry in entries])
+        self._fetched.put(None)
+
+    def _fetch_batch(self, works: list[Work]) -> None:
+        """Fetch in one piece, or in as many as host memory for adapters allows."""
+        while works:
+            batch = Batch(works[0].base, works)
+            deferred = self._guarded("fetch", batch, self._fetcher.fetch)
+            if deferred is not None and batch.works:
+                with self._wake:
+                    self._in_flight += 1
+                self._fetched.put(batch)
+            else:
+                self._fetcher.release(batch)
+                if deferred and not self._wait_for_a_release():
+                    for work in deferred:
+                        work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
+                    return
+            works = deferred or []
+
+    def _wait_for_a_release(self) -> bool:
+        """Wait until a batch under way gives its adapters back; False where none is under way."""
+        with self._wake:
+            before = self._in_flight
+            return before > 0 and self._wake.wait_for(lambda: self._in_flight < before)
+
+    def _compute(self) -> None:
+        while (batch := self._fetched.get()) is not None:
+            parts = self._guarded("device", batch, self._device.run)
+            if parts:
+                self._counters.add(batch)
+            self._computed.put((batch, parts or []))
+        self._computed.put(None)
+
+    def _finish(self) -> None:
+        while (computed := self._computed.get()) is not None:
+            batch, parts = computed
+            for part in parts:
+                self._guarded("finish", part, finish)
+            self._fetcher.release(batch)
+            with self._wake:
+                self._in_flight -= 1
+                self._wake.notify_all()
+
+    def _guarded(self, stage: str, batch: Batch, run: Callable[[Batch], R]) -> R | None:
+        """Run a stage for one batch. A failure of any kind is the batch's alone; None stands for one."""
+        works = list(batch.works)
+        with self._counters.working(stage):
+            try:
+                return run(batch)
+            except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
+                _log.exception("%s failed for a batch of %d sequences", stage, len(works))
+                for work in works:
+                    work.fail(_as_hmi(error))
+                return None
+
+
+def _as_hmi(error: BaseException) -> HmiError:
+    if isinstance(error, HmiError):
+        return error
+    return HmiError(f"the engine failed: {type(error).__name__}: {error}")

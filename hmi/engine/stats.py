@@ -1,0 +1,87 @@
+"""What an engine says of itself: plain numbers for status pages, logs and benchmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hmi.adapters.tiers import TierStats
+
+if TYPE_CHECKING:
+    from hmi.engine.work import Batch
+
+__all__ = ["Counters", "EngineStats", "TreeUse"]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeUse:
+    """The tree that an engine looks up in for one base model."""
+
+    base: str
+    number: int
+    entries: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counts since start; `busy_seconds` by stage, to be held against `seconds`."""
+
+    device: str
+    dtype: str
+    seconds: float
+    batches: int
+    sequences: int
+    tokens: int
+    padded_tokens: int
+    computed_windows: int
+    busy_seconds: dict[str, float]
+    host: TierStats
+    on_device: TierStats
+    trees: tuple[TreeUse, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+class Counters:
+    """Adds up what the stages do, from several threads."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.batches = 0
+        self.sequences = 0
+        self.tokens = 0
+        self.padded_tokens = 0
+        self.computed_windows = 0
+        self._busy: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def working(self, stage: str) -> Iterator[None]:
+        """Count the block's time as this stage's."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy[stage] = self._busy.get(stage, 0.0) + time.monotonic() - begin
+
+    def busy(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._busy)
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch that the device has run."""
+        with self._lock:
+            self.batches += 1
+            self.sequences += len(batch.works)
+            self.tokens += sum(len(work.ids) for work in batch.works)
+            self.padded_tokens += batch.ids.numel() if batch.ids is not None else 0
+            self.computed_windows += len(batch.windows) if batch.windows is not None else 0

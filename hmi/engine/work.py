@@ -1,0 +1,100 @@
+"""What travels through the pipeline: a submission, its sequences, and batches of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hmi.adapters.adapter import Adapter
+from hmi.engine.hosted import HostedBase
+from hmi.engine.request import Item, Outcome
+from hmi.errors import HmiError
+
+__all__ = ["Batch", "Submission", "Work"]
+
+
+class Submission:
+    """The items of one `submit` and the future that waits for them.
+
+    Each item's outcome is set once; a second one for the same item is dropped. When the last is in, the
+    future is resolved, whatever the outcomes are.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = tuple(items)
+        self.future: Future[list[Outcome]] = Future()
+        self._outcomes: list[Outcome | None] = [None] * len(self.items)
+        self._missing = len(self.items)
+        self._lock = threading.Lock()
+        if not self.items:
+            self.future.set_result([])
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        with self._lock:
+            if self._outcomes[index] is not None:
+                return
+            self._outcomes[index] = outcome
+            self._missing -= 1
+            outcomes = [each for each in self._outcomes if each is not None] if not self._missing else None
+        if outcomes is not None and self.future.set_running_or_notify_cancel():
+            self.future.set_result(outcomes)
+
+
+@dataclass(slots=True)
+class Work:
+    """One sequence on its way: ids int64 `[T]`, special tokens included."""
+
+    submission: Submission
+    index: int
+    ids: NDArray[np.int64]
+    base: HostedBase
+
+    @property
+    def item(self) -> Item:
+        return self.submission.items[self.index]
+
+    def settle(self, outcome: Outcome) -> None:
+        self.submission.settle(self.index, outcome)
+
+    def fail(self, error: HmiError) -> None:
+        self.settle(Outcome(result=None, error=error, tokens=0))
+
+
+@dataclass(slots=True)
+class Batch:
+    """Sequences that run together, all of one base model, and what each stage adds to them.
+
+    Attributes:
+        ids: int64 `[B, T]`, padded.
+        mask: bool `[B, T]`, True for a real token.
+        hidden: Looked-up rows in compute dtype `[B, T, H]`, zero where missing; None at k = 0.
+        windows: int64 `[N, 3]`: the unique windows that must be computed.
+        places: int64 `[M]`: flat positions in `B * T` of missing rows.
+        sources: int64 `[M]`: which of `windows` each of them gets.
+        adapters: By row of the batch; None where a row runs the base model alone.
+        held: Digests that were acquired from the host tier for this batch.
+        logits: float32 `[B, most labels]`; pooled: float32 `[B, H]`, normalised.
+    """
+
+    base: HostedBase
+    works: list[Work]
+    ids: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
+    windows: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+    sources: torch.Tensor | None = None
+    adapters: list[Adapter | None] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    logits: NDArray[np.float32] | None = None
+    pooled: NDArray[np.float32] | None = None
+
+    def fail(self, error: HmiError) -> None:
+        for work in self.works:
+            work.fail(error)

@@ -1,0 +1,122 @@
+"""Engines over folders: what tests of the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hmi.adapters.adapter import (
+    Activation,
+    Adapter,
+    AdapterKind,
+    Bottleneck,
+    Head,
+    Lora,
+    Pooling,
+    Transform,
+)
+from hmi.engine.config import EngineConfig
+from hmi.engine.engine import Engine
+from hmi.engine.request import Classification, Embedding, Outcome
+from hmi.errors import NotFound
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.loader import load_spec
+from hmi.spec import HPLMSpec, Placement, Site
+
+__all__ = ["FolderSource", "numbers", "random_adapter", "random_head", "tiny_engine"]
+
+
+class FolderSource:
+    """A `ModelSource` over plain paths. Names stand in for digests."""
+
+    def __init__(self, bases: Mapping[str, Path]) -> None:
+        self.bases = dict(bases)
+        self.adapters: dict[str, Path] = {}
+        self.trees: dict[str, KnowledgeTree] = {}
+
+    def base_folder(self, digest: str) -> Path:
+        if digest not in self.bases:
+            raise NotFound(f"there is no base {digest}")
+        return self.bases[digest]
+
+    def adapter_file(self, digest: str) -> Path:
+        if digest not in self.adapters:
+            raise NotFound(f"there is no adapter {digest}")
+        return self.adapters[digest]
+
+    def tree(self, base: str) -> KnowledgeTree:
+        if base in self.trees:
+            return self.trees[base]
+        spec = load_spec(self.base_folder(base))
+        return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+
+
+def tiny_engine(source: FolderSource, *, device_adapter_bytes: int = 4 * 1024**2, batch_rows: int = 8) -> Engine:
+    """An engine in float32 on one CPU thread, with small batches so that there are many."""
+    config = EngineConfig(
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        batch_tokens=256,
+        batch_rows=batch_rows,
+        host_adapter_bytes=64 * 1024**2,
+        device_adapter_bytes=device_adapter_bytes,
+    )
+    return Engine(config, source)
+
+
+def numbers(outcomes: Sequence[Outcome]) -> list[np.ndarray]:
+    """Probabilities or vectors of outcomes that all succeeded."""
+    found = []
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+        match outcome.result:
+            case Classification(probs=probs):
+                found.append(np.array(probs))
+            case Embedding(vector=vector):
+                found.append(vector)
+    return found
+
+
+def random_head(spec: HPLMSpec, labels: int, rng: np.random.Generator, *, pooling: Pooling = Pooling.MEAN) -> Head:
+    return Head(
+        pooling=pooling,
+        transform=Transform.NONE,
+        activation=Activation.TANH,
+        dense=None,
+        dense_bias=None,
+        out=_normal(rng, labels, spec.hidden_size),
+        out_bias=_normal(rng, labels),
+        labels=tuple(f"L{number}" for number in range(labels)),
+        multi_label=False,
+    )
+
+
+def random_adapter(spec: HPLMSpec, kind: AdapterKind, rank: int, labels: int, seed: int) -> Adapter:
+    """Weights wide enough for a wrong row, rank or tenant to show."""
+    rng = np.random.default_rng(seed)
+    layers = range(spec.k, spec.layers)
+    lora: dict[tuple[int, Site], Lora] = {}
+    bottleneck: dict[tuple[int, Placement], Bottleneck] = {}
+    if kind is AdapterKind.LORA:
+        for layer in layers:
+            for site in (Site.Q, Site.V, Site.FC1):
+                inputs, outputs = spec.site_shape(site)
+                lora[layer, site] = Lora(_normal(rng, rank, inputs), _normal(rng, outputs, rank))
+    if kind is AdapterKind.BOTTLENECK:
+        for layer in layers:
+            bottleneck[layer, Placement.OUTPUT] = Bottleneck(
+                _normal(rng, rank, spec.hidden_size),
+                _normal(rng, rank),
+                _normal(rng, spec.hidden_size, rank),
+                _normal(rng, spec.hidden_size),
+            )
+    before_norm = bool(seed % 2)
+    return Adapter(kind, lora, bottleneck, before_norm, Activation.GELU, random_head(spec, labels, rng))
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.normal(0, 0.3, shape).astype(np.float32)
