@@ -1,0 +1,218 @@
+"""Adapters saved by PEFT: LoRA on BERT, with the classifier of `BertForSequenceClassification` or without a head.
+
+Method: Hu et al., "LoRA" (arXiv 2106.09685); scaling alpha / rank, or alpha / sqrt(rank) with rsLoRA
+(Kalajdzievski, arXiv 2312.03732).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
+from hmi.adapters.formats.config import ConfigClaims
+from hmi.adapters.formats.folder import AdapterFolder
+from hmi.adapters.formats.modules import PREFIX, ModulePattern, bert_modules
+from hmi.adapters.tensors import TensorClaims, scale
+from hmi.errors import AdapterRefused
+from hmi.spec import HPLMSpec, Site
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_peft"]
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_ROOT = "base_model.model."
+# They shape training only, or name where the base came from.
+_WITHOUT_EFFECT = (
+    "base_model_name_or_path", "ensure_weight_tying", "eva_config", "inference_mode", "lora_dropout", "megatron_core",
+    "peft_version", "qalora_group_size", "revision",
+)  # fmt: skip
+# PEFT always lists "score" beside "classifier": some models call their head so; BERT does not.
+_HEAD_MODULES = {"classifier", "score"}
+
+
+def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
+    """The adapter, its scaling multiplied in. Raises `AdapterRefused` for anything not understood."""
+    config = folder.config(CONFIG_FILE)
+    tensors = folder.tensors(WEIGHTS_FILE)
+    prefix = PREFIX if any(name.startswith(_ROOT + PREFIX) for name in tensors.unclaimed) else ""
+    _check_plain_lora(config)
+    selected = _Selection.read(config)
+    scaling = _Scaling.read(config)
+    head_modules = _read_head_modules(config)
+    config.finish()
+
+    lora: dict[tuple[int, Site], Lora] = {}
+    for layer, site, module in bert_modules(spec.layers, prefix):
+        if selected.holds(module, layer):
+            lora[layer, site] = _read_pair(tensors, module, spec.site_shape(site), scaling)
+    _claim_idle_pooler(tensors, prefix, spec.hidden_size)
+    head = _read_head(tensors, prefix, spec, head_modules) if head_modules else None
+    tensors.finish()
+    if not lora:
+        raise AdapterRefused(
+            f"{CONFIG_FILE}: target_modules select no linear layer of the model's {spec.layers} layers"
+        )
+    return Adapter(AdapterKind.LORA, lora, {}, True, Activation.IDENTITY, head)
+
+
+def _check_plain_lora(config: ConfigClaims) -> None:
+    config.require("peft_type", ("LORA",), default=None, reason="only LoRA is understood")
+    config.require("bias", ("none",), default="none", reason="trained biases of the base model are not understood")
+    config.require("use_dora", (False,), default=False, reason="DoRA is not understood")
+    config.require("fan_in_fan_out", (False,), default=False, reason="transposed weights are not understood")
+    config.require(
+        "init_lora_weights",
+        (True, False, "gaussian", "orthogonal", "eva"),
+        default=True,
+        reason="this initialisation changes the base model's weights, and the shared base model was not changed",
+    )
+    config.ignore(*_WITHOUT_EFFECT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """Which modules carry a LoRA, as PEFT decides it."""
+
+    selects: Callable[[str], bool]
+    excludes: Callable[[str], bool]
+    layers: frozenset[int] | None
+
+    @classmethod
+    def read(cls, config: ConfigClaims) -> _Selection:
+        targets = config.take("target_modules")
+        if not targets:
+            raise AdapterRefused(f"{config.place}: target_modules is missing")
+        layers = config.take("layers_to_transform")
+        config.require(
+            "layers_pattern",
+            ("layer", "encoder.layer", "bert.encoder.layer", ["layer"], []),
+            default=[],
+            reason="BERT's layers are called 'layer'",
+        )
+        if layers is not None and layers != []:
+            layers = layers if isinstance(layers, list) else [layers]
+            if isinstance(targets, str) or not all(type(layer) is int for layer in layers):
+                reason = "it must be layer numbers, with target_modules as a list"
+                raise config.refusal("layers_to_transform", layers, reason)
+        else:
+            layers = None
+        return cls(
+            _matcher(config, "target_modules", targets),
+            _matcher(config, "exclude_modules", config.take("exclude_modules", [])),
+            frozenset(layers) if layers is not None else None,
+        )
+
+    def holds(self, module: str, layer: int) -> bool:
+        if self.layers is not None and layer not in self.layers:
+            return False
+        return self.selects(module) and not self.excludes(module)
+
+
+def _matcher(config: ConfigClaims, field: str, value: Any) -> Callable[[str], bool]:
+    """A list of name endings, or a pattern for the whole name."""
+    if isinstance(value, str):
+        return ModulePattern(config, field, value).selects
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise config.refusal(field, value, "it must be a list of module names, or a pattern")
+    endings = tuple(value)
+    return lambda module: any(module == each or module.endswith(f".{each}") for each in endings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaling:
+    """Rank and scaling of each module: the first pattern that fits its name, else the general value."""
+
+    rank: float
+    alpha: float
+    ranks: tuple[tuple[ModulePattern, float], ...]
+    alphas: tuple[tuple[ModulePattern, float], ...]
+    by_root: bool
+
+    @classmethod
+    def read(cls, config: ConfigClaims) -> _Scaling:
+        def patterns(field: str) -> tuple[tuple[ModulePattern, float], ...]:
+            entries = config.take_object(field)
+            values = [config.positive(f"{field}.{key}", value) for key, value in entries.items()]
+            return tuple(zip(ModulePattern.of_keys(config, field, entries), values, strict=True))
+
+        by_root = config.require("use_rslora", (True, False), default=False, reason="it must be true or false")
+        ranks, alphas = patterns("rank_pattern"), patterns("alpha_pattern")
+        return cls(config.take_number("r"), config.take_number("lora_alpha"), ranks, alphas, by_root)
+
+    def of(self, module: str) -> tuple[float, float]:
+        """(rank, factor)"""
+        rank = next((value for pattern, value in self.ranks if pattern.ends(module)), self.rank)
+        alpha = next((value for pattern, value in self.alphas if pattern.ends(module)), self.alpha)
+        return rank, alpha / (math.sqrt(rank) if self.by_root else rank)
+
+
+def _read_pair(tensors: TensorClaims, module: str, shape: tuple[int, int], scaling: _Scaling) -> Lora:
+    inputs, outputs = shape
+    rank, factor = scaling.of(module)
+    a = tensors.take(f"{_ROOT}{module}.lora_A.weight", (None, inputs))
+    if a.shape[0] != rank:
+        raise AdapterRefused(f"{tensors.file}: {module} has rank {a.shape[0]}, but {CONFIG_FILE} says {rank:g}")
+    b = tensors.take(f"{_ROOT}{module}.lora_B.weight", (outputs, a.shape[0]))
+    return Lora(a, scale(b, factor))
+
+
+def _claim_idle_pooler(tensors: TensorClaims, prefix: str, hidden: int) -> None:
+    """Accept a LoRA on the pooler that adds exactly nothing.
+
+    `all-linear` puts one there, and where the loss never reads the pooler its `lora_B` stays zero.
+    """
+    name = f"{_ROOT}{prefix}pooler.dense.lora_"
+    if f"{name}A.weight" not in tensors.unclaimed:
+        return
+    a = tensors.take(f"{name}A.weight", (None, hidden))
+    b = tensors.take(f"{name}B.weight", (hidden, a.shape[0]))
+    if b.any():
+        raise AdapterRefused(
+            f"{tensors.file}: {name}B.weight: a LoRA on the pooler is not understood; "
+            'train without it (exclude_modules=["pooler.dense"]) or with the whole pooler (modules_to_save=["pooler"])'
+        )
+
+
+def _read_head_modules(config: ConfigClaims) -> frozenset[str]:
+    """Names of modules saved whole, where they make a classification head; empty for embeddings."""
+    task = config.require(
+        "task_type",
+        ("SEQ_CLS", "FEATURE_EXTRACTION", ""),
+        default="",
+        reason="sequence classification and feature extraction are understood",
+    )
+    saved = frozenset(config.take_names("modules_to_save"))
+    auto_mapping = config.take_object("auto_mapping")
+    if unknown := saved - _HEAD_MODULES - {"pooler"}:
+        reason = "only the classifier and the pooler may be saved whole"
+        raise config.refusal("modules_to_save", sorted(unknown), reason)
+    if task == "SEQ_CLS":
+        return saved | {"classifier"}
+    if task == "FEATURE_EXTRACTION" and saved:
+        raise config.refusal("modules_to_save", sorted(saved), "feature extraction has no head to apply them in")
+    # A classifier may also stand on tokens or on choices, with the same shape of weights.
+    if saved and auto_mapping.get("base_model_class") != "BertForSequenceClassification":
+        reason = "without a task_type, a head is understood for BertForSequenceClassification only"
+        raise config.refusal("auto_mapping", auto_mapping, reason)
+    return saved
+
+
+def _read_head(tensors: TensorClaims, prefix: str, spec: HPLMSpec, modules: frozenset[str]) -> Head:
+    hidden = spec.hidden_size
+    out = tensors.take(f"{_ROOT}classifier.weight", (None, hidden))
+    own_pooler = "pooler" in modules
+    pooler = f"{_ROOT}{prefix}pooler.dense"
+    return Head(
+        pooling=Pooling.CLS,
+        transform=Transform.POOLER,
+        activation=Activation.TANH,
+        dense=tensors.take(f"{pooler}.weight", (hidden, hidden)) if own_pooler else None,
+        dense_bias=tensors.take(f"{pooler}.bias", (hidden,)) if own_pooler else None,
+        out=out,
+        out_bias=tensors.take(f"{_ROOT}classifier.bias", (out.shape[0],)),
+        labels=tuple(f"LABEL_{number}" for number in range(out.shape[0])),
+        multi_label=False,
+    )

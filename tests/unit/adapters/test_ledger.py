@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from hmi.adapters.ledger import Ledger
+from hmi.errors import Overloaded
+
+KEYS = st.sampled_from([f"key {number}" for number in range(12)])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Against a plain model: what is there, how large it is, how often it is pinned, what waits to go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger(20, tier="test")
+        self.sizes: dict[str, int] = {}
+        self.pins: dict[str, int] = {}
+        self.doomed: set[str] = set()
+
+    @rule(key=KEYS, size=st.integers(1, 22))
+    def admit_or_hit(self, key: str, size: int) -> None:
+        if key in self.sizes:
+            self.ledger.hit(key)
+            return
+        in_use = sum(self.sizes.get(each, 0) for each in self.pins)
+        if size > 20 - in_use:
+            before = dict(self.sizes)
+            with pytest.raises(Overloaded, match=f"{key} needs {size} bytes of the test tier's 20, of which {in_use}"):
+                self.ledger.admit(key, size)
+            assert all(each in self.ledger for each in before)
+            return
+        evicted = self.ledger.admit(key, size)
+        assert not set(evicted) & set(self.pins)
+        for each in evicted:
+            del self.sizes[each]
+        self.sizes[key] = size
+
+    @rule(key=KEYS)
+    def pin(self, key: str) -> None:
+        self.ledger.pin(key)
+        self.pins[key] = self.pins.get(key, 0) + 1
+
+    @precondition(lambda self: self.pins)
+    @rule(data=st.data())
+    def unpin(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.pins)))
+        self.pins[key] -= 1
+        expected = self.pins[key] == 0 and key in self.doomed and key in self.sizes
+        assert self.ledger.unpin(key) is expected
+        if self.pins[key] == 0:
+            del self.pins[key]
+            if key in self.doomed:
+                self.doomed.discard(key)
+                self.sizes.pop(key, None)
+
+    @rule(key=KEYS)
+    def drop(self, key: str) -> None:
+        struck = self.ledger.drop(key)
+        if key in self.pins:
+            assert not struck
+            self.doomed.add(key)
+        else:
+            assert struck is (self.sizes.pop(key, None) is not None)
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        stats = self.ledger.stats()
+        assert stats.entries == len(self.sizes)
+        assert stats.bytes == sum(self.sizes.values()) <= 20
+        assert all(key in self.ledger for key in self.sizes)
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_pinned_key_comes_back_into_the_order_when_released() -> None:
+    ledger = Ledger(2, tier="test")
+    ledger.admit("a", 1)
+    ledger.pin("a")
+    ledger.admit("b", 1)
+    assert ledger.admit("c", 1) == ["b"]  # "a" is older, but pinned; it leaves the heap here
+    ledger.unpin("a")
+    assert ledger.admit("d", 2) == ["a", "c"]
+
+
+def test_unpin_raises_when_nothing_is_pinned() -> None:
+    with pytest.raises(ValueError, match="not pinned"):
+        Ledger(2, tier="test").unpin("a")
+
+
+def _hit_rate(requests: list[str], slots: int) -> float:
+    ledger = Ledger(slots, tier="test")
+    for key in requests:
+        if key in ledger:
+            ledger.hit(key)
+        else:
+            ledger.miss()
+            ledger.admit(key, 1)
+    stats = ledger.stats()
+    return stats.hits / (stats.hits + stats.misses)
+
+
+def _lru_hit_rate(requests: list[str], slots: int) -> float:
+    resident: dict[str, None] = {}
+    hits = 0
+    for key in requests:
+        if key in resident:
+            hits += 1
+            del resident[key]
+        elif len(resident) == slots:
+            del resident[next(iter(resident))]
+        resident[key] = None
+    return hits / len(requests)
+
+
+def test_order_beats_lru_when_scans_run_through_skewed_traffic() -> None:
+    rng = np.random.default_rng(5)
+    weights = 1 / np.arange(1, 401)
+    drawn = rng.choice(400, 6000, p=weights / weights.sum())
+    requests = [f"hot {number}" for number in drawn]
+    for start in range(0, 6000, 1000):  # a batch job over tenants that are never asked for again
+        requests[start + 500 : start + 500] = [f"scan {start} {number}" for number in range(150)]
+    assert _hit_rate(requests, 60) > _lru_hit_rate(requests, 60) + 0.03
+
+
+def test_once_popular_key_leaves_in_the_end_when_others_took_its_place() -> None:
+    ledger = Ledger(3, tier="test")
+    ledger.admit("old favourite", 1)
+    for _ in range(50):
+        ledger.hit("old favourite")
+    for turn in range(200):
+        key = f"new {turn % 4}"
+        if key in ledger:
+            ledger.hit(key)
+        else:
+            ledger.admit(key, 1)
+    assert "old favourite" not in ledger
+
+
+def test_order_takes_little_memory_when_one_key_is_used_often() -> None:
+    ledger = Ledger(3, tier="test")
+    ledger.admit("a", 1)
+    for _ in range(10_000):
+        ledger.hit("a")
+        ledger.pin("a")
+        ledger.unpin("a")
+    assert len(ledger._heap) < 200

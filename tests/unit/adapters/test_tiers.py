@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from hmi.adapters.adapter import Adapter
+from hmi.adapters.tiers import HostTier
+from hmi.errors import AdapterRefused, NotFound, Overloaded
+from tests.adapter_samples import head, head_adapter
+
+BYTES = 3 * 33 * 4  # of a head with three labels
+DEADLINE = 20.0
+
+
+class Disk:
+    """Counts loads; each can be held back, and failed."""
+
+    def __init__(self) -> None:
+        self.loads: Counter[str] = Counter()
+        self.failures: dict[str, BaseException] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self._lock = threading.Lock()
+
+    def load(self, digest: str) -> Adapter:
+        with self._lock:
+            self.loads[digest] += 1
+        if not self.gate.wait(DEADLINE):
+            raise TimeoutError
+        if digest in self.failures:
+            raise self.failures[digest]
+        return head_adapter(head(np.random.default_rng(zlib.crc32(digest.encode())), 3))
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+def make_tier(disk: Disk) -> Iterator[Callable[[int], HostTier]]:
+    tiers: list[HostTier] = []
+
+    def make(entries: int) -> HostTier:
+        tiers.append(HostTier(entries * BYTES, disk.load))
+        return tiers[-1]
+
+    yield make
+    disk.gate.set()
+    for tier in tiers:
+        tier.close()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    limit = time.monotonic() + DEADLINE
+    while not holds():
+        if time.monotonic() > limit:
+            pytest.fail("the condition did not come to hold")
+        time.sleep(0.002)
+
+
+MakeTier = Callable[[int], HostTier]
+
+
+def test_adapter_is_loaded_once_when_many_ask_at_once(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(4)
+    disk.gate.clear()
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(tier.acquire, "a") for _ in range(16)]
+        _until(lambda: tier.stats().misses == 16)
+        disk.gate.set()
+        found = {id(each.result(DEADLINE)) for each in asked}
+    assert len(found) == 1
+    assert disk.loads["a"] == 1
+    assert tier.stats().bytes == BYTES
+
+
+@pytest.mark.parametrize("error", [AdapterRefused("damaged"), NotFound("gone"), SystemExit(3)])
+def test_failed_load_reaches_every_waiter_and_is_not_remembered(
+    error: BaseException, disk: Disk, make_tier: MakeTier
+) -> None:
+    tier = make_tier(4)
+    disk.gate.clear()
+    disk.failures["a"] = error
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(tier.acquire, "a") for _ in range(5)]
+        _until(lambda: tier.stats().misses == 5)
+        disk.gate.set()
+        assert [each.exception(DEADLINE) for each in asked] == [error] * 5
+    disk.failures.clear()
+    assert tier.acquire("a") is tier.acquire("a")
+    assert disk.loads["a"] == 2
+
+
+def test_failure_leaves_no_pin_behind(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(1)
+    disk.failures["a"] = AdapterRefused("damaged")
+    with pytest.raises(AdapterRefused):
+        tier.acquire("a")
+    disk.failures.clear()
+    tier.acquire("a")
+    tier.release("a")
+    tier.acquire("b")  # "a" can go: nothing pins it
+    assert tier.stats().evictions == 1
+
+
+def test_pinned_adapter_stays_when_others_need_room(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(2)
+    kept = tier.acquire("kept")
+    for number in range(10):
+        tier.acquire(f"other {number}")
+        tier.release(f"other {number}")
+    assert tier.acquire("kept") is kept
+    assert disk.loads["kept"] == 1
+    stats = tier.stats()
+    assert (stats.entries, stats.evictions, stats.bytes) == (2, 9, 2 * BYTES)
+
+
+def test_overload_names_both_sizes_when_an_adapter_cannot_fit(make_tier: MakeTier) -> None:
+    tier = make_tier(1)
+    tier.acquire("a")
+    with pytest.raises(
+        Overloaded, match=f"b needs {BYTES} bytes of the host tier's {BYTES}, of which {BYTES} are in use"
+    ):
+        tier.acquire("b")
+    tier.release("a")
+    tier.acquire("b")
+
+
+def test_overload_names_both_sizes_when_an_adapter_is_larger_than_the_tier(disk: Disk) -> None:
+    with (
+        HostTier(BYTES - 1, disk.load) as tier,
+        pytest.raises(Overloaded, match=f"needs {BYTES} .* tier's {BYTES - 1}"),
+    ):
+        tier.acquire("a")
+
+
+def test_prefetched_adapter_is_a_hit_when_it_is_asked_for(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(4)
+    tier.prefetch("a")
+    tier.prefetch("a")
+    _until(lambda: tier.stats().entries == 1)
+    tier.prefetch("a")
+    tier.acquire("a")
+    assert disk.loads["a"] == 1
+    assert (tier.stats().hits, tier.stats().misses) == (1, 0)
+
+
+def test_failed_prefetch_is_tried_again_when_the_adapter_is_asked_for(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(4)
+    disk.failures["a"] = AdapterRefused("damaged")
+    tier.prefetch("a")
+    _until(lambda: disk.loads["a"] == 1 and not tier._loading)
+    with pytest.raises(AdapterRefused):
+        tier.acquire("a")
+    assert disk.loads["a"] == 2
+
+
+def test_caller_does_not_wait_for_others_wishes_when_the_threads_are_busy(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(9)
+    disk.gate.clear()
+    for number in range(5):
+        tier.prefetch(f"slow {number}")
+    _until(lambda: disk.loads.total() == 2)  # both threads are held up; "slow 4" waits in line
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(tier.acquire, "slow 4")
+        _until(lambda: disk.loads["slow 4"] == 1)
+        disk.gate.set()
+        asked.result(DEADLINE)
+    _until(lambda: tier.stats().entries == 5)
+    assert set(disk.loads.values()) == {1}
+
+
+def test_pinned_block_holds_all_and_lets_them_go(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(2)
+    with tier.pinned(["a", "b", "a"]) as adapters:
+        assert set(adapters) == {"a", "b"}
+        with pytest.raises(Overloaded):
+            tier.acquire("c")
+    tier.acquire("c")
+    assert disk.loads["a"] == 1
+
+
+def test_pinned_block_holds_nothing_when_one_of_them_fails(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(2)
+    disk.failures["b"] = AdapterRefused("damaged")
+    with pytest.raises(AdapterRefused), tier.pinned(["a", "b"]):
+        pytest.fail("the block must not run")
+    with tier.pinned(["c", "d"]):
+        assert tier.stats().entries == 2
+
+
+def test_dropped_adapter_frees_its_bytes_at_once_or_at_its_last_release(make_tier: MakeTier) -> None:
+    tier = make_tier(4)
+    tier.acquire("a")
+    tier.acquire("a")
+    tier.drop("a")
+    tier.release("a")
+    assert tier.stats().bytes == BYTES
+    tier.release("a")
+    assert tier.stats().bytes == 0
+    tier.acquire("b")
+    tier.release("b")
+    tier.drop("b")
+    assert tier.stats().entries == 0
+    tier.drop("never there")
+
+
+def test_adapter_is_not_kept_when_it_is_dropped_on_its_way_in(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(4)
+    disk.gate.clear()
+    tier.prefetch("a")
+    _until(lambda: disk.loads["a"] == 1)
+    tier.drop("a")
+    disk.gate.set()
+    _until(lambda: not tier._loading)
+    assert tier.stats().entries == 0
+    tier.acquire("a")
+    assert disk.loads["a"] == 2
+    assert tier.stats().entries == 1
+
+
+def test_budget_holds_and_nobody_gets_anothers_adapter_when_threads_compete(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(8)
+    reference = {f"{number}": disk.load(f"{number}") for number in range(24)}
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(200):
+            digest = f"{rng.integers(24)}"
+            if rng.random() < 0.2:
+                tier.prefetch(digest)
+            if rng.random() < 0.05:
+                tier.drop(digest)
+            with tier.pinned([digest]) as found:
+                own, expected = found[digest].head, reference[digest].head
+                assert own is not None
+                assert expected is not None
+                np.testing.assert_array_equal(own.out, expected.out)
+                assert tier.stats().bytes <= 8 * BYTES
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, seed) for seed in range(4)]:
+            done.result(60)
+    assert tier.stats().evictions > 10
