@@ -1,0 +1,42 @@
+"""Small tables with rows that are a pure function of the key, as the lower layers' are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.rows import encode
+from hmi.knowledge.table import Table, TableMeta, write_table
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.spec import RowDtype
+
+HIDDEN = 8
+FUNCTION = "f" * 64
+PARENTS = {"general": None, "reviews": "general", "movies": "reviews", "products": "reviews", "news": "general"}
+
+
+def as_keys(keys: Iterable[int]) -> Keys:
+    return np.array(sorted(set(keys)), np.uint64)
+
+
+def rows_of(keys: Keys) -> NDArray[np.float32]:
+    """What a model would compute: each row depends on its key alone."""
+    angle = keys.astype(np.float64)[:, None] * 0.37 + np.arange(HIDDEN)
+    return np.sin(angle).astype(np.float32)
+
+
+def make_table(
+    folder: Path, domain: str, keys: Keys, dtype: RowDtype = RowDtype.INT8, *, function: str = FUNCTION
+) -> Table:
+    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys))
+    write_table(folder / domain, meta, keys, encode(rows_of(keys), dtype))
+    return Table.open(folder / domain)
+
+
+def make_tree(folder: Path, held: dict[str, Keys], dtype: RowDtype = RowDtype.INT8, number: int = 1) -> KnowledgeTree:
+    tables = {domain: make_table(folder, domain, keys, dtype) for domain, keys in held.items()}
+    return KnowledgeTree(number, PARENTS, tables, dtype, HIDDEN)

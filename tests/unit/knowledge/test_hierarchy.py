@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from hmi.errors import Corrupt
+from hmi.knowledge.hierarchy import children_of, lines_of
+from tests.unit.knowledge.tables import PARENTS
+
+
+def test_a_line_leads_from_the_domain_to_the_root() -> None:
+    lines = lines_of(PARENTS)
+    assert lines["movies"] == ("movies", "reviews", "general")
+    assert lines["general"] == ("general",)
+    assert set(lines) == set(PARENTS)
+
+
+def test_lines_do_not_depend_on_the_order_of_domains() -> None:
+    assert lines_of(dict(reversed(list(PARENTS.items())))) == lines_of(PARENTS)
+
+
+def test_no_domains_have_no_lines() -> None:
+    assert lines_of({}) == {}
+
+
+def test_children_come_by_name() -> None:
+    assert children_of(PARENTS)["general"] == ["news", "reviews"]
+    assert children_of(PARENTS)["movies"] == []
+
+
+@pytest.mark.parametrize(
+    ("parents", "reason"),
+    [
+        ({"a": "b", "b": "c", "c": "b"}, "its own ancestor: b > c > b"),
+        ({"a": "a"}, "its own ancestor: a > a"),
+        ({"a": None, "b": "x"}, "b lies under x"),
+        ({"a": None, "b": None}, "more than one root: a, b"),
+    ],
+)
+def test_parents_are_refused_when_they_are_no_tree(parents: dict[str, str | None], reason: str) -> None:
+    with pytest.raises(Corrupt, match=reason):
+        lines_of(parents)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hmi.errors import Corrupt, NotFound
+from hmi.knowledge import ngrams
+from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.rows import CHUNK_ROWS, round_trip
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.spec import RowDtype
+from tests.unit.knowledge.tables import HIDDEN, PARENTS, as_keys, make_table, make_tree, rows_of
+
+DTYPES = pytest.mark.parametrize("dtype", list(RowDtype))
+SETS = st.sets(st.integers(0, 40))
+
+
+@DTYPES
+@settings(max_examples=30, deadline=None)
+@given(
+    held=st.dictionaries(st.sampled_from(sorted(PARENTS)), SETS),
+    asked=st.lists(st.integers(0, 45), max_size=CHUNK_ROWS + 40),
+    domain=st.sampled_from(sorted(PARENTS)),
+)
+def test_lookup_is_that_of_dicts_along_the_line(
+    tmp_path_factory: pytest.TempPathFactory, dtype: RowDtype, held: dict[str, set[int]], asked: list[int], domain: str
+) -> None:
+    tree = make_tree(tmp_path_factory.mktemp("tree"), {each: as_keys(keys) for each, keys in held.items()}, dtype)
+    keys = np.array(asked, np.uint64)
+    line = tree.line(domain)
+    expected = [next((i for i, each in enumerate(line) if key in held.get(each, ())), -1) for key in asked]
+    found = tree.lookup(domain, keys)
+    assert tree.held_at(domain, keys).tolist() == expected
+    assert found.hit.tolist() == [at >= 0 for at in expected]
+    np.testing.assert_array_equal(found.exact, found.hit)
+    assert found.rows.shape == (len(asked), HIDDEN)
+    np.testing.assert_array_equal(found.rows[found.hit], round_trip(rows_of(keys[found.hit]), dtype))
+    assert np.isfinite(found.rows).all()
+
+
+@DTYPES
+def test_lookup_across_chunks_and_tables_keeps_the_order(tmp_path: Path, dtype: RowDtype) -> None:
+    count = 5 * CHUNK_ROWS
+    tree = make_tree(
+        tmp_path,
+        {
+            "movies": as_keys(range(0, count, 3)),
+            "reviews": as_keys(range(1, count, 3)),
+            "general": as_keys(range(2, 300, 3)),
+        },
+        dtype,
+    )
+    keys = np.random.default_rng(1).integers(0, count, 3 * count).astype(np.uint64)
+    found = tree.lookup("movies", keys)
+    np.testing.assert_array_equal(found.hit, (keys % 3 != 2) | (keys < 300))
+    np.testing.assert_array_equal(found.rows[found.hit], round_trip(rows_of(keys[found.hit]), dtype))
+
+
+def test_the_nearest_domain_answers_when_several_hold_a_key(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"general": as_keys([1, 2]), "movies": as_keys([2, 3]), "news": as_keys([4])})
+    assert tree.held_at("movies", as_keys([1, 2, 3, 4])).tolist() == [2, 0, 0, -1]
+    assert tree.held_at("reviews", as_keys([1, 2, 3, 4])).tolist() == [1, 1, -1, -1]
+    assert tree.entries == 5
+    assert tree.bytes == sum(table.bytes for table in tree.tables.values())
+
+
+def test_rows_go_into_the_given_buffer(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"general": as_keys(range(50))})
+    out = np.full((60, HIDDEN), 7, np.float32)
+    found = tree.lookup("movies", as_keys(range(50)), out=out)
+    assert np.shares_memory(found.rows, out)
+    np.testing.assert_array_equal(out[:50], round_trip(rows_of(as_keys(range(50))), RowDtype.INT8))
+    assert (out[50:] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((9, HIDDEN), np.float32),
+        np.empty((10, HIDDEN + 1), np.float32),
+        np.empty((10, HIDDEN), np.float64),
+        np.empty((10, 2 * HIDDEN), np.float32)[:, ::2],
+    ],
+)
+def test_a_buffer_is_refused_when_rows_do_not_fit_it(tmp_path: Path, out: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match="out must be"):
+        make_tree(tmp_path, {}).lookup("movies", as_keys(range(10)), out=out)
+
+
+def test_the_empty_tree_knows_lines_and_holds_nothing() -> None:
+    tree = KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)
+    keys = ngrams.unigrams(4)
+    assert tree.line("movies") == ("movies", "reviews", "general")
+    for found in (tree.lookup("movies", keys), tree.backoff("movies", keys)):
+        assert not found.hit.any()
+        assert found.rows.shape == (4, HIDDEN)
+    assert tree.held_at("movies", keys).tolist() == [-1] * 4
+    assert (tree.function, tree.entries, tree.bytes) == (None, 0, 0)
+
+
+def test_a_warm_tree_answers_as_a_cold_one(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"general": as_keys(range(5000)), "movies": as_keys([])})
+    tree.warm()
+    keys = as_keys(range(5000))
+    np.testing.assert_array_equal(tree.lookup("movies", keys).rows, round_trip(rows_of(keys), RowDtype.INT8))
+
+
+def test_no_keys_give_no_rows(tmp_path: Path) -> None:
+    found = make_tree(tmp_path, {"general": as_keys([1])}).backoff("general", as_keys([]))
+    assert found.rows.shape == (0, HIDDEN)
+
+
+def test_an_unknown_domain_is_not_found(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"general": as_keys([1])})
+    for ask in (tree.lookup, tree.backoff, tree.held_at):
+        with pytest.raises(NotFound, match="no domain sports"):
+            ask("sports", as_keys([1]))
+
+
+# Back-off
+
+
+def packed(*ids: tuple[int, int, int]) -> Keys:
+    columns = np.array(ids, np.int64)
+    return ngrams.pack(columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("held", "expected", "exact"),
+    [
+        ({"general": [(1, 2, 3), (1, 2, -1), (-1, 2, -1)]}, (1, 2, 3), True),
+        ({"general": [(1, 2, -1), (-1, 2, 3), (-1, 2, -1)]}, (1, 2, -1), False),
+        ({"general": [(-1, 2, 3), (-1, 2, -1)]}, (-1, 2, 3), False),
+        ({"general": [(1, 2, -1), (-1, 2, -1)], "movies": [(-1, 2, -1)]}, (1, 2, -1), False),
+        ({"general": [(-1, 2, -1)]}, (-1, 2, -1), False),
+        ({"general": [(-1, 3, -1)]}, None, False),
+    ],
+)
+def test_backoff_takes_the_longest_that_is_held(
+    tmp_path: Path,
+    dtype: RowDtype,
+    held: dict[str, list[tuple[int, int, int]]],
+    expected: tuple[int, int, int] | None,
+    exact: bool,
+) -> None:
+    tree = make_tree(tmp_path, {domain: np.sort(packed(*ids)) for domain, ids in held.items()}, dtype)
+    found = tree.backoff("movies", packed((1, 2, 3)))
+    assert found.hit.tolist() == [expected is not None]
+    assert found.exact.tolist() == [exact]
+    if expected is not None:
+        np.testing.assert_array_equal(found.rows, round_trip(rows_of(packed(expected)), dtype))
+
+
+def test_backoff_leaves_what_is_held_as_lookup_gives_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    windows = packed(*[tuple(each) for each in random.integers(0, 12, (600, 3))])
+    vocabulary = 12
+    held = {"general": np.union1d(ngrams.unigrams(vocabulary), windows[:100]), "movies": np.unique(windows[100:250])}
+    tree = make_tree(tmp_path, held)
+    plain, backed = tree.lookup("movies", windows), tree.backoff("movies", windows)
+    assert backed.hit.all()
+    np.testing.assert_array_equal(backed.exact, plain.hit)
+    np.testing.assert_array_equal(backed.rows[plain.hit], plain.rows[plain.hit])
+
+
+# What does not belong together is refused
+
+
+def test_a_tree_refuses_tables_that_do_not_belong_to_it(tmp_path: Path) -> None:
+    movies = make_table(tmp_path, "movies", as_keys([1]))
+    other = make_table(tmp_path / "other", "news", as_keys([1]), function="0" * 64)
+    halves = make_table(tmp_path / "halves", "news", as_keys([1]), RowDtype.FLOAT16)
+    for tables, reason in [
+        ({"news": movies}, "the table of news was built for movies"),
+        ({"sports": movies}, "domain sports, which does not exist"),
+        ({"movies": movies, "news": other}, "differ in function"),
+        ({"movies": movies, "news": halves}, f"float16 x {HIDDEN} instead of int8 x {HIDDEN}"),
+    ]:
+        with pytest.raises(Corrupt, match=reason):
+            KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN)
+    assert KnowledgeTree(1, PARENTS, {"movies": movies}, RowDtype.INT8, HIDDEN).function == movies.meta.function
+
+
+def test_many_threads_look_up_in_one_tree(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"movies": as_keys(range(0, 900, 2)), "general": as_keys(range(0, 900, 3))})
+    start = threading.Barrier(4)
+
+    def look_up(seed: int) -> bool:
+        start.wait(timeout=30)
+        random = np.random.default_rng(seed)
+        out = np.empty((400, HIDDEN), np.float32)
+        for _ in range(30):
+            keys = random.integers(0, 900, 400).astype(np.uint64)
+            found = tree.lookup("movies", keys, out=out)
+            if not np.array_equal(found.hit, (keys % 2 == 0) | (keys % 3 == 0)):
+                return False
+            if not np.array_equal(found.rows[found.hit], round_trip(rows_of(keys[found.hit]), RowDtype.INT8)):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(look_up, range(4)))
