@@ -21,7 +21,9 @@ Bytes = Annotated[int, Field(gt=0)]
 class Settings(BaseSettings):
     """Frozen. Defaults are the embedded ones: SQLite, a private Redis, files under `data_dir`."""
 
-    model_config = SettingsConfigDict(env_prefix="HMI_", env_file=".env", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HMI_", env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     # Where things live
     data_dir: Path = Path(".hmi")
@@ -85,7 +87,9 @@ class Settings(BaseSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{(self.data_dir / 'hmi.db').absolute()}"
+        # In a URL these two would not be read as part of the path.
+        path = str((self.data_dir / "hmi.db").absolute()).replace("%", "%25").replace("?", "%3F")
+        return self.database_url or f"sqlite:///{path}"
 
     @property
     def resolved_storage_url(self) -> str:

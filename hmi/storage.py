@@ -19,7 +19,7 @@ from typing import IO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from hmi.errors import NotFound, StorageFull
+from hmi.errors import InvalidInput, NotFound, StorageFull
 
 __all__ = ["Storage", "translate_full_disk"]
 
@@ -42,6 +42,9 @@ class Storage:
     """Reads and writes under one root URL (`file:///data`, `s3://bucket/prefix`)."""
 
     def __init__(self, url: str) -> None:
+        if "::" in url:
+            # fsspec would take it for a chain of file systems and write somewhere else without a word.
+            raise InvalidInput(f"a storage URL must not hold '::': {url}")
         self.url = url
         # Other processes write here too, so a listing that was remembered may be wrong.
         self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)

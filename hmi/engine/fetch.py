@@ -124,7 +124,8 @@ class Fetcher:
         found: NDArray[np.bool_],
     ) -> None:
         wanted = keys[places]
-        if tree.number == 0:  # nothing was published yet: all is missing, and worth counting
+        # Nothing was published yet, or the domain is younger than the tree: all is missing, and worth counting.
+        if tree.number == 0 or domain not in tree.parents:
             self._frequencies.count(base, domain, wanted, np.zeros(len(wanted), bool), 0)
             return
         lookup = (tree.backoff if policy is MissPolicy.BACKOFF else tree.lookup)(domain, wanted)

@@ -26,6 +26,7 @@ from hmi.errors import Cancelled, HmiError
 from hmi.knowledge import ngrams
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.tree import KnowledgeTree
+from hmi.spec import RowDtype
 
 __all__ = ["StubEngine", "StubSource"]
 
@@ -89,8 +90,12 @@ class StubEngine:
         if digest in self._trees:
             return
         self._source.base_folder(digest)
+        try:
+            tree = self._source.tree(digest)
+        except HmiError:  # as the engine: a damaged tree costs speed, never answers
+            tree = KnowledgeTree(0, {}, {}, RowDtype.INT8, self._hidden)
         with self._lock:
-            self._trees[digest] = self._source.tree(digest)
+            self._trees.setdefault(digest, tree)
 
     def publish_tree(self, base: str, tree: KnowledgeTree) -> None:
         with self._lock:
@@ -178,7 +183,7 @@ class StubEngine:
             return
         tree = self._trees[model.base]
         keys = ngrams.window_keys(ids, np.array([len(ids)]))
-        hit = tree.lookup(model.domain, keys).hit if tree.tables else np.zeros(len(keys), bool)
+        hit = tree.lookup(model.domain, keys).hit if model.domain in tree.parents else np.zeros(len(keys), bool)
         self.frequencies.count(model.base, model.domain, keys, hit, tree.number)
 
     def _vector(self, of: str) -> NDArray[np.float32]:

@@ -1,0 +1,111 @@
+"""The end of a batch: result files are assembled by one process and published in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from hmi.catalog.database import change, now
+from hmi.catalog.files import create_file
+from hmi.catalog.states import OPEN_BATCH, OPEN_SHARD, state
+from hmi.catalog.tables import Batch, BatchStatus, Shard, ShardState
+
+__all__ = ["NewFile", "begin_finalizing", "complete", "finalizable"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A result file that lies in the storage already."""
+
+    file_id: str
+    purpose: str
+    filename: str
+    bytes: int
+    sha256: str
+    path: str
+    expires_at: float | None = None
+
+
+def finalizable(session: Session) -> list[str]:
+    """Ids of the batches whose shards have all ended and that nobody is assembling, oldest first."""
+    return list(session.scalars(select(Batch.id).where(_is_finalizable()).order_by(Batch.created_at, Batch.id)))
+
+
+def begin_finalizing(session: Session, batch_id: str, *, lease_seconds: float = 600.0) -> Batch | None:
+    """Take the assembling of a batch; None where a shard is open, another process has it, or it has ended.
+
+    Call it in a transaction after the one that finished the last shard: two last shards that end together
+    do not see each other. Should its caller die, the batch is finalizable again after `lease_seconds`.
+    """
+    taken = change(
+        session,
+        update(Batch)
+        .where(Batch.id == batch_id, _is_finalizable())
+        .values(
+            # What was cancelled shows as cancelling to its end.
+            status=case(
+                (Batch.cancelling_at.is_(None), state(Batch.status, BatchStatus.FINALIZING)),
+                else_=state(Batch.status, BatchStatus.CANCELLING),
+            ),
+            finalizing_at=case((Batch.finalizing_at.is_(None), now()), else_=Batch.finalizing_at),
+            finalizing_until=now() + lease_seconds,
+        ),
+    )
+    return _load(session, batch_id) if taken else None
+
+
+def complete(session: Session, batch_id: str, *, output: NewFile | None, error: NewFile | None) -> bool:
+    """Publish the result files and end the batch: cancelled, expired (a line never ran) or completed.
+
+    False where it has ended already or is gone; the caller then deletes the files it wrote.
+    """
+    never_ran = exists().where(Shard.batch_id == Batch.id, Shard.state == ShardState.DROPPED)
+    is_open = and_(Batch.id == batch_id, Batch.status.in_(OPEN_BATCH), Batch.finalizing_until.is_not(None))
+    was_cancelled, ran_out = Batch.cancelling_at.is_not(None), and_(Batch.cancelling_at.is_(None), never_ran)
+    ended = change(
+        session,
+        update(Batch)
+        .where(is_open)
+        .values(
+            status=case(
+                (was_cancelled, state(Batch.status, BatchStatus.CANCELLED)),
+                (ran_out, state(Batch.status, BatchStatus.EXPIRED)),
+                else_=state(Batch.status, BatchStatus.COMPLETED),
+            ),
+            cancelled_at=case((was_cancelled, now())),
+            expired_at=case((ran_out, now())),
+            completed_at=case((or_(was_cancelled, ran_out), None), else_=now()),
+            finalizing_until=None,
+            output_file_id=output.file_id if output else None,
+            error_file_id=error.file_id if error else None,
+        ),
+    )
+    if not ended:
+        return False
+    batch = _load(session, batch_id)
+    for file in (output, error):
+        if file is not None:
+            create_file(
+                session,
+                batch.tenant_id,
+                file_id=file.file_id,
+                purpose=file.purpose,
+                filename=file.filename,
+                bytes=file.bytes,
+                sha256=file.sha256,
+                path=file.path,
+                expires_at=file.expires_at,
+            )
+    return True
+
+
+def _is_finalizable() -> ColumnElement[bool]:
+    has_open_shard = exists().where(Shard.batch_id == Batch.id, Shard.state.in_(OPEN_SHARD))
+    is_free = or_(Batch.finalizing_until.is_(None), Batch.finalizing_until < now())
+    return and_(Batch.status.in_(OPEN_BATCH), is_free, ~has_open_shard)
+
+
+def _load(session: Session, batch_id: str) -> Batch:
+    return session.scalars(select(Batch).where(Batch.id == batch_id).execution_options(populate_existing=True)).one()

@@ -1,0 +1,77 @@
+"""The migrations build what the tables say, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import inspect
+
+from hmi.catalog.database import Database
+from hmi.catalog.domains import parents
+from hmi.catalog.migrate import is_current, upgrade
+from hmi.catalog.tenants import list_tenants
+from hmi.errors import Transient
+from tests.integration.catalog.seeding import race
+from tests.integration.servers import PostgresServer
+
+_INI = str(Path(__file__).parents[3] / "alembic.ini")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'folder' / 'catalog.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    server.drop("empty")
+    return server.create("empty")
+
+
+def test_migrations_match_the_tables_when_checked(database: Database) -> None:
+    config = Config(_INI)
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.check(config)  # raises where autogenerate would still change something
+
+
+def test_the_check_finds_a_difference_when_there_is_one(database: Database) -> None:
+    config = Config(_INI)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE tenants ADD COLUMN surplus INTEGER")
+        config.attributes["connection"] = connection
+        with pytest.raises(Exception, match="surplus"):
+            command.check(config)
+
+
+def test_the_roots_exist_when_migrated(database: Database) -> None:
+    with database.session() as session:
+        assert parents(session) == {"general": None}
+        assert [tenant.name for tenant in list_tenants(session)] == ["operator"]
+
+
+def test_upgrade_is_done_once_when_several_start_together(empty_url: str) -> None:
+    assert race([lambda: upgrade(empty_url)] * 5) == [None] * 5
+    database = Database(empty_url)
+    assert is_current(database)
+    with database.session() as session:
+        assert len(list_tenants(session)) == 1
+    database.dispose()
+
+
+def test_an_empty_database_says_what_to_do_when_it_is_used(empty_url: str) -> None:
+    database = Database(empty_url)
+    assert not is_current(database)
+    with pytest.raises(Transient, match="hmi db upgrade"), database.session() as session:
+        list_tenants(session)
+    database.dispose()
+
+
+def test_nothing_is_left_when_downgraded(database: Database) -> None:
+    config = Config(_INI)
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with database.engine.connect() as connection:
+        assert set(inspect(connection).get_table_names()) == {"alembic_version"}
