@@ -1,0 +1,144 @@
+"""Lines of a batch's output and error files, and the bodies in them.
+
+Everything here depends on the batch and the line alone: a shard that runs twice writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.errors import HmiError
+from hmi.jobs.requests import EncodingFormat, LineRequest
+from hmi.jobs.status import error_detail
+
+__all__ = ["LineIds", "NotRun", "error_line", "line_ids", "not_run_line", "output_line", "response_body"]
+
+_NAMESPACE = uuid.UUID("7d5b3c1e-4f0a-5c62-9a55-1d1f0c6a8e21")
+
+
+class NotRun(StrEnum):
+    """Why a line of a finished batch was never run; the values are OpenAI's codes."""
+
+    EXPIRED = "batch_expired"
+    CANCELLED = "batch_cancelled"
+
+
+_NOT_RUN_MESSAGE = {
+    NotRun.EXPIRED: "This request could not be executed before the completion window expired.",
+    NotRun.CANCELLED: "This request was not executed because the batch was cancelled.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LineIds:
+    """The ids of one line's answer, the same on every run of it.
+
+    Attributes:
+        line: `batch_req_...`, the line's own id in the output or error file.
+        request: `req_...`, what the API would have sent as `x-request-id`.
+        answer: Suffix for an id inside the body (`classify-...`).
+    """
+
+    line: str
+    request: str
+    answer: str
+
+
+def line_ids(batch_id: str, line_no: int) -> LineIds:
+    """`line_no` is 0-based within the batch."""
+    name = uuid.uuid5(_NAMESPACE, f"{batch_id}:{line_no}").hex
+    return LineIds(line=f"batch_req_{name}", request=f"req_{name}", answer=name)
+
+
+def response_body(
+    request: LineRequest, model_name: str, outcomes: Sequence[Outcome], created: int, ids: LineIds
+) -> dict[str, Any]:
+    """The body of the answer to one request, ready for JSON.
+
+    Args:
+        outcomes: One for each of `request.inputs`, in their order.
+        created: Unix seconds. In a batch the batch's own `created_at`, so that reruns agree.
+
+    Raises the first outcome's error where there is one: a request is answered whole or not at all.
+    """
+    if len(outcomes) != len(request.inputs):
+        raise HmiError(f"{len(outcomes)} outcomes came back for {len(request.inputs)} inputs")
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    tokens = sum(outcome.tokens for outcome in outcomes)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    if request.task is Task.EMBED:
+        vectors = [_embedding(index, outcome, request.encoding_format) for index, outcome in enumerate(outcomes)]
+        return {"object": "list", "data": vectors, "model": model_name, "usage": usage}
+    data = [_classification(index, outcome) for index, outcome in enumerate(outcomes)]
+    return {
+        "id": f"classify-{ids.answer}",
+        "object": "list",
+        "created": created,
+        "model": model_name,
+        "data": data,
+        "usage": {**usage, "completion_tokens": 0},
+    }
+
+
+def _classification(index: int, outcome: Outcome) -> dict[str, Any]:
+    result = outcome.result
+    if not isinstance(result, Classification):
+        raise HmiError("the engine gave no classification for a classification request")
+    if not all(map(math.isfinite, result.probs)):
+        raise HmiError("the model gave a probability that is not a finite number", code="not_finite")
+    return {"index": index, "label": result.label, "probs": list(result.probs), "num_classes": len(result.probs)}
+
+
+def _embedding(index: int, outcome: Outcome, encoding_format: EncodingFormat) -> dict[str, Any]:
+    result = outcome.result
+    if not isinstance(result, Embedding):
+        raise HmiError("the engine gave no embedding for an embedding request")
+    vector = np.asarray(result.vector, dtype="<f4")
+    if not np.isfinite(vector).all():
+        raise HmiError("the model gave an embedding that is not finite", code="not_finite")
+    if encoding_format is EncodingFormat.BASE64:
+        embedding: str | list[float] = base64.b64encode(vector.tobytes()).decode("ascii")
+    else:
+        # Nine digits carry every float32 exactly; Python would write the seventeen of a double.
+        embedding = [float(f"{value:.9g}") for value in vector.tolist()]
+    return {"object": "embedding", "index": index, "embedding": embedding}
+
+
+def output_line(batch_id: str, line_no: int, custom_id: str, body: dict[str, Any]) -> bytes:
+    """A line of the output file, with its line feed."""
+    return _response_line(batch_id, line_no, custom_id, 200, body)
+
+
+def error_line(batch_id: str, line_no: int, custom_id: str, status: int, error: HmiError) -> bytes:
+    """A line of the error file for a request that was answered with an error."""
+    return _response_line(batch_id, line_no, custom_id, status, error_detail(error, status).envelope())
+
+
+def not_run_line(batch_id: str, line_no: int, custom_id: str, reason: NotRun) -> bytes:
+    """A line of the error file for a request that was never run."""
+    ids = line_ids(batch_id, line_no)
+    error = {"code": reason.value, "message": _NOT_RUN_MESSAGE[reason]}
+    return _json_line({"id": ids.line, "custom_id": custom_id, "response": None, "error": error})
+
+
+def _response_line(batch_id: str, line_no: int, custom_id: str, status: int, body: dict[str, Any]) -> bytes:
+    ids = line_ids(batch_id, line_no)
+    response = {"status_code": status, "request_id": ids.request, "body": body}
+    return _json_line({"id": ids.line, "custom_id": custom_id, "response": response, "error": None})
+
+
+def _json_line(value: dict[str, Any]) -> bytes:
+    # ASCII only: a raw U+2028 inside a string would be a line break to many readers of JSON lines.
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"

@@ -1,0 +1,147 @@
+"""Reads a batch's input file once: is every line one that can be answered, and where are the shards?
+
+What cannot be matched to a `custom_id` fails the whole batch here, with the lines named. What is wrong
+inside a body is left for that line's own error line, so that one bad request does not hold up the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import IO
+
+from hmi.errors import InvalidInput
+from hmi.jobs.lines import Limits, parse_line
+
+__all__ = ["CheckedInput", "LineRange", "Problem", "check_input"]
+
+MAX_PROBLEMS = 100  # as many are reported; the file is read no further
+SHARD_BYTES = 16 * 1024**2  # a shard is held in memory, so lines close to their limit make shorter ones
+_SKIP_BYTES = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class LineRange:
+    """`lines` consecutive lines from `first_line` (0-based), at bytes `offset`..`offset + length`."""
+
+    first_line: int
+    lines: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a batch cannot start. `line` is 1-based; None where the file as a whole is meant."""
+
+    code: str
+    line: int | None
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInput:
+    """`shards` cover `total_lines` lines without a gap; they are empty where there are `problems`."""
+
+    total_lines: int
+    shards: tuple[LineRange, ...]
+    problems: tuple[Problem, ...]
+
+
+def check_input(stream: IO[bytes], *, endpoint: str, limits: Limits, shard_lines: int) -> CheckedInput:
+    """Check the file from its beginning to its end, holding one line at a time.
+
+    Args:
+        endpoint: What every line's `url` must equal.
+        shard_lines: Most lines of a shard; shards also end at `SHARD_BYTES`.
+    """
+    reader = _Reader(endpoint, limits, shard_lines)
+    while reader.wants_more and (raw := stream.readline(limits.max_line_bytes + 2)):
+        skipped = 0 if raw.endswith(b"\n") else _skip_rest(stream)
+        reader.take(raw, skipped)
+    return reader.result()
+
+
+def _skip_rest(stream: IO[bytes]) -> int:
+    """Read to the end of an over-long line without keeping it; gives the bytes passed over."""
+    skipped = 0
+    while chunk := stream.readline(_SKIP_BYTES):
+        skipped += len(chunk)
+        if chunk.endswith(b"\n"):
+            break
+    return skipped
+
+
+@dataclass(slots=True)
+class _Reader:
+    endpoint: str
+    limits: Limits
+    shard_lines: int
+    shards: list[LineRange] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    seen: set[bytes] = field(default_factory=set)  # digests: 50,000 ids of 512 characters would be 100 MB
+    number: int = 0  # of the line in the file, blank ones counted; 0-based
+    lines: int = 0
+    position: int = 0
+    blanks: int = 0  # lines just before this one
+
+    @property
+    def wants_more(self) -> bool:
+        return len(self.problems) < MAX_PROBLEMS and self.lines <= self.limits.max_lines
+
+    def take(self, raw: bytes, skipped: int) -> None:
+        if not skipped and not raw.strip():
+            # Blank lines at the very end are an editor's habit; one before a request is a damaged file.
+            self.blanks += 1
+        else:
+            if self.blanks:
+                self._add_problem(
+                    InvalidInput("the line is blank", code="invalid_json_line"), self.number - self.blanks
+                )
+                self.blanks = 0
+            self._take_request(raw, len(raw) + skipped, is_whole=not skipped)
+        self.number += 1
+
+    def _take_request(self, raw: bytes, length: int, *, is_whole: bool) -> None:
+        if is_whole:
+            self._check(raw)
+        else:
+            found = f"the line is {length} bytes long; at most {self.limits.max_line_bytes} are allowed"
+            self._add_problem(InvalidInput(found, code="line_too_long"), self.number)
+        self._cut(length)
+        self.lines += 1
+        self.position += length
+
+    def _check(self, raw: bytes) -> None:
+        try:
+            line = parse_line(raw, self.limits)
+            digest = hashlib.blake2b(line.custom_id.encode(), digest_size=16).digest()
+            if digest in self.seen:
+                message = f"custom_id {line.custom_id[:80]!r} was used on an earlier line"
+                raise InvalidInput(message, code="duplicate_custom_id", param="custom_id")
+            self.seen.add(digest)
+            if line.url != self.endpoint:
+                message = f"url is {line.url[:80]!r}, but the batch's endpoint is {self.endpoint}"
+                raise InvalidInput(message, code="mismatched_url", param="url")
+        except InvalidInput as error:
+            self._add_problem(error, self.number)
+
+    def _add_problem(self, error: InvalidInput, line: int) -> None:
+        self.problems.append(Problem(error.code, line + 1, error.message, error.param))
+
+    def _cut(self, length: int) -> None:
+        last = self.shards[-1] if self.shards else None
+        if last is None or last.lines >= self.shard_lines or last.length + length > SHARD_BYTES:
+            self.shards.append(LineRange(self.lines, 1, self.position, length))
+        else:
+            self.shards[-1] = LineRange(last.first_line, last.lines + 1, last.offset, last.length + length)
+
+    def result(self) -> CheckedInput:
+        if not self.lines and not self.problems:
+            self.problems.append(Problem("empty_file", None, "the input file holds no requests"))
+        if self.lines > self.limits.max_lines:
+            message = f"the input file holds more than {self.limits.max_lines} requests"
+            self.problems.append(Problem("too_many_requests_in_file", None, message))
+        shards = () if self.problems else tuple(self.shards)
+        return CheckedInput(self.lines, shards, tuple(self.problems[-MAX_PROBLEMS:]))

@@ -1,0 +1,104 @@
+"""Names of queues and tasks, and the Celery client that the API and the workers build alike.
+
+A message carries ids, never text or keys, and is only a hint: what has to run stands in the catalog, and
+the periodic `dispatch` and `reconcile` find it there when a message was lost.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Queue
+from kombu.exceptions import OperationalError
+
+from hmi.errors import Transient
+from hmi.settings import Settings
+
+__all__ = ["KEY_PREFIX", "QueueName", "TaskName", "make_client", "ping", "send"]
+
+KEY_PREFIX = "hmi:"  # of every key in Redis, so that the server can be shared
+
+
+class QueueName(StrEnum):
+    SHARDS = "hmi.shards"
+    CONTROL = "hmi.control"
+
+
+class TaskName(StrEnum):
+    """Each task's arguments are given by position."""
+
+    RUN_SHARD = "hmi.run_shard"  # (shard id, attempt)
+    DISPATCH = "hmi.dispatch"  # ()
+    RECONCILE = "hmi.reconcile"  # ()
+    FLUSH_FREQUENCIES = "hmi.flush_frequencies"  # ()
+    REBUILD_TREES = "hmi.rebuild_trees"  # (base name | None for all)
+
+    @property
+    def queue(self) -> QueueName:
+        return QueueName.SHARDS if self is TaskName.RUN_SHARD else QueueName.CONTROL
+
+
+def make_client(settings: Settings, *, socket_timeout_seconds: float = 30) -> Celery:
+    """A Celery application that can send every task and knows none of their code.
+
+    The worker builds its own application from this one, because all applications on one broker must share
+    the visibility timeout (the shortest wins) and the key prefix.
+
+    Args:
+        socket_timeout_seconds: How long a broker that accepts connections but does not answer may hold a
+            caller. A worker's blocking reads need the default; a caller that only sends can do with less.
+    """
+    client = Celery("hmi", broker=settings.broker_url.get_secret_value(), set_as_current=False)
+    client.conf.update(
+        result_backend=None,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        event_serializer="json",
+        task_queues=[Queue(name.value) for name in QueueName],  # type: ignore[no-untyped-call]
+        task_default_queue=QueueName.CONTROL.value,
+        task_create_missing_queues=False,
+        task_routes={name.value: {"queue": name.queue.value} for name in TaskName},
+        task_send_sent_event=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            "socket_timeout": socket_timeout_seconds,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "global_keyprefix": KEY_PREFIX,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            # Of a connection that a send opens: two tries, since a sweeper stands behind every send.
+            "max_retries": 2,
+            "interval_start": 0.1,
+            "interval_step": 0.1,
+        },
+    )
+    return client
+
+
+def send(client: Celery, task: TaskName, *args: str | int | None) -> str:
+    """Publish one message and return its task id. Raises `Transient` where the broker does not take it.
+
+    A failed send may have been delivered all the same, so every task bears being run twice.
+    """
+    try:
+        sent = client.send_task(task.value, args=list(args), queue=task.queue.value, retry=False)
+    except (OperationalError, OSError) as error:
+        raise Transient(f"the message broker did not take {task.value}", code="broker_unavailable") from error
+    return str(sent.id)
+
+
+def ping(client: Celery) -> None:
+    """Raises `Transient` where the broker cannot be reached."""
+    options: dict[str, Any] = {"max_retries": 1, "interval_start": 0, "timeout": 5}
+    try:
+        with client.connection_for_write() as connection:
+            connection.ensure_connection(**options)
+    except (OperationalError, OSError) as error:
+        raise Transient("the message broker cannot be reached", code="broker_unavailable") from error

@@ -1,0 +1,125 @@
+"""The whole way with the real engine: `python -m worker`, a tiny seeded model, adapters of several tenants."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+from numpy.typing import NDArray
+
+from hmi.adapters.adapter import AdapterKind
+from hmi.adapters.canonical import save_adapter
+from hmi.catalog import bases, nodes, trees
+from hmi.catalog.tables import ShardState
+from hmi.jobs.messages import TaskName, make_client, send
+from hmi.models.loader import convert_pretrained, load_spec
+from tests.e2e.crew import Crew, hired
+from tests.engines import random_adapter
+from tests.tiny import tiny_bert_folder
+from tests.waiting import wait_until
+from tests.worksite import Worksite, line
+
+TENANTS = ("acme", "umbrella", "wayne")
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Iterator[Crew]:
+    """Three tenants with adapters of different kinds in the domain `movies`, and the operator to submit for all."""
+    folder = tmp_path / "base"
+    convert_pretrained(tiny_bert_folder(tmp_path / "bert"), folder, k=2)
+    spec = load_spec(folder)
+    with hired(tmp_path, shard_lines=10) as crew:
+        crew.site.add_base(spec=spec, folder=folder)
+        crew.site.add_domain("movies")
+        kinds = (AdapterKind.LORA, AdapterKind.BOTTLENECK, AdapterKind.LORA)
+        for number, (tenant, kind) in enumerate(zip(TENANTS, kinds, strict=True)):
+            path = tmp_path / f"{tenant}.safetensors"
+            save_adapter(random_adapter(spec, kind, rank=4, labels=2 + number, seed=number), path)
+            crew.site.add_tenant(tenant)
+            crew.site.add_model(tenant, domain="movies", adapter=path.read_bytes())
+        yield crew
+
+
+def submit(site: Worksite, lines: int) -> str:
+    requests = [
+        line(f"c{n}", f"{TENANTS[n % 3]}/sentiment", f"w{n % 90} w{n % 7} w{n % 31} w{n % 11}") for n in range(lines)
+    ]
+    return site.submit("operator", requests)
+
+
+def wait_for_end(site: Worksite, batch: str) -> None:
+    wait_until(lambda: site.has_ended("operator", batch), 120, what=f"the end of {batch}")
+
+
+def probabilities(site: Worksite, batch: str) -> NDArray[np.float64]:
+    """Those of all lines, one after the other in the order of their ids."""
+    results = site.results("operator", batch)
+    assert results.errors == {}
+    return np.concatenate([results.answers[custom_id]["data"][0]["probs"] for custom_id in sorted(results.answers)])
+
+
+def test_answers_are_all_there_and_the_same_when_the_worker_is_killed_and_redis_emptied(crew: Crew) -> None:
+    crew.beat()
+    doomed = crew.worker("--name", "doomed")
+    batch = submit(crew.site, 1000)
+
+    def is_midway() -> bool:
+        states = [shard.state for shard in crew.site.shards(batch)]
+        return ShardState.DONE in states and ShardState.LEASED in states
+
+    wait_until(is_midway, 120)
+    assert doomed.end(signal.SIGKILL) == -signal.SIGKILL
+    assert not crew.site.has_ended("operator", batch)
+    with redis.Redis.from_url(crew.site.settings.broker_url.get_secret_value()) as client:
+        client.flushall()
+    heir = crew.worker("--name", "heir")
+    wait_for_end(crew.site, batch)
+    found = probabilities(crew.site, batch)
+    assert found.shape == (334 * 2 + 333 * 3 + 333 * 4,)
+    assert any(shard.attempt > 1 for shard in crew.site.shards(batch))
+
+    undisturbed = submit(crew.site, 1000)
+    wait_for_end(crew.site, undisturbed)
+    np.testing.assert_allclose(probabilities(crew.site, undisturbed), found, atol=1e-5)
+    assert heir.end(signal.SIGTERM) == 0, heir.log
+
+
+def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None:
+    site = crew.site
+    crew.beat()
+    worker = crew.worker()
+    first = submit(site, 60)
+    wait_for_end(site, first)
+    with site.database.session(read_only=True) as session:
+        base = bases.get_base(session, "base")
+
+    def usage(number: int) -> trees.Usage | None:
+        with site.database.session(read_only=True) as session:
+            return trees.usage(session, base.id, number).get("movies")
+
+    wait_until(lambda: usage(0), what="the flush")
+    client = make_client(site.settings)
+    send(client, TaskName.REBUILD_TREES, "base")
+    client.close()
+
+    def in_use() -> list[int]:
+        with site.database.session(read_only=True) as session:
+            return [use["number"] for node in nodes.list_nodes(session, 60) for use in node.stats["trees"]]
+
+    wait_until(lambda: in_use() == [1], 60, what=f"the new tree\n{worker.log}\n")
+    second = submit(site, 60)
+    wait_for_end(site, second)
+    wait_until(lambda: usage(1), what="the flush")
+    before, after = usage(0), usage(1)
+    assert before is not None
+    assert after is not None
+    assert (before.hits, after.hits) == (0, after.lookups)
+    np.testing.assert_allclose(probabilities(site, second), probabilities(site, first), atol=1e-5)
+    with site.database.session(read_only=True) as session:
+        (node,) = nodes.list_nodes(session, 60)
+    assert node.name.startswith("hmi-cpu@")
+    assert node.stats["host"]["entries"] == 3

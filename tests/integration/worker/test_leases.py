@@ -1,0 +1,106 @@
+"""The thread that keeps leases, the signs of life, and the guard of rebuilds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hmi.catalog import nodes, shards
+from hmi.catalog.shards import ShardMessage
+from hmi.errors import LeaseLost, Transient
+from tests.runtimes import running
+from tests.waiting import wait_until
+from tests.worksite import Worksite, line
+from worker.leases import LeaseKeeper
+from worker.runtime import Runtime
+from worker.schedule import claim_rebuild
+
+
+def claimed(site: Worksite, lease_seconds: float) -> ShardMessage:
+    site.submit("acme", [line("a", "acme/sentiment")])
+    (message,) = site.queue()
+    with site.database.session() as session:
+        shards.claim(session, message.shard_id, message.attempt, owner="test", lease_seconds=lease_seconds)
+    return message
+
+
+def test_lease_is_kept_when_work_takes_longer_than_it_lasts(site: Worksite) -> None:
+    message = claimed(site, lease_seconds=1)
+    keeper = LeaseKeeper(site.database, lease_seconds=1)
+    keeper.start()
+    try:
+        with keeper.shard(message) as lease:
+            wait_until(lambda: lease.age_seconds > 2)
+            lease.check()
+            with site.database.session() as session:
+                assert shards.expire_leases(session) == 0
+    finally:
+        keeper.stop()
+
+
+def test_only_the_lost_lease_is_marked_when_one_of_two_goes(site: Worksite) -> None:
+    first, second = claimed(site, 60), claimed(site, 60)
+    keeper = LeaseKeeper(site.database, lease_seconds=60)
+    with keeper.shard(first) as lost, keeper.shard(second) as kept:
+        site.lapse(first.shard_id)
+        with site.database.session() as session:
+            shards.expire_leases(session)
+        keeper.extend()
+        kept.check()
+        with pytest.raises(LeaseLost, match=first.shard_id):
+            lost.check()
+    assert keeper.held() == []
+
+
+def test_no_lease_is_given_up_when_the_database_does_not_answer(
+    site: Worksite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = claimed(site, lease_seconds=3)
+    failures = []
+
+    def fail(*_: object) -> set[str]:
+        failures.append(1)
+        raise Transient("no answer")
+
+    keeper = LeaseKeeper(site.database, lease_seconds=0.3)
+    with monkeypatch.context() as patched, keeper.shard(message) as lease:
+        patched.setattr(shards, "extend", fail)
+        keeper.start()
+        try:
+            wait_until(lambda: len(failures) >= 3)
+            lease.check()
+        finally:
+            keeper.stop()
+
+
+def test_node_says_where_things_lie_when_it_reports(site: Worksite, runtime: Runtime) -> None:
+    runtime.load_bases()
+    runtime.report()
+    with site.database.session(read_only=True) as session:
+        (node,) = nodes.list_nodes(session, 60)
+    assert (node.name, node.device) == ("test@here", "cpu")
+    assert node.stats["host"]["entries"] == 0
+    assert [use["number"] for use in node.stats["trees"]] == [0]
+
+
+def test_background_work_runs_when_the_runtime_is_started(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    site = Worksite(tmp_path / "data", database_url, redis_url, flush_seconds=0.1)
+    site.add_base()
+    with running(site) as runtime:
+        runtime.start()
+
+        def reported() -> bool:
+            with site.database.session(read_only=True) as session:
+                return bool(nodes.list_nodes(session, 60))
+
+        wait_until(reported)
+    site.close()
+
+
+def test_one_rebuild_a_period_when_two_schedulers_ask(site: Worksite) -> None:
+    # A period so long that the test does not cross its end.
+    claims = [claim_rebuild(site.database, 1e8) for _ in range(3)]
+    assert claims == [True, False, False]
+    assert claim_rebuild(site.database, 1e-3)
+    assert claim_rebuild(site.database, 1e-3)

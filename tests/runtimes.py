@@ -1,0 +1,52 @@
+"""A worker's runtime over `StubEngine`, without its threads: tests call what the threads would."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from hmi.catalog.database import Database
+from hmi.engine.request import Item
+from hmi.engine.stub import StubEngine
+from tests.worksite import Worksite
+from worker.app import make_celery
+from worker.runtime import Runtime
+from worker.shards import run_shard
+
+__all__ = ["Watcher", "run_waiting", "running"]
+
+
+class Watcher:
+    """What the stub shows each item to; a test puts into `look` what shall happen there."""
+
+    def __init__(self) -> None:
+        self.look: Callable[[Item], None] | None = None
+
+    def __call__(self, item: Item) -> None:
+        if self.look is not None:
+            self.look(item)
+
+
+@contextlib.contextmanager
+def running(site: Worksite, watcher: Watcher | None = None, name: str = "test@here") -> Iterator[Runtime]:
+    """A runtime of the site's settings; several at once stand for several workers."""
+    runtime = Runtime(
+        site.settings,
+        make_celery(site.settings),
+        Database(site.settings.resolved_database_url),
+        lambda source: StubEngine(source, watch=watcher),
+        lambda device: name,
+    )
+    try:
+        yield runtime
+    finally:
+        runtime.stop()
+        runtime.client.close()
+
+
+def run_waiting(runtime: Runtime, site: Worksite) -> int:
+    """Take everything that waits and run it here, once; gives how many shards that were."""
+    messages = site.queue()
+    for message in messages:
+        run_shard(runtime, message.shard_id, message.attempt)
+    return len(messages)

@@ -1,0 +1,211 @@
+"""From a claimed shard's lines to its output and error files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import IO
+
+import structlog
+
+from hmi.catalog import batches, models
+from hmi.catalog.models import ServedModel
+from hmi.catalog.shards import ClaimedShard, ShardResult
+from hmi.engine.request import Item, ModelRef, Outcome
+from hmi.errors import Cancelled, Corrupt, HmiError, InvalidInput, NotFound, StorageFull, Transient
+from hmi.jobs.answers import error_line, line_ids, output_line, response_body
+from hmi.jobs.lines import Limits, parse_line, read_lines
+from hmi.jobs.requests import LineRequest, parse_body
+from hmi.jobs.status import http_status
+from hmi.spec import MissPolicy
+from hmi.storage import Storage
+from worker.places import ShardPaths
+from worker.runtime import Runtime
+from worker.watch import Watch
+
+__all__ = ["answer_shard"]
+
+_log = structlog.get_logger(__name__)
+
+# What the engine gets at once. Many sequences sort into batches with little padding; between two
+# submissions the shard can be stopped.
+_SUBMISSION_ITEMS = 512
+_SUBMISSIONS_AHEAD = 2
+
+# An item that failed for one of these says nothing about its line: the whole shard runs again.
+_NOT_THE_LINES_FAULT = (Transient, StorageFull, Cancelled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that was read: either the request and the model it names, or why there is no answer."""
+
+    number: int  # 0-based within the batch
+    custom_id: str
+    request: LineRequest | None
+    model: ServedModel | None
+    error: HmiError | None
+
+    def items(self) -> list[Item]:
+        if self.request is None or self.model is None:
+            return []
+        request, ref = self.request, _ref(self.model)
+        return [
+            Item(ref, request.task, text=each, truncate_to=request.truncate_to)
+            if isinstance(each, str)
+            else Item(ref, request.task, tokens=each, truncate_to=request.truncate_to)
+            for each in request.inputs
+        ]
+
+
+def answer_shard(runtime: Runtime, claim: ClaimedShard, paths: ShardPaths, watch: Watch) -> ShardResult:
+    """Run all lines of the shard and write one answer for each; both files are whole when this returns.
+
+    Raises what `watch` raises; `Transient`, `StorageFull` and `Cancelled` where running it again helps.
+    """
+    lines, created = _read(runtime, claim)
+    runtime.source.refresh(runtime.engine)
+    runtime.engine.prefetch({_ref(line.model) for line in lines if line.model is not None})
+    with contextlib.ExitStack() as files:
+        writer = _Writer(runtime.storage, paths, claim, created, files)
+        for group, outcomes in _run(runtime, _groups(lines), watch):
+            writer.write(group, outcomes)
+    return writer.result()
+
+
+def _read(runtime: Runtime, claim: ClaimedShard) -> tuple[list[_Line], int]:
+    """The shard's lines, and when its batch was created: a rerun dates its answers alike."""
+    # The lines passed the check under whatever limits held then; they are not judged by others now.
+    limits = Limits(max_line_bytes=claim.length)
+    body_limits = Limits(max_inputs=runtime.settings.max_inputs_per_line)
+    parsed: list[tuple[int, str, LineRequest | None, HmiError | None]] = []
+    with runtime.storage.open(claim.input_path, claim.offset) as source:
+        for index, raw in enumerate(read_lines(source, claim.length)):
+            line = parse_line(raw, limits)
+            try:
+                request = parse_body(line.url, line.body, body_limits)
+                parsed.append((claim.first_line + index, line.custom_id, request, None))
+            except InvalidInput as refused:
+                parsed.append((claim.first_line + index, line.custom_id, None, refused))
+    if len(parsed) != claim.lines:
+        raise Corrupt(f"{claim.input_path} has {len(parsed)} lines where shard {claim.shard_id} has {claim.lines}")
+    with runtime.database.session(read_only=True) as session:
+        found = models.resolve(session, {request.model for _, _, request, _ in parsed if request}, claim.principal)
+        created = batches.get_batch(session, claim.principal.tenant_id, claim.batch_id).batch.created_at
+    lines = [_with_model(number, custom_id, request, error, found) for number, custom_id, request, error in parsed]
+    return lines, int(created)
+
+
+def _with_model(
+    number: int,
+    custom_id: str,
+    request: LineRequest | None,
+    error: HmiError | None,
+    found: Mapping[str, ServedModel],
+) -> _Line:
+    if request is None:
+        return _Line(number, custom_id, None, None, error)
+    model = found.get(request.model)
+    if model is None:
+        unknown = NotFound(f"there is no model {request.model[:200]!r}", code="model_not_found", param="model")
+        return _Line(number, custom_id, request, None, unknown)
+    return _Line(number, custom_id, request, model, None)
+
+
+def _ref(model: ServedModel) -> ModelRef:
+    return ModelRef(model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy))
+
+
+def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
+    """Consecutive lines of about `_SUBMISSION_ITEMS` sequences."""
+    group: list[_Line] = []
+    items = 0
+    for line in lines:
+        group.append(line)
+        items += len(line.request.inputs) if line.model is not None and line.request is not None else 0
+        if items >= _SUBMISSION_ITEMS:
+            yield group
+            group, items = [], 0
+    if group:
+        yield group
+
+
+def _run(runtime: Runtime, groups: Iterator[list[_Line]], watch: Watch) -> Iterator[tuple[list[_Line], list[Outcome]]]:
+    """Outcomes of each group in order, with a few submissions ahead so that the engine never waits for us."""
+    ahead: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
+    try:
+        for group in groups:
+            watch.check()
+            ahead.append((group, runtime.engine.submit([item for line in group for item in line.items()])))
+            if len(ahead) >= _SUBMISSIONS_AHEAD:
+                done, future = ahead.popleft()
+                yield done, watch.wait(future)
+        while ahead:
+            done, future = ahead.popleft()
+            yield done, watch.wait(future)
+    finally:
+        for _, future in ahead:
+            future.cancel()
+
+
+class _Writer:
+    """Writes answers as they come; a file is made only when it has a line."""
+
+    def __init__(
+        self, storage: Storage, paths: ShardPaths, claim: ClaimedShard, created: int, files: contextlib.ExitStack
+    ) -> None:
+        self._storage = storage
+        self._created = created
+        self._paths = paths
+        self._claim = claim
+        self._files = files
+        self._open: dict[str, IO[bytes]] = {}
+        self._completed = self._failed = self._tokens = 0
+
+    def write(self, group: Sequence[_Line], outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome.error, _NOT_THE_LINES_FAULT):
+                raise outcome.error
+        rest = iter(outcomes)
+        for line in group:
+            count = len(line.request.inputs) if line.model is not None and line.request is not None else 0
+            self._write_line(line, [next(rest) for _ in range(count)])
+
+    def _write_line(self, line: _Line, outcomes: Sequence[Outcome]) -> None:
+        batch = self._claim.batch_id
+        try:
+            if line.error is not None:
+                raise line.error
+            if line.request is None:
+                raise HmiError("the line holds no request")
+            ids = line_ids(batch, line.number)
+            body = response_body(line.request, line.request.model, outcomes, self._created, ids)
+        except HmiError as error:
+            answer = error_line(batch, line.number, line.custom_id, http_status(error), error)
+            self._file(self._paths.error).write(answer)
+            self._failed += 1
+            return
+        self._file(self._paths.output).write(output_line(batch, line.number, line.custom_id, body))
+        self._completed += 1
+        self._tokens += sum(outcome.tokens for outcome in outcomes)
+
+    def _file(self, path: str) -> IO[bytes]:
+        if path not in self._open:
+            self._open[path] = self._files.enter_context(self._storage.create(path))
+        return self._open[path]
+
+    def result(self) -> ShardResult:
+        """Raises `Corrupt` where an answer is missing."""
+        if self._completed + self._failed != self._claim.lines:
+            answers = self._completed + self._failed
+            raise Corrupt(f"shard {self._claim.shard_id}: {answers} answers for {self._claim.lines} lines")
+        return ShardResult(
+            output_path=self._paths.output if self._paths.output in self._open else None,
+            error_path=self._paths.error if self._paths.error in self._open else None,
+            completed=self._completed,
+            failed=self._failed,
+            input_tokens=self._tokens,
+        )

@@ -1,0 +1,88 @@
+"""One worker process from start to end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+from hmi.catalog import migrate
+from hmi.catalog.database import Database
+from hmi.errors import HmiError, Transient
+from hmi.jobs.messages import QueueName
+from hmi.settings import Settings
+from worker.app import make_celery
+from worker.logs import describe
+from worker.runtime import EngineFactory, Runtime
+from worker.tasks import register_tasks
+
+__all__ = ["run_worker"]
+
+_log = structlog.get_logger(__name__)
+
+
+def run_worker(
+    settings: Settings,
+    make_engine: EngineFactory,
+    *,
+    name: Callable[[str], str],
+    queues: Sequence[str] = tuple(QueueName),
+) -> int:
+    """Serve until told to stop; returns the process's exit status.
+
+    SIGTERM and SIGINT: no new work, what is held is finished or given back, counts are flushed, 0. What
+    keeps the process from starting is said in one line on stderr, 1.
+
+    Args:
+        name: Names the node from the engine's resolved device.
+    """
+    app = make_celery(settings)
+    try:
+        database = Database(settings.resolved_database_url)
+        if not migrate.is_current(database):
+            raise Transient("the catalog's schema is not this version's; run `hmi db upgrade`")
+        runtime = Runtime(settings, app, database, make_engine, name)
+        runtime.load_bases()
+    except Exception as error:  # noqa: BLE001 - whatever it is, a supervisor shall read one line
+        message = error.message if isinstance(error, HmiError) else f"{error} ({describe(error)})"
+        sys.stderr.write(f"hmi worker: cannot start: {message}\n")
+        return 1
+    register_tasks(app, runtime)
+    runtime.start()
+    _log.info("worker_starting", node=runtime.node, device=runtime.device, threads=settings.worker_threads)
+    try:
+        return _serve(app, runtime, queues)
+    finally:
+        runtime.stop()
+        _log.info("worker_stopped", node=runtime.node)
+
+
+def _serve(app: Celery, runtime: Runtime, queues: Sequence[str]) -> int:
+    def stop(**_: Any) -> None:
+        runtime.stopping.set()
+
+    def take_interrupt_for_term(**_: Any) -> None:
+        # Celery's second Ctrl-C is a cold shutdown, which this pool does not bear: threads cannot be cut off.
+        signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+
+    signals.worker_shutting_down.connect(stop)
+    signals.worker_ready.connect(take_interrupt_for_term)
+    try:
+        worker = app.Worker(
+            hostname=runtime.node,
+            queues=list(queues),
+            task_events=True,
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+            loglevel=runtime.settings.log_level.upper(),
+        )
+        worker.start()
+    finally:
+        signals.worker_shutting_down.disconnect(stop)
+        signals.worker_ready.disconnect(take_interrupt_for_term)
+    return int(worker.exitcode or 0)

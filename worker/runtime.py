@@ -1,0 +1,149 @@
+"""What one worker process holds: its settings, its doors to catalog and storage, its engine, its leases.
+
+Built once at the process's start and handed to everything that runs in it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import numpy as np
+import structlog
+from celery import Celery
+from numpy.typing import NDArray
+
+from hmi.artifacts import ArtifactStore
+from hmi.catalog import bases, nodes
+from hmi.catalog.database import Database
+from hmi.engine.request import Item, ModelRef, Outcome
+from hmi.engine.stats import EngineStats
+from hmi.errors import HmiError
+from hmi.knowledge.frequency import FrequencyCounter
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.settings import Settings
+from hmi.storage import Storage
+from worker.flush import FrequencyFlusher
+from worker.leases import LeaseKeeper
+from worker.periodic import Periodic
+from worker.source import CatalogSource
+from worker.stopping import Stopping
+
+__all__ = ["EngineFactory", "InferenceEngine", "Runtime"]
+
+_log = structlog.get_logger(__name__)
+
+_REFRESH_SECONDS = 2.0
+_REPORT_SECONDS = 5.0
+
+
+class InferenceEngine(Protocol):
+    """What the worker asks of `hmi.engine.engine.Engine`; naming it here keeps torch out of this module."""
+
+    frequencies: FrequencyCounter
+
+    def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]: ...
+
+    def prefetch(self, refs: Iterable[ModelRef]) -> None: ...
+
+    def load_base(self, digest: str) -> None: ...
+
+    def publish_tree(self, base: str, tree: KnowledgeTree) -> None: ...
+
+    def compute_rows(self, base: str, keys: NDArray[np.uint64]) -> NDArray[np.float32]: ...
+
+    def stats(self) -> EngineStats: ...
+
+    def close(self, *, drain: bool = True) -> None: ...
+
+
+EngineFactory = Callable[[CatalogSource], InferenceEngine]
+
+
+class Runtime:
+    """See the module. `start` before the first task, `stop` after the last one.
+
+    Args:
+        client: The Celery application to send messages with.
+        database: Disposed of by `stop`.
+        make_engine: Called once, here; what it raises ends the process before it takes any work.
+        name: Names the node from the engine's resolved device.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Celery,
+        database: Database,
+        make_engine: EngineFactory,
+        name: Callable[[str], str],
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.database = database
+        self.storage = Storage(settings.resolved_storage_url)
+        self.artifacts = ArtifactStore(self.storage, settings.resolved_cache_dir)
+        self.source = CatalogSource(self.database, self.artifacts)
+        self.engine = make_engine(self.source)
+        self.device = self.engine.stats().device
+        self.node = name(self.device)
+        self.owner = f"{self.node}/{os.getpid()}"
+        self.leases = LeaseKeeper(self.database, settings.lease_seconds)
+        self.flusher = FrequencyFlusher(self.database, self.engine.frequencies, settings.frequency_half_life_seconds)
+        self.stopping = Stopping()
+        self._periodic = (
+            Periodic("refresh-trees", _REFRESH_SECONDS, lambda: self.source.refresh(self.engine)),
+            Periodic("flush-frequencies", settings.flush_seconds, self.flusher.flush),
+            Periodic("report-node", _REPORT_SECONDS, self.report),
+        )
+        self._stopped = threading.Event()
+
+    def load_bases(self) -> None:
+        """Load every registered base model before taking work.
+
+        One that is damaged is logged and fails its own lines alone. Raises what is wrong, naming the base, where
+        there is something to serve and none of it can be.
+        """
+        with self.database.session(read_only=True) as session:
+            registered = list(bases.list_bases(session))
+        failures: list[HmiError] = []
+        for base in registered:
+            try:
+                self.engine.load_base(base.artifact)
+            except HmiError as error:
+                message = f"base model {base.name} cannot be loaded: {error.message}"
+                _log.error("base_not_loaded", base=base.name, reason=error.message)
+                failures.append(type(error)(message, code=error.code))
+        if failures and len(failures) == len(registered):
+            raise failures[0]
+
+    def start(self) -> None:
+        self.leases.start()
+        for each in self._periodic:
+            each.start()
+
+    def stop(self) -> None:
+        """Write down what only this process knows, and let everything go. Twice is no error."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self.stopping.set()
+        for each in self._periodic:
+            each.stop()
+        # Only now, when nothing counts any more, is the last flush the last.
+        self.engine.close(drain=False)
+        try:
+            self.flusher.flush()
+        except HmiError as error:
+            _log.error("frequencies_lost", error=error.message)
+        self.leases.stop()
+        self.database.dispose()
+
+    def report(self) -> None:
+        """Leave a sign of life with what the engine says of itself."""
+        stats = {**self.engine.stats().to_dict(), "holding": len(self.leases.held())}
+        with self.database.session() as session:
+            nodes.report_node(session, self.node, device=self.device, pid=os.getpid(), stats=stats)
