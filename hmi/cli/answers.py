@@ -1,0 +1,184 @@
+"""What the API answers, as far as the command line reads it.
+
+Unknown fields are kept, so that `--json` prints what the API sent and a newer server can still be read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "Answer",
+    "ApiKey",
+    "Base",
+    "Batch",
+    "BatchError",
+    "BatchErrors",
+    "Domain",
+    "DomainTable",
+    "File",
+    "Frequencies",
+    "Model",
+    "NewKey",
+    "Node",
+    "Readiness",
+    "Rebuild",
+    "RequestCounts",
+    "Tenant",
+    "Tree",
+    "TreeVersion",
+]
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+class Tenant(Answer):
+    name: str
+    weight: int = 1
+
+
+class ApiKey(Answer):
+    """`id` is the key's public part. Times are Unix seconds."""
+
+    id: str
+    role: str = ""
+    label: str = ""
+    created_at: float | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class NewKey(Answer):
+    """`key` is the whole key; the API shows it this once."""
+
+    id: str
+    key: str
+
+
+class Domain(Answer):
+    name: str
+    parent: str | None = None
+
+
+class Base(Answer):
+    name: str
+    artifact: str = ""
+    spec: dict[str, Any] = {}
+    tree: int | None = None
+
+
+class Model(Answer):
+    """`summary` says what the adapter is: kind, rank, labels, bytes."""
+
+    name: str
+    base: str = ""
+    domain: str = ""
+    miss_policy: str = ""
+    revision: int = 1
+    summary: dict[str, Any] = {}
+
+
+class DomainTable(Answer):
+    """What one domain's own table holds, and what lookups for the domain found since it was published."""
+
+    parent: str | None = None
+    entries: int = 0
+    bytes: int = 0
+    lookups: int = 0
+    hits: int = 0
+
+
+class Tree(Answer):
+    """A base model's published knowledge tree. `number` is None where none is published."""
+
+    base: str
+    number: int | None = None
+    published_at: float | None = None
+    report: dict[str, Any] = {}
+    domains: dict[str, DomainTable] = {}
+
+
+class TreeVersion(Answer):
+    number: int
+    status: str = ""
+    created_at: float | None = None
+    published_at: float | None = None
+    error: str | None = None
+    report: dict[str, Any] = {}
+
+
+class Readiness(Answer):
+    """Each check says `ok`, or what is not."""
+
+    status: str
+    checks: dict[str, str] = {}
+
+
+class Rebuild(Answer):
+    task: str = ""
+
+
+class Frequencies(Answer):
+    """What counting texts gave. `windows` are tokens, special tokens included."""
+
+    texts: int = 0
+    windows: int = 0
+    ngrams: int = 0
+
+
+class Node(Answer):
+    """A worker process. `stats` is what its engine says of itself, see `hmi.engine`."""
+
+    name: str
+    device: str = ""
+    pid: int = 0
+    seen_at: float | None = None
+    stats: dict[str, Any] = {}
+
+
+class File(Answer):
+    id: str
+    bytes: int = 0
+    filename: str = ""
+
+
+class RequestCounts(Answer):
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class BatchError(Answer):
+    code: str | None = None
+    message: str = ""
+    line: int | None = None
+
+
+class BatchErrors(Answer):
+    data: list[BatchError] = []
+
+
+class Batch(Answer):
+    id: str
+    status: str
+    endpoint: str = ""
+    input_file_id: str = ""
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: int = 0
+    in_progress_at: int | None = None
+    completed_at: int | None = None
+    request_counts: RequestCounts = RequestCounts()
+    errors: BatchErrors | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """It has reached a status that it will keep."""
+        return self.status in {"failed", "completed", "expired", "cancelled"}

@@ -1,0 +1,35 @@
+"""Run a command that the kernel ends when its parent ends, however the parent ends.
+
+Started as a script (`python -I -S die_with_parent.py PARENT_PID COMMAND...`) it asks for the signal and
+then becomes the command, so it costs no process. Asking between fork and exec instead would run Python
+in the forked child of a threaded parent, which can deadlock. Where the kernel has no such request
+(only Linux has), the command runs without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h; the request outlives exec
+
+
+def main(arguments: list[str]) -> None:
+    parent, command = int(arguments[0]), arguments[1:]
+    if sys.platform == "linux":
+        # KILL and not TERM: a worker told to stop kindly finishes its shard first, with nobody left to wait for it.
+        # What it held comes back by its lease.
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+            sys.exit(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
+        if os.getppid() != parent:
+            sys.exit("the parent ended before this process began")
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - replacing this process is its purpose
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

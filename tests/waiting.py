@@ -1,0 +1,27 @@
+"""Waiting on a condition with a deadline, and whether a process is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+__all__ = ["is_running", "wait_until"]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20, *, what: str = "the condition") -> None:
+    """Return as soon as `condition` gives something true; raise `AssertionError` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """A process that has ended and waits to be collected is not running."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
