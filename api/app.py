@@ -1,0 +1,103 @@
+"""`create_app(settings)`: the application, with nothing read from the environment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
+
+from api.docs import add_docs
+from api.errors import install_error_handlers
+from api.middleware import RequestContext
+from api.routers import batches, files, health, models
+from api.routers.admin import bases, domains, frequencies, nodes, tenants, trees
+from api.routers.admin import models as tenant_models
+from api.services import Services
+from hmi.settings import Settings
+
+__all__ = ["create_app"]
+
+_BODY_BYTES = 1024**2  # of requests that carry no file
+_FORM_BYTES = 1024**2  # a form's fields and borders, beside its files
+_TEXTS_BYTES = 32 * 1024**2  # texts to count; more go in several requests
+
+_DESCRIPTION = """\
+Multi-tenant inference for fine-tuned language models: one base model on the device, thousands of tenants' adapters.
+
+* **Files**, **Batches** and **Models** follow OpenAI's API; the official `openai` client works unchanged.
+* Lines of a batch go to `/v1/classify` (vLLM's shape) or `/v1/embeddings` (OpenAI's).
+* **Administration** under `/v1/hmi/` needs an admin key; a tenant may register its own models.
+
+Every error is `{"error": {"message", "type", "param", "code"}}`, and every answer carries `x-request-id`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; nothing is touched before it starts.
+
+    Its start fails where the catalog is not migrated.
+    """
+    services = Services.from_settings(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await run_in_threadpool(services.prepare)
+            yield
+        finally:
+            await run_in_threadpool(services.close)
+
+    app = FastAPI(
+        title="HMI",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    app.add_middleware(RequestContext)
+    install_error_handlers(app)
+    _include_routers(app, settings)
+    if settings.docs:
+        add_docs(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
+    """Each with its body limit: one of the application's own would answer outside of our middleware."""
+    for router, max_bytes in (
+        (files.router, settings.max_file_bytes + _FORM_BYTES),
+        (batches.router, _BODY_BYTES),
+        (models.router, _BODY_BYTES),
+        (tenants.router, _BODY_BYTES),
+        (domains.router, _BODY_BYTES),
+        (bases.router, settings.max_base_bytes + _FORM_BYTES),
+        (tenant_models.router, settings.max_adapter_bytes + _FORM_BYTES),
+        (trees.router, _BODY_BYTES),
+        (frequencies.router, _TEXTS_BYTES),
+        (nodes.router, _BODY_BYTES),
+        (health.router, _BODY_BYTES),
+    ):
+        app.include_router(router, max_body_size=max_bytes)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description without the 422 answers it adds: ours are 400 in the envelope."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        schema.get("components", {}).get("schemas", {}).pop("HTTPValidationError", None)
+        schema.get("components", {}).get("schemas", {}).pop("ValidationError", None)
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,34 @@
+"""/v1/hmi/domains: the tree of knowledge domains."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+
+from api.dependencies import AdminRoute, Served, bearer
+from api.schemas.common import Listing, errors
+from api.schemas.knowledge import DomainCreate, DomainObject
+from hmi.catalog import domains
+
+__all__ = ["router"]
+
+router = APIRouter(
+    prefix="/v1/hmi/domains",
+    tags=["Administration: knowledge"],
+    route_class=AdminRoute,
+    dependencies=[Depends(bearer)],
+    responses=errors(401, 403),
+)
+
+
+@router.post("", summary="Create a domain", responses=errors(404, 409))
+def create_domain(services: Served, body: DomainCreate) -> DomainObject:
+    """Under `general` unless another parent is named. A lookup asks the domain first, then its ancestors."""
+    with services.database.session() as session:
+        return DomainObject.from_view(domains.create_domain(session, body.name, body.parent))
+
+
+@router.get("", summary="List domains")
+def list_domains(services: Served) -> Listing[DomainObject]:
+    """By name, each with its parent."""
+    with services.database.session(read_only=True) as session:
+        return Listing(data=[DomainObject.from_view(domain) for domain in domains.list_domains(session)])

@@ -1,0 +1,90 @@
+"""/v1/hmi/frequencies: counting an operator's text, so that the first trees need no traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from fastapi import APIRouter, Depends
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from api.dependencies import AdminRoute, Served, bearer
+from api.schemas.common import errors
+from api.schemas.knowledge import FrequenciesCounted, FrequenciesCreate
+from hmi.catalog import bases, domains, frequencies
+from hmi.errors import InvalidInput
+from hmi.jobs.lines import is_text
+from hmi.knowledge.ngrams import Keys, window_keys
+from hmi.spec import HPLMSpec
+
+__all__ = ["router"]
+
+_CHUNK = 1000
+
+router = APIRouter(
+    prefix="/v1/hmi/frequencies",
+    tags=["Administration: knowledge"],
+    route_class=AdminRoute,
+    dependencies=[Depends(bearer)],
+    responses=errors(401, 403),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Different n-grams, uint64 [n], and how often each was seen, int64 [n]."""
+
+    ngrams: Keys
+    counts: NDArray[np.int64]
+
+
+@router.post("", summary="Count n-grams of texts", responses=errors(404, 413))
+def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCounted:
+    """Count the windows of these texts as if they had been asked for; the next rebuild plans with them."""
+    with services.database.session(read_only=True) as session:
+        base = bases.get_base(session, body.base)
+        domain = domains.get_domain(session, body.domain)
+        spec = bases.spec_of(base)
+    if not spec.k:
+        raise InvalidInput(f"{base.name} looks nothing up: its k is 0", param="base")
+    if not all(map(is_text, body.texts)):
+        raise InvalidInput("a text holds half a surrogate pair, which is no character", param="texts")
+    folder = services.artifacts.folder(base.artifact)
+    counted = _count(Tokenizer.from_file(str(folder / "tokenizer.json")), spec, body.texts)
+    with services.database.session() as session:
+        frequencies.add(
+            session,
+            base.id,
+            domain.id,
+            counted.ngrams.astype(np.int64),
+            counted.counts,
+            half_life_seconds=services.settings.frequency_half_life_seconds,
+        )
+    return FrequenciesCounted(
+        base=base.name,
+        domain=domain.name,
+        texts=len(body.texts),
+        windows=int(counted.counts.sum()),
+        ngrams=len(counted.ngrams),
+    )
+
+
+def _count(tokenizer: Tokenizer, spec: HPLMSpec, texts: Sequence[str]) -> Counted:
+    """Windows as the engine would see them: special tokens included, cut at the model's longest sequence."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(spec.max_positions)
+    ngrams, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+    remaining = iter(texts)
+    while chunk := list(islice(remaining, _CHUNK)):
+        sequences = [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk)]
+        ids = np.array([each for sequence in sequences for each in sequence], np.int64)
+        lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+        seen, seen_counts = np.unique(window_keys(ids, lengths), return_counts=True)
+        ngrams, places = np.unique(np.concatenate([ngrams, seen]), return_inverse=True)
+        merged = np.zeros(len(ngrams), np.int64)
+        np.add.at(merged, places, np.concatenate([counts, seen_counts]))
+        counts = merged
+    return Counted(ngrams, counts)

@@ -1,0 +1,74 @@
+"""What the endpoints work with, built once for an application from its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from celery import Celery
+
+from hmi.artifacts import ArtifactStore
+from hmi.catalog.database import Database
+from hmi.catalog.migrate import is_current
+from hmi.catalog.tenants import adopt_key
+from hmi.errors import Transient
+from hmi.jobs.lines import Limits
+from hmi.jobs.messages import TaskName, make_client, send
+from hmi.settings import Settings
+from hmi.storage import Storage
+
+__all__ = ["Services"]
+
+_log = structlog.get_logger(__name__)
+
+# A send holds a thread of the server for so long at most when the broker hangs.
+_BROKER_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    database: Database
+    storage: Storage
+    artifacts: ArtifactStore
+    broker: Celery
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Services:
+        storage = Storage(settings.resolved_storage_url)
+        return cls(
+            settings=settings,
+            database=Database(settings.resolved_database_url),
+            storage=storage,
+            artifacts=ArtifactStore(storage, settings.resolved_cache_dir),
+            broker=make_client(settings, socket_timeout_seconds=_BROKER_TIMEOUT_SECONDS),
+        )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            max_line_bytes=self.settings.max_line_bytes,
+            max_lines=self.settings.max_batch_lines,
+            max_inputs=self.settings.max_inputs_per_line,
+        )
+
+    def prepare(self) -> None:
+        """Make the settings' admin key known to the catalog. Raises `Transient` where there is no catalog yet."""
+        if not is_current(self.database):
+            raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`", code="not_migrated")
+        if self.settings.admin_key is None:
+            _log.info("no_admin_key", hint="set HMI_ADMIN_KEY, or create a key with the `hmi` command")
+            return
+        with self.database.session() as session:
+            adopt_key(session, self.settings.admin_key.get_secret_value())
+
+    def hint(self, task: TaskName) -> None:
+        """Send a task that a periodic sweep would start anyway; a broker that is down only delays it."""
+        try:
+            send(self.broker, task)
+        except Transient as error:
+            _log.warning("broker_unavailable", task=task.value, error=str(error))
+
+    def close(self) -> None:
+        self.database.dispose()
+        self.broker.close()
