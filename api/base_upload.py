@@ -74,6 +74,7 @@ def expected_shapes(spec: HPLMSpec) -> dict[str, tuple[int, ...]]:
         shapes |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
     if spec.k:
         shapes |= {"window.position": (3, hidden), "correction.position": (spec.max_positions, hidden)}
+        shapes |= {"window.projection.weight": (hidden, hidden), "window.projection.bias": (hidden,)}
     return shapes
 
 

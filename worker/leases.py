@@ -122,7 +122,8 @@ class LeaseKeeper:
             self._lose(lease)
 
     def _lose(self, lease: Lease) -> None:
-        if not lease.lost:
+        # One whose work ended meanwhile was given back, not lost.
+        if not lease.lost and lease in self.held():
             _log.warning("lease_lost", work=lease.name)
         lease.lose()
 

@@ -19,6 +19,7 @@ from hmi.errors import Corrupt, HmiError, NotFound
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.spec import HPLMSpec
+from worker.logs import describe
 
 __all__ = ["CatalogSource", "TreeReader", "WantedTree", "find_base", "wanted_tree"]
 
@@ -86,7 +87,8 @@ class CatalogSource:
                 raise NotFound(f"no base model has the weights {base}")
             spec, wanted = bases.spec_of(row), wanted_tree(session, row)
         tree = self.open(base, spec, wanted)
-        self._given[base] = wanted
+        with self._opening:
+            self._given[base] = wanted
         return tree
 
     def refresh(self, engine: TreeReader) -> None:
@@ -128,12 +130,12 @@ class CatalogSource:
             _log.error("tree_not_usable", base=digest, number=wanted.number, reason=error.message)
             self._damaged[digest] = wanted
             return
-        except HmiError as error:
-            _log.warning("tree_not_opened", base=digest, number=wanted.number, reason=error.message)
+        except (HmiError, OSError) as error:
+            _log.warning("tree_not_opened", base=digest, number=wanted.number, reason=describe(error))
             return
         engine.publish_tree(digest, tree)
-        self._given[digest] = wanted
         with self._opening:
+            self._given[digest] = wanted
             # What no tree in use names is let go here, and unmapped with the last batch that reads it.
             named = {artifact for given in self._given.values() for artifact in given.tables.values()}
             self._tables = {artifact: table for artifact, table in self._tables.items() if artifact in named}

@@ -53,12 +53,17 @@ def create_batch(
     Sent again with the same `Idempotency-Key`, this returns the first batch.
     """
     tenant_id = caller.tenant_id
+    key = idempotency_key and hashlib.sha256(idempotency_key.encode()).hexdigest()
     with services.database.session(read_only=True) as session:
+        # Before the file is looked for: it may have been deleted since.
+        if key:
+            twin = batches.find_batch(session, tenant_id, key)
+        else:
+            # The official client repeats a request that timed out without any key of its own.
+            twin = _recent_twin(session, tenant_id, body) if x_stainless_retry_count else None
+        if twin is not None:
+            return _as_asked(twin, body)
         file = _input_file(session, tenant_id, body.input_file_id)
-        # The official client repeats a request that timed out without any key of its own.
-        twin = _recent_twin(session, tenant_id, body) if x_stainless_retry_count and not idempotency_key else None
-    if twin is not None:
-        return BatchObject.from_view(twin)
     checked = _check(services, file, body.endpoint)
     with services.database.session() as session:
         batch = batches.create_batch(
@@ -72,16 +77,12 @@ def create_batch(
             shards=checked.shards,
             attributes=body.metadata or {},
             problems=checked.problems,
-            idempotency_key=idempotency_key and hashlib.sha256(idempotency_key.encode()).hexdigest(),
+            idempotency_key=key,
             max_queued_lines=services.settings.max_queued_lines_per_tenant,
         )
         view = batches.get_batch(session, tenant_id, batch.id)
-    if not _is_same(view, body):
-        raise InvalidInput(
-            "this Idempotency-Key was used for another batch", code="idempotency_key_reused", param="Idempotency-Key"
-        )
     background.add_task(services.hint, TaskName.DISPATCH)
-    return BatchObject.from_view(view)
+    return _as_asked(view, body)
 
 
 @router.get("", summary="List batches")
@@ -155,6 +156,15 @@ def _recent_twin(session: Session, tenant_id: str, body: BatchCreate) -> BatchVi
         if not page.has_more:
             return None
         after = page.items[-1].batch.id
+
+
+def _as_asked(view: BatchView, body: BatchCreate) -> BatchObject:
+    """Raises `InvalidInput` where the key that led to this batch had been used for another request."""
+    if not _is_same(view, body):
+        raise InvalidInput(
+            "this Idempotency-Key was used for another batch", code="idempotency_key_reused", param="Idempotency-Key"
+        )
+    return BatchObject.from_view(view)
 
 
 def _is_same(view: BatchView, body: BatchCreate) -> bool:

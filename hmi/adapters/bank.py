@@ -106,11 +106,12 @@ class Bank:
         body = body_layout(adapter, self._width)
         head = head_layout(adapter.head, self._width) if adapter.head is not None else None
         size = body.rows + (head.rows if head is not None else 0)
+        # First what may run out of memory: once the adapter is admitted, it has to lie in its rows.
+        values = torch.from_numpy(pack(adapter, self._width)).to(self.arena.dtype).to(self.arena.device)
         for evicted in self._ledger.admit(digest, size):
             self._release(evicted)
         self._free_count -= size
         rows = self._free[self._free_count : self._free_count + size].copy()
-        values = torch.from_numpy(pack(adapter, self._width)).to(self.arena.dtype).to(self.arena.device)
         self.arena.index_copy_(0, torch.from_numpy(rows).to(self.arena.device), values)
         resident = Resident(digest, body, head, rows[: body.rows], rows[body.rows :])
         self._residents[digest] = resident

@@ -36,6 +36,7 @@ class HostTier:
         self._adapters: dict[str, Adapter] = {}
         self._loading: dict[str, Future[Adapter]] = {}
         self._wished: set[str] = set()  # prefetches that no thread has begun yet
+        self._closed = False
         self._pool = ThreadPoolExecutor(prefetch_threads, thread_name_prefix="hmi-adapter-load")
 
     def acquire(self, digest: str) -> Adapter:
@@ -63,11 +64,13 @@ class HostTier:
             self.release(digest)
             raise
 
-    def release(self, digest: str) -> None:
-        """Undo one `acquire`."""
+    def release(self, digest: str) -> bool:
+        """Undo one `acquire`. True where the adapter was dropped meanwhile and is freed now."""
         with self._lock:
-            if self._ledger.unpin(digest):
+            freed = self._ledger.unpin(digest)
+            if freed:
                 del self._adapters[digest]
+            return freed
 
     @contextlib.contextmanager
     def pinned(self, digests: Iterable[str]) -> Iterator[dict[str, Adapter]]:
@@ -83,12 +86,15 @@ class HostTier:
             yield adapters
 
     def prefetch(self, digest: str) -> None:
-        """Start loading in the background what is absent. A failure is left to whoever acquires it."""
+        """Start loading in the background what is absent. A failure is left to whoever acquires it.
+
+        After `close` it does nothing.
+        """
         with self._lock:
-            if digest in self._adapters or digest in self._loading or digest in self._wished:
+            if self._closed or digest in self._adapters or digest in self._loading or digest in self._wished:
                 return
             self._wished.add(digest)
-        self._pool.submit(self._prefetch, digest)
+            self._pool.submit(self._prefetch, digest)
 
     def drop(self, digest: str) -> None:
         """Free the adapter now, or at its last `release`; nothing there is no error."""
@@ -103,6 +109,8 @@ class HostTier:
 
     def close(self) -> None:
         """Stop prefetching; loads under way are waited for."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:

@@ -10,9 +10,26 @@ from numpy.typing import NDArray
 
 from hmi.errors import AdapterRefused
 
-__all__ = ["Activation", "Array", "Bottleneck", "Head", "Lora", "Pooling", "Transform", "require_array"]
+__all__ = [
+    "MAX_LABELS",
+    "MAX_RANK",
+    "Activation",
+    "Array",
+    "Bottleneck",
+    "Head",
+    "Lora",
+    "Pooling",
+    "Transform",
+    "require_array",
+]
 
 Array = NDArray[np.float32]
+
+# A batch gathers each row's matrices, and pads its rows to the largest head: without a bound, one tenant's
+# adapter would take the memory that everybody's batches run in.
+MAX_RANK = 1024
+MAX_LABELS = 4096
+_MAX_LABEL_CHARACTERS = 256  # every answer repeats one
 
 
 class Activation(StrEnum):
@@ -56,6 +73,11 @@ def require_array(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise AdapterRefused(f"{name} holds NaN or infinite values")
 
 
+def _require_rank(name: str, rank: int) -> None:
+    if rank > MAX_RANK:
+        raise AdapterRefused(f"{name} has rank {rank}; at most {MAX_RANK} is allowed")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lora:
     """A low-rank addition to one linear layer: y += (x a^T) b^T.
@@ -81,6 +103,7 @@ class Lora:
         rank = self.a.shape[0] if self.a.ndim == 2 else 0
         if rank < 1:
             raise AdapterRefused(f"{name}.a has shape {list(self.a.shape)}, expected [rank, {shape[0]}] with rank >= 1")
+        _require_rank(name, rank)
         require_array(f"{name}.a", self.a, (rank, shape[0]))
         require_array(f"{name}.b", self.b, (shape[1], rank))
 
@@ -115,6 +138,7 @@ class Bottleneck:
         if rank < 1:
             found = list(self.down.shape)
             raise AdapterRefused(f"{name}.down has shape {found}, expected [rank, {hidden}] with rank >= 1")
+        _require_rank(name, rank)
         require_array(f"{name}.down", self.down, (rank, hidden))
         require_array(f"{name}.down_bias", self.down_bias, (rank,))
         require_array(f"{name}.up", self.up, (hidden, rank))
@@ -163,8 +187,15 @@ class Head:
         count = len(self.labels)
         if count < (1 if self.multi_label else 2):
             raise AdapterRefused(f"the head has {count} labels; a single output (regression) is not supported")
+        if count > MAX_LABELS:
+            raise AdapterRefused(f"the head has {count} labels; at most {MAX_LABELS} are allowed")
         if len(set(self.labels)) != count or not all(self.labels):
             raise AdapterRefused("the head's label names are not distinct and non-empty")
+        for label in self.labels:
+            if len(label) > _MAX_LABEL_CHARACTERS or _holds_control(label):
+                raise AdapterRefused(
+                    f"label {label[:80]!r} is longer than {_MAX_LABEL_CHARACTERS} characters or holds control characters"
+                )
         if (self.dense is None) != (self.dense_bias is None):
             raise AdapterRefused("head.dense and head.dense_bias must come together")
         if self.transform in (Transform.DENSE, Transform.POOLER_DENSE) and self.dense is None:
@@ -178,3 +209,8 @@ class Head:
             require_array("head.dense_bias", self.dense_bias, (hidden,))
         require_array("head.out", self.out, (count, hidden))
         require_array("head.out_bias", self.out_bias, (count,))
+
+
+def _holds_control(label: str) -> bool:
+    """Line breaks, terminals' escapes, and halves of surrogate pairs, which no answer could carry."""
+    return any(character < " " or "\ud800" <= character <= "\udfff" for character in label)

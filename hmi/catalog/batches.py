@@ -30,6 +30,7 @@ __all__ = [
     "complete",
     "create_batch",
     "expire_batches",
+    "find_batch",
     "finalizable",
     "get_batch",
     "list_batches",
@@ -96,11 +97,9 @@ def create_batch(
     if session.scalars(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)).first() is None:
         raise NotFound(f"there is no tenant {tenant_id}")
     if idempotency_key is not None:
-        first = session.scalars(
-            select(Batch).where(Batch.tenant_id == tenant_id, Batch.idempotency_key == idempotency_key)
-        ).one_or_none()
+        first = find_batch(session, tenant_id, idempotency_key)
         if first is not None:
-            return _same_request(first, endpoint, input_file.id)
+            return _same_request(first.batch, endpoint, input_file.id)
     # Held until the commit: the file cannot be deleted under a batch that reads it.
     session.execute(
         select(File.id)
@@ -143,6 +142,14 @@ def get_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
     if batch is None:
         raise NotFound(f"there is no batch {batch_id[:80]!r}", code="batch_not_found", param="batch_id")
     return _views(session, [batch])[0]
+
+
+def find_batch(session: Session, tenant_id: str, idempotency_key: str) -> BatchView | None:
+    """The batch that the tenant made with this key, if there is one."""
+    batch = session.scalars(
+        select(Batch).where(Batch.tenant_id == tenant_id, Batch.idempotency_key == idempotency_key)
+    ).one_or_none()
+    return None if batch is None else _views(session, [batch])[0]
 
 
 def list_batches(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[BatchView]:

@@ -31,6 +31,8 @@ __all__ = ["Database", "change", "clock", "insert_or", "lock_for_transaction", "
 
 _BUSY_TIMEOUT_MS = 30_000
 _POSTGRES_SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
+# An error of the driver is logged with its statement, whose values are tenants' names, labels and metadata.
+_ENGINE_OPTIONS: dict[str, Any] = {"pool_size": 5, "max_overflow": 40, "hide_parameters": True}
 
 
 class now(FunctionElement[float]):  # noqa: N801 - written like the SQL function it is
@@ -61,12 +63,12 @@ class Database:
             if not parsed.database or parsed.database == ":memory:":
                 raise ValueError("the catalog needs a SQLite file: a database in memory is another one per connection")
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sqlalchemy.create_engine(parsed, pool_size=5, max_overflow=40)
+            self.engine = sqlalchemy.create_engine(parsed, **_ENGINE_OPTIONS)
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         elif parsed.drivername in _POSTGRES_SCHEMES:
             self.engine = sqlalchemy.create_engine(
-                parsed.set(drivername="postgresql+psycopg"), pool_size=5, max_overflow=40, pool_pre_ping=True
+                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **_ENGINE_OPTIONS
             )
         else:
             raise ValueError(f"the catalog runs on sqlite and postgresql, not on {parsed.drivername}")

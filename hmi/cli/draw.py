@@ -97,13 +97,14 @@ def knowledge_tree(tree: Tree) -> Group:
 
 
 def _domain_line(name: str, domain: DomainTable, width: int) -> Text:
-    line = Text(f"{name:<{width}}  {domain.entries:>9,} n-grams  {bytes_words(domain.bytes):>9}")
+    # With its branches the line fits 80 columns.
+    line = Text(f"{name:<{width}}  {domain.entries:>9,} n-grams {bytes_words(domain.bytes):>8}")
     if domain.lookups:
         share = domain.hits / domain.lookups
         filled = round(_BAR_CELLS * share)
-        line.append(f"  hit rate {hit_rate(domain.lookups, domain.hits):>7} ")
+        line.append(f"  {hit_rate(domain.lookups, domain.hits):>7} hit ")
         line.append("█" * filled + "░" * (_BAR_CELLS - filled), style="green" if share > 0.5 else "yellow")
-        line.append(f"  of {domain.lookups:,} lookups")
+        line.append(f" of {domain.lookups:,}")
     return line
 
 

@@ -99,8 +99,13 @@ class Processes:
         self._wake.set()
 
     def keep_alive(self) -> None:
-        """From now on start again whatever ends, with growing pauses. Before, an end is final."""
-        self._restart = True
+        """From now on start again whatever ends or has ended, with growing pauses. Before, an end is final."""
+        with self._lock:
+            self._restart = True
+            for child in self._children.values():
+                if child.next_start is None:
+                    child.next_start = time.monotonic()
+        self._wake.set()
 
     def pid(self, name: str) -> int | None:
         """None while it is not running."""

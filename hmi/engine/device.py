@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from hmi.adapters.heads import apply_heads, mean_pool
 from hmi.adapters.maths import AdapterMaths, NoAdapters
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Task
+from hmi.engine.turns import Turns
 from hmi.engine.work import Batch
 from hmi.errors import Overloaded
 from hmi.knowledge.ngrams import unpack
@@ -26,14 +25,14 @@ _COMPUTE_CHUNK = 4096  # windows at once, so that a tree build lets batches in b
 
 
 class DeviceRunner:
-    """Owns the device: the banks of resident adapters and the lock under which anything runs on it."""
+    """Owns the device: the banks of resident adapters and the turns in which anything runs on it."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, adapter_bytes: int) -> None:
         self.device = device
         self.dtype = dtype
         self._adapter_bytes = adapter_bytes
         self._banks: dict[int, Bank] = {}
-        self._lock = threading.Lock()
+        self._turns = Turns()
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Batch]:
@@ -43,17 +42,19 @@ class DeviceRunner:
         that does not fit even alone is settled with `Overloaded` and is in none of them.
         """
         try:
-            with self._lock:
+            with self._turns.take():
                 self._run(batch)
             return [batch]
         except (Overloaded, torch.OutOfMemoryError) as error:
-            if len(batch.works) > 1:
-                middle = len(batch.works) // 2
-                return self.run(_slice(batch, slice(0, middle))) + self.run(_slice(batch, slice(middle, None)))
-            if not isinstance(error, Overloaded):
-                error = Overloaded(f"the device has no room for one sequence of {len(batch.works[0].ids)} tokens")
-            batch.fail(error)
-            return []
+            # Without its traceback, which would keep the tensors of this attempt while the next one needs their room.
+            failure = error.with_traceback(None)
+        if len(batch.works) > 1:
+            middle = len(batch.works) // 2
+            return self.run(_slice(batch, slice(0, middle))) + self.run(_slice(batch, slice(middle, None)))
+        if not isinstance(failure, Overloaded):
+            failure = Overloaded(f"the device has no room for one sequence of {len(batch.works[0].ids)} tokens")
+        batch.fail(failure)
+        return []
 
     @torch.inference_mode()
     def compute_rows(self, base: HostedBase, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -61,14 +62,14 @@ class DeviceRunner:
         rows = np.empty((len(keys), base.spec.hidden_size), np.float32)
         for start in range(0, len(keys), _COMPUTE_CHUNK):
             windows = torch.from_numpy(unpack(keys[start : start + _COMPUTE_CHUNK]))
-            with self._lock:
+            with self._turns.take():
                 rows[start : start + len(windows)] = self._rows(base, windows.to(self.device))
         return rows
 
     def drop_adapter(self, digest: str) -> None:
-        with self._lock:
-            for bank in self._banks.values():
-                bank.drop(digest)
+        """Free its rows now, or when the batch that runs with it has ended."""
+        for bank in self.banks():
+            bank.drop(digest)
 
     def banks(self) -> list[Bank]:
         return list(self._banks.values())

@@ -81,7 +81,7 @@ class Engine:
         self._bases.publish(base, tree)
 
     def compute_rows(self, base: str, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Rows float32 `[n, H]` of packed windows, rounded as stored ones are. Batches go first between chunks."""
+        """Rows float32 `[n, H]` of packed windows, rounded as stored ones are. Batches run between chunks."""
         return self._device.compute_rows(self._bases.get(base), keys)
 
     def drop_adapter(self, digest: str) -> None:

@@ -7,6 +7,7 @@ miss policy says. Adapters come from the host tier, from disk where they are col
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 
 import numpy as np
@@ -17,7 +18,7 @@ from hmi.adapters.adapter import Adapter
 from hmi.adapters.tiers import HostTier
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Task
-from hmi.engine.work import Batch, Work
+from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import HmiError, InvalidInput, Overloaded
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.ngrams import unpack, window_keys
@@ -25,6 +26,8 @@ from hmi.knowledge.tree import KnowledgeTree
 from hmi.spec import MissPolicy
 
 __all__ = ["Fetcher"]
+
+_log = logging.getLogger(__name__)
 
 
 class Fetcher:
@@ -60,32 +63,48 @@ class Fetcher:
             self._look_up(batch, lengths, real)
         return deferred
 
-    def release(self, batch: Batch) -> None:
-        """Give the batch's adapters back to the host tier; twice is once."""
+    def release(self, batch: Batch) -> list[str]:
+        """Give the batch's adapters back to the host tier; twice is once. Gives those that were dropped meanwhile."""
+        dropped = []
         while batch.held:
-            self._host_tier.release(batch.held.pop())
+            digest = batch.held.pop()
+            if self._host_tier.release(digest):
+                dropped.append(digest)
+        return dropped
 
     def _take_adapters(self, batch: Batch) -> list[Work]:
         kept, deferred = list[Work](), list[Work]()
         for work in batch.works:
-            digest = work.item.model.adapter
-            adapter = None
             try:
-                if digest:
-                    adapter = self._host_tier.acquire(digest)
-                    batch.held.append(digest)
-                    self._check_fit(digest, adapter, batch.base)
-                if work.item.task is Task.CLASSIFY and (adapter is None or adapter.head is None):
-                    raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
+                adapter = self._take_adapter(work)
             except Overloaded:
                 deferred.append(work)
-            except HmiError as error:
-                work.fail(error)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one tenant's file is not its batch-mates'
+                if not isinstance(error, HmiError):
+                    _log.exception("adapter %s could not be read", work.item.model.adapter)
+                work.fail(as_hmi(error))
             else:
                 kept.append(work)
                 batch.adapters.append(adapter)
+                if work.item.model.adapter:
+                    batch.held.append(work.item.model.adapter)
         batch.works = kept
         return deferred
+
+    def _take_adapter(self, work: Work) -> Adapter | None:
+        """The sequence's adapter, acquired; nothing is held where this raises."""
+        digest = work.item.model.adapter
+        adapter = self._host_tier.acquire(digest) if digest else None
+        try:
+            if digest and adapter:
+                self._check_fit(digest, adapter, work.base)
+            if work.item.task is Task.CLASSIFY and (adapter is None or adapter.head is None):
+                raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
+        except BaseException:
+            if digest:
+                self._host_tier.release(digest)
+            raise
+        return adapter
 
     def _check_fit(self, digest: str, adapter: Adapter, base: HostedBase) -> None:
         """Raises `AdapterRefused` where the adapter was not made for this base model."""

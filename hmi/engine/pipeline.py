@@ -2,8 +2,9 @@
 
     submit -> [tokenise] -> scheduler -> [fetch] -> queue -> [device] -> queue -> [finish] -> futures
 
-A full queue holds the stage before it back, so memory stays bounded whatever is submitted. Whatever a
-stage raises fails the sequences that it was working on, and only those.
+A full queue holds the stage before it back, so what is fetched ahead of the device stays bounded; of what
+waits before that, ids are kept and no tensors. Whatever a stage raises fails the sequences that it was working
+on, and only those.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hmi.engine.request import Outcome
 from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
 from hmi.engine.stats import Counters
 from hmi.engine.tokenise import tokenise
-from hmi.engine.work import Batch, Submission, Work
+from hmi.engine.work import Batch, Submission, Work, as_hmi
 from hmi.errors import Cancelled, HmiError, Overloaded
 
 __all__ = ["Pipeline"]
@@ -52,7 +53,9 @@ class Pipeline:
         self._wake = threading.Condition()
         self._tokenised = False  # no more sequences will come to the scheduler
         self._closed = False
+        self._abandoned = False  # closed without draining: what has not been fetched is not run any more
         self._in_flight = 0  # batches that were fetched and are not finished
+        self._finished = 0  # batches that were, and gave their adapters back
         self._submissions: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
         self._fetched: queue.Queue[Batch | None] = queue.Queue(queue_batches)
         self._computed: queue.Queue[tuple[Batch, list[Batch]] | None] = queue.Queue(queue_batches)
@@ -79,9 +82,7 @@ class Pipeline:
             if not self._closed:
                 self._closed = True
                 self._submissions.put(None)
-            if not drain:
-                for entry in self._scheduler.drain():
-                    entry.payload.fail(Cancelled("the engine was closed before this ran"))
+            self._abandoned |= not drain
         for thread in self._threads:
             thread.join()
 
@@ -89,12 +90,15 @@ class Pipeline:
         while (submission := self._submissions.get()) is not None:
             with self._counters.working("tokenise"):
                 try:
+                    if self._abandoned:
+                        raise _closed_before()
                     for works in tokenise(submission, self._bases):
                         self._offer([Entry(len(work.ids), work.base.digest, work) for work in works])
                 except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
-                    _log.exception("tokenising failed")
+                    if not isinstance(error, HmiError):
+                        _log.exception("tokenising failed")
                     for index in range(len(submission.items)):
-                        submission.settle(index, Outcome(result=None, error=_as_hmi(error), tokens=0))
+                        submission.settle(index, Outcome(result=None, error=as_hmi(error), tokens=0))
         with self._wake:
             self._tokenised = True
             self._wake.notify_all()
@@ -112,12 +116,26 @@ class Pipeline:
                     break
                 planned = self._scheduler.take()
             for entries in planned:
-                self._fetch_batch([entry.payload for entry in entries])
+                self._fetch_batch(self._still_wanted([entry.payload for entry in entries]))
         self._fetched.put(None)
+
+    def _still_wanted(self, works: list[Work]) -> list[Work]:
+        """Those that somebody waits for; the others are settled without being run."""
+        wanted = []
+        for work in works:
+            if self._abandoned:
+                work.fail(_closed_before())
+            elif work.submission.future.cancelled():
+                work.fail(Cancelled("nobody waits for this any more"))
+            else:
+                wanted.append(work)
+        return wanted
 
     def _fetch_batch(self, works: list[Work]) -> None:
         """Fetch in one piece, or in as many as host memory for adapters allows."""
         while works:
+            with self._wake:
+                finished = self._finished
             batch = Batch(works[0].base, works)
             deferred = self._guarded("fetch", batch, self._fetcher.fetch)
             if deferred is not None and batch.works:
@@ -126,17 +144,17 @@ class Pipeline:
                 self._fetched.put(batch)
             else:
                 self._fetcher.release(batch)
-                if deferred and not self._wait_for_a_release():
+                if deferred and not self._wait_for_a_release(finished):
                     for work in deferred:
                         work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
                     return
             works = deferred or []
 
-    def _wait_for_a_release(self) -> bool:
-        """Wait until a batch under way gives its adapters back; False where none is under way."""
+    def _wait_for_a_release(self, finished: int) -> bool:
+        """Wait until more than `finished` batches gave their adapters back; False where none is under way to do so."""
         with self._wake:
-            before = self._in_flight
-            return before > 0 and self._wake.wait_for(lambda: self._in_flight < before)
+            self._wake.wait_for(lambda: self._finished > finished or not self._in_flight)
+            return self._finished > finished
 
     def _compute(self) -> None:
         while (batch := self._fetched.get()) is not None:
@@ -151,9 +169,11 @@ class Pipeline:
             batch, parts = computed
             for part in parts:
                 self._guarded("finish", part, finish)
-            self._fetcher.release(batch)
+            for dropped in self._fetcher.release(batch):
+                self._device.drop_adapter(dropped)  # this batch may have brought it back to the device
             with self._wake:
                 self._in_flight -= 1
+                self._finished += 1
                 self._wake.notify_all()
 
     def _guarded(self, stage: str, batch: Batch, run: Callable[[Batch], R]) -> R | None:
@@ -165,11 +185,9 @@ class Pipeline:
             except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
                 _log.exception("%s failed for a batch of %d sequences", stage, len(works))
                 for work in works:
-                    work.fail(_as_hmi(error))
+                    work.fail(as_hmi(error))
                 return None
 
 
-def _as_hmi(error: BaseException) -> HmiError:
-    if isinstance(error, HmiError):
-        return error
-    return HmiError(f"the engine failed: {type(error).__name__}: {error}")
+def _closed_before() -> Cancelled:
+    return Cancelled("the engine was closed before this ran")

@@ -83,9 +83,3 @@ class Scheduler(Generic[T]):
             room -= entry.length
             window.append(entry)
         return cut_batches(window, self._limits)
-
-    def drain(self) -> list[Entry[T]]:
-        """Everything that waits, removed."""
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        return waiting

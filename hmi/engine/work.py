@@ -16,7 +16,7 @@ from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Item, Outcome
 from hmi.errors import HmiError
 
-__all__ = ["Batch", "Submission", "Work"]
+__all__ = ["Batch", "Submission", "Work", "as_hmi"]
 
 
 class Submission:
@@ -98,3 +98,10 @@ class Batch:
     def fail(self, error: HmiError) -> None:
         for work in self.works:
             work.fail(error)
+
+
+def as_hmi(error: BaseException) -> HmiError:
+    """What an item that met this error is settled with."""
+    if isinstance(error, HmiError):
+        return error
+    return HmiError(f"the engine failed: {type(error).__name__}: {error}")

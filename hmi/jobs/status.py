@@ -74,4 +74,6 @@ def error_type(status: int) -> str:
 def error_detail(error: HmiError, status: int | None = None) -> ErrorDetail:
     """`status` is the one answered with; by default the error's own."""
     number = http_status(error) if status is None else status
-    return ErrorDetail(error.message, error_type(number), error.param, error.code)
+    # It may quote what the caller sent, and half a surrogate pair cannot be written in an answer.
+    message = error.message.encode("utf-8", "backslashreplace").decode()
+    return ErrorDetail(message, error_type(number), error.param, error.code)

@@ -106,11 +106,17 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tens
 
 
 class _Window(nn.Module):
-    """The positions inside a window; they are window-local, so that a row fits any place."""
+    """What the lower layers have besides BERT's own weights.
+
+    `position`: window-local positions, so that a row fits any place. `projection`: from the last lower
+    layer's state to the row, fitted so that rows resemble what the full model has there; it costs nothing
+    where rows are looked up.
+    """
 
     def __init__(self, spec: HPLMSpec) -> None:
         super().__init__()
         self.position = nn.Parameter(torch.empty(3, spec.hidden_size))
+        self.projection = nn.Linear(spec.hidden_size, spec.hidden_size)
 
 
 class _Merge(nn.Module):
@@ -156,7 +162,8 @@ class HBert(nn.Module):
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
             x = self.layers[number](x, mask, self._no_adapters, only=_MIDDLE if last else None)
-        return x[:, 0]
+        rows: Tensor = self.window.projection(x[:, 0])
+        return rows
 
     def embed(self, ids: Tensor) -> Tensor:
         """k = 0's lower part: ids int64 `[B, T]` -> `[B, T, H]`."""

@@ -123,14 +123,16 @@ def save_hplm(out: Path, spec: HPLMSpec, tensors: dict[str, Tensor], tokenizer: 
 def convert_pretrained(folder: Path, out: Path, *, k: int = 0, row_dtype: RowDtype = RowDtype.INT8) -> HPLMSpec:
     """Make a base artifact from a transformers folder of the BERT family.
 
-    With k > 0 the lower layers are used on windows as they are and `correction.position` starts at zero;
-    `hmi.training.base` improves on both. Raises `InvalidInput` naming what is not understood.
+    With k > 0 the lower layers are used on windows as they are: `window.projection` is the identity and
+    `correction.position` zero. `hmi.training.base` fits both. Raises `InvalidInput` naming what is not understood.
     """
     spec = _read_config(folder, k=k, row_dtype=row_dtype)
     tensors = _rename(_read_weights(folder), folder)
     spec = dataclasses.replace(spec, has_pooler="pooler.weight" in tensors)
     if k:
         tensors["window.position"] = tensors["embeddings.position"][_WINDOW_POSITIONS].clone()
+        tensors["window.projection.weight"] = torch.eye(spec.hidden_size)
+        tensors["window.projection.bias"] = torch.zeros(spec.hidden_size)
         tensors["correction.position"] = torch.zeros_like(tensors["embeddings.position"])
     save_hplm(out, spec, tensors, _read_tokenizer(folder))
     load_hplm(out)  # proves that names and shapes are whole

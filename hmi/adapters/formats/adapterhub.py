@@ -12,6 +12,7 @@ from hmi.adapters.formats.adapterhub_head import HEAD_CONFIG_FILE, HEAD_WEIGHTS_
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder
 from hmi.adapters.tensors import TensorClaims, scale
+from hmi.adapters.weights import MAX_RANK
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement
 
@@ -133,7 +134,10 @@ def _read_ranks(config: ConfigClaims, spec: HPLMSpec) -> dict[int, int]:
     ranks = {}
     for layer in sorted(set(range(spec.layers)) - set(left_out)):
         own = factor.get(str(layer), factor.get("default")) if isinstance(factor, dict) else factor
-        ranks[layer] = max(1, int(spec.hidden_size // config.positive("reduction_factor", own)))
+        divisor = config.positive("reduction_factor", own)
+        if spec.hidden_size / divisor > MAX_RANK:  # as a float: a tiny factor gives infinity
+            raise config.refusal("reduction_factor", own, f"the rank may be at most {MAX_RANK}")
+        ranks[layer] = max(1, int(spec.hidden_size // divisor))
     return ranks
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from hmi.adapters.adapter import Activation, Array, Head, Pooling, Transform
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.tensors import TensorClaims
+from hmi.adapters.weights import MAX_LABELS
 from hmi.spec import HPLMSpec
 
 __all__ = ["HEAD_CONFIG_FILE", "HEAD_WEIGHTS_FILE", "read_head"]
@@ -31,7 +32,6 @@ _TRANSFORMS = {
     (True, 1): Transform.POOLER,
     (True, 2): Transform.POOLER_DENSE,
 }
-_MAX_LABELS = 100_000
 
 
 def read_head(outer: ConfigClaims, tensors: TensorClaims, spec: HPLMSpec) -> Head:
@@ -113,8 +113,8 @@ def _read_activation(config: ConfigClaims) -> Activation:
 
 def _read_count(config: ConfigClaims) -> int:
     count = config.take("num_labels")
-    if type(count) is not int or not 1 <= count <= _MAX_LABELS:
-        raise config.refusal("num_labels", count, f"it must be a number from 1 to {_MAX_LABELS}")
+    if type(count) is not int or not 1 <= count <= MAX_LABELS:
+        raise config.refusal("num_labels", count, f"it must be a number from 1 to {MAX_LABELS}")
     return count
 
 

@@ -100,6 +100,14 @@ def test_a_foreign_key_holds_when_a_row_is_needed(database: Database) -> None:
         session.add(Domain(id="d", name="lost", parent_id="nobody", created_at=0.0))
 
 
+def test_a_drivers_error_holds_no_values_when_a_statement_fails(database: Database) -> None:
+    add_tenant(database)
+    with pytest.raises(Conflict) as caught, database.session() as session:
+        session.add(Tenant(id="private", name="acme", created_at=0.0))
+    assert "INSERT" in str(caught.value.__cause__)
+    assert "private" not in str(caught.value.__cause__)
+
+
 @on_postgresql
 def test_text_that_is_none_is_refused_when_it_holds_a_nul(database: Database) -> None:
     with pytest.raises(InvalidInput), database.session() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import structlog
 
 from hmi.catalog import nodes, shards
 from hmi.catalog.shards import ShardMessage
@@ -51,6 +52,23 @@ def test_only_the_lost_lease_is_marked_when_one_of_two_goes(site: Worksite) -> N
         with pytest.raises(LeaseLost, match=first.shard_id):
             lost.check()
     assert keeper.held() == []
+
+
+def test_no_loss_is_reported_when_the_work_ended_while_leases_were_extended(
+    site: Worksite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = LeaseKeeper(site.database, lease_seconds=60)
+    held = keeper.shard(claimed(site, 60))
+
+    def end_meanwhile(*_: object) -> set[str]:
+        held.__exit__(None, None, None)
+        return set()
+
+    monkeypatch.setattr(shards, "extend", end_meanwhile)
+    held.__enter__()
+    with structlog.testing.capture_logs() as logs:
+        keeper.extend()
+    assert logs == []
 
 
 def test_no_lease_is_given_up_when_the_database_does_not_answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from hmi.catalog import bases, domains, frequencies, trees
 from hmi.catalog.tables import TreeStatus
 from hmi.errors import NotFound
 from hmi.knowledge import ngrams
+from hmi.knowledge.table import Table
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line, small_spec
 from worker.runtime import Runtime
@@ -161,6 +164,34 @@ def test_wrong_rows_are_not_published_when_a_sample_differs(
     assert version.status is TreeStatus.FAILED
 
 
+def test_wrong_rows_are_computed_again_when_their_sample_differed(
+    site: Worksite, runtime: Runtime, movies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runtime.engine.compute_rows
+    with monkeypatch.context() as patched:
+        answers = iter([-1])
+        patched.setattr(
+            runtime.engine, "compute_rows", lambda base, keys: np.asarray(real(base, keys) * next(answers, 1))
+        )
+        rebuild(runtime, "base")
+    with site.database.session(read_only=True) as session:
+        assert trees.published(session, base_id(site)) is None
+    rebuild(runtime, "base")
+    assert published(site).number == 2
+
+
+def test_all_rows_are_computed_when_a_table_of_the_old_tree_is_gone(
+    site: Worksite, runtime: Runtime, movies: str
+) -> None:
+    count(site, movies, [5, 9])
+    rebuild(runtime, "base")
+    site.artifacts.delete(published(site).tables[movies])
+    with running(site, name="other@there") as other:
+        rebuild(other, "base")
+    assert published(site).number == 2
+    site.artifacts.folder(published(site).tables[movies])
+
+
 def test_one_build_runs_when_two_are_asked_for(site: Worksite, runtime: Runtime, movies: str) -> None:
     real = runtime.engine.compute_rows
     numbers: list[int] = []
@@ -252,3 +283,25 @@ def test_old_tree_is_looked_up_in_when_a_file_of_the_new_one_is_cut_short(
         run_waiting(other, site)
         assert [use.number for use in other.engine.stats().trees] == [1]
     assert len(site.results("acme", batch).answers) == 1
+
+
+def test_lines_are_answered_when_a_table_of_the_new_tree_cannot_be_read(
+    site: Worksite, runtime: Runtime, movies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuild(runtime, "base")
+    with running(site, name="other@there") as other:
+        other.load_bases()
+        count(site, movies, [5])
+        rebuild(runtime, "base")
+
+        def fail(table: Table) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Table, "verify", fail)
+            batch = site.submit("acme", [line("a", MODEL)])
+            run_waiting(other, site)
+            assert [use.number for use in other.engine.stats().trees] == [1]
+        assert len(site.results("acme", batch).answers) == 1
+        other.source.refresh(other.engine)
+        assert [use.number for use in other.engine.stats().trees] == [2]

@@ -178,3 +178,17 @@ def test_residents_stay_whole_when_threads_insert_pin_and_drop() -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, seed) for seed in range(4)]:
             done.result(60)
+
+
+def test_no_rows_are_lost_when_the_device_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = _bank(8)
+
+    def run_out(adapter: Adapter, width: int) -> np.ndarray:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as short, pytest.raises(torch.OutOfMemoryError):
+        short.setattr("hmi.adapters.bank.pack", run_out)
+        bank.ensure("a", _head_of(5))
+    assert (bank.stats().entries, bank.stats().bytes) == (0, 0)
+    bank.ensure("a", _head_of(8))
+    bank.ensure("b", _head_of(8))

@@ -250,3 +250,10 @@ def test_budget_holds_and_nobody_gets_anothers_adapter_when_threads_compete(disk
         for done in [pool.submit(work, seed) for seed in range(4)]:
             done.result(60)
     assert tier.stats().evictions > 10
+
+
+def test_nothing_is_begun_when_a_closed_tier_is_asked_to_prefetch(disk: Disk, make_tier: MakeTier) -> None:
+    tier = make_tier(2)
+    tier.close()
+    tier.prefetch("a")
+    assert not disk.loads

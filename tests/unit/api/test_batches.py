@@ -166,6 +166,14 @@ def test_the_same_idempotency_key_is_the_same_batch(api: Api) -> None:
             assert caught.value.code == "idempotency_key_reused"
 
 
+def test_the_first_batch_is_returned_when_its_file_was_deleted_since(api: Api) -> None:
+    file_id, key = api.upload(b""), {"Idempotency-Key": "again"}
+    with api.openai() as client:
+        first = client.batches.create(input_file_id=file_id, extra_headers=key, **EMBED)
+        client.files.delete(file_id)
+        assert client.batches.create(input_file_id=file_id, extra_headers=key, **EMBED).id == first.id
+
+
 def test_a_key_of_one_tenant_is_not_anothers(api: Api) -> None:
     key = {"Idempotency-Key": "same"}
     ids = set()

@@ -45,7 +45,7 @@ def test_tree_shows_entries_bytes_and_hit_rate_when_it_was_used() -> None:
     text = _drawn(draw.knowledge_tree(tree))
     assert "minilm-k2: tree 3" in text
     assert "30,532 n-grams, 11.8 MB" in text
-    assert "hit rate  87.3 % █████████░  of 1,000 lookups" in text
+    assert " 87.3 % hit █████████░ of 1,000" in text
     assert text.splitlines()[2].startswith("└── news")
 
 

@@ -180,3 +180,10 @@ def test_tail_gives_the_last_lines_when_the_log_is_long(tmp_path: Path) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(100_000)))
     assert tail(log, 2) == "line 99998\nline 99999"
     assert not tail(tmp_path / "absent")
+
+
+def test_process_is_started_again_when_it_ended_just_before_it_was_to_be_kept_alive(scene: Scene) -> None:
+    scene.start("early", "pass")
+    wait_until(lambda: ServiceState.DIED in scene.states("early"))
+    scene.processes.keep_alive()
+    wait_until(lambda: ServiceState.RESTARTED in scene.states("early"))

@@ -52,10 +52,3 @@ def test_the_oldest_leave_first_when_more_wait_than_a_window_holds(
         seen += len(taken)
     assert seen == len(waiting)
     assert scheduler.take() == []
-
-
-def test_drain_empties_the_scheduler_when_the_engine_is_closed() -> None:
-    scheduler: Scheduler[str] = Scheduler(BatchLimits(10, 2, 0.05))
-    scheduler.add([Entry(1, "a", "x"), Entry(2, "a", "y")])
-    assert [entry.payload for entry in scheduler.drain()] == ["x", "y"]
-    assert not len(scheduler)

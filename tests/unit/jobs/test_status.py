@@ -28,3 +28,8 @@ def test_the_envelope_has_all_four_keys() -> None:
     assert error_detail(InvalidInput("why")).envelope() == {
         "error": {"message": "why", "type": "invalid_request_error", "param": None, "code": "invalid_input"}
     }
+
+
+def test_a_message_can_be_written_when_it_quotes_half_a_surrogate_pair() -> None:
+    message = error_detail(InvalidInput("no field \ud800")).message
+    assert message.encode() == b"no field \\ud800"

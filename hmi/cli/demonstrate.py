@@ -1,0 +1,102 @@
+"""hmi demo"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hmi.cli.options import load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hmi.cli.demo.figures import DemoFigures
+    from hmi.cli.demo.steps import Steps
+    from hmi.cli.supervisor import Services
+    from hmi.settings import Settings
+
+__all__ = ["add_to"]
+
+_FIGURES = "demo.json"  # in the data folder
+_FLUSH_SECONDS = 2  # counts of lookups are shown minutes after they were made, not hours
+_QUICK_SHARD_LINES = 64  # so that a small batch is several shards too
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(name="demo", epilog="Examples: `hmi demo`, `hmi demo --keep`, `hmi demo --quick --json`")(demo)
+
+
+def demo(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", "--data", help="Folder of the demonstration's data.  [default: .hmi/demo]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="What the worker computes on: auto, cpu, cuda:0.")] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer tenants and sentences: about a minute.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the services running until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON at the end.")] = False,
+) -> None:
+    """Show everything once on this machine: tenants of four domains trained, served together, and measured.
+
+    A second run takes what the first one left in the data folder.
+    """
+    from rich.console import Console
+
+    settings = load_settings()
+    console = Console(stderr=as_json, highlight=False)
+    try:
+        figures = _run(console, settings, data_dir or settings.data_dir / "demo", device, quick=quick, keep=keep)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(figures.to_dict(), indent=1))
+
+
+def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, quick: bool, keep: bool) -> DemoFigures:
+    from hmi.cli.demo.steps import Steps
+    from hmi.cli.demo.story import Story, read_text
+    from hmi.cli.demo.tenants import FULL, QUICK
+    from hmi.cli.supervisor import Services
+
+    scale = QUICK if quick else FULL
+    steps = Steps(console)
+    text = read_text(steps, _cache(), scale)
+    update: dict[str, object] = {"flush_seconds": _FLUSH_SECONDS}
+    if quick:
+        update["shard_lines"] = _QUICK_SHARD_LINES
+    adapted = settings.model_copy(update=update)
+    with contextlib.ExitStack() as stack:
+        with steps.step("Services: redis, API, worker, beat, Flower"):
+            services = stack.enter_context(Services(adapted, data_dir, device))
+            _say_where(steps, services)
+        figures = Story(services, steps, text, scale, device).run()
+        (services.data_dir / _FIGURES).write_text(json.dumps(figures.to_dict(), indent=1))
+        console.print(f"\nDone in {figures.seconds:.0f} s. The figures are in {services.data_dir / _FIGURES}.")
+        if keep:
+            _say_where(steps, services)
+            steps.say(f"admin key: {services.admin_key}")
+            steps.say("Ctrl-C stops everything.")
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        else:
+            console.print(f"To look around: hmi demo --keep, or hmi up --data-dir {services.data_dir}")
+    return figures
+
+
+def _say_where(steps: Steps, services: Services) -> None:
+    user, password = services.flower_auth
+    steps.say(f"API     {services.api_url}/v1, reference {services.docs_url}")
+    steps.say(f"Flower  {services.flower_url} (user {user}, password {password})")
+    steps.say(f"logs    {services.data_dir / 'logs'}")
+
+
+def _cache() -> Path:
+    """Where downloads are kept for all runs of this user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmi"

@@ -1,0 +1,69 @@
+"""What training takes from below: the lower layers' output for a set of texts, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from hmi.knowledge.ngrams import unpack, window_keys
+from hmi.knowledge.rows import round_trip
+from hmi.models.bert import HBert
+
+__all__ = ["LowerStates", "encode", "window_rows"]
+
+_CHUNK = 4096  # windows at once
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[NDArray[np.int64]]:
+    """Token ids with special tokens; a longer text is cut and keeps its last special token."""
+    encodings = tokenizer.encode_batch_fast(list(texts))
+    sequences = [np.asarray(each.ids, np.int64) for each in encodings]
+    return [ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], ids[-1:]]) for ids in sequences]
+
+
+@torch.no_grad()
+def window_rows(model: HBert, keys: NDArray[np.uint64]) -> Tensor:
+    """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is."""
+    rows = []
+    for start in range(0, len(keys), _CHUNK):
+        windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
+        raw = model.lower(windows.to(model.device)).float().cpu().numpy()
+        rows.append(torch.from_numpy(round_trip(raw, model.spec.row_dtype)).to(model.device, model.dtype))
+    return torch.cat(rows)
+
+
+class LowerStates:
+    """Sequences ready for the upper layers, kept as one row for each distinct window.
+
+    With k = 0 the embeddings are cheap enough to be made with each batch, and nothing but ids is kept.
+    """
+
+    def __init__(self, model: HBert, sequences: Sequence[NDArray[np.int64]]) -> None:
+        self._model = model
+        self.lengths = np.asarray([len(ids) for ids in sequences], np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        flat = np.concatenate(sequences)
+        self._rows: Tensor | None = None
+        if model.spec.k:
+            keys, flat = np.unique(window_keys(flat, self.lengths), return_inverse=True)
+            self._rows = window_rows(model, keys)
+        self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @torch.no_grad()
+    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The chosen sequences, padded: hidden `[B, T, H]` in the model's dtype, mask bool `[B, T]`."""
+        parts = [self._index[self._starts[i] : self._starts[i + 1]] for i in chosen]
+        index = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).to(self._model.device)  # [B, T]
+        lengths = torch.from_numpy(self.lengths[list(chosen)])
+        mask = (torch.arange(index.shape[1]) < lengths[:, None]).to(self._model.device)
+        if self._rows is None:
+            return self._model.embed(index), mask
+        return self._model.merge(self._rows[index]), mask

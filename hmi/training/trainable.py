@@ -1,0 +1,122 @@
+"""An adapter and head as parameters: float32 masters that run in the model's dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Array, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters.heads import mean_pool
+from hmi.adapters.maths import AdapterMaths, BottleneckTensors, LoraTensors, SingleAdapter
+from hmi.spec import HPLMSpec, Placement, Site
+
+__all__ = ["TrainableAdapter"]
+
+
+class TrainableAdapter(nn.Module):
+    """LoRA pairs or Pfeiffer bottlenecks on every upper layer, and a linear head on the pooled states.
+
+    It starts as the base model: what adds to the base starts at zero, and so does the head.
+    """
+
+    def __init__(
+        self,
+        spec: HPLMSpec,
+        labels: tuple[str, ...],
+        *,
+        kind: AdapterKind,
+        rank: int,
+        sites: tuple[Site, ...],
+        placements: tuple[Placement, ...],
+        pooling: Pooling,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self._labels = labels
+        self._kind = kind
+        self._pooling = pooling
+        self._lora: dict[tuple[int, Site], LoraTensors] = {}
+        self._bottleneck: dict[tuple[int, Placement], BottleneckTensors] = {}
+        upper = range(spec.k, spec.layers)
+
+        def drawn(rows: int, columns: int) -> Tensor:
+            # One over the square root of the fan-in: the rank's activations start at the input's own scale.
+            return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
+
+        def zeros(*shape: int) -> Tensor:
+            return nn.Parameter(torch.zeros(*shape))
+
+        hidden = spec.hidden_size
+        if kind is AdapterKind.LORA:
+            for layer in upper:
+                for site in sites:
+                    inputs, outputs = spec.site_shape(site)
+                    self._lora[layer, site] = LoraTensors(drawn(rank, inputs), zeros(outputs, rank))
+        elif kind is AdapterKind.BOTTLENECK:
+            for layer in upper:
+                for place in placements:
+                    self._bottleneck[layer, place] = BottleneckTensors(
+                        drawn(rank, hidden), zeros(rank), zeros(hidden, rank), zeros(hidden)
+                    )
+        self.out = nn.Parameter(torch.zeros(len(labels), hidden))
+        self.out_bias = nn.Parameter(torch.zeros(len(labels)))
+        self.body = nn.ParameterList(self._body())
+
+    def maths(self, dtype: torch.dtype) -> AdapterMaths:
+        """The adapter in `dtype`, with gradients flowing back to the float32 masters."""
+        return SingleAdapter(
+            {key: LoraTensors(part.a.to(dtype), part.b.to(dtype)) for key, part in self._lora.items()},
+            {
+                key: BottleneckTensors(
+                    part.down.to(dtype), part.down_bias.to(dtype), part.up.to(dtype), part.up_bias.to(dtype)
+                )
+                for key, part in self._bottleneck.items()
+            },
+            before_norm=True,
+            activation=Activation.RELU,
+        )
+
+    def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Upper states `[B, T, H]` and mask bool `[B, T]` -> float32 `[B, labels]`."""
+        states = hidden.float()
+        pooled = mean_pool(states, mask) if self._pooling is Pooling.MEAN else states[:, 0]  # [B, H]
+        return F.linear(pooled, self.out, self.out_bias)
+
+    def export(self) -> Adapter:
+        """The trained weights as the plain adapter that is served."""
+        return Adapter(
+            kind=self._kind,
+            lora={key: Lora(_array(part.a), _array(part.b)) for key, part in self._lora.items()},
+            bottleneck={
+                key: Bottleneck(_array(part.down), _array(part.down_bias), _array(part.up), _array(part.up_bias))
+                for key, part in self._bottleneck.items()
+            },
+            adapter_before_norm=True,
+            activation=Activation.RELU,
+            head=Head(
+                pooling=self._pooling,
+                transform=Transform.NONE,
+                activation=Activation.IDENTITY,
+                dense=None,
+                dense_bias=None,
+                out=_array(self.out),
+                out_bias=_array(self.out_bias),
+                labels=self._labels,
+                multi_label=False,
+            ),
+        )
+
+    def _body(self) -> Iterator[Tensor]:
+        for lora in self._lora.values():
+            yield from (lora.a, lora.b)
+        for part in self._bottleneck.values():
+            yield from (part.down, part.down_bias, part.up, part.up_bias)
+
+
+def _array(tensor: Tensor) -> Array:
+    return cast(Array, tensor.detach().cpu().numpy().copy())

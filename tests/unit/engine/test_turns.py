@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import functools
+import threading
+
+from hmi.engine.turns import Turns
+from tests.waiting import wait_until
+
+
+def test_turns_go_round_when_one_thread_asks_again_at_once() -> None:
+    turns = Turns()
+    taken: list[str] = []
+    first_holds, others_wait = threading.Event(), threading.Event()
+
+    def again_and_again() -> None:
+        for _ in range(3):
+            with turns.take():
+                taken.append("loop")
+                first_holds.set()
+                others_wait.wait(20)
+
+    def once(name: str) -> None:
+        with turns.take():
+            taken.append(name)
+
+    loop = threading.Thread(target=again_and_again)
+    loop.start()
+    assert first_holds.wait(20)
+    others = [threading.Thread(target=once, args=(name,)) for name in ("a", "b")]
+    for position, other in enumerate(others):
+        other.start()
+        wait_until(functools.partial(_have_come, turns, position + 2))
+    others_wait.set()
+    for thread in (loop, *others):
+        thread.join(20)
+    assert taken == ["loop", "a", "b", "loop", "loop"]
+
+
+def _have_come(turns: Turns, count: int) -> bool:
+    return len(turns._order) == count
+
+
+def test_the_next_has_its_turn_when_a_block_raises() -> None:
+    turns = Turns()
+    for _ in range(2):
+        try:
+            with turns.take():
+                raise MemoryError
+        except MemoryError:
+            pass
+    assert not turns._order

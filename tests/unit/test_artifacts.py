@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import io
+import secrets
+from pathlib import Path
+
+import pytest
+
+from hmi.artifacts import ArtifactFile, ArtifactStore
+from hmi.errors import Corrupt, InvalidInput, NotFound, StorageFull
+from hmi.storage import Storage
+
+CONTENT = {"model.safetensors": b"weights", "spec.json": b"{}"}
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "disk":
+        return Storage(f"file://{tmp_path / 'root'}")
+    return Storage(f"memory://{secrets.token_hex(8)}")
+
+
+@pytest.fixture
+def store(storage: Storage, tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(storage, tmp_path / "cache")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(Storage(f"memory://{secrets.token_hex(8)}"), tmp_path / "cache")
+
+
+def put(store: ArtifactStore, content: dict[str, bytes]) -> str:
+    return store.put({name: io.BytesIO(data) for name, data in content.items()})
+
+
+def contents(folder: Path, names: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_artifact_is_read_back_when_put(store: ArtifactStore) -> None:
+    digest = put(store, CONTENT)
+    assert contents(store.folder(digest, verify=True), CONTENT) == CONTENT
+    assert [each.name for each in store.files(digest)] == sorted(CONTENT)
+    assert ArtifactFile(
+        "spec.json", 2, "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    ) in store.files(digest)
+
+
+def test_digest_names_the_content_whatever_the_order(store: ArtifactStore) -> None:
+    digest = put(store, CONTENT)
+    assert put(store, dict(reversed(CONTENT.items()))) == digest
+    assert put(store, {**CONTENT, "spec.json": b"[]"}) != digest
+    assert put(store, {"a": CONTENT["model.safetensors"], "spec.json": b"{}"}) != digest
+
+
+def test_folder_and_streams_give_one_digest(store: ArtifactStore, tmp_path: Path) -> None:
+    folder = tmp_path / "upload"
+    (folder / "ignored").mkdir(parents=True)
+    for name, data in CONTENT.items():
+        (folder / name).write_bytes(data)
+    assert store.put_folder(folder) == put(store, CONTENT)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "manifest.json", "a\n", "é", "x" * 101])
+def test_file_name_is_refused_when_it_is_not_plain(store: ArtifactStore, name: str) -> None:
+    with pytest.raises(InvalidInput, match="file name"):
+        put(store, {name: b"x"})
+
+
+def test_artifact_is_refused_when_it_holds_nothing(store: ArtifactStore) -> None:
+    with pytest.raises(InvalidInput, match="at least one file"):
+        store.put({})
+
+
+@pytest.mark.parametrize("digest", ["", "abc", "../../etc/passwd", "0" * 63, "0" * 64 + "\n", "G" * 64])
+def test_digest_is_refused_when_it_is_none(store: ArtifactStore, digest: str) -> None:
+    with pytest.raises(InvalidInput, match="not an artifact digest"):
+        store.folder(digest)
+
+
+def test_unknown_artifact_is_not_found(store: ArtifactStore) -> None:
+    with pytest.raises(NotFound, match="0000"):
+        store.folder("0" * 64)
+
+
+def test_deleted_artifact_is_not_found_and_can_be_put_again(store: ArtifactStore) -> None:
+    digest = put(store, CONTENT)
+    store.folder(digest)
+    store.delete(digest)
+    store.delete(digest)  # no error
+    with pytest.raises(NotFound, match=digest):
+        store.folder(digest)
+    assert put(store, CONTENT) == digest
+    assert contents(store.folder(digest), CONTENT) == CONTENT
+
+
+def test_nothing_is_left_when_a_put_fails(storage: Storage, store: ArtifactStore) -> None:
+    class _Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise StorageFull("the upload's disk is full")
+
+    with pytest.raises(StorageFull):
+        store.put({"a": io.BytesIO(b"x"), "b": _Broken()})
+    assert storage.names("staging") == []
+    assert storage.names("artifacts") == []
+
+
+@pytest.mark.parametrize("damage", [b"weight", b""])
+def test_file_cut_short_is_named_and_a_second_put_mends_it(tmp_path: Path, damage: bytes) -> None:
+    store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
+    digest = put(store, CONTENT)
+    (store.folder(digest) / "model.safetensors").write_bytes(damage)
+    with pytest.raises(Corrupt, match=rf"model\.safetensors is {len(damage)} bytes long instead of 7"):
+        store.folder(digest)
+    assert put(store, CONTENT) == digest
+    assert contents(store.folder(digest, verify=True), CONTENT) == CONTENT
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
+    digest = put(store, CONTENT)
+    (store.folder(digest) / "spec.json").unlink()
+    with pytest.raises(Corrupt, match=r"spec\.json is missing"):
+        store.folder(digest)
+
+
+def test_changed_byte_is_found_when_verifying(tmp_path: Path) -> None:
+    store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
+    digest = put(store, CONTENT)
+    (store.folder(digest) / "model.safetensors").write_bytes(b"Weights")
+    store.folder(digest)  # sizes alone do not tell
+    with pytest.raises(Corrupt, match=r"model\.safetensors does not match its checksum"):
+        store.folder(digest, verify=True)
+
+
+def test_changed_manifest_is_found(tmp_path: Path) -> None:
+    store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
+    digest = put(store, CONTENT)
+    manifest = store.folder(digest) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"spec", b"spek"))
+    with pytest.raises(Corrupt, match="manifest"):
+        store.folder(digest)
+
+
+def test_remote_artifact_is_downloaded_once(bucket: ArtifactStore) -> None:
+    digest = put(bucket, CONTENT)
+    folder = bucket.folder(digest)
+    inode = (folder / "spec.json").stat().st_ino
+    assert bucket.folder(digest) == folder
+    assert (folder / "spec.json").stat().st_ino == inode
+
+
+def test_local_copy_is_downloaded_again_when_it_was_cut_short(bucket: ArtifactStore) -> None:
+    digest = put(bucket, CONTENT)
+    (bucket.folder(digest) / "model.safetensors").write_bytes(b"weig")
+    assert contents(bucket.folder(digest), CONTENT) == CONTENT
+
+
+def test_remote_damage_is_found_when_downloading(tmp_path: Path) -> None:
+    storage = Storage(f"memory://{secrets.token_hex(8)}")
+    bucket = ArtifactStore(storage, tmp_path / "cache")
+    digest = put(bucket, CONTENT)
+    with storage.create(f"artifacts/{digest[:2]}/{digest}/model.safetensors") as file:
+        file.write(b"Weights")
+    with pytest.raises(Corrupt, match=r"model\.safetensors does not match its checksum"):
+        bucket.folder(digest)
+    assert list((tmp_path / "cache").iterdir()) == []

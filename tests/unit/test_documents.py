@@ -1,0 +1,58 @@
+"""What the documents name must exist: files, commands, make's targets, settings, links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from hmi.cli.main import app
+from hmi.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+# Paths in the documents are from the top, or from `hmi/`.
+FILE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|yaml|svg|txt|md))`")
+WORD = re.compile(r"`([a-z]+(?:_[a-z]+)+)`")
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_named_is_there(document: str) -> None:
+    named = set(FILE.findall(text_of(document)))
+    assert {name for name in named if not (ROOT / name).exists() and not (ROOT / "hmi" / name).exists()} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_relative_link_leads_somewhere(document: str) -> None:
+    links = set(re.findall(r"\]\(([^)#]+)\)", text_of(document)))
+    assert {link for link in links if "://" not in link and not (ROOT / link).exists()} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_target_named_is_made(document: str) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", text_of("Makefile"), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:`|\$ )make ([a-z0-9-]+)", text_of(document)))
+    assert named - targets == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_named_is_taken(document: str) -> None:
+    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    for name, follower in re.findall(r"(?:`|\$ |\(|&& )hmi ([a-z]+)(?: ([a-z]+))?", text_of(document)):
+        assert name in commands
+        below = getattr(commands[name], "commands", None)  # of a group; a plain command takes arguments
+        assert below is None or not follower or follower in below
+
+
+def test_settings_and_states_named_in_the_architecture_are_in_the_code() -> None:
+    words = set(WORD.findall(text_of("ARCHITECTURE.md")))
+    code = "\n".join(path.read_text() for room in ("hmi", "api", "worker") for path in (ROOT / room).rglob("*.py"))
+    assert {word for word in words if not re.search(rf"\b{word}\b", code)} == set()
+    assert {"host_adapter_bytes", "queued_timeout_seconds"} <= words & set(Settings.model_fields)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmi.errors import Corrupt
+from hmi.spec import Family, HPLMSpec, RowDtype, Site
+
+
+def make_spec(**changes: Any) -> HPLMSpec:
+    spec = HPLMSpec(
+        family=Family.BERT,
+        vocab_size=100,
+        hidden_size=12,
+        layers=4,
+        heads=3,
+        intermediate_size=24,
+        max_positions=16,
+        type_vocab_size=2,
+        layer_norm_eps=1e-12,
+        activation="gelu",
+        pad_token_id=0,
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+@given(k=st.integers(0, 3), row_dtype=st.sampled_from(RowDtype), has_pooler=st.booleans())
+def test_spec_is_the_same_when_read_back(k: int, row_dtype: RowDtype, has_pooler: bool) -> None:
+    spec = make_spec(k=k, row_dtype=row_dtype, has_pooler=has_pooler)
+    assert HPLMSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("k", 4),
+        ("k", -1),
+        ("heads", 0),
+        ("heads", 5),
+        ("vocab_size", "100"),
+        ("vocab_size", 0),
+        ("layers", 4.0),
+        ("max_positions", True),
+        ("hidden_size", -12),
+        ("pad_token_id", 100),
+        ("layer_norm_eps", 0.0),
+        ("layer_norm_eps", float("nan")),
+        ("family", "t5"),
+        ("row_dtype", "int4"),
+        ("colour", "blue"),
+    ],
+)
+def test_spec_is_refused_when_a_field_cannot_be(field: str, value: object) -> None:
+    raw = json.loads(make_spec().to_json())
+    raw[field] = value
+    with pytest.raises(Corrupt, match="not an hPLM spec"):
+        HPLMSpec.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '"bert"', "{" * 100_000, '{"family":' * 100_000])
+def test_spec_is_refused_when_the_text_is_no_spec(text: str) -> None:
+    with pytest.raises(Corrupt, match="not an hPLM spec"):
+        HPLMSpec.from_json(text)
+
+
+def test_vocabulary_must_fit_a_key_when_windows_are_looked_up() -> None:
+    assert make_spec(vocab_size=2**21).k == 0
+    assert make_spec(vocab_size=2**21 - 1, k=1).k == 1
+    with pytest.raises(ValueError, match="vocabulary"):
+        make_spec(vocab_size=2**21, k=1)
+
+
+@pytest.mark.parametrize("site", Site)
+def test_site_shape_is_in_then_out(site: Site) -> None:
+    expected = {Site.FC1: (12, 24), Site.FC2: (24, 12)}.get(site, (12, 12))
+    assert make_spec().site_shape(site) == expected

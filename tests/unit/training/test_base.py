@@ -1,0 +1,108 @@
+"""Base artifacts appear whole, and calibration brings windows nearer to the full model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hmi.errors import Conflict, InvalidInput
+from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.spec import RowDtype
+from hmi.training.base import _fit, _Moments, build_base, calibrate
+from hmi.training.states import LowerStates, encode
+from tests.tiny import TINY_WORDS, tiny_bert_folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert_folder(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    generator = torch.Generator().manual_seed(11)
+    lengths = torch.randint(3, 12, (200,), generator=generator).tolist()
+    return [" ".join(TINY_WORDS[i] for i in torch.randint(0, 95, (length,), generator=generator)) for length in lengths]
+
+
+def test_states_come_nearer_to_the_full_model_when_calibrated(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, texts)
+    assert report.texts == 180
+    assert report.before is not None
+    assert report.after is not None
+    assert report.after.lower < report.before.lower
+    assert report.after.upper < report.before.upper
+
+
+def test_first_position_is_the_mean_difference_when_calibrated(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    build_base(source, tmp_path / "k1", 1, RowDtype.FLOAT16, texts)
+    model = load_hplm(tmp_path / "k1")
+    seen = [text for number, text in enumerate(texts) if number % 10]
+    sequences = encode(load_tokenizer(tmp_path / "k1"), seen, 48)
+    hidden, mask = LowerStates(model, sequences).batch(range(len(seen)))
+    ids = torch.zeros(mask.shape, dtype=torch.int64)
+    for row, each in enumerate(sequences):
+        ids[row, : len(each)] = torch.from_numpy(each)
+    with torch.no_grad():
+        left = (model.full_lower(ids, mask) - hidden)[:, 0].mean(0)
+    # Rounding of bfloat16, in which states are computed where the processor has it, is all that is left.
+    assert float(left.abs().max()) < 0.02
+
+
+def test_unseen_positions_get_no_correction_when_texts_are_short(
+    source: Path, tmp_path: Path, texts: list[str]
+) -> None:
+    build_base(source, tmp_path / "k2", 2, RowDtype.INT8, texts)
+    position = load_hplm(tmp_path / "k2").correction.position
+    assert float(position[40:].abs().max()) == 0
+    assert float(position[:5].abs().min(dim=1).values.max()) > 0
+
+
+def test_projection_is_the_least_squares_map_when_every_position_is_alike() -> None:
+    """Against numpy's own solver on the same states, with the correction's share taken out."""
+    rng = np.random.default_rng(3)
+    states, targets = rng.normal(size=(500, 8)), rng.normal(size=(500, 8))
+    x = np.concatenate([states, np.ones((500, 1))], axis=1)
+    sums = _Moments(
+        *(torch.from_numpy(each) for each in (x.T @ x, x.T @ targets, x.sum(0)[None], targets.sum(0)[None]))
+    )
+    fit = _fit(sums)
+    expected, *_ = np.linalg.lstsq(x, targets, rcond=None)
+    np.testing.assert_allclose(fit.weight.numpy().T, expected[:-1], atol=1e-3)
+    np.testing.assert_allclose((fit.bias + fit.correction[0]).numpy(), expected[-1], atol=1e-3)
+
+
+def test_artifact_is_the_plain_conversion_when_no_text_is_given(source: Path, tmp_path: Path) -> None:
+    report = build_base(source, tmp_path / "k2", 2)
+    assert (report.texts, report.before, report.after) == (0, None, None)
+    model = load_hplm(tmp_path / "k2")
+    assert float(model.correction.position.abs().max()) == 0
+    assert torch.equal(model.window.projection.weight, torch.eye(32))
+
+
+def test_base_is_not_calibrated_when_nothing_is_looked_up(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    assert build_base(source, tmp_path / "k0", 0, RowDtype.INT8, texts).after is None
+    with pytest.raises(InvalidInput, match="k = 0"):
+        calibrate(tmp_path / "k0", texts)
+
+
+def test_nothing_is_left_behind_when_the_source_is_not_understood(tmp_path: Path) -> None:
+    empty = tmp_path / "source"
+    empty.mkdir()
+    with pytest.raises(InvalidInput, match=r"config\.json"):
+        build_base(empty, tmp_path / "out", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_existing_folder_is_kept_when_it_is_named_as_output(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(Conflict, match="is there already"):
+        build_base(source, tmp_path, 2)
+
+
+def test_calibration_is_refused_when_there_is_too_little_text(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="at least two texts"):
+        build_base(source, tmp_path / "k2", 2, RowDtype.INT8, ["w1 w2", "  "])
+    assert not (tmp_path / "k2").exists()

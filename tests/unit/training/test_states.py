@@ -1,0 +1,63 @@
+"""What training sees is what serving would look up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hmi.knowledge.rows import round_trip
+from hmi.models.bert import HBert
+from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer
+from hmi.training.states import LowerStates, encode
+from tests.tiny import tiny_bert_folder
+
+TEXTS = ["w1 w2 w3", "w2", "w1 w2 w3 w4 w5 w6", "w3 w2 w1"]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    source = tiny_bert_folder(folder / "source")
+    for k in (0, 2):
+        convert_pretrained(source, folder / f"k{k}", k=k)
+    return {k: folder / f"k{k}" for k in (0, 2)}
+
+
+def states_of(base: Path) -> tuple[HBert, list[np.ndarray], LowerStates]:
+    model = load_hplm(base)
+    sequences = encode(load_tokenizer(base), TEXTS, 48)
+    return model, list(sequences), LowerStates(model, sequences)
+
+
+def test_states_are_the_rounded_rows_of_windows_when_layers_are_looked_up(bases: dict[int, Path]) -> None:
+    model, sequences, states = states_of(bases[2])
+    model.correction.position.normal_(generator=torch.Generator().manual_seed(1))
+    hidden, mask = states.batch([2, 0])
+    for row, number in enumerate((2, 0)):
+        ids = [-1, *sequences[number].tolist(), -1]
+        windows = torch.tensor([ids[t : t + 3] for t in range(len(ids) - 2)])
+        rows = torch.from_numpy(round_trip(model.lower(windows).numpy(), model.spec.row_dtype))
+        expected = rows + model.correction.position[: len(rows)]
+        torch.testing.assert_close(hidden[row][mask[row]], expected, atol=1e-5, rtol=0)
+
+
+def test_states_are_the_embeddings_when_nothing_is_looked_up(bases: dict[int, Path]) -> None:
+    model, sequences, states = states_of(bases[0])
+    hidden, mask = states.batch([3, 1])
+    torch.testing.assert_close(hidden[0][mask[0]], model.embed(torch.from_numpy(sequences[3])[None])[0])
+    torch.testing.assert_close(hidden[1][mask[1]], model.embed(torch.from_numpy(sequences[1])[None])[0])
+
+
+def test_mask_counts_the_tokens_when_lengths_differ(bases: dict[int, Path]) -> None:
+    _, sequences, states = states_of(bases[2])
+    _, mask = states.batch(range(len(states)))
+    assert mask.sum(1).tolist() == [len(ids) for ids in sequences] == states.lengths.tolist()
+
+
+def test_long_text_keeps_its_last_special_token_when_it_is_cut(bases: dict[int, Path]) -> None:
+    tokenizer = load_tokenizer(bases[2])
+    whole, cut = encode(tokenizer, ["w1 w2 w3 w4"], 48)[0], encode(tokenizer, ["w1 w2 w3 w4"], 4)[0]
+    assert cut.tolist() == [*whole[:3].tolist(), whole[-1]]

@@ -1,0 +1,123 @@
+"""Training on a tiny model: it learns, it is repeatable, and what it exports is what it measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
+from hmi.adapters.maths import SingleAdapter
+from hmi.errors import InvalidInput
+from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer
+from hmi.spec import Placement, Site
+from hmi.training.examples import Example
+from hmi.training.states import LowerStates, encode
+from hmi.training.task import TrainConfig, train_adapter
+from tests.tiny import tiny_bert_folder
+
+QUICK = TrainConfig(rank=4, epochs=12, batch_size=8, learning_rate=1e-2, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    convert_pretrained(tiny_bert_folder(folder / "source"), folder / "k2", k=2)
+    return folder / "k2"
+
+
+def sentences(count: int, seed: int) -> list[Example]:
+    """Labelled by which of two words is among them, at any place."""
+    drawn = random.Random(seed)
+    found = []
+    for number in range(count):
+        words = [f"w{drawn.randrange(10, 90)}" for _ in range(drawn.randrange(2, 9))]
+        words.insert(drawn.randrange(len(words) + 1), f"w{number % 2}")
+        found.append(Example(" ".join(words), ("no", "yes")[number % 2]))
+    return found
+
+
+def same_weights(one: Adapter, other: Adapter) -> bool:
+    ours, theirs = one.tensors(), other.tensors()
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("kind", [AdapterKind.LORA, AdapterKind.BOTTLENECK])
+def test_adapter_learns_when_a_word_decides_the_label(base: Path, kind: AdapterKind) -> None:
+    trained = train_adapter(base, sentences(160, 1), dataclasses.replace(QUICK, kind=kind), sentences(64, 2))
+    report = trained.report
+    assert trained.adapter.kind is kind
+    assert report.losses[-1] < 0.5 * report.losses[0]
+    assert report.dev_accuracy is not None
+    assert report.dev_accuracy > 0.8 > report.majority == 0.5
+
+
+@pytest.mark.parametrize("kind", list(AdapterKind))
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_report_is_of_the_exported_adapter_when_it_is_run_alone(
+    base: Path, kind: AdapterKind, pooling: Pooling
+) -> None:
+    dev = sentences(40, 3)
+    config = dataclasses.replace(QUICK, kind=kind, pooling=pooling, epochs=1)
+    trained = train_adapter(base, sentences(32, 1), config, dev)
+    head = trained.adapter.head
+    assert head is not None
+    model = load_hplm(base)
+    states = LowerStates(model, encode(load_tokenizer(base), [each.text for each in dev], 48))
+    hidden, mask = states.batch(range(len(dev)))
+    with torch.no_grad():
+        upper = model.upper(hidden, mask, SingleAdapter.of(trained.adapter)).numpy()
+    weights = mask.numpy()[:, :, None]
+    pooled = upper[:, 0] if head.pooling is Pooling.CLS else (upper * weights).sum(1) / weights.sum(1)
+    answered = [head.labels[best] for best in (pooled @ head.out.T + head.out_bias).argmax(1)]
+    right = sum(label == each.label for label, each in zip(answered, dev, strict=True))
+    assert trained.report.dev_accuracy == right / len(dev)
+
+
+def test_weights_are_the_same_when_the_seed_is(base: Path) -> None:
+    config = dataclasses.replace(QUICK, epochs=1)
+    first, second = (train_adapter(base, sentences(24, 1), config).adapter for _ in range(2))
+    other = train_adapter(base, sentences(24, 1), dataclasses.replace(config, seed=1)).adapter
+    assert same_weights(first, second)
+    assert not same_weights(first, other)
+
+
+def test_only_upper_layers_are_trained_when_lower_ones_are_looked_up(base: Path) -> None:
+    before = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    sites, places = tuple(Site), tuple(Placement)
+    for kind, expected in ((AdapterKind.LORA, 2 * len(sites)), (AdapterKind.BOTTLENECK, 2 * len(places))):
+        config = dataclasses.replace(QUICK, kind=kind, epochs=1, sites=sites, placements=places)
+        adapter = train_adapter(base, sentences(16, 1), config).adapter
+        adapter.validate(load_spec(base))
+        assert len(adapter.lora) + len(adapter.bottleneck) == expected
+    assert hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest() == before
+
+
+def test_three_labels_are_learnt_when_the_text_has_three(base: Path) -> None:
+    examples = [Example(f"w{number % 3} w{30 + number}", "abc"[number % 3]) for number in range(45)]
+    trained = train_adapter(base, examples, QUICK, examples)
+    assert trained.report.labels == ("a", "b", "c")
+    assert trained.report.dev_accuracy is not None
+    assert trained.report.dev_accuracy > 0.9
+
+
+def test_bfloat16_gives_float32_weights_when_the_base_runs_in_it(base: Path) -> None:
+    config = dataclasses.replace(QUICK, dtype="bfloat16", epochs=1)
+    adapter = train_adapter(base, sentences(16, 1), config).adapter
+    assert {tensor.dtype for tensor in adapter.tensors().values()} == {np.dtype(np.float32)}
+
+
+def test_dev_part_is_refused_when_it_has_an_unknown_label(base: Path) -> None:
+    with pytest.raises(InvalidInput, match="'maybe'"):
+        train_adapter(base, sentences(8, 1), QUICK, [Example("w1", "maybe")])
+
+
+@pytest.mark.parametrize("field", ["rank", "epochs", "batch_size", "max_tokens"])
+def test_config_is_refused_when_a_count_is_zero(field: str) -> None:
+    with pytest.raises(InvalidInput, match=field):
+        TrainConfig(**{field: 0})  # type: ignore[arg-type]
