@@ -129,6 +129,8 @@ def _check_weights(stream: IO[bytes], size: int, spec: HPLMSpec) -> None:
         end = max(entry["data_offsets"][1] for entry in entries.values())
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise _refused(WEIGHTS, "its header is not a safetensors header") from None
+    if spec.layers > len(found):  # before a dictionary of billions of names is made
+        raise _refused(WEIGHTS, f"{len(found)} tensors for the {spec.layers} layers that {SPEC} names")
     expected = expected_shapes(spec)
     for name in sorted(expected.keys() ^ found.keys()):
         raise _refused(WEIGHTS, f"tensor {name[:200]} is {'missing' if name in expected else 'not known'}")

