@@ -70,8 +70,8 @@ class ArtifactStore:
     def put(self, files: Mapping[str, IO[bytes]]) -> str:
         """Store the named streams as one artifact and return its digest (64 hex digits).
 
-        Storing the same content twice is one artifact, and mends one whose files were lost or cut
-        short. Raises `InvalidInput` for a file name that is not plain, `StorageFull`.
+        Storing the same content twice is one artifact, and mends one whose files were lost, cut short or,
+        on a disk, altered. Raises `InvalidInput` for a file name that is not plain, `StorageFull`.
         """
         if not files:
             raise InvalidInput("an artifact needs at least one file")
@@ -86,7 +86,7 @@ class ArtifactStore:
                     listed.append(ArtifactFile(name, *_copy(stream, target)))
             manifest = _manifest_bytes(listed)
             digest = hashlib.sha256(manifest).hexdigest()
-            if not self._is_whole(digest, listed):
+            if not self._is_whole(digest, manifest, listed):
                 for each in listed:
                     self._storage.move(f"{staging}/{each.name}", f"{_place(digest)}/{each.name}")
                 # The manifest comes last: an artifact without one does not exist.
@@ -145,12 +145,17 @@ class ArtifactStore:
         self._storage.delete(_place(digest))
         shutil.rmtree(self._cache_dir / digest, ignore_errors=True)
 
-    def _is_whole(self, digest: str, files: list[ArtifactFile]) -> bool:
-        if not self._storage.exists(f"{_place(digest)}/{_MANIFEST}"):
-            return False
+    def _is_whole(self, digest: str, manifest: bytes, files: list[ArtifactFile]) -> bool:
+        """Whether it lies there as it should. Of a remote one only the sizes are compared."""
         try:
+            with self._storage.open(f"{_place(digest)}/{_MANIFEST}") as file:
+                if file.read() != manifest:
+                    return False
+            local = self._storage.local(_place(digest))
+            if local is not None:
+                _check(local, digest, files, verify=True)
             return all(self._storage.size(f"{_place(digest)}/{each.name}") == each.bytes for each in files)
-        except NotFound:
+        except (NotFound, Corrupt):
             return False
 
     def _download(self, digest: str, files: list[ArtifactFile], target: Path) -> None:

@@ -13,6 +13,7 @@ from hmi.jobs.answers import error_line
 from hmi.jobs.lines import Limits, parse_line, read_lines
 from hmi.jobs.status import http_status
 from worker.finalize import finalize_if_last
+from worker.logs import describe
 from worker.places import ShardPaths
 from worker.runtime import Runtime
 
@@ -24,16 +25,19 @@ _log = structlog.get_logger(__name__)
 def isolate_exhausted(runtime: Runtime) -> int:
     """Halve every waiting shard that failed too often; a single line gets its error line instead.
 
-    Returns how many shards were dealt with.
+    Returns how many shards were found. One whose file cannot be read does not hold up the others.
     """
     with runtime.database.session(read_only=True) as session:
         found = shards.exhausted(session, runtime.settings.max_shard_failures)
         paths = {shard.id: session.get_one(Batch, shard.batch_id).input_path for shard in found}
     for shard in found:
-        if shard.lines > 1:
-            _halve(runtime, shard, paths[shard.id])
-        else:
-            _fail(runtime, shard, paths[shard.id])
+        try:
+            if shard.lines > 1:
+                _halve(runtime, shard, paths[shard.id])
+            else:
+                _fail(runtime, shard, paths[shard.id])
+        except (HmiError, OSError) as error:
+            _log.error("shard_not_isolated", shard=shard.id, reason=describe(error))
     return len(found)
 
 

@@ -15,7 +15,7 @@ import structlog
 
 from hmi.catalog import bases, domains, frequencies, nodes, trees
 from hmi.catalog.tables import BaseModel
-from hmi.errors import Cancelled, Conflict, Corrupt, HmiError
+from hmi.errors import Cancelled, Conflict, Corrupt, HmiError, NotFound
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
 from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
 from hmi.knowledge.ngrams import Keys
@@ -104,9 +104,13 @@ def _build_and_publish(runtime: Runtime, base: BaseModel, spec: HPLMSpec, number
         progress=progress,
     )
     built = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}
-    for table in built.values():
-        table.verify()
-    verify_sample(built.values(), compute, _SAMPLE_ROWS)
+    try:
+        for table in built.values():
+            table.verify()
+        verify_sample(built.values(), compute, _SAMPLE_ROWS)
+    except Corrupt:
+        shutil.rmtree(folder, ignore_errors=True)  # whole, but wrong: the next build shall not take it over
+        raise
     tables = {domain: runtime.artifacts.put_folder(table.folder) for domain, table in built.items()}
     lease.check()
     with runtime.database.session() as session:
@@ -121,7 +125,7 @@ def _old_tree(runtime: Runtime, base: BaseModel, spec: HPLMSpec) -> KnowledgeTre
         return None
     try:
         return runtime.source.open(base.artifact, spec, wanted)
-    except Corrupt as error:
+    except (Corrupt, NotFound) as error:
         _log.warning("old_tree_not_usable", base=base.name, number=wanted.number, reason=error.message)
         return None
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -71,19 +70,6 @@ class HostTier:
             if freed:
                 del self._adapters[digest]
             return freed
-
-    @contextlib.contextmanager
-    def pinned(self, digests: Iterable[str]) -> Iterator[dict[str, Adapter]]:
-        """All these adapters, loaded side by side and pinned inside the block. Raises as `acquire`, holding nothing."""
-        wanted = list(dict.fromkeys(digests))
-        for digest in wanted:
-            self.prefetch(digest)
-        with contextlib.ExitStack() as held:
-            adapters = {}
-            for digest in wanted:
-                adapters[digest] = self.acquire(digest)
-                held.callback(self.release, digest)
-            yield adapters
 
     def prefetch(self, digest: str) -> None:
         """Start loading in the background what is absent. A failure is left to whoever acquires it.

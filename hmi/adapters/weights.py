@@ -192,10 +192,10 @@ class Head:
         if len(set(self.labels)) != count or not all(self.labels):
             raise AdapterRefused("the head's label names are not distinct and non-empty")
         for label in self.labels:
-            if len(label) > _MAX_LABEL_CHARACTERS or _holds_control(label):
-                raise AdapterRefused(
-                    f"label {label[:80]!r} is longer than {_MAX_LABEL_CHARACTERS} characters or holds control characters"
-                )
+            if len(label) > _MAX_LABEL_CHARACTERS:
+                raise AdapterRefused(f"label {label[:80]!r}... is longer than {_MAX_LABEL_CHARACTERS} characters")
+            if _holds_control(label):
+                raise AdapterRefused(f"label {label!r} holds control characters")
         if (self.dense is None) != (self.dense_bias is None):
             raise AdapterRefused("head.dense and head.dense_bias must come together")
         if self.transform in (Transform.DENSE, Transform.POOLER_DENSE) and self.dense is None:

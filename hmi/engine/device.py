@@ -21,7 +21,11 @@ from hmi.knowledge.rows import round_trip
 
 __all__ = ["DeviceRunner"]
 
-_COMPUTE_CHUNK = 4096  # windows at once, so that a tree build lets batches in between
+_COMPUTE_CHUNK = 512  # windows in one turn of a tree build: what a batch may have to wait for
+# A matrix product's last bits depend on how many rows it has, and where rows are rounded to int8 a last bit
+# can become a whole step. Windows are computed in blocks of one size, the last one filled up, so that a row is the
+# same whichever windows it was computed with.
+_WINDOW_BLOCK = 64
 
 
 class DeviceRunner:
@@ -109,8 +113,11 @@ class DeviceRunner:
         return model.merge(hidden)
 
     def _rows(self, base: HostedBase, windows: Tensor) -> NDArray[np.float32]:
+        count = len(windows)
+        filled = torch.nn.functional.pad(windows, (0, 0, 0, -count % _WINDOW_BLOCK))
+        states = torch.cat([base.model.lower(block) for block in torch.split(filled, _WINDOW_BLOCK)])[:count]
         # Rounded exactly as a stored row is: an answer must not depend on which of the two it was.
-        return round_trip(base.model.lower(windows).float().cpu().numpy(), base.spec.row_dtype)
+        return round_trip(states.float().cpu().numpy(), base.spec.row_dtype)
 
     def _finish(self, batch: Batch, bank: Bank, residents: list[Resident | None], hidden: Tensor, mask: Tensor) -> None:
         model = batch.base.model
@@ -137,12 +144,13 @@ def _slice(batch: Batch, rows: slice) -> Batch:
     if batch.ids is None or batch.mask is None:
         raise ValueError("the batch was not fetched")
     part.ids, part.mask = batch.ids[rows], batch.mask[rows]
-    if batch.hidden is None or batch.places is None or batch.sources is None:
+    if batch.hidden is None or batch.windows is None or batch.places is None or batch.sources is None:
         return part
     width = batch.ids.shape[1]
     first, last = rows.indices(len(batch.works))[:2]
     inside = (batch.places >= first * width) & (batch.places < last * width)
     part.hidden = batch.hidden[rows].clone()
-    part.windows = batch.windows
-    part.places, part.sources = batch.places[inside] - first * width, batch.sources[inside]
+    part.places = batch.places[inside] - first * width
+    used, part.sources = torch.unique(batch.sources[inside], return_inverse=True)
+    part.windows = batch.windows[used]
     return part

@@ -134,6 +134,16 @@ def test_changed_byte_is_found_when_verifying(tmp_path: Path) -> None:
         store.folder(digest, verify=True)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+def test_a_second_put_mends_an_artifact_when_a_byte_was_changed(tmp_path: Path, name: str) -> None:
+    store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
+    digest = put(store, CONTENT)
+    changed = store.folder(digest) / name
+    changed.write_bytes(changed.read_bytes()[:-1] + b"?")
+    assert put(store, CONTENT) == digest
+    assert contents(store.folder(digest, verify=True), CONTENT) == CONTENT
+
+
 def test_changed_manifest_is_found(tmp_path: Path) -> None:
     store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
     digest = put(store, CONTENT)

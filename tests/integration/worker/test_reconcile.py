@@ -170,3 +170,15 @@ def test_reconcile_goes_on_when_one_step_fails(
     monkeypatch.setattr(shards, "exhausted", fail)
     reconcile(runtime)
     assert queue_length(redis_url) == 1
+
+
+def test_a_poison_line_is_found_when_anothers_file_is_lost(site: Worksite, runtime: Runtime) -> None:
+    lost, poison = (site.submit("acme", [line("a", MODEL)]) for _ in range(2))
+    with site.database.session() as session:
+        change(session, update(Shard).values(failures=site.settings.max_shard_failures))
+        # The first to be looked at is the one that cannot be read.
+        change(session, update(Shard).where(Shard.batch_id == lost).values(id="shard_0"))
+    site.storage.delete(site.batch("acme", lost).batch.input_path)
+    reconcile(runtime)
+    assert site.results("acme", poison).error_code("a") == "poison_line"
+    assert not site.has_ended("acme", lost)

@@ -178,25 +178,6 @@ def test_caller_does_not_wait_for_others_wishes_when_the_threads_are_busy(disk: 
     assert set(disk.loads.values()) == {1}
 
 
-def test_pinned_block_holds_all_and_lets_them_go(disk: Disk, make_tier: MakeTier) -> None:
-    tier = make_tier(2)
-    with tier.pinned(["a", "b", "a"]) as adapters:
-        assert set(adapters) == {"a", "b"}
-        with pytest.raises(Overloaded):
-            tier.acquire("c")
-    tier.acquire("c")
-    assert disk.loads["a"] == 1
-
-
-def test_pinned_block_holds_nothing_when_one_of_them_fails(disk: Disk, make_tier: MakeTier) -> None:
-    tier = make_tier(2)
-    disk.failures["b"] = AdapterRefused("damaged")
-    with pytest.raises(AdapterRefused), tier.pinned(["a", "b"]):
-        pytest.fail("the block must not run")
-    with tier.pinned(["c", "d"]):
-        assert tier.stats().entries == 2
-
-
 def test_dropped_adapter_frees_its_bytes_at_once_or_at_its_last_release(make_tier: MakeTier) -> None:
     tier = make_tier(4)
     tier.acquire("a")
@@ -239,12 +220,12 @@ def test_budget_holds_and_nobody_gets_anothers_adapter_when_threads_compete(disk
                 tier.prefetch(digest)
             if rng.random() < 0.05:
                 tier.drop(digest)
-            with tier.pinned([digest]) as found:
-                own, expected = found[digest].head, reference[digest].head
-                assert own is not None
-                assert expected is not None
-                np.testing.assert_array_equal(own.out, expected.out)
-                assert tier.stats().bytes <= 8 * BYTES
+            own, expected = tier.acquire(digest).head, reference[digest].head
+            assert own is not None
+            assert expected is not None
+            np.testing.assert_array_equal(own.out, expected.out)
+            assert tier.stats().bytes <= 8 * BYTES
+            tier.release(digest)
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, seed) for seed in range(4)]:
