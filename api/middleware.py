@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from urllib.parse import quote
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,6 +17,8 @@ from hmi.errors import HmiError, InvalidInput
 __all__ = ["RequestContext"]
 
 _log = structlog.get_logger("api.access")
+
+_PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"  # the rest is quoted again: a terminal obeys what an escape character begins
 
 
 class RequestContext:
@@ -35,12 +38,13 @@ class RequestContext:
         request_id = f"req_{secrets.token_hex(16)}"
         answer = _Answer(send, request_id)
         started = time.perf_counter()
+        path = quote(scope["path"], safe=_PLAIN_IN_PATHS)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             refused = _refuse(scope)
             try:
                 await (refused or self._app)(scope, receive, answer.send)
             except Exception:  # noqa: BLE001 - the caller gets an answer, and the log the traceback
-                _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                _log.exception("request_failed", method=scope["method"], path=path)
                 if not answer.status:
                     failure = HmiError(f"something went wrong here; quote {request_id} when you report it")
                     await error_response(failure)(scope, receive, answer.send)
@@ -48,7 +52,7 @@ class RequestContext:
                 _log.info(
                     "request",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=path,
                     status=answer.status,
                     milliseconds=round(1000 * (time.perf_counter() - started), 1),
                 )

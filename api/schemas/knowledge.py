@@ -27,7 +27,7 @@ __all__ = [
 
 class DomainCreate(RequestBody):
     name: Annotated[str, Field(pattern=NamePattern, examples=["reviews"])]
-    parent: Annotated[str, Field(description="`general` is the root.")] = "general"
+    parent: Annotated[str, Field(max_length=64, description="`general` is the root.")] = "general"
 
 
 class DomainObject(BaseModel):
@@ -96,8 +96,8 @@ class RebuildStarted(BaseModel):
 
 
 class FrequenciesCreate(RequestBody):
-    base: str
-    domain: str
+    base: Annotated[str, Field(max_length=64)]
+    domain: Annotated[str, Field(max_length=64)]
     texts: Annotated[
         list[Annotated[str, StringConstraints(min_length=1)]],
         Field(min_length=1, max_length=100_000, description="As requests would send them, one each."),

@@ -30,8 +30,8 @@ __all__ = [
     "complete",
     "create_batch",
     "expire_batches",
-    "find_batch",
     "finalizable",
+    "find_batch",
     "get_batch",
     "list_batches",
 ]

@@ -60,6 +60,7 @@ def demo(
 
 
 def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, quick: bool, keep: bool) -> DemoFigures:
+    from hmi.cli.demo.interrupting import Interrupts
     from hmi.cli.demo.steps import Steps
     from hmi.cli.demo.story import Story, read_text
     from hmi.cli.demo.tenants import FULL, QUICK
@@ -76,7 +77,8 @@ def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, q
         with steps.step("Services: redis, API, worker, beat, Flower"):
             services = stack.enter_context(Services(adapted, data_dir, device))
             _say_where(steps, services)
-        figures = Story(services, steps, text, scale, device).run()
+        with Interrupts():
+            figures = Story(services, steps, text, scale, device).run()
         (services.data_dir / _FIGURES).write_text(json.dumps(figures.to_dict(), indent=1))
         console.print(f"\nDone in {figures.seconds:.0f} s. The figures are in {services.data_dir / _FIGURES}.")
         if keep:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,11 +17,13 @@ from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Task
 from hmi.engine.turns import Turns
 from hmi.engine.work import Batch
-from hmi.errors import Overloaded
+from hmi.errors import HmiError, Overloaded
 from hmi.knowledge.ngrams import unpack
 from hmi.knowledge.rows import round_trip
 
 __all__ = ["DeviceRunner"]
+
+_log = logging.getLogger(__name__)
 
 _COMPUTE_CHUNK = 512  # windows in one turn of a tree build: what a batch may have to wait for
 # A matrix product's last bits depend on how many rows it has, and where rows are rounded to int8 a last bit
@@ -42,22 +46,21 @@ class DeviceRunner:
     def run(self, batch: Batch) -> list[Batch]:
         """Fill `logits` float32 `[B, most labels]` and `pooled` float32 `[B, H]`, as its items ask.
 
-        Returns the batch, or the parts that it was cut into where it did not fit as a whole. A sequence
-        that does not fit even alone is settled with `Overloaded` and is in none of them.
+        Returns the batch, or the parts that it was cut into: a batch that does not fit, or that fails for
+        whatever reason, is run in halves, down to the sequence that is to blame. That one is settled with its
+        error and is in none of the parts.
         """
         try:
             with self._turns.take():
                 self._run(batch)
             return [batch]
-        except (Overloaded, torch.OutOfMemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - one tenant's sequence must not cost others theirs
             # Without its traceback, which would keep the tensors of this attempt while the next one needs their room.
             failure = error.with_traceback(None)
         if len(batch.works) > 1:
             middle = len(batch.works) // 2
             return self.run(_slice(batch, slice(0, middle))) + self.run(_slice(batch, slice(middle, None)))
-        if not isinstance(failure, Overloaded):
-            failure = Overloaded(f"the device has no room for one sequence of {len(batch.works[0].ids)} tokens")
-        batch.fail(failure)
+        batch.fail(_as_hmi(failure, len(batch.works[0].ids)))
         return []
 
     @torch.inference_mode()
@@ -136,6 +139,15 @@ class DeviceRunner:
         if hidden not in self._banks:
             self._banks[hidden] = Bank(hidden, self._adapter_bytes, self.device, self.dtype)
         return self._banks[hidden]
+
+
+def _as_hmi(error: Exception, tokens: int) -> HmiError:
+    if isinstance(error, HmiError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return Overloaded(f"the device has no room for one sequence of {tokens} tokens")
+    _log.error("a sequence of %d tokens failed on the device: %s: %s", tokens, type(error).__name__, error)
+    return HmiError(f"the device failed on this input ({type(error).__name__})")
 
 
 def _slice(batch: Batch, rows: slice) -> Batch:

@@ -42,7 +42,7 @@ class TrainConfig:
 
     Attributes:
         rank: Of every LoRA pair or bottleneck.
-        learning_rate: Peak of the schedule; None takes what suits the kind.
+        learning_rate: Peak of the schedule. The default suits every kind and rank that was tried.
         sites: The linear layers that get a LoRA pair, in every upper layer.
         placements: Where bottlenecks go: after the feed-forward (Pfeiffer et al., 2021), or at both places.
         max_tokens: Longer texts are cut, special tokens included.
@@ -55,7 +55,7 @@ class TrainConfig:
     rank: int = 48
     epochs: int = 3
     batch_size: int = 32
-    learning_rate: float | None = None
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
     placements: tuple[Placement, ...] = (Placement.OUTPUT,)
@@ -69,12 +69,6 @@ class TrainConfig:
         for name in ("rank", "epochs", "batch_size", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
-
-    @property
-    def peak_learning_rate(self) -> float:
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 2e-3 if self.kind is AdapterKind.LORA else 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +163,7 @@ def _fit(
     generator: torch.Generator,
     on_step: OnStep,
 ) -> tuple[float, ...]:
-    optimizer = torch.optim.AdamW(
-        trainable.parameters(), lr=config.peak_learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * math.ceil(len(states) / config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_peak(step, steps))
     losses = []

@@ -23,6 +23,9 @@ from hmi.spec import HPLMSpec
 __all__ = ["router"]
 
 _CHUNK = 1000
+# In one transaction. Millions would hold everybody's write lock on SQLite for longer than a lease lasts; cut
+# short in between, some of the texts' n-grams are counted, which costs a plan nothing.
+_KEYS = 5_000
 
 router = APIRouter(
     prefix="/v1/hmi/frequencies",
@@ -54,15 +57,17 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
         raise InvalidInput("a text holds half a surrogate pair, which is no character", param="texts")
     folder = services.artifacts.folder(base.artifact)
     counted = _count(Tokenizer.from_file(str(folder / "tokenizer.json")), spec, body.texts)
-    with services.database.session() as session:
-        frequencies.add(
-            session,
-            base.id,
-            domain.id,
-            counted.ngrams.astype(np.int64),
-            counted.counts,
-            half_life_seconds=services.settings.frequency_half_life_seconds,
-        )
+    for start in range(0, len(counted.ngrams), _KEYS):
+        part = slice(start, start + _KEYS)
+        with services.database.session() as session:
+            frequencies.add(
+                session,
+                base.id,
+                domain.id,
+                counted.ngrams[part].astype(np.int64),
+                counted.counts[part],
+                half_life_seconds=services.settings.frequency_half_life_seconds,
+            )
     return FrequenciesCounted(
         base=base.name,
         domain=domain.name,

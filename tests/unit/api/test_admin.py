@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from sqlalchemy.orm import Session
 
 from hmi.adapters.canonical import FILE_NAME, load_adapter
 from hmi.catalog import bases, frequencies, nodes, trees
@@ -105,6 +106,8 @@ def with_tensor(name: str, array: Any) -> dict[str, bytes]:
         (changed_spec(vocab_size=2**40), "spec.json"),
         (changed_spec(activation="a\u0000"), "spec.json"),
         (changed_spec(layers=3), "tensor layers.2"),
+        (changed_spec(layers=2**31 - 1), "tensors for the 2147483647 layers"),
+        (changed_spec(**{"\ud800": 1}), "spec.json"),
         (changed_spec(max_positions=13), "has shape"),
         (base_files() | {"tokenizer.json": b"{}"}, "tokenizer.json: not a tokenizer"),
         (changed_spec(vocab_size=20), "tokenizer.json: it knows 34 tokens"),
@@ -227,6 +230,28 @@ def test_texts_are_counted_as_the_engine_would_see_them(api: Api) -> None:
     assert len(found.ngrams) == counted["ngrams"]
 
 
+def test_others_may_write_in_between_when_many_ngrams_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    add = frequencies.add
+
+    def watch(session: Session, base_id: str, domain_id: str, ngrams: Any, counts: Any, **options: Any) -> None:
+        sizes.append((session, len(ngrams)))
+        add(session, base_id, domain_id, ngrams, counts, **options)
+
+    monkeypatch.setattr("hmi.catalog.frequencies.add", watch)
+    monkeypatch.setattr("api.routers.admin.frequencies._KEYS", 2)
+    with api.http() as http:
+        http.post("/v1/hmi/bases", data={"name": "mini"}, files=as_parts(base_files()))
+        body = {"base": "mini", "domain": "reviews", "texts": ["w0 w1 w2"]}
+        counted = http.post("/v1/hmi/frequencies", json=body).json()
+    assert counted["ngrams"] == 5
+    assert [size for _, size in sizes] == [2, 2, 1]
+    assert len({id(session) for session, _ in sizes}) == 3  # each commits on its own
+    with api.services.database.session() as session:
+        found = frequencies.load(session, bases.get_base(session, "mini").id, half_life_seconds=1e9)["reviews"]
+    assert len(found.ngrams) == 5
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
@@ -235,6 +260,8 @@ def test_texts_are_counted_as_the_engine_would_see_them(api: Api) -> None:
         ({"texts": []}, 400),
         ({"texts": [""]}, 400),
         ({"texts": ["\ud800"]}, 400),
+        ({"base": "\ud800"}, 400),
+        ({"domain": "\ud800"}, 400),
         ({"texts": "text"}, 400),
         ({"base": "flat"}, 400),
     ],

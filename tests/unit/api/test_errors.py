@@ -105,3 +105,10 @@ def test_no_key_and_no_text_is_logged(api: Api, caplog: pytest.LogCaptureFixture
     assert "/v1/files" in written
     for secret in (*api.keys.values(), "private"):
         assert secret not in written
+
+
+def test_a_path_is_logged_quoted_when_it_holds_control_characters(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    with api.http("acme") as http:
+        http.get("/v1/models/acme/a%1b%5B31m%0Ab")
+    written = "\n".join(str(record.msg) for record in caplog.records if record.name == "api.access")
+    assert "/v1/models/acme/a%1B%5B31m%0Ab" in written

@@ -13,6 +13,7 @@ from hmi.adapters.canonical import save_adapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Classification, Embedding, Item, ModelRef, Task
+from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound
 from hmi.knowledge.builder import DomainCounts, plan_tree
 from hmi.knowledge.ngrams import window_keys
@@ -284,6 +285,28 @@ def test_a_failing_stage_fails_its_own_batch_when_others_wait(
         assert 0 < len(failed) <= 8
         assert all("lost its temper" in outcome.error.message for outcome in failed if outcome.error)
         assert all(outcome.error is None for outcome in engine.submit(_items("k0", 20)).result(60))
+
+
+def test_one_sequence_fails_alone_when_the_device_chokes_on_it(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = _items("k2", 40)
+    with tiny_engine(source) as engine:
+        expected = numbers(engine.submit(items).result(60))
+        healthy = engine._device._run
+
+        def choke(batch: Batch) -> None:
+            if any(work.index == 17 for work in batch.works):
+                raise RuntimeError("a kernel gave up")
+            healthy(batch)
+
+        monkeypatch.setattr(engine._device, "_run", choke)
+        outcomes = engine.submit(items).result(60)
+    error = outcomes.pop(17).error
+    assert error is not None
+    assert "failed on this input" in error.message
+    for one, other in zip(numbers(outcomes), expected[:17] + expected[18:], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_an_empty_submission_is_answered_at_once(source: FolderSource) -> None:

@@ -56,6 +56,17 @@ def test_a_shard_ends_when_its_bytes_are_many(monkeypatch: pytest.MonkeyPatch) -
     assert [shard.lines for shard in checked.shards] == [2, 2]
 
 
+def test_a_shard_ends_when_its_inputs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SHARD_INPUTS", 4)
+    inputs: list[object] = ["x", ["x", "y"], ["x", "y"], [1, 2, 3, 4, 5, 6], [[1], [2], [3]], ["x"] * 9, None, []]
+    lines = [
+        json.dumps({"custom_id": str(index), "method": "POST", "url": URL, "body": {"model": "m", "input": each}})
+        for index, each in enumerate(inputs)
+    ]
+    checked = run("\n".join(lines).encode(), shard_lines=100)
+    assert [shard.lines for shard in checked.shards] == [2, 2, 1, 1, 2]
+
+
 def test_problems_name_their_lines_and_nothing_is_run() -> None:
     data = b"\n".join([line("a"), b"nonsense", line("a"), line("b", url="/v1/embeddings"), b"", line("c"), line(7)])
     checked = run(data)

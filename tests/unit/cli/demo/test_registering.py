@@ -1,0 +1,71 @@
+"""What is already registered stays; what contradicts it is said plainly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hmi.cli.client import HmiClient
+from hmi.cli.demo.making import MadeBase
+from hmi.cli.demo.registering import register_bases, register_domains, register_model, register_tenants
+from hmi.cli.demo.tenants import DOMAINS, DemoTenant
+from hmi.errors import Conflict
+
+TENANT = DemoTenant("acme", "movies", "lora", 4)
+
+
+def client(answer: Callable[[httpx.Request], object], status: int = 200) -> HmiClient:
+    def respond(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status if request.method == "POST" else 200, json=answer(request))
+
+    return HmiClient("http://api.test", "key", transport=httpx.MockTransport(respond))
+
+
+def test_only_missing_domains_are_made_and_parents_come_first() -> None:
+    made: list[tuple[str, str]] = []
+
+    def answer(request: httpx.Request) -> object:
+        if request.method == "GET":
+            return {"data": [{"name": "general"}, {"name": "news", "parent": "general"}]}
+        body = json.loads(request.content)
+        made.append((body["name"], body["parent"]))
+        return body
+
+    assert register_domains(client(answer)) == len(DOMAINS) - 1
+    assert made == [("reviews", "general"), ("movies", "reviews"), ("products", "reviews"), ("tweets", "general")]
+
+
+def test_only_missing_tenants_are_made() -> None:
+    def answer(request: httpx.Request) -> object:
+        return {"data": [{"name": "operator"}, {"name": "acme"}]} if request.method == "GET" else {"name": "zeta"}
+
+    assert register_tenants(client(answer), [TENANT]) == 0
+    assert register_tenants(client(answer), [TENANT, DemoTenant("zeta", "news", "lora", 4)]) == 1
+
+
+@pytest.mark.parametrize(("before", "is_new"), [([], True), ([1], True), ([2], False)])
+def test_model_counts_as_new_when_its_revision_moved(tmp_path: Path, before: list[int], is_new: bool) -> None:
+    (tmp_path / "adapter.safetensors").touch()
+
+    def answer(request: httpx.Request) -> object:
+        models = [{"name": TENANT.model, "revision": revision} for revision in before]
+        return {"data": models} if request.method == "GET" else {"name": TENANT.model, "revision": 2}
+
+    assert register_model(client(answer), TENANT, tmp_path) is is_new
+
+
+def test_remedy_is_named_when_a_base_has_other_weights(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").touch()
+    made = {"minilm-k2": MadeBase(tmp_path, 2, None, reused=False)}
+
+    def answer(request: httpx.Request) -> object:
+        if request.method == "GET":
+            return {"data": [{"name": "minilm-k2"}]}
+        return {"error": {"message": "minilm-k2 is taken", "type": "conflict", "param": None, "code": "conflict"}}
+
+    with pytest.raises(Conflict, match="minilm-k2 is taken; the data folder is another version's: remove it"):
+        register_bases(client(answer, status=400), made)
