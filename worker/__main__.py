@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hmi.errors import InvalidInput
 from hmi.settings import Settings
-from worker.device import PinnedDevice, node_name, pin_device
+from worker.device import PinnedDevice, node_name, pin_device, share_cores
 from worker.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(settings: Settings, device: str, name: str | None, queues: list[str] | None) -> int:
     try:
         pinned = pin_device(device, os.environ)
+        share_cores(os.environ)
     except InvalidInput as error:
         sys.stderr.write(f"hmi worker: cannot start: {error.message}\n")
         return 1

@@ -19,7 +19,7 @@ from hmi.errors import HmiError
 
 __all__ = ["Answered", "BatchRun", "Comparison", "compare", "run_batch", "write_batch"]
 
-_BATCH_SECONDS = 600
+_BATCH_SECONDS = 1800
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 # Probabilities are computed in bfloat16 with other batch-mates each time: 8 significant bits, a few layers deep.

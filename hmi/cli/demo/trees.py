@@ -14,9 +14,9 @@ from hmi.errors import HmiError
 __all__ = ["HitRate", "TreeWatch"]
 
 _TEXTS_PER_CALL = 1000
-_REBUILD_SECONDS = 300
-_USE_SECONDS = 60
-_COUNTS_SECONDS = 60
+_REBUILD_SECONDS = 900
+_USE_SECONDS = 120
+_COUNTS_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
