@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from hmi.engine.cores import share_cores
 from hmi.errors import InvalidInput
 from hmi.settings import Settings
-from worker.device import PinnedDevice, node_name, pin_device, share_cores
+from worker.device import PinnedDevice, node_name, pin_device
 from worker.logs import configure_logs
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hmi.errors import InvalidInput
 
-__all__ = ["PinnedDevice", "node_name", "pin_device", "share_cores"]
+__all__ = ["PinnedDevice", "node_name", "pin_device"]
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
@@ -71,15 +71,6 @@ def pin_device(requested: str, environment: MutableMapping[str, str], devices: P
     environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     environment[_VISIBLE] = card
     return PinnedDevice("auto" if requested == "auto" else "cuda:0", card)
-
-
-def share_cores(environment: MutableMapping[str, str]) -> None:
-    """Let torch's threads give their core away soon when they wait. Call before anything imports torch.
-
-    They wait by spinning, for some milliseconds by default. Beside one other busy process that made a
-    forward on two cores eight times slower; spinning for this long costs nothing where the cores are free.
-    """
-    environment.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def node_name(given: str | None, label: str) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from hmi.catalog import bases, domains, frequencies, nodes, trees
+from hmi.catalog.database import clock
 from hmi.catalog.tables import BaseModel
 from hmi.errors import Cancelled, Conflict, Corrupt, HmiError, NotFound
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
@@ -38,13 +40,23 @@ _NODE_SILENCE_SECONDS = 120.0
 
 
 def rebuild_all(runtime: Runtime) -> None:
-    """Rebuild the tree of every base model that can have one, one after the other."""
+    """Rebuild the tree of every base model that can have one and whose tree is old enough, one after the other."""
     with runtime.database.session(read_only=True) as session:
-        names = [base.name for base in bases.list_bases(session) if bases.spec_of(base).k > 0]
+        oldest_fresh = clock(session) - runtime.settings.rebuild_seconds
+        names = [
+            base.name
+            for base in bases.list_bases(session)
+            if bases.spec_of(base).k > 0 and not _published_since(session, base, oldest_fresh)
+        ]
     for name in names:
         if runtime.stopping.requested:
             return
         rebuild(runtime, name)
+
+
+def _published_since(session: Session, base: BaseModel, moment: float) -> bool:
+    """Whether somebody built the tree by hand a short while ago; the schedule need not do it again."""
+    return any((version.published_at or 0) > moment for version in trees.versions(session, base.id))
 
 
 def rebuild(runtime: Runtime, name: str) -> None:
@@ -174,7 +186,7 @@ def _forget_oldest(runtime: Runtime, base: BaseModel) -> None:
         _log.warning("old_trees_left", base=base.name, reason=error.message)
 
 
-def _kept_versions(session: Any, base: BaseModel) -> int:
+def _kept_versions(session: Session, base: BaseModel) -> int:
     """How many of the newest versions to keep: two, or back to the oldest that a live worker reports."""
     read = {
         use["number"]

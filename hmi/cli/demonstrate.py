@@ -48,6 +48,9 @@ def demo(
     """
     from rich.console import Console
 
+    from hmi.engine.cores import share_cores
+
+    share_cores(os.environ)
     settings = load_settings()
     console = Console(stderr=as_json, highlight=False)
     try:

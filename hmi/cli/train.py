@@ -46,10 +46,13 @@ def train(
     """Train an adapter and a classification head on labelled text; only what lies above the lookup is trained."""
     import dataclasses
     import json
+    import os
 
     from hmi.cli.textfiles import read_labelled
+    from hmi.engine.cores import share_cores
     from hmi.errors import Conflict
 
+    share_cores(os.environ)
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.

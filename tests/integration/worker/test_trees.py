@@ -6,10 +6,12 @@ import errno
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from hmi.artifacts import ArtifactStore
 from hmi.catalog import bases, domains, frequencies, trees
-from hmi.catalog.tables import TreeStatus
+from hmi.catalog.database import clock
+from hmi.catalog.tables import TreeStatus, TreeVersion
 from hmi.errors import NotFound
 from hmi.knowledge import ngrams
 from hmi.knowledge.table import Table
@@ -233,6 +235,19 @@ def test_no_tree_is_built_when_the_base_has_no_lower_layers(site: Worksite, runt
     with site.database.session(read_only=True) as session:
         assert trees.versions(session, bases.get_base(session, "exact").id) == []
     assert published(site).number == 1
+
+
+def test_the_schedule_passes_a_tree_by_when_it_was_built_a_short_while_ago(
+    site: Worksite, runtime: Runtime, movies: str
+) -> None:
+    count(site, movies, [5])
+    rebuild_all(runtime)
+    assert published(site).number == 1
+    with site.database.session() as session:
+        ago = clock(session) - site.settings.rebuild_seconds - 1
+        session.execute(update(TreeVersion).values(published_at=ago))
+    rebuild_all(runtime)
+    assert published(site).number == 2
 
 
 def test_old_tables_are_deleted_when_no_kept_version_names_them(site: Worksite, runtime: Runtime, movies: str) -> None:

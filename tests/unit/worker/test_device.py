@@ -81,12 +81,3 @@ def test_node_name_says_device_and_host() -> None:
     assert node_name(None, "cuda1").startswith("hmi-cuda1@")
     assert node_name("left", "cpu").startswith("left@")
     assert node_name("left@rack", "cpu") == "left@rack"
-
-
-def test_operators_own_choice_stays_when_cores_are_shared() -> None:
-    environment = {"GOMP_SPINCOUNT": "7"}
-    device.share_cores(environment)
-    assert environment == {"GOMP_SPINCOUNT": "7"}
-    unset: dict[str, str] = {}
-    device.share_cores(unset)
-    assert int(unset["GOMP_SPINCOUNT"]) < 100_000
