@@ -80,7 +80,7 @@ class Story:
             self._steps.show(hit_table([first_figures]))
             self._residency(tenants, lines=len(first.answers))
             self._rebuild(watch)
-            second, second_figures = self._batch(watch, "The same batch again")
+            second, second_figures = self._batch(watch, "The same batch again, whose n-grams are all known by now")
             self._draw(watch.read())
             self._steps.show(hit_table([first_figures, second_figures]))
             comparison = self._compare(first, second)
