@@ -29,6 +29,7 @@ from hmi.storage import Storage
 from worker.flush import FrequencyFlusher
 from worker.leases import LeaseKeeper
 from worker.periodic import Periodic
+from worker.solitude import Solitude
 from worker.source import CatalogSource
 from worker.stopping import Stopping
 
@@ -94,6 +95,7 @@ class Runtime:
         self.leases = LeaseKeeper(self.database, settings.lease_seconds)
         self.flusher = FrequencyFlusher(self.database, self.engine.frequencies, settings.frequency_half_life_seconds)
         self.stopping = Stopping()
+        self.solitude = Solitude()
         self._periodic = (
             Periodic("refresh-trees", _REFRESH_SECONDS, lambda: self.source.refresh(self.engine)),
             Periodic("flush-frequencies", settings.flush_seconds, self.flusher.flush),

@@ -36,6 +36,14 @@ _EXIT_STALLED = 70  # EX_SOFTWARE
 
 def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
     """Run the shard if this attempt is still the current one; a repeated or overtaken message does nothing."""
+    with runtime.database.session(read_only=True) as session:
+        suspect = shards.is_suspect(session, shard_id)
+    # Before the claim: one that waits for its turn must not hold a lease, or it would be blamed for the other.
+    with runtime.solitude.alone() if suspect else runtime.solitude.together():
+        _run(runtime, shard_id, attempt)
+
+
+def _run(runtime: Runtime, shard_id: str, attempt: int) -> None:
     with runtime.database.session() as session:
         claim = shards.claim(
             session, shard_id, attempt, owner=runtime.owner, lease_seconds=runtime.settings.lease_seconds

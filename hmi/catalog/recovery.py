@@ -70,7 +70,7 @@ def split(session: Session, shard_id: str, parts: Sequence[LineSpan]) -> bool:
     """Replace a waiting shard by smaller ones of the same lines; False where it does not wait any more.
 
     A part of several lines is one failure from being split again, so that a bad line among n is found in
-    about log2(n) more failures; a part of one line starts without blame.
+    about log2(n) more failures; a part of one line starts without blame. Both keep the reason, and so stay suspect.
     """
     shard = session.get(Shard, shard_id, populate_existing=True)
     if shard is None or shard.state is not ShardState.PENDING:
@@ -84,6 +84,7 @@ def split(session: Session, shard_id: str, parts: Sequence[LineSpan]) -> bool:
         {
             **shard_row(shard.batch_id, shard.tenant_id, part),
             "failures": max(shard.failures - 1, 0) if part.lines > 1 else 0,
+            "last_failure": shard.last_failure,
         }
         for part in parts
     ]

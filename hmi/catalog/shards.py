@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
 from sqlalchemy.orm import Session
@@ -35,6 +36,7 @@ __all__ = [
     "finish",
     "finished_shards",
     "give_back",
+    "is_suspect",
     "requeue_lost",
     "split",
 ]
@@ -125,13 +127,20 @@ def finish(session: Session, shard_id: str, attempt: int, result: ShardResult) -
 
 
 def give_back(session: Session, shard_id: str, attempt: int, *, reason: str, blame: bool) -> bool:
-    """Put a leased shard back, to wait again; `blame` counts a failure of the shard itself.
+    """Put a leased shard back, to wait again; `blame` counts a failure of the shard itself, and keeps the reason.
 
     False where the shard belongs to somebody else.
     """
     returned = update(Shard).where(_is(shard_id, attempt), Shard.state == ShardState.LEASED)
-    values = {"state": waiting_or_dropped(), "lease_until": None, "last_failure": reason.replace("\0", "\ufffd")}
-    return change(session, returned.values(**values, failures=Shard.failures + int(blame))) > 0
+    values: dict[str, Any] = {"state": waiting_or_dropped(), "lease_until": None}
+    if blame:
+        values |= {"failures": Shard.failures + 1, "last_failure": reason.replace("\0", "\ufffd")}
+    return change(session, returned.values(**values)) > 0
+
+
+def is_suspect(session: Session, shard_id: str) -> bool:
+    """Whether the shard was blamed for a failure before, or is a part of one that was."""
+    return session.scalar(select(Shard.last_failure).where(Shard.id == shard_id)) is not None
 
 
 def finished_shards(session: Session, batch_id: str) -> list[Shard]:

@@ -97,7 +97,7 @@ def test_late_worker_changes_nothing_when_it_wakes_after_its_lease(crew: Crew) -
 
 
 def test_only_one_line_fails_when_it_kills_every_worker_that_runs_it(tmp_path: Path) -> None:
-    with hired(tmp_path, shard_lines=4, max_shard_failures=1) as crew:
+    with hired(tmp_path, shard_lines=4, max_shard_failures=2) as crew:
         crew.site.add_base()
         crew.site.add_tenant("acme")
         crew.site.add_model("acme")
@@ -114,7 +114,7 @@ def test_only_one_line_fails_when_it_kills_every_worker_that_runs_it(tmp_path: P
         results = crew.site.results("acme", batch)
     assert set(results.answers) == {"c0", "c1", "c3"}
     assert results.error_code("c2") == "poison_line"
-    assert 3 <= len(workers) <= 5
+    assert 6 <= len(workers) <= 8  # it killed twice as one of four, once as one of two and twice alone
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])

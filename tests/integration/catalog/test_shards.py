@@ -163,6 +163,7 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
     acme = add_tenant(database)
     batch = add_batch(database, acme, shards=1, lines=16)
     bad, deaths, max_failures = 11, 0, 3
+    suspects: set[int] = set()
     for _ in range(200):
         with database.session() as session:
             for each in shards.exhausted(session, max_failures):
@@ -182,6 +183,9 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
             break
         for message in messages:
             found = shard(database, message.shard_id)
+            with database.session() as session:
+                if shards.is_suspect(session, found.id):
+                    suspects.add(found.first_line)
             if found.first_line <= bad < found.first_line + found.lines:
                 _fail(database, message)
                 deaths += 1
@@ -193,6 +197,7 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
         assert covered == list(range(16))
         assert [each.first_line for each in done if each.failed] == [bad]
         assert shards.counts(session)[ShardState.SPLIT] == 4
+    assert suspects == {0, 8, 12, 10, 11}  # what shared a shard with the bad line, and no more of it than that
     assert deaths == 3 + 1 + 1 + 1 + 3  # a whole shard, its halves, then the line alone from the start
 
 
