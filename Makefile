@@ -26,6 +26,7 @@ CONSTRAINTS = constraints/$(if $(filter cuda,$(TORCH)),common,cpu).txt
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ADAPTERHUB := $(CACHE)/adapterhub
+POLYLORA := $(CACHE)/polylora
 
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -91,6 +92,10 @@ format: $(VENV)/.installed-dev ## Rewrite the code in the project's style
 bench: $(VENV)/.installed-bench ## Run the benchmarks (BENCH_ARGS=...)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(VENV)/.installed-test $(ADAPTERHUB)/.installed $(POLYLORA)/.installed ## Compare with PEFT, AdapterHub and PolyLoRA (BENCH_ARGS=...)
+	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
 .PHONY: fresh
 fresh: ## Clone HEAD into a temporary folder and run all tests there
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
@@ -101,7 +106,7 @@ fresh: ## Clone HEAD into a temporary folder and run all tests there
 lock: ## Install the newest of everything aside and write constraints/common.txt
 	rm -rf $(CACHE)/lock
 	$(PYTHON) -m venv $(CACHE)/lock
-	grep '^torch==' constraints/cpu.txt > $(CACHE)/lock/torch.txt
+	grep -E '^(torch|triton)==' constraints/cpu.txt > $(CACHE)/lock/torch.txt
 	$(CACHE)/lock/bin/python -m pip install --quiet --constraint $(CACHE)/lock/torch.txt --editable '.[dev,s3]'
 	$(CACHE)/lock/bin/python -m pip check
 	{ echo '# Written by `make lock`: the releases that are tested together. torch is held in cpu.txt.'; \
@@ -135,4 +140,10 @@ $(VENV)/.installed-%: pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/pyth
 $(ADAPTERHUB)/.installed: constraints/adapterhub.txt | $(VENV)/.installed-test
 	rm -rf $(ADAPTERHUB)
 	$(PIP) install --quiet --no-deps --target $(ADAPTERHUB) --requirement $<
+	@touch $@
+
+# PolyLoRA asks for packages that it can do without.
+$(POLYLORA)/.installed: constraints/polylora.txt | $(VENV)/.installed-test
+	rm -rf $(POLYLORA)
+	$(PIP) install --quiet --no-deps --target $(POLYLORA) --requirement $<
 	@touch $@

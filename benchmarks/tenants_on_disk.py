@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
-from hmi.adapters.canonical import save_adapter
+from hmi.adapters.adapter import AdapterKind
+from hmi.bench.tenants import make_adapter
 from hmi.errors import NotFound
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.loader import load_spec
-from hmi.spec import HPLMSpec, Placement, Site
+from hmi.spec import HPLMSpec
 
-__all__ = ["FolderSource", "random_adapters"]
+__all__ = ["MIXED", "FolderSource", "keep_tenants", "random_adapters"]
+
+MIXED = (
+    (AdapterKind.LORA, 4),
+    (AdapterKind.BOTTLENECK, 16),
+    (AdapterKind.LORA, 8),
+    (AdapterKind.BOTTLENECK, 48),
+    (AdapterKind.LORA, 16),
+)
+"""Kinds and ranks that tenants have by turns."""
+
+_MANIFEST = "tenants.json"
+_CHUNK = 500
 
 
 class FolderSource:
@@ -39,47 +50,34 @@ class FolderSource:
 
 
 def random_adapters(spec: HPLMSpec, folder: Path, base: str, count: int) -> dict[str, Path]:
-    """Files of `count` tenants named `<base>-<number>`: LoRA 4 to 16 and bottlenecks of 16 and 48 by turns."""
+    """Files of `count` tenants named `<base>-<number>`, of the kinds and ranks in `MIXED` by turns."""
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = [
-        (AdapterKind.LORA, 4),
-        (AdapterKind.BOTTLENECK, 16),
-        (AdapterKind.LORA, 8),
-        (AdapterKind.BOTTLENECK, 48),
-        (AdapterKind.LORA, 16),
-    ]
-    files = {}
-    for number in range(count):
-        kind, rank = shapes[number % len(shapes)]
-        files[f"{base}-{number}"] = folder / f"{base}-{number}.safetensors"
-        save_adapter(_random_adapter(spec, kind, rank, np.random.default_rng(number)), files[f"{base}-{number}"])
+    files = {f"{base}-{number}": folder / f"{base}-{number}.safetensors" for number in range(count)}
+    for number, path in enumerate(files.values()):
+        make_adapter(path, spec, *MIXED[number % len(MIXED)], seed=number)
     return files
 
 
-def _random_adapter(spec: HPLMSpec, kind: AdapterKind, rank: int, rng: np.random.Generator) -> Adapter:
-    def normal(*shape: int) -> NDArray[np.float32]:
-        return rng.normal(0, 0.02, shape).astype(np.float32)
+def keep_tenants(folder: Path, spec: HPLMSpec, count: int) -> list[Path]:
+    """Files of tenants 0, 1, ... as `MIXED` says, each with weights of its own.
 
-    lora, bottleneck = {}, {}
-    for layer in range(spec.k, spec.layers):
-        if kind is AdapterKind.LORA:
-            for site in (Site.Q, Site.V):
-                inputs, outputs = spec.site_shape(site)
-                lora[layer, site] = Lora(normal(rank, inputs), normal(outputs, rank))
-        else:
-            width = spec.hidden_size
-            bottleneck[layer, Placement.OUTPUT] = Bottleneck(
-                normal(rank, width), normal(rank), normal(width, rank), normal(width)
-            )
-    head = Head(
-        Pooling.MEAN,
-        Transform.NONE,
-        Activation.TANH,
-        None,
-        None,
-        normal(2, spec.hidden_size),
-        normal(2),
-        ("no", "yes"),
-        multi_label=False,
-    )
-    return Adapter(kind, lora, bottleneck, adapter_before_norm=True, activation=Activation.RELU, head=head)
+    What an earlier call left in `folder` for the same model is used again, and added to where there are
+    fewer; for another model it is written anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / _MANIFEST
+    content = {"spec": json.loads(spec.to_json()), "adapters": [[kind.value, rank] for kind, rank in MIXED]}
+    found = json.loads(manifest.read_text()) if manifest.exists() else {}
+    whole = found["count"] if found.get("content") == content else 0
+    files = [folder / f"{number}.safetensors" for number in range(count)]
+
+    def make(number: int) -> None:
+        make_adapter(files[number], spec, *MIXED[number % len(MIXED)], seed=number)
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(whole, count, _CHUNK):
+            manifest.write_text(json.dumps({"content": content, "count": start}))  # the rest may be cut short
+            list(pool.map(make, range(start, min(start + _CHUNK, count))))
+    if whole < count:
+        manifest.write_text(json.dumps({"content": content, "count": count}))
+    return files

@@ -59,12 +59,12 @@ class Settings(BaseSettings):
     # Engine
     device: str = "auto"  # auto, cpu, cuda:0, ...
     dtype: str = "auto"  # auto, float32, bfloat16
-    threads: Annotated[int, Field(ge=0)] = 0  # CPU threads of the forward; 0: all cores
-    batch_tokens: Annotated[int, Field(gt=0)] = 4096
-    batch_rows: Annotated[int, Field(gt=0)] = 64
+    threads: Annotated[int, Field(ge=0)] = 0  # CPU threads of all forwards; 0: all cores
+    batch_tokens: Annotated[int, Field(ge=0)] = 0  # most tokens in a batch; 0: what suits the device
+    batch_rows: Annotated[int, Field(gt=0)] = 256
     host_adapter_bytes: Bytes = 2 * 1024**3
     device_adapter_bytes: Bytes = 512 * 1024**2
-    worker_threads: Annotated[int, Field(ge=2)] = 4  # shards prepared and finished side by side
+    worker_threads: Annotated[int, Field(ge=2)] = 8  # shards prepared and finished side by side
 
     # Knowledge trees
     frequency_half_life_seconds: Seconds = 7 * 24 * 3600

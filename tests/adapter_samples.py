@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,21 +10,32 @@ import numpy as np
 from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Array, Bottleneck, Head, Lora, Pooling, Transform
 from hmi.spec import Family, HPLMSpec, Placement, Site
 
-__all__ = ["bottleneck_adapter", "head", "head_adapter", "lora_adapter", "random_array", "sample_spec"]
+__all__ = [
+    "bottleneck_adapter",
+    "head",
+    "head_adapter",
+    "lora_adapter",
+    "random_array",
+    "sample_spec",
+    "sixteen_tenants",
+]
 
 
-def sample_spec(*, k: int = 0, hidden: int = 32, has_pooler: bool = True) -> HPLMSpec:
+def sample_spec(
+    *, k: int = 0, hidden: int = 32, inner: int | None = None, activation: str = "gelu", has_pooler: bool = True
+) -> HPLMSpec:
+    """`inner`: intermediate size; twice the hidden size unless told otherwise."""
     return HPLMSpec(
         family=Family.BERT,
         vocab_size=100,
         hidden_size=hidden,
         layers=4,
         heads=4,
-        intermediate_size=2 * hidden,
+        intermediate_size=inner or 2 * hidden,
         max_positions=48,
         type_vocab_size=2,
         layer_norm_eps=1e-12,
-        activation="gelu",
+        activation=activation,
         pad_token_id=0,
         k=k,
         has_pooler=has_pooler,
@@ -103,3 +115,41 @@ def bottleneck_adapter(
 def head_adapter(head: Head) -> Adapter:
     """A head on the base model as it is."""
     return Adapter(AdapterKind.NONE, {}, {}, True, Activation.IDENTITY, head)
+
+
+def sixteen_tenants(spec: HPLMSpec) -> list[Adapter]:
+    """Every kind, rank, placement, activation, head and label count, in no order; some on upper layers alone."""
+    rng = np.random.default_rng(3)
+    heads = [
+        head(rng, 2),
+        head(rng, 3, transform=Transform.POOLER),
+        head(rng, 7, transform=Transform.POOLER, own_dense=True),
+        head(rng, 2, transform=Transform.DENSE, own_dense=True, activation=Activation.RELU),
+        head(rng, 3, pooling=Pooling.MEAN),
+        head(rng, 7, transform=Transform.POOLER_DENSE, own_dense=True),
+        head(rng, 40, transform=Transform.DENSE, own_dense=True, activation=Activation.IDENTITY),
+        None,
+    ]
+    every_site = tuple(Site)
+    both = tuple(Placement)
+    upper = dataclasses.replace(spec, k=max(spec.k, spec.layers // 2))
+    return [
+        lora_adapter(rng, 4, spec=spec, head=heads[0]),
+        lora_adapter(rng, 8, spec=spec, sites=every_site, head=heads[1]),
+        lora_adapter(rng, 16, spec=spec, sites=(Site.K, Site.FC1), head=heads[2]),
+        lora_adapter(rng, 4, spec=spec, sites=every_site, head=heads[3]),
+        lora_adapter(rng, 4, spec=upper, head=heads[4]),
+        lora_adapter(rng, 16, spec=spec, sites=(Site.O, Site.FC2, Site.Q), head=heads[5]),
+        bottleneck_adapter(rng, 16, spec=spec, head=heads[6]),
+        bottleneck_adapter(rng, 48, spec=spec, places=both, head=heads[7]),
+        bottleneck_adapter(
+            rng, 16, spec=spec, places=both, before_norm=False, activation=Activation.SWISH, head=heads[0]
+        ),
+        bottleneck_adapter(rng, 48, spec=spec, before_norm=False, activation=Activation.GELU, head=heads[1]),
+        bottleneck_adapter(rng, 16, spec=upper, places=both, activation=Activation.GELU, head=heads[2]),
+        bottleneck_adapter(rng, 16, spec=spec, places=both, activation=Activation.RELU, head=heads[3]),
+        head_adapter(head(rng, 5)),
+        head_adapter(head(rng, 2, transform=Transform.POOLER)),
+        lora_adapter(rng, 8, spec=spec, head=None),
+        bottleneck_adapter(rng, 1, spec=spec, places=(Placement.ATTENTION,), before_norm=False, head=heads[4]),
+    ]

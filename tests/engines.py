@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from torch.nn import functional
 
 from hmi.adapters.adapter import (
     Activation,
@@ -17,15 +20,19 @@ from hmi.adapters.adapter import (
     Pooling,
     Transform,
 )
+from hmi.adapters.heads import HeadTensors, apply_head
+from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Embedding, Outcome
+from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.engine.work import Batch
 from hmi.errors import NotFound
 from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.bert import HBert
 from hmi.models.loader import load_spec
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["FolderSource", "numbers", "random_adapter", "random_head", "tiny_engine"]
+__all__ = ["FolderSource", "keep_batches", "numbers", "plain_answer", "random_adapter", "random_head", "tiny_engine"]
 
 
 class FolderSource:
@@ -53,11 +60,18 @@ class FolderSource:
         return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
 
 
-def tiny_engine(source: FolderSource, *, device_adapter_bytes: int = 4 * 1024**2, batch_rows: int = 8) -> Engine:
-    """An engine in float32 on one CPU thread, with small batches so that there are many."""
+def tiny_engine(
+    source: FolderSource,
+    *,
+    device_adapter_bytes: int = 4 * 1024**2,
+    batch_rows: int = 8,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Engine:
+    """An engine with small batches, so that there are many; in float32 on one CPU thread unless told otherwise."""
     config = EngineConfig(
-        device="cpu",
-        dtype="float32",
+        device=device,
+        dtype=dtype,
         threads=1,
         batch_tokens=256,
         batch_rows=batch_rows,
@@ -65,6 +79,19 @@ def tiny_engine(source: FolderSource, *, device_adapter_bytes: int = 4 * 1024**2
         device_adapter_bytes=device_adapter_bytes,
     )
     return Engine(config, source)
+
+
+def keep_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """A list that every batch which the engine's device runs from now on is added to."""
+    ran: list[Batch] = []
+    run = engine._device.run
+
+    def run_and_keep(batch: Batch) -> list[Batch]:
+        ran.append(batch)
+        return run(batch)
+
+    monkeypatch.setattr(engine._device, "run", run_and_keep)
+    return ran
 
 
 def numbers(outcomes: Sequence[Outcome]) -> list[np.ndarray]:
@@ -79,6 +106,22 @@ def numbers(outcomes: Sequence[Outcome]) -> list[np.ndarray]:
             case Embedding(vector=vector):
                 found.append(vector)
     return found
+
+
+@torch.no_grad()
+def plain_answer(model: HBert, adapter: Adapter | None, ids: Sequence[int], task: Task) -> np.ndarray:
+    """What an engine must answer to one sequence, by the plain maths of one adapter on a model with k = 0."""
+    maths = SingleAdapter.of(adapter) if adapter else NoAdapters()
+    mask = torch.ones(1, len(ids), dtype=torch.bool)
+    hidden = model.upper(model.embed(torch.tensor([ids])), mask, maths)
+    if task is Task.EMBED:
+        vector: np.ndarray = functional.normalize(hidden.mean(1), dim=-1)[0].numpy()
+        return vector
+    if adapter is None or adapter.head is None:
+        raise ValueError("no head")
+    logits = apply_head(adapter.head, HeadTensors.of(adapter.head), hidden, mask, model.pool)[0]
+    probs: np.ndarray = (logits.sigmoid() if adapter.head.multi_label else logits.softmax(-1)).numpy()
+    return probs
 
 
 def random_head(spec: HPLMSpec, labels: int, rng: np.random.Generator, *, pooling: Pooling = Pooling.MEAN) -> Head:

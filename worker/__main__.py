@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hmi.engine.cores import share_cores
+from hmi.engine.cores import tune_process
 from hmi.errors import InvalidInput
 from hmi.settings import Settings
 from worker.device import PinnedDevice, node_name, pin_device
@@ -56,7 +56,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(settings: Settings, device: str, name: str | None, queues: list[str] | None) -> int:
     try:
         pinned = pin_device(device, os.environ)
-        share_cores(os.environ)
+        tune_process(os.environ)
     except InvalidInput as error:
         sys.stderr.write(f"hmi worker: cannot start: {error.message}\n")
         return 1

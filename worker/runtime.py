@@ -20,6 +20,7 @@ from hmi.artifacts import ArtifactStore
 from hmi.catalog import bases, nodes
 from hmi.catalog.database import Database
 from hmi.engine.request import Item, ModelRef, Outcome
+from hmi.engine.solitude import Solitude
 from hmi.engine.stats import EngineStats
 from hmi.errors import HmiError
 from hmi.knowledge.frequency import FrequencyCounter
@@ -29,7 +30,6 @@ from hmi.storage import Storage
 from worker.flush import FrequencyFlusher
 from worker.leases import LeaseKeeper
 from worker.periodic import Periodic
-from worker.solitude import Solitude
 from worker.source import CatalogSource
 from worker.stopping import Stopping
 

@@ -38,7 +38,9 @@ def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
     """Run the shard if this attempt is still the current one; a repeated or overtaken message does nothing."""
     with runtime.database.session(read_only=True) as session:
         suspect = shards.is_suspect(session, shard_id)
-    # Before the claim: one that waits for its turn must not hold a lease, or it would be blamed for the other.
+    # When a process dies, every shard that it held is blamed, for nobody can tell which of them did it. So from its
+    # first blame on a shard runs alone in its process: the next death is its own, and no innocent line is given up
+    # for it. Before the claim: who waits must not hold a lease, or it would be blamed for the other.
     with runtime.solitude.alone() if suspect else runtime.solitude.together():
         _run(runtime, shard_id, attempt)
 

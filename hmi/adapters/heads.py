@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,7 +16,7 @@ from hmi.adapters.bank import Resident
 from hmi.adapters.layout import HeadLayout
 from hmi.adapters.maths import activate
 
-__all__ = ["HeadTensors", "Pooler", "apply_head", "apply_heads", "mean_pool"]
+__all__ = ["HeadPlan", "HeadTensors", "Pooler", "apply_head", "mean_pool"]
 
 Pooler = Callable[[Tensor], Tensor]
 
@@ -69,90 +68,93 @@ def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, p
     return functional.linear(x, tensors.out, tensors.out_bias)
 
 
-def apply_heads(
-    arena: Tensor, residents: Sequence[Resident | None], hidden: Tensor, mask: Tensor, pooler: Pooler | None
-) -> tuple[Tensor, Tensor]:
-    """Each row's own head.
+class HeadPlan:
+    """Which heads a batch has and where their weights lie in the arena. Made on the host, as `AdapterPlan` is.
 
     Args:
-        arena: [rows, width], the bank's; row 0 is zero.
-        residents: One for each row of the batch; they must be pinned.
-        hidden: [batch, tokens, width], mask: bool [batch, tokens].
-        pooler: The base model's dense + tanh, needed where a head reads it.
+        residents: One for each row of the batch; they must be pinned for as long as the plan is used.
 
-    Returns:
-        logits float32 [batch, most labels], zero past a row's own label count, and the label counts,
-        int64 [batch] on the CPU; 0 for a row without a head.
+    Attributes:
+        counts: int64 [batch], labels of each row's head; 0 without one.
+        first_only: Every row has a head, and it reads nothing but the first token.
     """
-    layouts: dict[HeadLayout, list[int]] = defaultdict(list)
-    for row, resident in enumerate(residents):
-        if resident is not None and resident.head is not None:
-            layouts[resident.head].append(row)
-    arena_rows = {
-        layout: np.stack([resident.head_rows for row in rows if (resident := residents[row]) is not None])
-        for layout, rows in layouts.items()
-    }
-    x = _pool(layouts, hidden, mask)
-    reading = [row for layout, rows in layouts.items() if layout.base_pooler for row in rows]
-    if reading:
-        selected = torch.tensor(reading, device=hidden.device)
-        x = x.index_copy(0, selected, _required(pooler)(x.index_select(0, selected)))
-    x = _apply_dense(arena, layouts, arena_rows, x)
-    return _apply_out(arena, layouts, arena_rows, x)
+
+    def __init__(self, residents: Sequence[Resident | None], width: int, device: torch.device | str) -> None:
+        layouts: dict[HeadLayout, list[int]] = defaultdict(list)
+        for row, resident in enumerate(residents):
+            if resident is not None and resident.head is not None:
+                layouts[resident.head].append(row)
+        where = {
+            layout: np.stack([resident.head_rows for row in rows if (resident := residents[row]) is not None])
+            for layout, rows in layouts.items()
+        }
+        batch = len(residents)
+        self.counts = np.zeros(batch, np.int64)
+        averaged = np.zeros((batch, 1), np.bool_)
+        pooled: list[int] = []
+        dense: dict[Activation, list[HeadLayout]] = defaultdict(list)
+        most = max((layout.labels for layout in layouts), default=0)
+        out = np.zeros((batch, most), np.int64)  # what no head fills points to the zero row
+        out_bias = np.zeros((batch, -(-most // width)), np.int64)
+        for layout, rows in layouts.items():
+            self.counts[rows] = layout.labels
+            averaged[rows] = layout.pooling is Pooling.MEAN
+            if layout.base_pooler:
+                pooled += rows
+            if layout.dense is not None:
+                dense[layout.activation].append(layout)
+            out[rows, : layout.labels] = where[layout][:, layout.out]
+            bias_rows = where[layout][:, layout.out_bias]
+            out_bias[rows, : bias_rows.shape[1]] = bias_rows
+        self.first_only = bool((self.counts > 0).all() and not averaged.any())
+        self._averaged = torch.from_numpy(averaged).to(device) if averaged.any() else None
+        self._pooled = torch.tensor(pooled, device=device) if pooled else None
+        self._all_pooled = len(pooled) == batch
+        self._out = torch.from_numpy(out).to(device)
+        self._out_bias = torch.from_numpy(out_bias).to(device)
+        self._dense = [
+            (
+                activation,
+                torch.tensor([row for layout in members for row in layouts[layout]], device=device),
+                torch.from_numpy(np.concatenate([where[each][:, each.dense] for each in members])).to(device),
+                torch.from_numpy(np.concatenate([where[each][:, each.dense_bias] for each in members])).to(device),
+            )
+            for activation, members in dense.items()
+        ]
+
+    def apply(self, arena: Tensor, hidden: Tensor, mask: Tensor | None, pooler: Pooler | None) -> Tensor:
+        """Each row's own head.
+
+        Args:
+            arena: [rows, width], the bank's; row 0 is zero.
+            hidden: [batch, tokens, width]; one token where `first_only`.
+            mask: bool [batch, tokens], needed where a head reads the mean.
+            pooler: The base model's dense + tanh, needed where a head reads it.
+
+        Returns:
+            logits float32 [batch, most labels], zero past a row's own label count.
+        """
+        x = hidden[:, 0]
+        if self._averaged is not None:
+            if mask is None:
+                raise ValueError("a head reads the mean over the tokens, and no mask was given")
+            x = torch.where(self._averaged, mean_pool(hidden, mask), x)
+        if self._all_pooled:
+            x = _required(pooler)(x)
+        elif self._pooled is not None:
+            x = x.index_copy(0, self._pooled, _required(pooler)(x.index_select(0, self._pooled)))
+        for activation, rows, dense, bias in self._dense:
+            own = x.index_select(0, rows).unsqueeze(1)  # [n, 1, width]
+            weights = functional.embedding(dense, arena).transpose(1, 2)
+            own = activate(activation, torch.baddbmm(functional.embedding(bias, arena), own, weights))
+            x = x.index_copy(0, rows, own.squeeze(1))
+        most = self._out.shape[1]
+        out_bias = functional.embedding(self._out_bias, arena).view(len(x), 1, -1)[:, :, :most].float()
+        out = functional.embedding(self._out, arena).float().transpose(1, 2)  # [batch, width, labels]
+        return torch.baddbmm(out_bias, x.unsqueeze(1).float(), out).squeeze(1)
 
 
 def _required(pooler: Pooler | None) -> Pooler:
     if pooler is None:
         raise ValueError("a head reads the base model's pooler, and none was given")
     return pooler
-
-
-def _pool(layouts: dict[HeadLayout, list[int]], hidden: Tensor, mask: Tensor) -> Tensor:
-    """[batch, width]: the mean where a row's head wants it, else the first token."""
-    first = hidden[:, 0]
-    averaged = np.zeros((hidden.shape[0], 1), np.bool_)
-    for layout, rows in layouts.items():
-        if layout.pooling is Pooling.MEAN:
-            averaged[rows] = True
-    if not averaged.any():
-        return first
-    return torch.where(torch.from_numpy(averaged).to(hidden.device), mean_pool(hidden, mask), first)
-
-
-def _apply_dense(
-    arena: Tensor, layouts: dict[HeadLayout, list[int]], arena_rows: dict[HeadLayout, NDArray[np.int64]], x: Tensor
-) -> Tensor:
-    alike: dict[Activation, list[HeadLayout]] = defaultdict(list)
-    for layout in layouts:
-        if layout.dense is not None:
-            alike[layout.activation].append(layout)
-    for activation, members in alike.items():
-        rows = torch.tensor([row for layout in members for row in layouts[layout]], device=x.device)
-        dense = _gather(arena, np.concatenate([arena_rows[layout][:, layout.dense] for layout in members]))
-        bias = _gather(arena, np.concatenate([arena_rows[layout][:, layout.dense_bias] for layout in members]))
-        own = x.index_select(0, rows).unsqueeze(1)  # [n, 1, width]
-        own = activate(activation, torch.baddbmm(bias, own, dense.transpose(1, 2))).squeeze(1)
-        x = x.index_copy(0, rows, own)
-    return x
-
-
-def _apply_out(
-    arena: Tensor, layouts: dict[HeadLayout, list[int]], arena_rows: dict[HeadLayout, NDArray[np.int64]], x: Tensor
-) -> tuple[Tensor, Tensor]:
-    batch, width = x.shape
-    most = max((layout.labels for layout in layouts), default=0)
-    counts = np.zeros(batch, np.int64)
-    out = np.zeros((batch, most), np.int64)  # what no head fills points to the zero row
-    out_bias = np.zeros((batch, -(-most // width)), np.int64)
-    for layout, rows in layouts.items():
-        counts[rows] = layout.labels
-        out[rows, : layout.labels] = arena_rows[layout][:, layout.out]
-        bias_rows = arena_rows[layout][:, layout.out_bias]
-        out_bias[rows, : bias_rows.shape[1]] = bias_rows
-    bias = _gather(arena, out_bias).view(batch, 1, -1)[:, :, :most]  # [batch, 1, labels]
-    logits = torch.baddbmm(bias.float(), x.unsqueeze(1).float(), _gather(arena, out).float().transpose(1, 2))
-    return logits.squeeze(1), torch.from_numpy(counts)
-
-
-def _gather(arena: Tensor, index: NDArray[np.int64]) -> Tensor:
-    return functional.embedding(torch.from_numpy(index).to(arena.device), arena)

@@ -23,6 +23,7 @@ __all__ = [
     "LoraTensors",
     "NoAdapters",
     "Norm",
+    "ServingAdapters",
     "SingleAdapter",
     "activate",
 ]
@@ -53,6 +54,27 @@ class AdapterMaths(Protocol):
             norm: The sub-layer's own LayerNorm, for adapters that read LN(hidden + residual).
         """
         ...
+
+
+class ServingAdapters(Protocol):
+    """Adapters of a batch whose forward serves: each row's own, added in place, without gradients."""
+
+    def has_lora(self, layer: int, site: Site) -> bool:
+        """Whether any row has a LoRA at a site that is computed alone (not q, k or v)."""
+
+    def reads_hidden(self, layer: int, place: Placement) -> bool:
+        """Whether a bottleneck there reads the dense layer's output before the residual is added."""
+
+    def lora(self, layer: int, sites: tuple[Site, ...], x: Tensor, y: Tensor) -> None:
+        """Add to the outputs y [batch, tokens, sites, out] of linear layers that read x [batch, tokens, in]."""
+
+    def bottleneck(
+        self, layer: int, place: Placement, total: Tensor, hidden: Tensor | None, norm: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Add to `total` [batch, tokens, hidden], the sub-layer's output plus its residual.
+
+        `hidden` is the output alone, needed where `reads_hidden`; `norm` the sub-layer's own LayerNorm.
+        """
 
 
 class NoAdapters:

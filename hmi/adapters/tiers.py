@@ -1,4 +1,4 @@
-"""The host tier: adapters read from disk once and kept in memory under a byte budget."""
+"""The host tier: adapters read from disk once and kept in memory, ready to be copied, under a byte budget."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
-from hmi.adapters.adapter import Adapter
 from hmi.adapters.ledger import Ledger, TierStats
 
 __all__ = ["HostTier", "TierStats"]
@@ -17,8 +16,16 @@ __all__ = ["HostTier", "TierStats"]
 _log = logging.getLogger(__name__)
 
 
-class HostTier:
-    """Adapters by digest. Safe to call from many threads.
+class Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+AdapterT = TypeVar("AdapterT", bound=Sized)
+
+
+class HostTier(Generic[AdapterT]):
+    """Adapters by digest, in whatever form `load` gives them. Safe to call from many threads.
 
     However many ask for an absent adapter at once, it is loaded once, and a failed load fails all of them
     and is not remembered. A pinned adapter is never evicted.
@@ -28,17 +35,17 @@ class HostTier:
         load: Reads the adapter of a digest from disk; any error it raises reaches those who wait.
     """
 
-    def __init__(self, budget_bytes: int, load: Callable[[str], Adapter], *, prefetch_threads: int = 2) -> None:
+    def __init__(self, budget_bytes: int, load: Callable[[str], AdapterT], *, prefetch_threads: int = 2) -> None:
         self._load = load
         self._lock = threading.Lock()
         self._ledger = Ledger(budget_bytes, tier="host")
-        self._adapters: dict[str, Adapter] = {}
-        self._loading: dict[str, Future[Adapter]] = {}
+        self._adapters: dict[str, AdapterT] = {}
+        self._loading: dict[str, Future[AdapterT]] = {}
         self._wished: set[str] = set()  # prefetches that no thread has begun yet
         self._closed = False
         self._pool = ThreadPoolExecutor(prefetch_threads, thread_name_prefix="hmi-adapter-load")
 
-    def acquire(self, digest: str) -> Adapter:
+    def acquire(self, digest: str) -> AdapterT:
         """The adapter, loaded where it is absent, and pinned until `release`.
 
         Raises what the load raises, or `Overloaded` where it cannot fit beside what is pinned.
@@ -70,6 +77,12 @@ class HostTier:
             if freed:
                 del self._adapters[digest]
             return freed
+
+    def touch(self, digest: str) -> None:
+        """Count a use of the adapter that was served from another tier, so that it keeps its place here."""
+        with self._lock:
+            if digest in self._adapters:
+                self._ledger.touch(digest)
 
     def prefetch(self, digest: str) -> None:
         """Start loading in the background what is absent. A failure is left to whoever acquires it.
@@ -116,12 +129,12 @@ class HostTier:
         if loading.exception() is not None:
             _log.info("adapter %s could not be prefetched: %s", digest, loading.exception())
 
-    def _begin(self, digest: str) -> Future[Adapter]:
+    def _begin(self, digest: str) -> Future[AdapterT]:
         self._wished.discard(digest)
         self._loading[digest] = Future()
         return self._loading[digest]
 
-    def _finish(self, digest: str, loading: Future[Adapter]) -> None:
+    def _finish(self, digest: str, loading: Future[AdapterT]) -> None:
         """Load, admit, and tell all who wait; never raises."""
         try:
             adapter = self._load(digest)

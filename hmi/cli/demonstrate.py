@@ -48,9 +48,9 @@ def demo(
     """
     from rich.console import Console
 
-    from hmi.engine.cores import share_cores
+    from hmi.engine.cores import tune_process
 
-    share_cores(os.environ)
+    tune_process(os.environ)
     settings = load_settings()
     console = Console(stderr=as_json, highlight=False)
     try:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hmi.cli import base, batch, database, demonstrate, domain, key, model, status, tenant, train, tree, up
+from hmi.cli import base, batch, bench, database, demonstrate, domain, key, model, status, tenant, train, tree, up
 from hmi.errors import HmiError
 
 __all__ = ["app"]
@@ -71,6 +71,7 @@ for _name, _group in (
     ("model", model.app),
     ("batch", batch.app),
     ("tree", tree.app),
+    ("bench", bench.app),
 ):
     app.add_typer(_group, name=_name)
 

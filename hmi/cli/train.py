@@ -49,10 +49,10 @@ def train(
     import os
 
     from hmi.cli.textfiles import read_labelled
-    from hmi.engine.cores import share_cores
+    from hmi.engine.cores import tune_process
     from hmi.errors import Conflict
 
-    share_cores(os.environ)
+    tune_process(os.environ)
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.

@@ -8,9 +8,27 @@ import torch
 
 from hmi.errors import InvalidInput
 
-__all__ = ["EngineConfig", "resolve_device", "resolve_dtype"]
+__all__ = ["EngineConfig", "Overlap", "resolve_batch_tokens", "resolve_device", "resolve_dtype", "resolve_lanes"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_MOST_LANES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Which stages work while the device computes. All of them, except to measure what each is worth.
+
+    Attributes:
+        tokenise, fetch, finish: The stage runs beside the device stage; False takes turns with it.
+        prefetch: An adapter is read from disk when its items are submitted; False when their batch is formed.
+    """
+
+    tokenise: bool = True
+    prefetch: bool = True
+    fetch: bool = True
+    finish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +38,45 @@ class EngineConfig:
     Attributes:
         device: `auto`, `cpu`, `cuda:0`, ...
         dtype: `auto`, `float32`, `bfloat16` or `float16`: weights, adapters and activations.
-        threads: CPU threads of one forward; 0 is all cores.
-        batch_tokens: Most tokens in a batch, padding counted.
+        threads: CPU threads of all forwards together; 0 is all cores.
+        lanes: Batches that are computed side by side, each by its share of the threads; 0 is one for each thread, at
+            most 8, on a CPU, and one elsewhere. A forward on one core waits for no other core.
+        batch_tokens: Most tokens in a batch, padding counted; 0 is 2,048 on a CPU and 16,384 elsewhere.
         batch_rows: Most sequences in a batch.
         padding_share: A batch is cut before padding exceeds this share of its tokens.
+        batch_cost: What starting a batch costs, in tokens: batches are cut where this and padding come to the least.
         host_adapter_bytes: Budget of adapters in host memory.
-        device_adapter_bytes: Budget of adapters on the device, allocated at once.
+        device_adapter_bytes: Budget of adapters on the device, allocated at once, for each hidden size that is served.
         frequency_max_keys: Distinct n-grams counted per domain between two flushes.
         queue_batches: Batches that may wait between two stages.
+        overlap: For measurements.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
-    batch_tokens: int = 4096
-    batch_rows: int = 64
+    lanes: int = 0
+    batch_tokens: int = 0
+    batch_rows: int = 256
     padding_share: float = 0.05
+    batch_cost: int = 48
     host_adapter_bytes: int = 2 * 1024**3
     device_adapter_bytes: int = 512 * 1024**2
     frequency_max_keys: int = 2_000_000
     queue_batches: int = 2
+    overlap: Overlap = Overlap()
+
+
+def resolve_lanes(lanes: int, threads: int, device: torch.device) -> int:
+    """How many batches are computed side by side."""
+    if lanes:
+        return lanes
+    return min(threads, _MOST_LANES) if device.type == "cpu" else 1
+
+
+def resolve_batch_tokens(tokens: int, device: torch.device) -> int:
+    """The token budget of a batch."""
+    return tokens or (2048 if device.type == "cpu" else 16_384)
 
 
 def resolve_device(name: str) -> torch.device:

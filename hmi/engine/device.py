@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.batched import BatchedAdapters
-from hmi.adapters.heads import apply_heads, mean_pool
-from hmi.adapters.maths import AdapterMaths, NoAdapters
+from hmi.adapters.heads import mean_pool
+from hmi.engine.arrange import adapters_of, plan_adapters
+from hmi.engine.banks import Banks
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Task
 from hmi.engine.turns import Turns
 from hmi.engine.work import Batch
 from hmi.errors import HmiError, Overloaded
 from hmi.knowledge.ngrams import unpack
-from hmi.knowledge.rows import round_trip
+from hmi.models.rounding import round_rows
 
 __all__ = ["DeviceRunner"]
 
@@ -33,14 +34,21 @@ _WINDOW_BLOCK = 64
 
 
 class DeviceRunner:
-    """Owns the device: the banks of resident adapters and the turns in which anything runs on it."""
+    """Owns the turns in which anything runs on the device. The batches' adapters are resident in the banks.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, adapter_bytes: int) -> None:
-        self.device = device
-        self.dtype = dtype
-        self._adapter_bytes = adapter_bytes
-        self._banks: dict[int, Bank] = {}
-        self._turns = Turns()
+    Args:
+        lanes: How much may run at a time.
+        lane_threads: CPU threads of each.
+    """
+
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, banks: Banks, *, lanes: int = 1, lane_threads: int = 1
+    ) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._banks = banks
+        self._turns = Turns(lanes)
+        self._lane_threads = lane_threads
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Batch]:
@@ -51,7 +59,7 @@ class DeviceRunner:
         error and is in none of the parts.
         """
         try:
-            with self._turns.take():
+            with self._turn():
                 self._run(batch)
             return [batch]
         except Exception as error:  # noqa: BLE001 - one tenant's sequence must not cost others theirs
@@ -59,7 +67,7 @@ class DeviceRunner:
             failure = error.with_traceback(None)
         if len(batch.works) > 1:
             middle = len(batch.works) // 2
-            return self.run(_slice(batch, slice(0, middle))) + self.run(_slice(batch, slice(middle, None)))
+            return self._run_part(batch, slice(0, middle)) + self._run_part(batch, slice(middle, None))
         batch.fail(_as_hmi(failure, len(batch.works[0].ids)))
         return []
 
@@ -69,76 +77,67 @@ class DeviceRunner:
         rows = np.empty((len(keys), base.spec.hidden_size), np.float32)
         for start in range(0, len(keys), _COMPUTE_CHUNK):
             windows = torch.from_numpy(unpack(keys[start : start + _COMPUTE_CHUNK]))
-            with self._turns.take():
-                rows[start : start + len(windows)] = self._rows(base, windows.to(self.device))
+            with self._turn():
+                rows[start : start + len(windows)] = _rows(base, windows.to(self._device)).cpu().numpy()
         return rows
 
-    def drop_adapter(self, digest: str) -> None:
-        """Free its rows now, or when the batch that runs with it has ended."""
-        for bank in self.banks():
-            bank.drop(digest)
+    def prepare_thread(self) -> None:
+        """Call once in a thread that only runs batches."""
+        torch.set_num_threads(self._lane_threads)
 
-    def banks(self) -> list[Bank]:
-        return list(self._banks.values())
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A turn on the device, in which this thread has a lane's share of the cores."""
+        with self._turns.take():
+            before = torch.get_num_threads()
+            if before == self._lane_threads:
+                yield
+                return
+            torch.set_num_threads(self._lane_threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
 
     def _run(self, batch: Batch) -> None:
-        base = batch.base
-        if batch.ids is None or batch.mask is None:
+        if batch.ids is None or batch.plan is None:
             raise ValueError("the batch was not fetched")
-        mask = batch.mask.to(self.device, non_blocking=True)
-        bank = self._bank(base)
-        digests = [work.item.model.adapter for work in batch.works]
-        pinned: list[str] = []
-        try:
-            residents: list[Resident | None] = []
-            for digest, adapter in zip(digests, batch.adapters, strict=True):
-                if digest is None or adapter is None:
-                    residents.append(None)
-                    continue
-                residents.append(bank.ensure(digest, adapter, pin=True))
-                pinned.append(digest)
-            maths: AdapterMaths = BatchedAdapters(bank.arena, residents) if pinned else NoAdapters()
-            hidden = base.model.upper(self._lower(batch), mask, maths)
-            self._finish(batch, bank, residents, hidden, mask)
-        finally:
-            for digest in pinned:
-                bank.unpin(digest)
+        if batch.ready is not None:
+            torch.cuda.current_stream(self._device).wait_event(batch.ready)
+        model, bank = batch.base.model, self._banks.get(batch.base.spec.hidden_size)
+        hidden = model.upper(
+            self._lower(batch, batch.ids),
+            None if batch.full else batch.mask,
+            adapters_of(batch, bank.arena),
+            first_only=batch.first_only,
+        )
+        if any(work.item.task is Task.EMBED for work in batch.works) and batch.mask is not None:
+            pooled = mean_pool(hidden.float(), batch.mask)
+            batch.pooled = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        if batch.heads is not None:
+            pooler = model.pool if batch.base.spec.has_pooler else None
+            batch.logits = batch.heads.apply(bank.arena, hidden, batch.mask, pooler).cpu().numpy()
 
-    def _lower(self, batch: Batch) -> Tensor:
+    def _lower(self, batch: Batch, ids: Tensor) -> Tensor:
         model = batch.base.model
         if batch.hidden is None or batch.windows is None or batch.places is None or batch.sources is None:
-            return model.embed(batch.ids.to(self.device, non_blocking=True))  # type: ignore[union-attr]
-        hidden = batch.hidden.to(self.device, non_blocking=True)
+            return model.embed(ids)
         if len(batch.places):
-            rows = torch.from_numpy(self._rows(batch.base, batch.windows.to(self.device))).to(self.device, self.dtype)
-            flat = hidden.view(-1, hidden.shape[-1])
-            flat.index_copy_(0, batch.places.to(self.device), rows.index_select(0, batch.sources.to(self.device)))
-        return model.merge(hidden)
+            rows = _rows(batch.base, batch.windows).to(self._dtype)
+            flat = batch.hidden.view(-1, batch.hidden.shape[-1])
+            flat.index_copy_(0, batch.places, rows.index_select(0, batch.sources))
+        return model.merge(batch.hidden)
 
-    def _rows(self, base: HostedBase, windows: Tensor) -> NDArray[np.float32]:
-        count = len(windows)
-        filled = torch.nn.functional.pad(windows, (0, 0, 0, -count % _WINDOW_BLOCK))
-        states = torch.cat([base.model.lower(block) for block in torch.split(filled, _WINDOW_BLOCK)])[:count]
-        # Rounded exactly as a stored row is: an answer must not depend on which of the two it was.
-        return round_trip(states.float().cpu().numpy(), base.spec.row_dtype)
+    def _run_part(self, batch: Batch, rows: slice) -> list[Batch]:
+        return self.run(_slice(batch, rows, self._device))
 
-    def _finish(self, batch: Batch, bank: Bank, residents: list[Resident | None], hidden: Tensor, mask: Tensor) -> None:
-        model = batch.base.model
-        if any(work.item.task is Task.EMBED for work in batch.works):
-            pooled = mean_pool(hidden.float(), mask)
-            batch.pooled = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-        if any(work.item.task is Task.CLASSIFY for work in batch.works):
-            logits, _ = apply_heads(
-                bank.arena, residents, hidden, mask, model.pool if batch.base.spec.has_pooler else None
-            )
-            batch.logits = logits.cpu().numpy()
 
-    def _bank(self, base: HostedBase) -> Bank:
-        """One arena for each hidden size; base models of one size share it."""
-        hidden = base.spec.hidden_size
-        if hidden not in self._banks:
-            self._banks[hidden] = Bank(hidden, self._adapter_bytes, self.device, self.dtype)
-        return self._banks[hidden]
+def _rows(base: HostedBase, windows: Tensor) -> Tensor:
+    """float32 `[n, H]`, rounded exactly as a stored row is: an answer must not depend on which of the two it was."""
+    count = len(windows)
+    filled = torch.nn.functional.pad(windows, (0, 0, 0, -count % _WINDOW_BLOCK))
+    states = torch.cat([base.model.lower(block) for block in torch.split(filled, _WINDOW_BLOCK)])[:count]
+    return round_rows(states.float(), base.spec.row_dtype)
 
 
 def _as_hmi(error: Exception, tokens: int) -> HmiError:
@@ -150,19 +149,23 @@ def _as_hmi(error: Exception, tokens: int) -> HmiError:
     return HmiError(f"the device failed on this input ({type(error).__name__})")
 
 
-def _slice(batch: Batch, rows: slice) -> Batch:
-    """Some rows of a fetched batch, at the same width."""
-    part = Batch(batch.base, batch.works[rows], adapters=batch.adapters[rows])
+def _slice(batch: Batch, rows: slice, device: torch.device) -> Batch:
+    """Some rows of a fetched batch, as wide as their own longest. The whole batch keeps the adapters pinned."""
+    part = Batch(batch.base, batch.works[rows], batch.number, batch.residents[rows])
     if batch.ids is None or batch.mask is None:
         raise ValueError("the batch was not fetched")
-    part.ids, part.mask = batch.ids[rows], batch.mask[rows]
+    width = part.width
+    part.ids, part.mask = batch.ids[rows, :width], batch.mask[rows, :width]
+    part.full = all(len(work.ids) == width for work in part.works)
+    plan_adapters(part, device)
     if batch.hidden is None or batch.windows is None or batch.places is None or batch.sources is None:
         return part
-    width = batch.ids.shape[1]
+    whole = batch.ids.shape[1]
     first, last = rows.indices(len(batch.works))[:2]
-    inside = (batch.places >= first * width) & (batch.places < last * width)
-    part.hidden = batch.hidden[rows].clone()
-    part.places = batch.places[inside] - first * width
+    inside = (batch.places >= first * whole) & (batch.places < last * whole)
+    part.hidden = batch.hidden[rows, :width].contiguous()
+    row, column = batch.places[inside] // whole - first, batch.places[inside] % whole
+    part.places = row * width + column
     used, part.sources = torch.unique(batch.sources[inside], return_inverse=True)
     part.windows = batch.windows[used]
     return part

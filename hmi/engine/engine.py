@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Adapter
 from hmi.adapters.canonical import load_adapter
-from hmi.adapters.tiers import HostTier, TierStats
-from hmi.engine.config import EngineConfig, resolve_device, resolve_dtype
+from hmi.adapters.packed import PackedAdapter, pack_adapter
+from hmi.adapters.tiers import HostTier
+from hmi.engine.banks import Banks
+from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_device, resolve_dtype, resolve_lanes
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.hosted import HostedBases, ModelSource
@@ -23,7 +24,8 @@ from hmi.engine.pipeline import Pipeline
 from hmi.engine.request import Item, ModelRef, Outcome
 from hmi.engine.scheduler import BatchLimits
 from hmi.engine.stats import Counters, EngineStats, TreeUse
-from hmi.engine.work import Submission
+from hmi.engine.trace import NO_TRACE, Tracer
+from hmi.engine.work import Submission, adapter_key
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.tree import KnowledgeTree
 
@@ -37,24 +39,38 @@ class Engine:
     may be called from any thread. `frequencies` holds what was looked up since it was last drained.
     """
 
-    def __init__(self, config: EngineConfig, source: ModelSource) -> None:
+    def __init__(self, config: EngineConfig, source: ModelSource, tracer: Tracer | None = None) -> None:
         self.device = resolve_device(config.device)
         self.dtype = resolve_dtype(config.dtype, self.device)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.frequencies = FrequencyCounter(config.frequency_max_keys)
+        self._prefetches = config.overlap.prefetch
         self._source = source
+        self._tracer = tracer or NO_TRACE
         self._bases = HostedBases(source, self.device, self.dtype)
         self._host_tier = HostTier(config.host_adapter_bytes, self._load_adapter)
-        self._device = DeviceRunner(self.device, self.dtype, config.device_adapter_bytes)
-        self._counters = Counters()
+        self._banks = Banks(config.device_adapter_bytes, self.device, self.dtype)
+        threads = torch.get_num_threads()
+        self.lanes = resolve_lanes(config.lanes, threads, self.device)
+        self._device = DeviceRunner(
+            self.device, self.dtype, self._banks, lanes=self.lanes, lane_threads=max(1, threads // self.lanes)
+        )
+        self._counters = Counters(self._tracer)
         self._pipeline = Pipeline(
             self._bases,
-            Fetcher(self._host_tier, self.frequencies, self.device, self.dtype),
+            Fetcher(self._host_tier, self._banks, self.frequencies, self.device, self.dtype),
             self._device,
             self._counters,
-            BatchLimits(config.batch_tokens, config.batch_rows, config.padding_share),
+            BatchLimits(
+                resolve_batch_tokens(config.batch_tokens, self.device),
+                config.batch_rows,
+                config.padding_share,
+                config.batch_cost,
+            ),
+            self.lanes,
             config.queue_batches,
+            config.overlap,
         )
 
     def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]:
@@ -63,14 +79,18 @@ class Engine:
         Raises `Cancelled` after `close`.
         """
         submission = Submission(items)
-        self.prefetch({item.model for item in items})
+        self.prefetch(item.model for item in items)
         self._pipeline.submit(submission)
         return submission.future
 
     def prefetch(self, refs: Iterable[ModelRef]) -> None:
         """Start loading cold adapters into host memory, before a batch needs them. Returns at once."""
-        for digest in {ref.adapter for ref in refs if ref.adapter}:
-            self._host_tier.prefetch(digest)
+        if not self._prefetches:
+            return
+        # In the order of the items: what is asked for first is needed first.
+        for key in dict.fromkeys(adapter_key(ref.base, ref.adapter) for ref in refs if ref.adapter):
+            if key not in self._banks:
+                self._host_tier.prefetch(key)
 
     def load_base(self, digest: str) -> None:
         """Load a base model now rather than at its first item. Raises what is wrong with it."""
@@ -86,8 +106,10 @@ class Engine:
 
     def drop_adapter(self, digest: str) -> None:
         """Free an adapter's bytes in host and device memory, as soon as nothing uses it."""
-        self._host_tier.drop(digest)
-        self._device.drop_adapter(digest)
+        for base in self._bases.loaded():
+            key = adapter_key(base.digest, digest)
+            self._host_tier.drop(key)
+            self._banks.drop(key)
 
     def stats(self) -> EngineStats:
         counters = self._counters
@@ -95,6 +117,7 @@ class Engine:
         return EngineStats(
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
+            lanes=self.lanes,
             seconds=time.monotonic() - counters.started,
             batches=counters.batches,
             sequences=counters.sequences,
@@ -103,7 +126,7 @@ class Engine:
             computed_windows=counters.computed_windows,
             busy_seconds=counters.busy(),
             host=self._host_tier.stats(),
-            on_device=_sum_of([bank.stats() for bank in self._device.banks()]),
+            on_device=self._banks.stats(),
             trees=tuple(TreeUse(base, tree.number, tree.entries, tree.bytes) for base, tree in trees),
         )
 
@@ -120,16 +143,11 @@ class Engine:
     ) -> None:
         self.close(drain=error is None)
 
-    def _load_adapter(self, digest: str) -> Adapter:
-        return load_adapter(self._source.adapter_file(digest))
-
-
-def _sum_of(stats: list[TierStats]) -> TierStats:
-    return TierStats(
-        entries=sum(s.entries for s in stats),
-        bytes=sum(s.bytes for s in stats),
-        budget_bytes=sum(s.budget_bytes for s in stats),
-        hits=sum(s.hits for s in stats),
-        misses=sum(s.misses for s in stats),
-        evictions=sum(s.evictions for s in stats),
-    )
+    def _load_adapter(self, key: str) -> PackedAdapter:
+        """Read, check against the base model, and pack. Raises `AdapterRefused` where it was not made for it."""
+        with self._tracer.span("load-adapter", adapter=key):
+            base, _, digest = key.partition("/")
+            spec = self._bases.get(base).spec
+            adapter = load_adapter(self._source.adapter_file(digest))
+            adapter.validate(spec)
+            return pack_adapter(adapter, spec.hidden_size, self.dtype, pin=self.device.type == "cuda")

@@ -1,12 +1,13 @@
-"""Second stage: everything a batch needs from host memory and disk, while the device runs another.
+"""Second stage: everything a batch needs from disk and host memory is brought to the device, while it runs another.
 
-Windows are looked up in the tree that is published when the batch is formed; what the tree does not
-hold becomes the batch's list of unique windows to compute, or a shorter n-gram's row, as the model's
-miss policy says. Adapters come from the host tier, from disk where they are cold.
+Adapters are pinned in the device's bank, copied from the host tier where they are not there yet. Windows are looked
+up in the tree that is published when the batch is formed; what the tree does not hold becomes the batch's list
+of unique windows to compute, or a shorter n-gram's row, as the model's miss policy says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import defaultdict
 
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Adapter
+from hmi.adapters.bank import Bank, Resident
+from hmi.adapters.packed import PackedAdapter
 from hmi.adapters.tiers import HostTier
-from hmi.engine.hosted import HostedBase
+from hmi.engine.arrange import order_rows, plan_adapters
+from hmi.engine.banks import Banks
 from hmi.engine.request import Task
 from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import HmiError, InvalidInput, Overloaded
@@ -34,49 +37,56 @@ class Fetcher:
     """Fills batches; called from one pipeline thread."""
 
     def __init__(
-        self, host_tier: HostTier, frequencies: FrequencyCounter, device: torch.device, dtype: torch.dtype
+        self,
+        host_tier: HostTier[PackedAdapter],
+        banks: Banks,
+        frequencies: FrequencyCounter,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._host_tier = host_tier
+        self._banks = banks
         self._frequencies = frequencies
+        self._device = device
         self._dtype = dtype
-        self._fitting: set[tuple[str, str]] = set()  # pairs of adapter and base that were checked
-        # The device stage waits for nothing but a copy: pinned memory is read by the GPU on its own.
-        self._pin = device.type == "cuda"
+        # Copies to a GPU go on beside its computing, on a stream of their own and from page-locked memory.
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
+    @torch.inference_mode()
     def fetch(self, batch: Batch) -> list[Work]:
-        """Take adapters, then fill ids, mask and, for k > 0, rows and missing windows.
+        """Pin adapters, then fill ids, mask, plans and, for k > 0, rows and missing windows.
 
-        A row whose adapter cannot be had is settled with the reason and leaves the batch. Rows whose
-        adapters do not fit into host memory beside those in use leave it too and are returned: they can
-        be fetched when other batches have given theirs back.
+        A row whose adapter cannot be had is settled with the reason and leaves the batch. Rows whose adapters do
+        not fit into a tier beside those in use leave it too and are returned: they can be fetched when other
+        batches have given theirs back.
         """
-        deferred = self._take_adapters(batch)
-        if not batch.works:
-            return deferred
-        lengths = np.array([len(work.ids) for work in batch.works])
-        width = int(lengths.max())
-        real = np.arange(width) < lengths[:, None]  # [B, T]
-        ids = np.full(real.shape, batch.base.spec.pad_token_id, np.int64)
-        ids[real] = np.concatenate([work.ids for work in batch.works])
-        batch.ids, batch.mask = self._tensor(ids), self._tensor(real)
-        if batch.base.spec.k:
-            self._look_up(batch, lengths, real)
+        with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+            deferred = self._take_adapters(batch)
+            if batch.works:
+                order_rows(batch)
+                self._lay_out(batch)
+                plan_adapters(batch, self._device)
+            if self._stream:
+                batch.ready = self._stream.record_event()
         return deferred
 
-    def release(self, batch: Batch) -> list[str]:
-        """Give the batch's adapters back to the host tier; twice is once. Gives those that were dropped meanwhile."""
-        dropped = []
-        while batch.held:
-            digest = batch.held.pop()
-            if self._host_tier.release(digest):
-                dropped.append(digest)
-        return dropped
+    def release(self, batch: Batch) -> None:
+        """Let the bank have the batch's adapters back; twice is once."""
+        bank = self._banks.get(batch.base.spec.hidden_size)
+        while batch.pinned:
+            bank.unpin(batch.pinned.pop())
 
     def _take_adapters(self, batch: Batch) -> list[Work]:
+        bank = self._banks.get(batch.base.spec.hidden_size)
         kept, deferred = list[Work](), list[Work]()
+        taken: dict[str, Resident] = {}
         for work in batch.works:
             try:
-                adapter = self._take_adapter(work)
+                resident = self._take_adapter(work, bank, taken, batch.pinned)
+                if work.item.task is Task.CLASSIFY and (resident is None or resident.head is None):
+                    raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
             except Overloaded:
                 deferred.append(work)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one tenant's file is not its batch-mates'
@@ -85,32 +95,37 @@ class Fetcher:
                 work.fail(as_hmi(error))
             else:
                 kept.append(work)
-                batch.adapters.append(adapter)
-                if work.item.model.adapter:
-                    batch.held.append(work.item.model.adapter)
+                batch.residents.append(resident)
         batch.works = kept
         return deferred
 
-    def _take_adapter(self, work: Work) -> Adapter | None:
-        """The sequence's adapter, acquired; nothing is held where this raises."""
-        digest = work.item.model.adapter
-        adapter = self._host_tier.acquire(digest) if digest else None
-        try:
-            if digest and adapter:
-                self._check_fit(digest, adapter, work.base)
-            if work.item.task is Task.CLASSIFY and (adapter is None or adapter.head is None):
-                raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
-        except BaseException:
-            if digest:
-                self._host_tier.release(digest)
-            raise
-        return adapter
+    def _take_adapter(self, work: Work, bank: Bank, taken: dict[str, Resident], pinned: list[str]) -> Resident | None:
+        """The sequence's adapter in the bank, pinned once for the whole batch."""
+        key = work.adapter
+        if key is None or key in taken:
+            return taken[key] if key else None
+        resident = bank.find(key)
+        if resident is not None:
+            self._host_tier.touch(key)
+        else:
+            adapter = self._host_tier.acquire(key)
+            try:
+                resident = bank.insert(key, adapter)
+            finally:
+                if self._host_tier.release(key):
+                    bank.drop(key)  # dropped meanwhile, and this brought it back to the device
+        pinned.append(key)
+        taken[key] = resident
+        return resident
 
-    def _check_fit(self, digest: str, adapter: Adapter, base: HostedBase) -> None:
-        """Raises `AdapterRefused` where the adapter was not made for this base model."""
-        if (digest, base.digest) not in self._fitting:
-            adapter.validate(base.spec)
-            self._fitting.add((digest, base.digest))
+    def _lay_out(self, batch: Batch) -> None:
+        lengths = np.array([len(work.ids) for work in batch.works])
+        real = np.arange(batch.width) < lengths[:, None]  # [B, T]
+        ids = np.full(real.shape, batch.base.spec.pad_token_id, np.int64)
+        ids[real] = np.concatenate([work.ids for work in batch.works])
+        batch.ids, batch.mask, batch.full = self._send(ids), self._send(real), bool(real.all())
+        if batch.base.spec.k:
+            self._look_up(batch, lengths, real)
 
     def _look_up(self, batch: Batch, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
         spec, tree = batch.base.spec, batch.base.tree
@@ -123,13 +138,15 @@ class Fetcher:
             self._look_up_domain(batch.base.digest, tree, domain, policy, keys, places, rows, found)
         missing = np.flatnonzero(~found)
         unique, sources = np.unique(keys[missing], return_inverse=True)
-        hidden = torch.zeros((*real.shape, spec.hidden_size), dtype=self._dtype, pin_memory=self._pin)
         flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
-        hidden.view(-1, spec.hidden_size).index_copy_(0, torch.from_numpy(flat), torch.from_numpy(rows).to(self._dtype))
-        batch.hidden = hidden
-        batch.windows = self._tensor(unpack(unique))
-        batch.places = self._tensor(flat[missing])
-        batch.sources = self._tensor(sources.reshape(-1))
+        values = torch.from_numpy(rows).to(self._dtype)
+        if not batch.full:
+            spread = torch.zeros(real.size, spec.hidden_size, dtype=self._dtype)
+            values = spread.index_copy_(0, torch.from_numpy(flat), values)
+        batch.hidden = self._send_tensor(values.view(*real.shape, -1))
+        batch.windows = self._send(unpack(unique))
+        batch.places = self._send(flat[missing])
+        batch.sources = self._send(sources.reshape(-1))
 
     def _look_up_domain(
         self,
@@ -147,14 +164,23 @@ class Fetcher:
         if tree.number == 0 or domain not in tree.parents:
             self._frequencies.count(base, domain, wanted, np.zeros(len(wanted), bool), 0)
             return
-        lookup = (tree.backoff if policy is MissPolicy.BACKOFF else tree.lookup)(domain, wanted)
+        look_up = tree.backoff if policy is MissPolicy.BACKOFF else tree.lookup
+        everything = len(places) == len(keys)
+        lookup = look_up(domain, wanted, out=rows if everything else None)
         self._frequencies.count(base, domain, wanted, lookup.exact, tree.number)
-        rows[places] = lookup.rows
+        if everything:
+            rows[~lookup.hit] = 0
+        else:
+            rows[places] = lookup.rows
         found[places] = lookup.hit
 
-    def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.pin_memory() if self._pin else tensor
+    def _send(self, array: NDArray[np.generic]) -> torch.Tensor:
+        return self._send_tensor(torch.from_numpy(np.ascontiguousarray(array)))
+
+    def _send_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._stream is None:
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
 
 def _by_domain(works: list[Work]) -> dict[tuple[str, MissPolicy], list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Head
+from hmi.adapters.packed import Labels
 from hmi.engine.request import Classification, Embedding, Outcome, Task
 from hmi.engine.work import Batch
 from hmi.errors import Corrupt, HmiError
@@ -16,12 +16,12 @@ __all__ = ["finish"]
 def finish(batch: Batch) -> None:
     """Settle every sequence of a batch that the device has run."""
     for row, work in enumerate(batch.works):
-        adapter = batch.adapters[row]
+        resident = batch.residents[row]
         try:
             if work.item.task is Task.EMBED:
                 result: Classification | Embedding = _embedding(batch, row)
             else:
-                result = _classification(batch, row, adapter.head if adapter else None)
+                result = _classification(batch, row, resident.labels if resident else None)
         except HmiError as error:
             work.fail(error)
         else:
@@ -34,16 +34,16 @@ def _embedding(batch: Batch, row: int) -> Embedding:
     return Embedding(_finite(batch.pooled[row]).copy())
 
 
-def _classification(batch: Batch, row: int, head: Head | None) -> Classification:
-    if batch.logits is None or head is None:
+def _classification(batch: Batch, row: int, labels: Labels | None) -> Classification:
+    if batch.logits is None or labels is None:
         raise Corrupt("the device gave no logits")
-    logits = _finite(batch.logits[row, : len(head.labels)].astype(np.float64))
-    if head.multi_label:
+    logits = _finite(batch.logits[row, : len(labels.names)].astype(np.float64))
+    if labels.multi_label:
         probs = 1 / (1 + np.exp(-logits))
     else:
         powers = np.exp(logits - logits.max())
         probs = powers / powers.sum()
-    return Classification(head.labels, tuple(probs.tolist()))
+    return Classification(labels.names, tuple(probs.tolist()))
 
 
 def _finite(values: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from hmi.errors import HmiError
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.bert import HBert
 from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.served import ServedBert
 
 __all__ = ["HostedBase", "HostedBases", "ModelSource"]
 
@@ -36,7 +36,7 @@ class ModelSource(Protocol):
 class HostedBase:
     """One loaded base model. `tree` may be replaced at any time; a batch reads it once and keeps it."""
 
-    def __init__(self, digest: str, model: HBert, tokenizer: Tokenizer, tree: KnowledgeTree) -> None:
+    def __init__(self, digest: str, model: ServedBert, tokenizer: Tokenizer, tree: KnowledgeTree) -> None:
         self.digest = digest
         self.spec = model.spec
         self.model = model
@@ -75,7 +75,7 @@ class HostedBases:
 
     def _load(self, digest: str) -> HostedBase:
         folder = self._source.base_folder(digest)
-        model = load_hplm(folder, self._device, self._dtype)
+        model = ServedBert(load_hplm(folder, self._device, self._dtype))
         tokenizer = load_tokenizer(folder)
         try:
             tree = self._source.tree(digest)

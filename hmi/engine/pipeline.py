@@ -1,6 +1,6 @@
 """The stages as threads and the bounded queues between them. It moves work and decides nothing.
 
-    submit -> [tokenise] -> scheduler -> [fetch] -> queue -> [device] -> queue -> [finish] -> futures
+    submit -> [tokenise] -> scheduler -> [fetch] -> queue -> [device] x lanes -> queue -> [finish] -> futures
 
 A full queue holds the stage before it back, so what is fetched ahead of the device stays bounded; of what
 waits before that, ids are kept and no tensors. Whatever a stage raises fails the sequences that it was working
@@ -9,18 +9,24 @@ on, and only those.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import torch
+
+from hmi.engine.config import Overlap
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import finish
 from hmi.engine.hosted import HostedBases
 from hmi.engine.request import Outcome
 from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
+from hmi.engine.solitude import Solitude
 from hmi.engine.stats import Counters
 from hmi.engine.tokenise import tokenise
 from hmi.engine.work import Batch, Submission, Work, as_hmi
@@ -43,7 +49,9 @@ class Pipeline:
         device: DeviceRunner,
         counters: Counters,
         limits: BatchLimits,
+        lanes: int,
         queue_batches: int,
+        overlap: Overlap,
     ) -> None:
         self._bases = bases
         self._fetcher = fetcher
@@ -56,18 +64,28 @@ class Pipeline:
         self._abandoned = False  # closed without draining: what has not been fetched is not run any more
         self._in_flight = 0  # batches that were fetched and are not finished
         self._finished = 0  # batches that were, and gave their adapters back
+        self._computing = lanes  # lanes that have not ended
+        self._numbers = itertools.count(1)
+        # Stages that shall not overlap with the device's, and their lock; empty but for measurements.
+        self._alone = {stage for stage in ("tokenise", "fetch", "finish") if not getattr(overlap, stage)}
+        self._solitude = Solitude()
+        self._lanes = lanes
+        threads = torch.get_num_threads()
+        self._prepared = threading.Barrier(lanes + 2)  # all threads that settle their own number of torch's threads
         self._submissions: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
-        self._fetched: queue.Queue[Batch | None] = queue.Queue(queue_batches)
-        self._computed: queue.Queue[tuple[Batch, list[Batch]] | None] = queue.Queue(queue_batches)
+        self._fetched: queue.Queue[Batch | None] = queue.Queue(max(queue_batches, lanes))
+        self._computed: queue.Queue[tuple[Batch, list[Batch]] | None] = queue.Queue(max(queue_batches, lanes))
         stages: dict[str, Callable[[], None]] = {
             "tokenise": self._tokenise,
             "fetch": self._fetch,
-            "device": self._compute,
             "finish": self._finish,
+            **{"device" if lanes == 1 else f"device-{lane}": self._compute for lane in range(lanes)},
         }
         self._threads = [threading.Thread(target=run, name=f"hmi-{name}", daemon=True) for name, run in stages.items()]
         for thread in self._threads:
             thread.start()
+        self._prepared.wait()
+        torch.set_num_threads(threads)  # for threads that are yet to come; those that run keep their own number
 
     def submit(self, submission: Submission) -> None:
         """Raises `Cancelled` after `close`."""
@@ -88,7 +106,7 @@ class Pipeline:
 
     def _tokenise(self) -> None:
         while (submission := self._submissions.get()) is not None:
-            with self._counters.working("tokenise"):
+            with self._working("tokenise", rows=len(submission.items)):
                 try:
                     if self._abandoned:
                         raise _closed_before()
@@ -109,15 +127,18 @@ class Pipeline:
             self._wake.notify_all()
 
     def _fetch(self) -> None:
+        # What it does in torch are copies. With threads of their own they would only take the device's cores in turns.
+        torch.set_num_threads(1)
+        self._prepared.wait()
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: len(self._scheduler) or self._tokenised)
                 if not len(self._scheduler):
                     break
-                planned = self._scheduler.take()
-            for entries in planned:
-                self._fetch_batch(self._still_wanted([entry.payload for entry in entries]))
-        self._fetched.put(None)
+                entries = self._scheduler.take_batch()
+            self._fetch_batch(self._still_wanted([entry.payload for entry in entries]))
+        for _ in range(self._lanes):
+            self._fetched.put(None)
 
     def _still_wanted(self, works: list[Work]) -> list[Work]:
         """Those that somebody waits for; the others are settled without being run."""
@@ -136,15 +157,16 @@ class Pipeline:
         while works:
             with self._wake:
                 finished = self._finished
-            batch = Batch(works[0].base, works)
+            batch = Batch(works[0].base, works, next(self._numbers))
             deferred = self._guarded("fetch", batch, self._fetcher.fetch)
             if deferred is not None and batch.works:
                 with self._wake:
                     self._in_flight += 1
                 self._fetched.put(batch)
             else:
+                released = bool(batch.pinned)  # by rows that failed: it may be all that the others need
                 self._fetcher.release(batch)
-                if deferred and not self._wait_for_a_release(finished):
+                if deferred and not released and not self._wait_for_a_release(finished):
                     for work in deferred:
                         work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
                     return
@@ -157,29 +179,47 @@ class Pipeline:
             return self._finished > finished
 
     def _compute(self) -> None:
+        self._device.prepare_thread()
+        self._prepared.wait()
         while (batch := self._fetched.get()) is not None:
+            self._counters.tracer.count("batches", fetched=self._fetched.qsize(), computed=self._computed.qsize())
             parts = self._guarded("device", batch, self._device.run)
             if parts:
                 self._counters.add(batch)
             self._computed.put((batch, parts or []))
-        self._computed.put(None)
+        with self._wake:
+            self._computing -= 1
+            last = not self._computing
+        if last:
+            self._computed.put(None)
 
     def _finish(self) -> None:
         while (computed := self._computed.get()) is not None:
             batch, parts = computed
             for part in parts:
                 self._guarded("finish", part, finish)
-            for dropped in self._fetcher.release(batch):
-                self._device.drop_adapter(dropped)  # this batch may have brought it back to the device
+            self._fetcher.release(batch)
             with self._wake:
                 self._in_flight -= 1
                 self._finished += 1
                 self._wake.notify_all()
 
+    @contextlib.contextmanager
+    def _working(self, stage: str, **args: object) -> Iterator[None]:
+        with self._overlapping(stage), self._counters.working(stage, **args):
+            yield
+
+    def _overlapping(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        if not self._alone:
+            return contextlib.nullcontext()
+        if stage in self._alone:
+            return self._solitude.alone()
+        return self._solitude.together() if stage == "device" else contextlib.nullcontext()
+
     def _guarded(self, stage: str, batch: Batch, run: Callable[[Batch], R]) -> R | None:
         """Run a stage for one batch. A failure of any kind is the batch's alone; None stands for one."""
         works = list(batch.works)
-        with self._counters.working(stage):
+        with self._working(stage, batch=batch.number, rows=len(works), tokens=batch.tokens):
             try:
                 return run(batch)
             except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting

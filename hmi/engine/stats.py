@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hmi.adapters.tiers import TierStats
+from hmi.engine.trace import NO_TRACE, Tracer
 
 if TYPE_CHECKING:
     from hmi.engine.work import Batch
@@ -30,10 +31,14 @@ class TreeUse:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counts since start; `busy_seconds` by stage, to be held against `seconds`."""
+    """Counts since start.
+
+    `busy_seconds` are by stage, to be held against `seconds`; the device's against `lanes` times as much.
+    """
 
     device: str
     dtype: str
+    lanes: int
     seconds: float
     batches: int
     sequences: int
@@ -45,6 +50,11 @@ class EngineStats:
     on_device: TierStats
     trees: tuple[TreeUse, ...]
 
+    @property
+    def padding_share(self) -> float:
+        """Share of the tokens computed that were padding."""
+        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return dataclasses.asdict(self)
@@ -53,7 +63,8 @@ class EngineStats:
 class Counters:
     """Adds up what the stages do, from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer = NO_TRACE) -> None:
+        self.tracer = tracer
         self.started = time.monotonic()
         self.batches = 0
         self.sequences = 0
@@ -64,11 +75,12 @@ class Counters:
         self._lock = threading.Lock()
 
     @contextmanager
-    def working(self, stage: str) -> Iterator[None]:
-        """Count the block's time as this stage's."""
+    def working(self, stage: str, **args: object) -> Iterator[None]:
+        """Count the block's time as this stage's, and record it as a span with `args`."""
         begin = time.monotonic()
         try:
-            yield
+            with self.tracer.span(stage, **args):
+                yield
         finally:
             with self._lock:
                 self._busy[stage] = self._busy.get(stage, 0.0) + time.monotonic() - begin
@@ -82,6 +94,6 @@ class Counters:
         with self._lock:
             self.batches += 1
             self.sequences += len(batch.works)
-            self.tokens += sum(len(work.ids) for work in batch.works)
+            self.tokens += batch.tokens
             self.padded_tokens += batch.ids.numel() if batch.ids is not None else 0
             self.computed_windows += len(batch.windows) if batch.windows is not None else 0

@@ -118,6 +118,7 @@ class StubEngine:
         return EngineStats(
             device=self.device,
             dtype="float32",
+            lanes=1,
             seconds=time.monotonic() - self._started,
             batches=self._batches,
             sequences=self._sequences,

@@ -1,4 +1,4 @@
-"""A lock that goes to those who wait for it in the order in which they came."""
+"""A few places that go to those who wait for them in the order in which they came."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ __all__ = ["Turns"]
 class Turns:
     """Whoever gives the turn back and asks again comes after all who wait.
 
-    `threading.Lock` promises nothing of the kind: a loop that takes it again at once can keep everybody
+    `threading.Semaphore` promises nothing of the kind: a loop that takes it again at once can keep everybody
     else out for as long as it runs.
+
+    Args:
+        places: How many may have a turn at a time.
     """
 
-    def __init__(self) -> None:
-        self._order: deque[object] = deque()
+    def __init__(self, places: int = 1) -> None:
+        self._places = places
+        self._waiting: deque[object] = deque()
         self._moved = threading.Condition()
 
     @contextmanager
@@ -26,12 +30,16 @@ class Turns:
         """Wait for a turn, and have it until the block ends."""
         mine = object()
         with self._moved:
-            self._order.append(mine)
+            self._waiting.append(mine)
+            try:
+                self._moved.wait_for(lambda: self._places and self._waiting[0] is mine)
+            finally:
+                self._waiting.remove(mine)
+                self._moved.notify_all()
+            self._places -= 1
         try:
-            with self._moved:
-                self._moved.wait_for(lambda: self._order[0] is mine)
             yield
         finally:
             with self._moved:
-                self._order.remove(mine)
+                self._places += 1
                 self._moved.notify_all()

@@ -11,12 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Adapter
+from hmi.adapters.bank import Resident
+from hmi.adapters.heads import HeadPlan
+from hmi.adapters.plan import AdapterPlan
+from hmi.adapters.segmented import SegmentedPlan
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Item, Outcome
 from hmi.errors import HmiError
 
-__all__ = ["Batch", "Submission", "Work", "as_hmi"]
+__all__ = ["Batch", "Submission", "Work", "adapter_key", "as_hmi"]
+
+
+def adapter_key(base: str, digest: str) -> str:
+    return f"{base}/{digest}"
 
 
 class Submission:
@@ -59,6 +66,12 @@ class Work:
     def item(self) -> Item:
         return self.submission.items[self.index]
 
+    @property
+    def adapter(self) -> str | None:
+        """The adapter's key in the tiers: packed for one base model, it is of no use to another."""
+        digest = self.item.model.adapter
+        return adapter_key(self.base.digest, digest) if digest else None
+
     def settle(self, outcome: Outcome) -> None:
         self.submission.settle(self.index, outcome)
 
@@ -70,30 +83,54 @@ class Work:
 class Batch:
     """Sequences that run together, all of one base model, and what each stage adds to them.
 
+    Tensors are on the device.
+
     Attributes:
+        number: Counts batches of this engine from 1; names the batch in traces.
+        residents: By row, the adapter's place in the bank; None where a row runs the base model alone.
+        pinned: Keys of adapters that stay in the bank for this batch.
         ids: int64 `[B, T]`, padded.
         mask: bool `[B, T]`, True for a real token.
+        full: No row is padded.
         hidden: Looked-up rows in compute dtype `[B, T, H]`, zero where missing; None at k = 0.
         windows: int64 `[N, 3]`: the unique windows that must be computed.
         places: int64 `[M]`: flat positions in `B * T` of missing rows.
         sources: int64 `[M]`: which of `windows` each of them gets.
-        adapters: By row of the batch; None where a row runs the base model alone.
-        held: Digests that were acquired from the host tier for this batch.
+        plan, heads: How adapters and heads are applied; no heads where nobody asks for classes.
+        first_only: Nobody reads more than the first token's last state.
+        ready: On CUDA, when all of the above has arrived.
         logits: float32 `[B, most labels]`; pooled: float32 `[B, H]`, normalised.
     """
 
     base: HostedBase
     works: list[Work]
+    number: int = 0
+    residents: list[Resident | None] = field(default_factory=list)
+    pinned: list[str] = field(default_factory=list)
     ids: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    full: bool = False
     hidden: torch.Tensor | None = None
     windows: torch.Tensor | None = None
     places: torch.Tensor | None = None
     sources: torch.Tensor | None = None
-    adapters: list[Adapter | None] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
+    plan: AdapterPlan | SegmentedPlan | None = None
+    heads: HeadPlan | None = None
+    first_only: bool = False
+    ready: torch.cuda.Event | None = None
     logits: NDArray[np.float32] | None = None
     pooled: NDArray[np.float32] | None = None
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding counted: an even number, for what is computed is prepared for each width anew."""
+        longest = max(len(work.ids) for work in self.works)
+        return min(longest + longest % 2, self.base.spec.max_positions)
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all rows."""
+        return sum(len(work.ids) for work in self.works)
 
     def fail(self, error: HmiError) -> None:
         for work in self.works:

@@ -7,25 +7,17 @@ all that runs for a sequence whose windows were found. With k = 0 `embed` and `u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hmi.adapters.maths import AdapterMaths, NoAdapters
 from hmi.errors import Corrupt
+from hmi.models.dense import ACTIVATIONS
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["ACTIVATIONS", "HBert"]
+__all__ = ["HBert", "Layer"]
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-}
 _MIDDLE = 1  # of a window (t-1, t, t+1)
 
 
@@ -43,12 +35,14 @@ class _Embeddings(nn.Module):
         return normed
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """One transformer layer, lower or upper."""
+
     def __init__(self, spec: HPLMSpec, number: int) -> None:
         super().__init__()
         hidden, inner = spec.hidden_size, spec.intermediate_size
-        self._number = number
-        self._heads = spec.heads
+        self.number = number
+        self.heads = spec.heads
         self._activation = ACTIVATIONS[spec.activation]
         self.q = nn.Linear(hidden, hidden)
         self.k = nn.Linear(hidden, hidden)
@@ -70,24 +64,24 @@ class _Layer(nn.Module):
             mask,
         )
         attended = self._project(self.o, Site.O, context, adapters)
-        attended = adapters.bottleneck(self._number, Placement.ATTENTION, attended, asked, self.attention_norm)
+        attended = adapters.bottleneck(self.number, Placement.ATTENTION, attended, asked, self.attention_norm)
         middle: Tensor = self.attention_norm(attended + asked)
         inner = self._activation(self._project(self.fc1, Site.FC1, middle, adapters))
         output = self._project(self.fc2, Site.FC2, inner, adapters)
-        output = adapters.bottleneck(self._number, Placement.OUTPUT, output, middle, self.output_norm)
+        output = adapters.bottleneck(self.number, Placement.OUTPUT, output, middle, self.output_norm)
         result: Tensor = self.output_norm(output + middle)
         return result
 
     def _project(self, linear: nn.Linear, site: Site, x: Tensor, adapters: AdapterMaths) -> Tensor:
         y: Tensor = linear(x)
-        delta = adapters.lora(self._number, site, x)
+        delta = adapters.lora(self.number, site, x)
         return y if delta is None else y + delta
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         batch, asked, hidden = q.shape
 
         def split(x: Tensor) -> Tensor:  # [B, T, H] -> [B, heads, T, H / heads]
-            return x.view(batch, x.shape[1], self._heads, hidden // self._heads).transpose(1, 2)
+            return x.view(batch, x.shape[1], self.heads, hidden // self.heads).transpose(1, 2)
 
         attention = _plain_attention if torch.is_grad_enabled() else F.scaled_dot_product_attention
         context = attention(split(q), split(k), split(v), attn_mask=mask[:, None, None, :])
@@ -136,13 +130,17 @@ class HBert(nn.Module):
             raise Corrupt(f"activation {spec.activation!r} is not one of {', '.join(sorted(ACTIVATIONS))}")
         self.spec = spec
         self.embeddings = _Embeddings(spec)
-        self.layers = nn.ModuleList(_Layer(spec, number) for number in range(spec.layers))
+        self.layers = nn.ModuleList(Layer(spec, number) for number in range(spec.layers))
         if spec.has_pooler:
             self.pooler = nn.Linear(spec.hidden_size, spec.hidden_size)
         if spec.k:
             self.window = _Window(spec)
             self.correction = _Merge(spec)
         self._no_adapters = NoAdapters()
+
+    @property
+    def transformer_layers(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     @property
     def dtype(self) -> torch.dtype:

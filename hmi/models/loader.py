@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.errors import Corrupt, InvalidInput
-from hmi.models.bert import ACTIVATIONS, HBert
+from hmi.models.bert import HBert
+from hmi.models.dense import ACTIVATIONS
 from hmi.spec import Family, HPLMSpec, RowDtype
 
 __all__ = ["convert_pretrained", "load_hplm", "load_spec", "load_tokenizer", "resolve_source", "save_hplm"]

@@ -1,5 +1,9 @@
+"""Each row of a batch against its own adapter alone, computed by `SingleAdapter`."""
+
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,102 +11,52 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from hmi.adapters.adapter import Activation, Adapter, Pooling, Transform
+from hmi.adapters.adapter import Adapter
 from hmi.adapters.bank import Bank, Resident
 from hmi.adapters.batched import BatchedAdapters
-from hmi.adapters.heads import HeadTensors, apply_head, apply_heads, mean_pool
+from hmi.adapters.crossover import Method
+from hmi.adapters.heads import HeadPlan, HeadTensors, apply_head
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
+from hmi.adapters.packed import pack_adapter
+from hmi.adapters.plan import QKV, AdapterPlan
 from hmi.spec import Placement, Site
-from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, sample_spec
+from tests.adapter_samples import bottleneck_adapter, sample_spec, sixteen_tenants
+from tests.tiny_layers import TinyModel
 
 HIDDEN = 32
-SPEC = sample_spec()
 TOKENS = 7
+LAST = sample_spec().layers - 1
+APART = (Method.GATHERED, Method.SEGMENTS)
 
 
-def _tenants() -> list[Adapter]:
-    """Sixteen: every kind, rank, placement, activation, head and label count, in no order."""
-    rng = np.random.default_rng(3)
-    heads = [
-        head(rng, 2),
-        head(rng, 3, transform=Transform.POOLER),
-        head(rng, 7, transform=Transform.POOLER, own_dense=True),
-        head(rng, 2, transform=Transform.DENSE, own_dense=True, activation=Activation.RELU),
-        head(rng, 3, pooling=Pooling.MEAN),
-        head(rng, 7, transform=Transform.POOLER_DENSE, own_dense=True),
-        head(rng, 40, transform=Transform.DENSE, own_dense=True, activation=Activation.IDENTITY),
-        None,
-    ]
-    every_site = tuple(Site)
-    both = tuple(Placement)
-    upper = sample_spec(k=2)
-    return [
-        lora_adapter(rng, 4, head=heads[0]),
-        lora_adapter(rng, 8, sites=every_site, head=heads[1]),
-        lora_adapter(rng, 16, sites=(Site.K, Site.FC1), head=heads[2]),
-        lora_adapter(rng, 4, sites=every_site, head=heads[3]),
-        lora_adapter(rng, 4, spec=upper, head=heads[4]),
-        lora_adapter(rng, 16, sites=(Site.O, Site.FC2, Site.Q), head=heads[5]),
-        bottleneck_adapter(rng, 16, head=heads[6]),
-        bottleneck_adapter(rng, 48, places=both, head=heads[7]),
-        bottleneck_adapter(rng, 16, places=both, before_norm=False, activation=Activation.SWISH, head=heads[0]),
-        bottleneck_adapter(rng, 48, before_norm=False, activation=Activation.GELU, head=heads[1]),
-        bottleneck_adapter(rng, 16, spec=upper, places=both, activation=Activation.GELU, head=heads[2]),
-        bottleneck_adapter(rng, 16, places=both, activation=Activation.RELU, head=heads[3]),
-        head_adapter(head(rng, 5)),
-        head_adapter(head(rng, 2, transform=Transform.POOLER)),
-        lora_adapter(rng, 8, head=None),
-        bottleneck_adapter(rng, 1, places=(Placement.ATTENTION,), before_norm=False, head=heads[4]),
-    ]
+# The second one's feed-forward is no multiple of the arena's width.
+SPECS = {inner: sample_spec(inner=inner) for inner in (64, 80)}
+MODELS = {inner: TinyModel(spec) for inner, spec in SPECS.items()}
+TENANTS = {inner: sixteen_tenants(spec) for inner, spec in SPECS.items()}
+MODEL = MODELS[64]
 
 
-class TinyModel:
-    """The places where a model asks for adapters, in a model's order, without the attention between."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.linears = {site: nn.Linear(*SPEC.site_shape(site)) for site in Site}
-        self.norms = {place: nn.LayerNorm(HIDDEN) for place in Placement}
-        for norm in self.norms.values():
-            nn.init.normal_(norm.weight, 1, 0.3)
-            nn.init.normal_(norm.bias, 0, 0.3)
-        self.dense = nn.Linear(HIDDEN, HIDDEN)
-
-    @torch.inference_mode()
-    def run(self, x: Tensor, maths: AdapterMaths) -> Tensor:
-        for layer in range(SPEC.layers):
-            mixed = torch.stack([self._linear(maths, layer, site, x) for site in (Site.Q, Site.K, Site.V)]).sum(0)
-            x = self._close(maths, layer, Placement.ATTENTION, self._linear(maths, layer, Site.O, mixed), x)
-            inner = torch.tanh(self._linear(maths, layer, Site.FC1, x))
-            x = self._close(maths, layer, Placement.OUTPUT, self._linear(maths, layer, Site.FC2, inner), x)
-        return x
-
-    def pooler(self, first: Tensor) -> Tensor:
-        return torch.tanh(self.dense(first))
-
-    def _linear(self, maths: AdapterMaths, layer: int, site: Site, x: Tensor) -> Tensor:
-        y: Tensor = self.linears[site](x)
-        delta = maths.lora(layer, site, x)
-        return y if delta is None else y + delta
-
-    def _close(self, maths: AdapterMaths, layer: int, place: Placement, hidden: Tensor, residual: Tensor) -> Tensor:
-        norm = self.norms[place]
-        closed: Tensor = norm(maths.bottleneck(layer, place, hidden, residual, norm) + residual)
-        return closed
+def _bank(dtype: torch.dtype = torch.float32) -> Bank:
+    return Bank(HIDDEN, 8 * 1024**2, "cpu", dtype)
 
 
-MODEL = TinyModel()
-TENANTS = _tenants()
+def _residents(bank: Bank, chosen: Sequence[int | None], inner: int = 64) -> list[Resident | None]:
+    return [None if number is None else _resident(bank, f"{number}", TENANTS[inner][number]) for number in chosen]
 
 
-def _residents(bank: Bank, chosen: Sequence[int | None]) -> list[Resident | None]:
-    return [None if number is None else bank.ensure(f"{number}", TENANTS[number], pin=True) for number in chosen]
+def _resident(bank: Bank, digest: str, adapter: Adapter) -> Resident:
+    return bank.find(digest) or bank.insert(digest, pack_adapter(adapter, HIDDEN, bank.arena.dtype))
 
 
-def _single(number: int | None) -> AdapterMaths:
-    return NoAdapters() if number is None else SingleAdapter.of(TENANTS[number])
+def _batched(bank: Bank, residents: Sequence[Resident | None], *, first_only: bool = False) -> BatchedAdapters:
+    return BatchedAdapters(bank.arena, AdapterPlan(residents, TOKENS, "cpu", first_only=first_only, last_layer=LAST))
+
+
+@functools.cache
+def _single(number: int | None, inner: int = 64) -> AdapterMaths:
+    return NoAdapters() if number is None else SingleAdapter.of(TENANTS[inner][number])
 
 
 def _inputs(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -112,104 +66,186 @@ def _inputs(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.arange(TOKENS) < lengths[:, None]
 
 
-def _expected_logits(number: int | None, hidden: Tensor, mask: Tensor) -> Tensor:
-    own = None if number is None else TENANTS[number].head
+def _expected_logits(number: int | None, hidden: Tensor, mask: Tensor, inner: int) -> Tensor:
+    own = None if number is None else TENANTS[inner][number].head
     if own is None:
         return torch.zeros(0)
-    return apply_head(own, HeadTensors.of(own), hidden[None], mask[None], MODEL.pooler)[0]
+    return apply_head(own, HeadTensors.of(own), hidden[None], mask[None], MODELS[inner].pooler)[0]
 
 
-def _check(chosen: Sequence[int | None], seed: int = 0) -> None:
+def _check(
+    chosen: Sequence[int | None],
+    seed: int = 0,
+    *,
+    method: Method | None = None,
+    inner: int = 64,
+    first_only: bool = False,
+) -> None:
+    """States, and the logits where all tokens are there."""
     x, mask = _inputs(len(chosen), seed)
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
-    residents = _residents(bank, chosen)
-    hidden = MODEL.run(x, BatchedAdapters(bank.arena, residents))
+    model, bank = MODELS[inner], _bank()
+    residents = _residents(bank, chosen, inner)
+    with pytest.MonkeyPatch.context() as patch:
+        if method is not None:
+            patch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
+        adapters = _batched(bank, residents, first_only=first_only)
+    hidden = model.run_batch(x, adapters, first_only=first_only)
+    assert hidden.shape[1] == (1 if first_only else TOKENS)
+    alone = [model.run(x[row : row + 1], _single(number, inner))[0] for row, number in enumerate(chosen)]
+    for row, expected in enumerate(alone):
+        torch.testing.assert_close(hidden[row], expected[: hidden.shape[1]], rtol=0, atol=1e-5)
+    if first_only:
+        return
     with torch.inference_mode():
-        logits, counts = apply_heads(bank.arena, residents, hidden, mask, MODEL.pooler)
-    assert logits.dtype == torch.float32
-    for row, number in enumerate(chosen):
-        alone = MODEL.run(x[row : row + 1], _single(number))[0]
-        torch.testing.assert_close(hidden[row], alone, rtol=0, atol=1e-5)
-        with torch.inference_mode():
-            expected = _expected_logits(number, alone, mask[row])
-        assert int(counts[row]) == len(expected)
-        torch.testing.assert_close(logits[row, : len(expected)], expected, rtol=0, atol=2e-5)
-        assert not logits[row, len(expected) :].any()
+        heads = HeadPlan(residents, HIDDEN, "cpu")
+        logits = heads.apply(bank.arena, hidden, mask, model.pooler)
+        assert logits.dtype == torch.float32
+        for row, number in enumerate(chosen):
+            wanted = _expected_logits(number, alone[row], mask[row], inner)
+            assert heads.counts[row] == len(wanted)
+            torch.testing.assert_close(logits[row, : len(wanted)], wanted, rtol=0, atol=2e-5)
+            assert not logits[row, len(wanted) :].any()
 
 
-def test_batch_of_32_equals_each_tenant_alone_when_kinds_ranks_and_heads_are_mixed() -> None:
+@pytest.mark.parametrize("inner", SPECS)
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("method", [None, *APART])
+def test_batch_of_32_equals_each_tenant_alone_when_kinds_ranks_and_heads_are_mixed(
+    method: Method | None, first_only: bool, inner: int
+) -> None:
     rng = np.random.default_rng(4)
     order = rng.permutation([*range(16), *range(12), None, None, None, None])
-    _check(list(order))
+    _check(list(order), method=method, inner=inner, first_only=first_only)
 
 
-@settings(max_examples=25, deadline=None)
-@given(chosen=st.lists(st.one_of(st.none(), st.integers(0, 15)), min_size=1, max_size=9), seed=st.integers(0, 99))
-def test_any_batch_equals_each_tenant_alone(chosen: list[int | None], seed: int) -> None:
-    _check(chosen, seed)
+@settings(max_examples=50, deadline=None)
+@given(
+    drawn=st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 15)), st.integers(1, 7)), min_size=1, max_size=6),
+    seed=st.integers(0, 99),
+    method=st.sampled_from([None, *APART]),
+    inner=st.sampled_from(list(SPECS)),
+    first_only=st.booleans(),
+    ordered=st.booleans(),
+)
+def test_any_batch_equals_each_tenant_alone(
+    drawn: list[tuple[int | None, int]], seed: int, method: Method | None, inner: int, first_only: bool, ordered: bool
+) -> None:
+    chosen = [number for number, times in drawn for _ in range(times)]
+    if ordered:
+        chosen.sort(key=lambda number: -1 if number is None else number)
+    _check(chosen, seed, method=method, inner=inner, first_only=first_only)
 
 
+@pytest.mark.parametrize("method", APART)
 @pytest.mark.parametrize("chosen", [[0, 3, 0, 4, 3], [6, 11, 6, 11]], ids=["lora", "bottleneck"])
-def test_interleaved_tenants_keep_their_rows_when_they_share_a_rank_but_not_all_places(chosen: list[int]) -> None:
+def test_interleaved_tenants_keep_their_rows_when_they_share_a_rank_but_not_all_places(
+    chosen: list[int], method: Method
+) -> None:
+    _check(chosen, method=method)
+
+
+@pytest.mark.parametrize("method", APART)
+@pytest.mark.parametrize("number", range(16))
+def test_batch_of_one_tenant_equals_that_tenant(number: int, method: Method) -> None:
+    _check([number] * 3, method=method)
+
+
+@pytest.mark.parametrize("chosen", [[None, None, 0], [None, 12, None, None, 6, 6, None, None, 3]])
+def test_tenants_keep_their_rows_when_several_without_an_adapter_stand_before_them(chosen: list[int | None]) -> None:
     _check(chosen)
 
 
-@pytest.mark.parametrize("number", range(16))
-def test_batch_of_one_tenant_equals_that_tenant(number: int) -> None:
-    _check([number] * 3)
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize(
+    "chosen", [[0] * 5 + [6] * 9 + [8] * 7 + [None] * 3, [None, 1, 1, 1, 1, 1, 3], [9] * 5 + [10] * 5]
+)
+def test_neighbours_that_are_multiplied_with_nothing_stay_as_they_are(
+    chosen: list[int | None], first_only: bool
+) -> None:
+    """Five rows are multiplied as six."""
+    _check(chosen, method=Method.GATHERED, first_only=first_only)
 
 
 def test_adapters_change_the_answer() -> None:
     """A guard for the tests above: with weights that do nothing they would all pass."""
     x, _ = _inputs(1)
-    base = MODEL.run(x, NoAdapters())
-    for number, tenant in enumerate(TENANTS):
-        changed = (MODEL.run(x, _single(number)) - base).abs().max()
-        assert (changed > 0.05) == bool(tenant.lora or tenant.bottleneck)
+    for inner, tenants in TENANTS.items():
+        base = MODELS[inner].run(x, NoAdapters())
+        for number, tenant in enumerate(tenants):
+            changed = (MODELS[inner].run(x, _single(number, inner)) - base).abs()[:, 0].max()
+            assert (changed > 0.05) == bool(tenant.lora or tenant.bottleneck)
 
 
-def test_rows_do_not_depend_on_their_batch_mates() -> None:
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
+@pytest.mark.parametrize("method", APART)
+@pytest.mark.parametrize("value", [100.0, torch.nan])
+def test_rows_do_not_depend_on_their_batch_mates(value: float, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
+    bank = _bank()
     x, _ = _inputs(6)
-    together = MODEL.run(x, BatchedAdapters(bank.arena, _residents(bank, [3, 8, None, 10, 3, 5])))
+    together = MODEL.run_batch(x, _batched(bank, _residents(bank, [3, 8, None, 10, 3, 5])))
     other = x.clone()
-    other[[0, 2, 3, 4, 5]] = 100.0
-    apart = MODEL.run(other, BatchedAdapters(bank.arena, _residents(bank, [7, 8, 1, None, 9, 0])))
+    other[[0, 2, 3, 4, 5]] = value
+    apart = MODEL.run_batch(other, _batched(bank, _residents(bank, [7, 8, 1, None, 9, 0])))
     torch.testing.assert_close(together[1], apart[1], rtol=0, atol=1e-5)
 
 
-def test_nothing_is_added_when_nobody_has_an_adapter_there() -> None:
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
-    maths = BatchedAdapters(bank.arena, _residents(bank, [0, None, 12]))
+@pytest.mark.parametrize("method", APART)
+def test_nothing_is_added_where_nobody_has_an_adapter(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
+    bank = _bank()
+    adapters = _batched(bank, _residents(bank, [0, None, 12]))
     x, _ = _inputs(3)
-    assert maths.lora(0, Site.K, x) is None
-    assert maths.bottleneck(0, Placement.OUTPUT, x, x, MODEL.norms[Placement.OUTPUT]) is x
-    delta = maths.lora(0, Site.Q, x)
-    assert delta is not None
-    assert not delta[1:].any()
+    total = x.clone()
+    adapters.bottleneck(0, Placement.OUTPUT, total, None, MODEL.norms[Placement.OUTPUT])
+    adapters.lora(0, (Site.FC2,), x, total.unsqueeze(2))
+    assert torch.equal(total, x)
+    parts = torch.zeros(3, TOKENS, 3, HIDDEN)
+    adapters.lora(0, QKV, x, parts)
+    assert parts[0, :, 0].any()
+    assert parts[0, :, 2].any()
+    assert not parts[0, :, 1].any()
+    assert not parts[1:].any()
+    assert not any(adapters.has_lora(layer, Site.FC1) for layer in range(LAST + 1))
+    assert not any(adapters.reads_hidden(*each) for each in itertools.product(range(LAST + 1), Placement))
 
 
-def test_input_is_not_written_to() -> None:
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
-    maths = BatchedAdapters(bank.arena, _residents(bank, [6, 9, None]))
-    x, _ = _inputs(3)
-    hidden, residual = x.clone(), x.clone()
-    maths.bottleneck(0, Placement.OUTPUT, hidden, residual, MODEL.norms[Placement.OUTPUT])
+@pytest.mark.parametrize("method", APART)
+def test_only_the_sum_is_written_to(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
+    bank = _bank()
+    adapters = _batched(bank, _residents(bank, [6, 9, None, 1]))
+    x, _ = _inputs(4)
+    hidden, total = x.clone(), 2 * x
+    adapters.bottleneck(0, Placement.OUTPUT, total, hidden, MODEL.norms[Placement.OUTPUT])
     assert torch.equal(hidden, x)
-    assert torch.equal(residual, x)
+    assert torch.equal(total[2:], 2 * x[2:])
+    read = x.clone()
+    adapters.lora(0, QKV, read, torch.zeros(4, TOKENS, 3, HIDDEN))
+    assert torch.equal(read, x)
 
 
-def test_bfloat16_batch_is_near_float32() -> None:
+def test_an_adapter_that_reads_the_output_alone_is_not_given_the_sum_for_it() -> None:
+    bank = _bank()
+    adapters = _batched(bank, _residents(bank, [6, 9]))
+    assert adapters.reads_hidden(0, Placement.OUTPUT)
+    assert not adapters.reads_hidden(0, Placement.ATTENTION)
+    with pytest.raises(ValueError, match="before the residual"):
+        adapters.bottleneck(0, Placement.OUTPUT, _inputs(2)[0], None, MODEL.norms[Placement.OUTPUT])
+
+
+@pytest.mark.parametrize("method", APART)
+def test_bfloat16_batch_is_near_float32(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
     chosen = [0, 1, 6, 9, None]
     x, _ = _inputs(5)
-    exact_bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.bfloat16)
-    exact = BatchedAdapters(exact_bank.arena, _residents(exact_bank, chosen))
-    rounded = BatchedAdapters(bank.arena, _residents(bank, chosen))
-    expected, found = exact.lora(1, Site.Q, x), rounded.lora(1, Site.Q, x.bfloat16())
-    assert expected is not None
-    assert found is not None
-    assert found.dtype == torch.bfloat16
+    exact_bank, bank = _bank(), _bank(torch.bfloat16)
+    exact = _batched(exact_bank, _residents(exact_bank, chosen))
+    rounded = _batched(bank, _residents(bank, chosen))
+    expected = torch.zeros(5, TOKENS, 3, HIDDEN)
+    found = expected.bfloat16()
+    exact.lora(1, QKV, x, expected)
+    rounded.lora(1, QKV, x.bfloat16(), found)
+    assert expected.abs().max() > 1
     torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
 
 
@@ -224,22 +260,6 @@ def test_single_adapter_is_differentiable_when_its_tensors_are_parameters() -> N
     assert gradient.abs().sum() > 0
 
 
-def test_mean_pool_reads_real_tokens_only() -> None:
-    hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]], [[5.0, 5.0], [0.0, 0.0], [0.0, 0.0]]])
-    mask = torch.tensor([[True, True, False], [False, False, False]])
-    assert mean_pool(hidden, mask).tolist() == [[2.0, 3.0], [0.0, 0.0]]
-
-
-def test_heads_refuse_when_a_pooler_is_wanted_and_none_is_given() -> None:
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
-    x, mask = _inputs(1)
-    with pytest.raises(ValueError, match="pooler"):
-        apply_heads(bank.arena, _residents(bank, [13]), x, mask, None)
-
-
-def test_batch_without_heads_gives_no_logits() -> None:
-    bank = Bank(HIDDEN, 8 * 1024**2, "cpu", torch.float32)
-    x, mask = _inputs(2)
-    logits, counts = apply_heads(bank.arena, _residents(bank, [14, None]), x, mask, None)
-    assert logits.shape == (2, 0)
-    assert counts.tolist() == [0, 0]
+@pytest.mark.parametrize("chosen", [[8, 0, 0, 0, 0, 0, 6, 6], [None, 0, 0, 0, 0, 0], [7, 7, 7, 7, 7, 6, None, 8]])
+def test_neighbours_are_untouched_when_five_rows_are_computed_as_six(chosen: list[int | None]) -> None:
+    _check(chosen, method=Method.GATHERED)

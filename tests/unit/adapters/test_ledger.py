@@ -119,14 +119,47 @@ def _lru_hit_rate(requests: list[str], slots: int) -> float:
     return hits / len(requests)
 
 
-def test_order_beats_lru_when_scans_run_through_skewed_traffic() -> None:
+def _skewed_with_scans() -> list[str]:
+    """Zipf 1.0 over a thousand tenants; now and then a job over tenants that are never asked for again."""
     rng = np.random.default_rng(5)
-    weights = 1 / np.arange(1, 401)
-    drawn = rng.choice(400, 6000, p=weights / weights.sum())
-    requests = [f"hot {number}" for number in drawn]
-    for start in range(0, 6000, 1000):  # a batch job over tenants that are never asked for again
-        requests[start + 500 : start + 500] = [f"scan {start} {number}" for number in range(150)]
-    assert _hit_rate(requests, 60) > _lru_hit_rate(requests, 60) + 0.03
+    weights = 1 / np.arange(1, 1001)
+    requests: list[str] = []
+    for job in range(10):
+        requests += [f"tenant {number}" for number in rng.choice(1000, 2000, p=weights / weights.sum())]
+        requests += [f"scanned {job} {number}" for number in range(300)]
+    return requests
+
+
+@pytest.mark.parametrize("slots", [15, 60, 125, 250, 500])
+def test_order_beats_lru_by_five_points_when_scans_run_through_skewed_traffic(slots: int) -> None:
+    requests = _skewed_with_scans()
+    assert _hit_rate(requests, slots) >= _lru_hit_rate(requests, slots) + 0.05
+
+
+def test_key_is_known_when_it_comes_back_again_and_again() -> None:
+    ledger = Ledger(2, tier="test")
+    ledger.admit("steady", 1)
+    ledger.hit("steady")
+    ledger.hit("steady")
+    left = []
+    for turn in range(5):
+        if "again" not in ledger:
+            left += ledger.admit("again", 1)
+        left += ledger.admit(f"once {turn}", 1)
+    assert left.index("again") < left.index("steady")  # at first it is worth less, for all its comings together more
+    assert "again" in ledger
+
+
+def test_dropped_key_is_a_new_one_when_it_comes_back() -> None:
+    ledger = Ledger(2, tier="test")
+    ledger.admit("dropped", 1)
+    for _ in range(9):
+        ledger.hit("dropped")
+    ledger.drop("dropped")
+    ledger.admit("other", 1)
+    ledger.hit("other")
+    ledger.admit("dropped", 1)
+    assert ledger.admit("new", 1) == ["dropped"]
 
 
 def test_once_popular_key_leaves_in_the_end_when_others_took_its_place() -> None:
@@ -151,3 +184,14 @@ def test_order_takes_little_memory_when_one_key_is_used_often() -> None:
         ledger.pin("a")
         ledger.unpin("a")
     assert len(ledger._heap) < 200
+
+
+def test_order_takes_little_memory_when_keys_come_and_go() -> None:
+    ledger = Ledger(3, tier="test")
+    for turn in range(10_000):
+        ledger.admit(f"evicted {turn}", 1)
+        ledger.admit("dropped", 1)
+        ledger.drop("dropped")
+    assert len(ledger._heap) < 200
+    assert len(ledger._remembered) < 200
+    assert len(ledger._worth) == len(ledger._admitted) == ledger.stats().entries

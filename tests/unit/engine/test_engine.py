@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from hmi.adapters.adapter import AdapterKind
 from hmi.adapters.canonical import save_adapter
+from hmi.adapters.plan import AdapterPlan
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Classification, Embedding, Item, ModelRef, Task
@@ -22,7 +24,7 @@ from hmi.knowledge.table import Table, TableMeta, write_table
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.loader import convert_pretrained, load_spec
 from hmi.spec import MissPolicy
-from tests.engines import FolderSource, numbers, random_adapter, tiny_engine
+from tests.engines import FolderSource, keep_batches, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 
 PARENTS = {"general": None, "reviews": "general", "movies": "reviews", "news": "general"}
@@ -253,6 +255,45 @@ def test_a_batch_is_run_in_parts_when_its_adapters_do_not_fit_the_device_togethe
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_an_adapter_is_checked_for_each_base_that_runs_it_when_one_has_run_it_already(source: FolderSource) -> None:
+    fitting, misfit = (Item(ModelRef(base, "general", "k0-0"), Task.EMBED, text="w1 w2") for base in ("k0", "k2"))
+    with tiny_engine(source) as engine:
+        first = numbers(engine.submit([fitting]).result(60))[0]
+        mixed = engine.submit([misfit, fitting]).result(60)
+    assert isinstance(mixed[0].error, AdapterRefused)
+    np.testing.assert_allclose(numbers(mixed[1:])[0], first, atol=1e-5)
+
+
+# At k = 2 rows are rounded to int8: a last bit can become a step of a hundredth.
+@pytest.mark.parametrize(("base", "tolerance"), [("k0", 1e-5), ("k2", 0.02)])
+def test_answers_are_the_same_when_weights_cannot_be_packed(
+    source: FolderSource, base: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = _items(base, 40)
+    with tiny_engine(source) as engine:
+        expected = numbers(engine.submit(items).result(60))
+    monkeypatch.setattr("hmi.models.dense._can_pack", lambda dtype: False)
+    with tiny_engine(source) as engine:
+        found = numbers(engine.submit(items).result(60))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance)
+
+
+def test_rows_of_one_layout_are_computed_together_when_tenants_are_mixed(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tiny_engine(source, batch_rows=32) as engine:
+        ran = keep_batches(engine, monkeypatch)
+        engine.submit(_items("k0", 60)).result(60)
+    assert max(len(batch.works) for batch in ran) > 8
+    for batch in ran:
+        tenants = [resident.digest for resident in batch.residents if resident and resident.body.rows]
+        assert len(list(itertools.groupby(tenants))) == len(set(tenants))
+        assert isinstance(batch.plan, AdapterPlan)
+        for parts in batch.plan.parts.values():
+            assert len({id(part.layout) for part in parts}) == len(parts)
+
+
 def test_nobody_waits_for_ever_when_the_engine_is_closed(source: FolderSource) -> None:
     engine = tiny_engine(source)
     futures = [engine.submit(_items("k2", 50, seed=seed)) for seed in range(6)]
@@ -287,10 +328,11 @@ def test_a_failing_stage_fails_its_own_batch_when_others_wait(
         assert all(outcome.error is None for outcome in engine.submit(_items("k0", 20)).result(60))
 
 
+@pytest.mark.parametrize("base", ["k0", "k2"])
 def test_one_sequence_fails_alone_when_the_device_chokes_on_it(
-    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+    source: FolderSource, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = _items("k2", 40)
+    items = _items(base, 40)
     with tiny_engine(source) as engine:
         expected = numbers(engine.submit(items).result(60))
         healthy = engine._device._run

@@ -22,9 +22,8 @@ from hmi.adapters.formats import read_adapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, ModelRef, Task
-from hmi.engine.work import Batch
 from hmi.models.loader import convert_pretrained, load_spec
-from tests.engines import FolderSource, numbers
+from tests.engines import FolderSource, keep_batches, numbers
 from tests.oracles.adapterhub import AdapterHubOracle, make_adapterhub_oracle
 
 TOLERANCE = 1e-5
@@ -136,16 +135,9 @@ def test_a_mixed_batch_equals_transformers_peft_and_adapterhub_when_16_tenants_s
     ]
     assert len(items) == 32
     assert len({item.model.adapter for item in items}) == 16
-    config = EngineConfig("cpu", "float32", batch_tokens=4096, batch_rows=32, padding_share=1.0)
-    ran: list[Batch] = []
+    config = EngineConfig("cpu", "float32", batch_tokens=4096, batch_rows=32, padding_share=1.0, batch_cost=4096)
     with Engine(config, source) as engine:
-        run = engine._device.run
-
-        def run_and_keep(batch: Batch) -> list[Batch]:
-            ran.append(batch)
-            return run(batch)
-
-        monkeypatch.setattr(engine._device, "run", run_and_keep)
+        ran = keep_batches(engine, monkeypatch)
         outcomes = engine.submit(items).result(60)
         assert engine.stats().batches == 1
 

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import load_adapter
+from hmi.adapters.bank import Resident
+from hmi.adapters.canonical import load_adapter, save_adapter
+from hmi.adapters.packed import PackedAdapter, pack_adapter
 from hmi.engine.engine import Engine
-from hmi.engine.hosted import HostedBase, HostedBases
+from hmi.engine.hosted import HostedBases
 from hmi.engine.request import Item, ModelRef, Task
 from hmi.engine.tokenise import tokenise
-from hmi.engine.work import Batch, Submission, Work
-from hmi.errors import Cancelled, HmiError, InvalidInput, Overloaded
-from tests.engines import FolderSource, tiny_engine
+from hmi.engine.work import Batch, Submission, Work, adapter_key
+from hmi.errors import AdapterRefused, Cancelled, HmiError, InvalidInput, Overloaded
+from tests.engines import FolderSource, numbers, tiny_engine
 from tests.waiting import wait_until
+
+WIDTH = 32
 
 
 def _item(number: int, task: Task = Task.CLASSIFY) -> Item:
     return Item(ModelRef("k0", "general", f"k0-{number}"), task, text="w1 w2")
+
+
+def _packed(source: FolderSource, digest: str) -> PackedAdapter:
+    return pack_adapter(load_adapter(source.adapters[digest]), WIDTH, torch.float32)
 
 
 class Gate:
@@ -114,7 +123,38 @@ def test_batch_mates_are_answered_when_one_adapters_file_cannot_be_read(
 
 
 def _with_room_for_one(engine: Engine, source: FolderSource) -> None:
-    engine._host_tier._ledger.capacity = load_adapter(source.adapters["k0-4"]).nbytes
+    """Host memory for one of the adapters 4 and 10, which are alike."""
+    engine._host_tier._ledger.capacity = _packed(source, "k0-4").nbytes
+
+
+def _device_bytes_for_one(source: FolderSource) -> int:
+    """Likewise on the device, beside the row of zeros."""
+    return _packed(source, "k0-4").nbytes + WIDTH * 4
+
+
+def _let_go_when_a_whole_batch_is_deferred(engine: Engine, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch that runs ends between the attempt to fetch another one and the wait for it. Gives how many waited."""
+    fetch, pipeline, waited = engine._pipeline._fetcher.fetch, engine._pipeline, list[int]()
+
+    def fetch_and_dawdle(batch: Batch) -> list[Work]:
+        deferred = fetch(batch)
+        if deferred and not batch.works:
+            waited.append(len(deferred))
+            gate.opened.set()
+            wait_until(lambda: pipeline._in_flight == 0)
+        return deferred
+
+    monkeypatch.setattr(pipeline._fetcher, "fetch", fetch_and_dawdle)
+    return waited
+
+
+def test_adapters_pass_through_host_memory_one_by_one_when_there_is_room_for_one(source: FolderSource) -> None:
+    with tiny_engine(source) as engine:
+        _with_room_for_one(engine, source)
+        outcomes = engine.submit([_item(number) for number in (4, 10)]).result(20)
+        assert engine.stats().batches == 1
+        assert engine.stats().on_device.entries == 2
+    assert [outcome.error for outcome in outcomes] == [None, None]
 
 
 def test_rows_wait_for_host_memory_when_the_batch_that_held_it_ends_meanwhile(
@@ -122,32 +162,69 @@ def test_rows_wait_for_host_memory_when_the_batch_that_held_it_ends_meanwhile(
 ) -> None:
     with tiny_engine(source) as engine:
         _with_room_for_one(engine, source)
-        fetch, pipeline = engine._pipeline._fetcher.fetch, engine._pipeline
+        held = adapter_key("k0", "k0-4")
+        engine._host_tier.acquire(held)
         gate = Gate(engine, monkeypatch)
+        fetch = engine._pipeline._fetcher.fetch
+        running = engine.submit([Item(ModelRef("k0", "general", None), Task.EMBED, text="w1")])
+        assert gate.reached.wait(20)
+        attempts: list[int] = []
 
-        def fetch_and_dawdle(batch: Batch) -> list[Work]:
-            deferred = fetch(batch)
-            if deferred and not batch.works:
-                gate.opened.set()
-                wait_until(lambda: pipeline._in_flight == 0)
-            return deferred
+        def fetch_until_released(batch: Batch) -> list[Work]:
+            if len(attempts) == 1:
+                engine._host_tier.release(held)
+            attempts.append(len(batch.works))
+            return fetch(batch)
 
-        monkeypatch.setattr(pipeline._fetcher, "fetch", fetch_and_dawdle)
-        outcomes = engine.submit([_item(number, Task.EMBED) for number in (4, 10)]).result(20)
+        monkeypatch.setattr(engine._pipeline._fetcher, "fetch", fetch_until_released)
+        waited = _let_go_when_a_whole_batch_is_deferred(engine, gate, monkeypatch)
+        outcomes = [*engine.submit([_item(10, Task.EMBED)]).result(20), *running.result(20)]
     assert [outcome.error for outcome in outcomes] == [None, None]
+    assert (waited, attempts) == ([1], [1, 1])
 
 
-def test_a_failed_row_holds_no_memory_when_the_next_one_needs_it(
+def test_rows_wait_for_device_memory_when_the_batch_that_held_it_ends_meanwhile(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(digest: str, adapter: Adapter, base: HostedBase) -> None:
-        if digest == "k0-4":
-            raise InvalidInput("not this one")
+    with tiny_engine(source, device_adapter_bytes=_device_bytes_for_one(source)) as engine:
+        gate = Gate(engine, monkeypatch)
+        waited = _let_go_when_a_whole_batch_is_deferred(engine, gate, monkeypatch)
+        outcomes = engine.submit([_item(number, Task.EMBED) for number in (4, 10, 4)]).result(20)
+        stats = engine.stats()
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert waited == [1]
+    assert (stats.batches, stats.on_device.evictions, stats.on_device.entries) == (2, 1, 1)
 
+
+def test_rows_are_deferred_again_and_again_when_the_device_holds_one_adapter_at_a_time(source: FolderSource) -> None:
+    """Nobody ends the running batch by hand here: each ends by itself, and lets the next one in."""
+    wanted = [4, 10] * 10
+    with tiny_engine(source) as roomy, tiny_engine(source, device_adapter_bytes=_device_bytes_for_one(source)) as tight:
+        expected, found = (
+            numbers(engine.submit([_item(number) for number in wanted]).result(60)) for engine in (roomy, tight)
+        )
+        assert tight.stats().on_device.evictions > 0
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_refused_adapter_takes_no_host_memory_when_the_next_one_needs_it(source: FolderSource) -> None:
+    """It was made for all layers of `k0`; `k2` has two that look rows up."""
+    misfit, good = (Item(ModelRef("k2", "general", name), Task.EMBED, text="w1") for name in ("k0-4", "k2-10"))
     with tiny_engine(source) as engine:
-        _with_room_for_one(engine, source)
-        monkeypatch.setattr(engine._pipeline._fetcher, "_check_fit", check)
-        outcomes = engine.submit([_item(number, Task.EMBED) for number in (4, 10)]).result(20)
+        engine._host_tier._ledger.capacity = _packed(source, "k2-10").nbytes
+        outcomes = engine.submit([misfit, good]).result(20)
+        assert engine.stats().host.entries == 1
+    assert [type(outcome.error) for outcome in outcomes] == [AdapterRefused, type(None)]
+
+
+def test_a_failed_row_holds_no_device_memory_when_the_next_one_needs_it(source: FolderSource, tmp_path: Path) -> None:
+    headless = dataclasses.replace(load_adapter(source.adapters["k0-4"]), head=None)
+    source.adapters["headless"] = tmp_path / "headless.safetensors"
+    save_adapter(headless, source.adapters["headless"])
+    failing = Item(ModelRef("k0", "general", "headless"), Task.CLASSIFY, text="w1 w2")
+    with tiny_engine(source, device_adapter_bytes=_device_bytes_for_one(source)) as engine:
+        outcomes = engine.submit([failing, _item(10)]).result(20)
     assert [type(outcome.error) for outcome in outcomes] == [InvalidInput, type(None)]
 
 
@@ -157,6 +234,14 @@ def test_a_row_is_refused_when_its_adapter_is_larger_than_host_memory(source: Fo
         assert isinstance(engine.submit([_item(4)]).result(20)[0].error, Overloaded)
 
 
+def test_a_row_is_refused_and_its_mates_are_not_when_its_adapter_is_larger_than_the_devices_memory(
+    source: FolderSource,
+) -> None:
+    with tiny_engine(source, device_adapter_bytes=_packed(source, "k0-5").nbytes + WIDTH * 4) as engine:
+        outcomes = engine.submit([_item(number) for number in (5, 4, 5)]).result(20)
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), Overloaded, type(None)]
+
+
 def test_a_dropped_adapter_leaves_the_device_when_a_batch_still_ran_with_it(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,12 +249,43 @@ def test_a_dropped_adapter_leaves_the_device_when_a_batch_still_ran_with_it(
     gate = Gate(engine, monkeypatch)
     running = engine.submit([_item(1)])
     assert gate.reached.wait(20)
+    assert engine.stats().on_device.entries == 1
     engine.drop_adapter("k0-1")
     gate.opened.set()
     assert running.result(20)[0].error is None
     engine.close()
     stats = engine.stats()
     assert (stats.host.entries, stats.on_device.entries) == (0, 0)
+
+
+def test_a_dropped_adapter_leaves_the_device_when_it_was_on_its_way_there(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tiny_engine(source)
+    bank = engine._banks.get(WIDTH)
+    insert = bank.insert
+
+    def drop_and_insert(key: str, adapter: PackedAdapter) -> Resident:
+        engine.drop_adapter("k0-1")
+        return insert(key, adapter)
+
+    monkeypatch.setattr(bank, "insert", drop_and_insert)
+    assert engine.submit([_item(1)]).result(20)[0].error is None
+    engine.close()
+    stats = engine.stats()
+    assert (stats.host.entries, stats.on_device.entries) == (0, 0)
+
+
+def test_a_dropped_adapter_leaves_when_two_bases_ran_with_it(source: FolderSource) -> None:
+    """Made for the upper layers of `k2`, it fits `k0` as well; each base has it packed for itself."""
+    items = [Item(ModelRef(base, "general", "k2-1"), Task.CLASSIFY, text="w1 w2") for base in ("k0", "k2")]
+    with tiny_engine(source) as engine:
+        one, other = numbers(engine.submit(items).result(20))
+        assert not np.allclose(one, other, atol=1e-3)
+        assert (engine.stats().host.entries, engine.stats().on_device.entries) == (2, 2)
+        engine.drop_adapter("k2-1")
+        assert engine.stats().host.entries == 0
+    assert engine.stats().on_device.entries == 0
 
 
 def test_a_halved_batch_has_the_room_of_the_whole_one_when_memory_ran_out(

@@ -1,8 +1,4 @@
-"""Running suspects alone: a shard that may have killed a worker shares the process with no other shard.
-
-When a process dies, every shard that it held is blamed, for nobody can tell which of them did it. So from
-its first blame on a shard runs alone: the next death is its own, and no innocent line is given up for it.
-"""
+"""A lock under which many run together, or one alone."""
 
 from __future__ import annotations
 

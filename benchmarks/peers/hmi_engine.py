@@ -1,0 +1,104 @@
+"""HMI through its own face: token ids submitted, outcomes received, everything between them counted.
+
+`hmi_k0` hosts the model as it is. `hmi_k6` looks its lower layers up; its tree holds every n-gram of the sequences,
+and a run in which one had to be computed is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.places import Depth, adapter_folder, base_folder
+from benchmarks.peers.plan import LABELS, NO_TENANT, Batch, Plan, Workload
+from benchmarks.tenants_on_disk import FolderSource
+from hmi.adapters.adapter import AdapterKind
+from hmi.adapters.canonical import save_adapter
+from hmi.adapters.formats import read_adapter
+from hmi.engine.config import EngineConfig
+from hmi.engine.engine import Engine
+from hmi.engine.request import Classification, Item, ModelRef, Task
+from hmi.knowledge.ngrams import unigrams, window_keys
+from hmi.knowledge.rows import encode
+from hmi.knowledge.table import Table, TableMeta, write_table
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.loader import convert_pretrained
+from hmi.spec import HPLMSpec
+
+__all__ = ["start"]
+
+_BASE = "base"
+_DOMAIN = "general"
+
+
+@contextmanager
+def start(plan: Plan, folder: Path, variant: str) -> Iterator[_HmiRunner]:
+    """Variants: `all` with k = 0 and LoRAs on every layer, `upper` with the plan's k and LoRAs above it."""
+    depth = Depth(variant)
+    k = plan.k if depth is Depth.UPPER else 0
+    own = folder / f"hmi-{depth}"
+    spec = convert_pretrained(base_folder(folder), own / "base", k=k)
+    source = FolderSource({_BASE: own / "base"})
+    source.adapters = _import_adapters(plan, folder, depth, spec, own)
+    with Engine(EngineConfig(device=plan.device, dtype=plan.dtype), source) as engine:
+        engine.load_base(_BASE)
+        if k:
+            ids = np.concatenate([batch.ids for batch in plan.batches(Workload.TENANTS, plan.in_flight)])
+            engine.publish_tree(_BASE, _whole_tree(engine, spec, ids, own / "table"))
+        yield _HmiRunner(engine)
+
+
+class _HmiRunner:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def run(self, batches: Sequence[Batch]) -> NDArray[np.float32]:
+        items = [
+            Item(ModelRef(_BASE, _DOMAIN, _name(tenant)), Task.CLASSIFY, tokens=tuple(ids))
+            for batch in batches
+            for ids, tenant in zip(batch.ids.tolist(), batch.tenants, strict=True)
+        ]
+        answers = np.empty((len(items), LABELS), np.float32)
+        for row, outcome in enumerate(self._engine.submit(items).result()):
+            if outcome.error is not None:
+                raise outcome.error
+            if not isinstance(outcome.result, Classification):
+                raise TypeError(f"a classification was asked for, not {outcome.result}")
+            answers[row] = outcome.result.probs
+        return answers
+
+    def check(self) -> None:
+        computed = self._engine.stats().computed_windows
+        if computed:
+            raise RuntimeError(f"{computed} n-grams were not in the tree and had to be computed")
+
+
+def _import_adapters(plan: Plan, folder: Path, depth: Depth, spec: HPLMSpec, own: Path) -> dict[str, Path]:
+    """The tenants' files as HMI imports them, and one head without adapters under it."""
+    files = {}
+    for tenant in range(plan.stored_tenants if depth is Depth.UPPER else plan.tenants):
+        adapter = read_adapter(adapter_folder(folder, depth, tenant), spec)
+        files[_name(tenant)] = own / f"{tenant}.safetensors"
+        save_adapter(adapter, files[_name(tenant)])
+        if tenant == 0:
+            files[_name(NO_TENANT)] = own / "none.safetensors"
+            save_adapter(dataclasses.replace(adapter, kind=AdapterKind.NONE, lora={}), files[_name(NO_TENANT)])
+    return files
+
+
+def _whole_tree(engine: Engine, spec: HPLMSpec, ids: NDArray[np.int64], folder: Path) -> KnowledgeTree:
+    """A tree with every window of ids `[sequences, tokens]`."""
+    lengths = np.full(len(ids), ids.shape[1])
+    keys = np.unique(np.concatenate([window_keys(ids.reshape(-1), lengths), unigrams(spec.vocab_size)]))
+    meta = TableMeta(_DOMAIN, "benchmark", spec.row_dtype, spec.hidden_size, len(keys))
+    write_table(folder, meta, keys, encode(engine.compute_rows(_BASE, keys), spec.row_dtype))
+    return KnowledgeTree(1, {_DOMAIN: None}, {_DOMAIN: Table.open(folder)}, spec.row_dtype, spec.hidden_size)
+
+
+def _name(tenant: int) -> str:
+    return "none" if tenant == NO_TENANT else str(tenant)

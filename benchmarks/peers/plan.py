@@ -1,0 +1,84 @@
+"""What every engine is asked to do: plain data, written once and read by each process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.shapes import Shape
+
+__all__ = ["LABELS", "LORA_ALPHA", "LORA_RANK", "NO_TENANT", "VOCABULARY", "Batch", "Plan", "Workload"]
+
+VOCABULARY = 2_000
+LABELS = 2
+LORA_RANK = 16
+LORA_ALPHA = 32
+NO_TENANT = -1
+_FILE = "plan.json"
+_FIRST_ID = 5  # those before are special tokens
+
+
+class Workload(StrEnum):
+    """Whose rows a batch holds: the plan's tenants by turns, as many tenants as rows, or one head without adapters."""
+
+    TENANTS = "tenants"
+    DISTINCT = "distinct"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Tokenised input: ids int64 `[rows, tokens]` without padding, and the number of each row's tenant."""
+
+    ids: NDArray[np.int64]
+    tenants: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes and places of one run.
+
+    Attributes:
+        tokens: Of every sequence.
+        sequences: In a batch.
+        tenants: Distinct ones in a batch, rows given out by turns.
+        k: Lower layers that `hmi_k6` looks up (its name says six, as BERT-base has it).
+        in_flight: Batches of HMI's rounds: enough for its stages to work at the same time.
+        device, dtype: As torch names them, resolved.
+    """
+
+    shape: Shape
+    tokens: int
+    sequences: int
+    tenants: int
+    k: int
+    in_flight: int
+    device: str
+    dtype: str
+
+    @property
+    def stored_tenants(self) -> int:
+        """How many have adapters: enough for batches of distinct ones."""
+        return max(self.tenants, self.sequences)
+
+    def batches(self, workload: Workload, count: int) -> list[Batch]:
+        """The first `count` batches, the same in every process."""
+        sharing = self.sequences if workload is Workload.DISTINCT else self.tenants
+        owners = tuple(NO_TENANT if workload is Workload.NONE else row % sharing for row in range(self.sequences))
+        rng = np.random.default_rng(0)
+        size = (self.sequences, self.tokens)
+        return [Batch(rng.integers(_FIRST_ID, VOCABULARY, size), owners) for _ in range(count)]
+
+    def write(self, folder: Path) -> None:
+        (folder / _FILE).write_text(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        values = json.loads((folder / _FILE).read_text())
+        return cls(**{**values, "shape": Shape(**values["shape"])})

@@ -1,0 +1,1 @@
+"""What ten thousand registered tenants cost beside one: `python -m benchmarks.tenants`."""

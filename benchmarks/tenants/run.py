@@ -1,0 +1,142 @@
+"""The run: for each number of tenants and each traffic a group of engines whose jobs take turns."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness import alternate, machine
+from benchmarks.tenants.fleet import Fleet
+from benchmarks.tenants.jobs import IN_FLIGHT, SUBMISSION, JobEngine
+from benchmarks.tenants.plan import TenantsPlan
+from benchmarks.tenants.registration import report_registrations
+from benchmarks.tenants.report import case_report
+from benchmarks.tenants.traffic import Traffic, draw_tenants
+
+__all__ = ["run_plan"]
+
+_WARM_SEQUENCES = 256
+
+
+def run_plan(root: Path, plan: TenantsPlan) -> dict[str, Any]:
+    """Everything; what it writes goes into `root`, an empty folder, except for what the plan keeps elsewhere."""
+    _say("writing the base model, the tree and the adapters")
+    fleet = Fleet(root, plan)
+    cases: list[dict[str, Any]] = []
+    with _OneTenant(fleet) as alone:
+        for tenants, traffic in itertools.product(plan.tenants, Traffic):
+            _say(f"{tenants} tenants, {traffic.value}")
+            cases += _run_group(fleet, alone, tenants, traffic)
+        one = case_report(alone.engine, 1, "one", 1.0, ratio=1.0)
+        kinds = {kind: round(statistics.median(rates), 1) for kind, rates in sorted(alone.by_kind.items())}
+    registration = None
+    if plan.registrations:
+        _say(f"{plan.registrations} registrations")
+        registration = report_registrations(root, plan.database, fleet.spec, plan.registrations)
+    return {
+        "shape": plan.shape,
+        "layers": fleet.spec.layers,
+        "k": plan.k,
+        "sequences": plan.sequences,
+        "submission": SUBMISSION,
+        "in_flight": IN_FLIGHT,
+        "rounds": plan.rounds,
+        "device": str(fleet.device),
+        "dtype": str(fleet.dtype).removeprefix("torch."),
+        "machine": machine(fleet.device),
+        "adapters": fleet.describe(),
+        "one_tenant_seq_s": kinds,
+        "cases": [one, *cases],
+        "registration": registration,
+        "registration_last_over_first": registration["last_over_first"] if registration else None,
+    }
+
+
+class _OneTenant:
+    """Jobs for one tenant alone, by turns one with each kind of adapter."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.by_kind: dict[str, list[float]] = defaultdict(list)
+        self._fleet = fleet
+        self._turns = itertools.cycle(fleet.single)
+        self.engine = JobEngine(fleet.config(fleet.device_bytes(fleet.single)), fleet.source, fleet.texts)
+        _warm(self.engine, fleet)
+
+    def run(self) -> float:
+        tenant = next(self._turns)
+        rate = self.engine.run(np.full(len(self._fleet.texts), tenant))
+        self.by_kind[self._fleet.kind(tenant)].append(rate)
+        return rate
+
+    def __enter__(self) -> _OneTenant:
+        self.engine.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.engine.__exit__(*error)
+
+
+def _run_group(fleet: Fleet, alone: _OneTenant, tenants: int, traffic: Traffic) -> list[dict[str, Any]]:
+    """One case for each share of slots, all over the same draws."""
+    drawn = draw_tenants(traffic, tenants, len(fleet.texts), seed=tenants)
+    asked = np.unique(drawn).tolist()
+    working_set = fleet.device_bytes(asked)
+    cold: dict[float, float] = {}
+    engines: dict[float, JobEngine] = {}
+    with contextlib.ExitStack() as opened:
+        for share in fleet.plan.slots_shares:
+            config = fleet.config(int(share * working_set))
+            engine = engines[share] = opened.enter_context(JobEngine(config, fleet.source, fleet.texts))
+            _warm(engine, fleet)
+            engine.drop(fleet.single)  # the tiers have room for those that are asked for, and no more
+            fleet.forget(asked)
+            cold[share] = engine.run(drawn)
+            engine.count_from_now()
+        runs = {f"{share}": _Shuffled(engine, drawn) for share, engine in engines.items()}
+        rates = alternate({"alone": alone.run, **runs}, fleet.plan.rounds)
+        reference = statistics.median(rates["alone"])
+        return [
+            {
+                **case_report(
+                    engine,
+                    tenants,
+                    traffic.value,
+                    share,
+                    ratio=statistics.median(engine.seq_s) / reference,
+                ),
+                "cold_seq_s": round(cold[share], 1),
+                "tenants_in_traffic": len(asked),
+                "working_set_bytes": working_set,
+            }
+            for share, engine in engines.items()
+        ]
+
+
+class _Shuffled:
+    """Jobs for the same tenants, in another order each time: the same orders for each engine."""
+
+    def __init__(self, engine: JobEngine, tenants: NDArray[np.int64]) -> None:
+        self._engine = engine
+        self._tenants = tenants
+        self._rng = np.random.default_rng(0)
+
+    def __call__(self) -> float:
+        return self._engine.run(self._rng.permutation(self._tenants))
+
+
+def _warm(engine: JobEngine, fleet: Fleet) -> None:
+    """Run with the tenants that no case asks for: memory, threads and compiled code are there afterwards."""
+    engine.run(np.resize(np.array(fleet.single), min(_WARM_SEQUENCES, len(fleet.texts))))
+    engine.count_from_now()
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)

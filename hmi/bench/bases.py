@@ -1,0 +1,75 @@
+"""Base models with random weights: what a forward costs does not depend on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from hmi.bench.text import VOCABULARY, word_pieces
+from hmi.knowledge.ngrams import unigrams, window_keys
+from hmi.knowledge.rows import encode
+from hmi.knowledge.table import Table, TableMeta, write_table_blocks
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.loader import convert_pretrained, load_spec, load_tokenizer
+from hmi.spec import HPLMSpec
+
+__all__ = ["SHAPES", "Shape", "make_base", "make_tree"]
+
+_BLOCK_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a BERT, under the names that its config has for them."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+
+
+SHAPES = {
+    "tiny": Shape(32, 4, 4, 64),  # to look at the engine's own work
+    "minilm": Shape(384, 6, 12, 1536),
+    "base": Shape(768, 12, 12, 3072),
+}
+
+
+def make_base(folder: Path, shape: Shape, k: int) -> HPLMSpec:
+    """Write a base artifact that looks its lower `k` layers up, beside the checkpoint it was converted from."""
+    from transformers import BertConfig, BertModel  # noqa: PLC0415 - seconds of import
+
+    config = BertConfig.from_dict({"vocab_size": len(VOCABULARY), **dataclasses.asdict(shape)})
+    checkpoint = folder.with_name(f"{folder.name}-checkpoint")
+    checkpoint.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tensors = BertModel(config).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, checkpoint / "model.safetensors")
+    config.to_json_file(checkpoint / "config.json", use_diff=False)
+    word_pieces().save(str(checkpoint / "tokenizer.json"))
+    return convert_pretrained(checkpoint, folder, k=k)
+
+
+def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
+    """A tree of one domain, `general`, that holds every window of `texts`, with random rows.
+
+    Finding everything is what a look-up has most to do for, and what leaves least to do for the device.
+    """
+    spec = load_spec(base)
+    if not spec.k:
+        return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+    encoded = load_tokenizer(base).encode_batch_fast(texts)
+    windows = window_keys(np.concatenate([np.array(each.ids) for each in encoded]), np.array([len(e) for e in encoded]))
+    keys = np.unique(np.concatenate([windows, unigrams(spec.vocab_size)]))
+    rng = np.random.default_rng(0)
+    sizes = [len(part) for part in np.array_split(keys, range(_BLOCK_ROWS, len(keys), _BLOCK_ROWS))]
+    blocks = (encode(rng.standard_normal((n, spec.hidden_size), np.float32), spec.row_dtype) for n in sizes)
+    meta = TableMeta("general", "benchmark", spec.row_dtype, spec.hidden_size, len(keys))
+    write_table_blocks(folder, meta, keys, blocks)
+    return KnowledgeTree(1, {"general": None}, {"general": Table.open(folder)}, spec.row_dtype, spec.hidden_size)

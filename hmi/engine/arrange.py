@@ -1,0 +1,51 @@
+"""The order of a batch's rows, and the plans made from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hmi.adapters.batched import BatchedAdapters
+from hmi.adapters.heads import HeadPlan
+from hmi.adapters.kernels import kernels_run_on
+from hmi.adapters.maths import ServingAdapters
+from hmi.adapters.plan import AdapterPlan, order_key
+from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
+from hmi.engine.request import Task
+from hmi.engine.work import Batch
+
+__all__ = ["adapters_of", "order_rows", "plan_adapters"]
+
+
+def order_rows(batch: Batch) -> None:
+    """Bring rows of one adapter, and adapters of one layout, together. Before anything is laid out by row."""
+    order = sorted(range(len(batch.works)), key=lambda row: order_key(batch.residents[row]))
+    batch.works = [batch.works[row] for row in order]
+    batch.residents = [batch.residents[row] for row in order]
+
+
+def plan_adapters(batch: Batch, device: torch.device) -> None:
+    """Say how the batch's adapters and heads are applied. Its adapters are resident and pinned."""
+    spec = batch.base.spec
+    tasks = {work.item.task for work in batch.works}
+    batch.heads = HeadPlan(batch.residents, spec.hidden_size, device) if Task.CLASSIFY in tasks else None
+    batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
+    last = spec.layers - 1
+    if kernels_run_on(device):
+        batch.plan = SegmentedPlan(batch.residents, device, first_only=batch.first_only, last_layer=last)
+    else:
+        batch.plan = AdapterPlan(
+            batch.residents,
+            batch.width,
+            device,
+            first_only=batch.first_only,
+            last_layer=last,
+            row_bytes=spec.hidden_size * batch.base.model.dtype.itemsize,
+        )
+
+
+def adapters_of(batch: Batch, arena: Tensor) -> ServingAdapters | None:
+    """The planned adapters at work on the bank's arena; None where no row has any."""
+    if isinstance(batch.plan, SegmentedPlan):
+        return SegmentedAdapters(arena, batch.plan) if batch.plan.launches else None
+    return BatchedAdapters(arena, batch.plan) if batch.plan and batch.plan.parts else None

@@ -1,0 +1,101 @@
+"""The linear layers of serving: weights fixed, no gradients, arranged once for the processor that runs them.
+
+On a CPU oneDNN multiplies fastest from weights in its own blocked order. torch's ordinary `linear` brings them
+into that order at every call; here it is done once, and activation and residual are added while a result
+is still in registers. The operators are those that torch's own compiler emits for a CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["ACTIVATIONS", "Dense", "make_dense"]
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+# oneDNN's names, (attribute, algorithm), of those that it computes as the exact functions above.
+_FUSED = {"gelu": ("gelu", "none"), "relu": ("relu", "")}
+
+
+class Dense(Protocol):
+    """x [n, in] contiguous -> [n, out]."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def activated(self, x: Tensor, activation: str) -> Tensor:
+        """The activation of `self(x)`, by its name in `ACTIVATIONS`."""
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """`self(x)` + residual [n, out]."""
+
+
+class _PlainDense:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight = weight
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight, self._bias)
+
+    def activated(self, x: Tensor, activation: str) -> Tensor:
+        return ACTIVATIONS[activation](self(x))
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self(x).add_(residual)
+
+
+class _PackedDense:
+    _EXPECTED_ROWS = 2048  # what oneDNN chooses the blocks for; any number of rows can be multiplied
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), self._EXPECTED_ROWS)
+        self._bias = bias.contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "none", [], "")
+        return y
+
+    def activated(self, x: Tensor, activation: str) -> Tensor:
+        if activation not in _FUSED:
+            return ACTIVATIONS[activation](self(x))
+        name, algorithm = _FUSED[activation]
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, name, [], algorithm)
+        return y
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
+        return y
+
+
+def make_dense(weight: Tensor, bias: Tensor) -> Dense:
+    """A linear layer of weight [out, in] and bias [out], in the form that suits their device and dtype."""
+    if weight.device.type == "cpu" and _can_pack(weight.dtype):
+        return _PackedDense(weight, bias)
+    return _PlainDense(weight, bias)
+
+
+@functools.cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has the operators, and they give what `linear` gives."""
+    if not torch._C._has_mkldnn or dtype not in (torch.bfloat16, torch.float32):
+        return False
+    values = torch.linspace(-1, 1, 32 * 32).to(dtype)
+    weight, x, bias = values.view(32, 32), values.flip(0).view(32, 32), values[:32]
+    try:
+        dense = _PackedDense(weight, bias)
+        found = torch.stack([dense(x), dense.activated(x, "gelu"), dense.plus(x, x)])
+    except (AttributeError, RuntimeError):
+        return False
+    y = F.linear(x, weight, bias)
+    return torch.allclose(found.float(), torch.stack([y, F.gelu(y), y + x]).float(), atol=0.05, rtol=0.02)
