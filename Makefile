@@ -72,6 +72,10 @@ test-integration: $(VENV)/.installed-test $(ADAPTERHUB)/.installed ## Run the te
 test-e2e: $(VENV)/.installed-test ## Run the tests against the services as processes
 	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
+.PHONY: test-gpu
+test-gpu: $(VENV)/.installed-test ## Run the tests that need CUDA
+	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## Check style, the Dockerfile and the compose file
 	$(BIN)/ruff check .

@@ -53,7 +53,15 @@ def run_worker(
         return 1
     register_tasks(app, runtime)
     runtime.start()
-    _log.info("worker_starting", node=runtime.node, device=runtime.device, threads=settings.worker_threads)
+    engine = runtime.engine.stats()
+    _log.info(
+        "worker_starting",
+        node=runtime.node,
+        device=engine.device,
+        dtype=engine.dtype,
+        lanes=engine.lanes,
+        threads=settings.worker_threads,
+    )
     try:
         return _serve(app, runtime, queues)
     finally:

@@ -110,7 +110,7 @@ class Bank:
             self._release(evicted)
         self._free_count -= size
         rows = self._free[self._free_count : self._free_count + size].copy()
-        self.arena.index_copy_(0, torch.from_numpy(rows).to(self.arena.device, non_blocking=True), values)
+        self._write(rows, values)
         body = adapter.body.rows
         resident = Resident(digest, adapter.body, adapter.head, adapter.labels, rows[:body], rows[body:])
         self._residents[digest] = resident
@@ -122,8 +122,7 @@ class Bank:
             bits = torch.int16 if self.arena.dtype.itemsize == 2 else torch.int32
             self.arena.view(bits).numpy()[rows] = values.view(bits).numpy()
             return
-        index = torch.from_numpy(rows).to(self.arena.device, non_blocking=True)
-        self.arena.index_copy_(0, index, values.to(self.arena.device, non_blocking=True))
+        self.arena.index_copy_(0, torch.from_numpy(rows).to(self.arena.device, non_blocking=True), values)
 
     def _release(self, digest: str) -> None:
         resident = self._residents.pop(digest)

@@ -120,5 +120,6 @@ def test_one_rebuild_a_period_when_two_schedulers_ask(site: Worksite) -> None:
     # A period so long that the test does not cross its end.
     claims = [claim_rebuild(site.database, 1e8) for _ in range(3)]
     assert claims == [True, False, False]
+    # Other periods have other numbers: these stand for later ones, however fast the machine is.
     assert claim_rebuild(site.database, 1e-3)
-    assert claim_rebuild(site.database, 1e-3)
+    assert claim_rebuild(site.database, 1e-5)
