@@ -6,7 +6,7 @@ additions are left out, as they are of the GEMM rate that the count is held agai
 
 from __future__ import annotations
 
-from benchmarks.shapes import Shape
+from hmi.bench.shapes import Shape
 
 __all__ = ["forward_flops"]
 

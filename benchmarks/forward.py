@@ -27,8 +27,8 @@ import torch  # noqa: E402
 from benchmarks.flops import forward_flops  # noqa: E402
 from benchmarks.harness import GemmMeter, alternate, machine, measure_memory_rate, synchronise  # noqa: E402
 from benchmarks.options import add_options  # noqa: E402
-from benchmarks.shapes import SHAPES, Shape  # noqa: E402
 from benchmarks.tables import as_table  # noqa: E402
+from hmi.bench.shapes import SHAPES, Shape  # noqa: E402
 from hmi.engine.config import resolve_device, resolve_dtype, resolve_lanes  # noqa: E402
 from hmi.models.bert import HBert  # noqa: E402
 from hmi.models.served import ServedBert  # noqa: E402

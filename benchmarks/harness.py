@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.options import add_options
-from benchmarks.shapes import Shape
 from benchmarks.tables import as_table
+from hmi.bench.shapes import Shape
 from hmi.models.dense import make_dense
 
 __all__ = [

@@ -1,20 +1,16 @@
-"""Random tenants' adapters as files, and an engine's source over them."""
+"""Random tenants' adapters as files that later runs find again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hmi.adapters.adapter import AdapterKind
 from hmi.bench.tenants import make_adapter
-from hmi.errors import NotFound
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec
 from hmi.spec import HPLMSpec
 
-__all__ = ["MIXED", "FolderSource", "keep_tenants", "random_adapters"]
+__all__ = ["MIXED", "keep_tenants"]
 
 MIXED = (
     (AdapterKind.LORA, 4),
@@ -27,35 +23,6 @@ MIXED = (
 
 _MANIFEST = "tenants.json"
 _CHUNK = 500
-
-
-class FolderSource:
-    """A `ModelSource` over plain paths; names stand in for digests."""
-
-    def __init__(self, bases: Mapping[str, Path]) -> None:
-        self.bases = dict(bases)
-        self.adapters: dict[str, Path] = {}
-
-    def base_folder(self, digest: str) -> Path:
-        return self.bases[digest]
-
-    def adapter_file(self, digest: str) -> Path:
-        if digest not in self.adapters:
-            raise NotFound(f"there is no adapter {digest}")
-        return self.adapters[digest]
-
-    def tree(self, base: str) -> KnowledgeTree:
-        spec = load_spec(self.bases[base])
-        return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
-
-
-def random_adapters(spec: HPLMSpec, folder: Path, base: str, count: int) -> dict[str, Path]:
-    """Files of `count` tenants named `<base>-<number>`, of the kinds and ranks in `MIXED` by turns."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {f"{base}-{number}": folder / f"{base}-{number}.safetensors" for number in range(count)}
-    for number, path in enumerate(files.values()):
-        make_adapter(path, spec, *MIXED[number % len(MIXED)], seed=number)
-    return files
 
 
 def keep_tenants(folder: Path, spec: HPLMSpec, count: int) -> list[Path]:

@@ -24,7 +24,7 @@ from hmi.adapters.heads import HeadTensors, apply_head
 from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.engine.request import Classification, Embedding, Item, ModelRef, Outcome, Task
 from hmi.engine.work import Batch
 from hmi.errors import NotFound
 from hmi.knowledge.tree import KnowledgeTree
@@ -32,7 +32,16 @@ from hmi.models.bert import HBert
 from hmi.models.loader import load_spec
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["FolderSource", "keep_batches", "numbers", "plain_answer", "random_adapter", "random_head", "tiny_engine"]
+__all__ = [
+    "FolderSource",
+    "keep_batches",
+    "mixed_items",
+    "numbers",
+    "plain_answer",
+    "random_adapter",
+    "random_head",
+    "tiny_engine",
+]
 
 
 class FolderSource:
@@ -79,6 +88,19 @@ def tiny_engine(
         device_adapter_bytes=device_adapter_bytes,
     )
     return Engine(config, source)
+
+
+def mixed_items(base: str, count: int, *, seed: int) -> list[Item]:
+    """Texts of 1 to 29 words for twelve tenants' adapters `<base>-0` ... by chance, four in five to be classified."""
+    rng = np.random.default_rng(seed)
+    return [
+        Item(
+            ModelRef(base, "general", f"{base}-{rng.integers(12)}"),
+            Task.CLASSIFY if rng.random() < 0.8 else Task.EMBED,
+            text=" ".join(f"w{word}" for word in rng.integers(0, 40, rng.integers(1, 30))),
+        )
+        for _ in range(count)
+    ]
 
 
 def keep_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:

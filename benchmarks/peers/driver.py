@@ -18,7 +18,7 @@ from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.plan import LORA_RANK, VOCABULARY, Plan, Workload
 from benchmarks.peers.report import make_report
 from benchmarks.peers.tenants import write_tenants
-from benchmarks.shapes import SHAPES
+from hmi.bench.shapes import SHAPES
 from hmi.engine.config import resolve_device, resolve_dtype
 
 __all__ = ["drive"]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.places import Depth, adapter_folder, base_folder
 from benchmarks.peers.plan import LABELS, NO_TENANT, Batch, Plan, Workload
-from benchmarks.tenants_on_disk import FolderSource
 from hmi.adapters.adapter import AdapterKind
 from hmi.adapters.canonical import save_adapter
 from hmi.adapters.formats import read_adapter
+from hmi.bench.tenants import OneBase
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Classification, Item, ModelRef, Task
@@ -43,7 +43,8 @@ def start(plan: Plan, folder: Path, variant: str) -> Iterator[_HmiRunner]:
     k = plan.k if depth is Depth.UPPER else 0
     own = folder / f"hmi-{depth}"
     spec = convert_pretrained(base_folder(folder), own / "base", k=k)
-    source = FolderSource({_BASE: own / "base"})
+    empty = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+    source = OneBase(_BASE, own / "base", empty)
     source.adapters = _import_adapters(plan, folder, depth, spec, own)
     with Engine(EngineConfig(device=plan.device, dtype=plan.dtype), source) as engine:
         engine.load_base(_BASE)

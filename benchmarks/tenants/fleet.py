@@ -11,7 +11,8 @@ from benchmarks.tenants.plan import TenantsPlan
 from benchmarks.tenants_on_disk import MIXED, keep_tenants
 from hmi.adapters.canonical import load_adapter
 from hmi.adapters.packed import pack_adapter
-from hmi.bench.bases import SHAPES, make_base, make_tree
+from hmi.bench.bases import make_base, make_tree
+from hmi.bench.shapes import SHAPES
 from hmi.bench.tenants import OneBase, forget_pages
 from hmi.bench.text import random_texts
 from hmi.engine.config import EngineConfig, resolve_device, resolve_dtype

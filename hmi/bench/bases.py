@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from hmi.bench.shapes import Shape
 from hmi.bench.text import VOCABULARY, word_pieces
 from hmi.knowledge.ngrams import unigrams, window_keys
 from hmi.knowledge.rows import encode
@@ -18,26 +18,9 @@ from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.loader import convert_pretrained, load_spec, load_tokenizer
 from hmi.spec import HPLMSpec
 
-__all__ = ["SHAPES", "Shape", "make_base", "make_tree"]
+__all__ = ["make_base", "make_tree"]
 
 _BLOCK_ROWS = 16_384
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of a BERT, under the names that its config has for them."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-
-
-SHAPES = {
-    "tiny": Shape(32, 4, 4, 64),  # to look at the engine's own work
-    "minilm": Shape(384, 6, 12, 1536),
-    "base": Shape(768, 12, 12, 3072),
-}
 
 
 def make_base(folder: Path, shape: Shape, k: int) -> HPLMSpec:

@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from hmi.bench.bases import SHAPES, make_base, make_tree
+from hmi.bench.bases import make_base, make_tree
+from hmi.bench.shapes import SHAPES
 from hmi.bench.tenants import MIXED, OneBase, forget_pages, make_adapter
 from hmi.bench.text import random_texts
 from hmi.engine.config import EngineConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hmi.bench.bases import SHAPES
 from hmi.bench.job import Job, JobPlan, JobRun, make_job, median_run, run_job
+from hmi.bench.shapes import SHAPES
 from hmi.engine.config import EngineConfig
 from hmi.engine.trace import STAGES
 from hmi.errors import HmiError, InvalidInput

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.harness import GemmMeter, alternate, versions
-from benchmarks.shapes import Shape
 from benchmarks.tables import as_table
+from hmi.bench.shapes import Shape
 
 
 def test_every_turn_begins_with_another_run() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from hmi.engine.config import EngineConfig, Overlap
 from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
+from hmi.engine.request import Item
 from hmi.engine.trace import STAGES, Span, Tracer
-from tests.engines import FolderSource, numbers
+from tests.engines import FolderSource, mixed_items, numbers
 
 OFF = Overlap(tokenise=False, prefetch=False, fetch=False, finish=False)
 TURNS = ("tokenise", "fetch", "device", "finish")
@@ -24,15 +24,7 @@ def _config(overlap: Overlap | None = None) -> EngineConfig:
 
 
 def _items(base: str, count: int = 50) -> list[Item]:
-    rng = np.random.default_rng(6)
-    return [
-        Item(
-            ModelRef(base, "general", f"{base}-{rng.integers(12)}"),
-            Task.CLASSIFY if rng.random() < 0.8 else Task.EMBED,
-            text=" ".join(f"w{word}" for word in rng.integers(0, 40, rng.integers(1, 30))),
-        )
-        for _ in range(count)
-    ]
+    return mixed_items(base, count, seed=6)
 
 
 def _run(source: FolderSource, items: list[Item], overlap: Overlap | None = None) -> tuple[list[np.ndarray], Tracer]:

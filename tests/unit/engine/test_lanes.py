@@ -11,12 +11,12 @@ import torch
 
 from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_lanes
 from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
+from hmi.engine.request import Item
 from hmi.engine.trace import Tracer
 from hmi.engine.work import Batch
 from hmi.errors import HmiError
 from hmi.knowledge.ngrams import unigrams
-from tests.engines import FolderSource, numbers
+from tests.engines import FolderSource, mixed_items, numbers
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
@@ -29,15 +29,7 @@ def _config(lanes: int, device_adapter_bytes: int = 240 * 1024) -> EngineConfig:
 
 
 def _items(base: str, count: int = 80) -> list[Item]:
-    rng = np.random.default_rng(8)
-    return [
-        Item(
-            ModelRef(base, "general", f"{base}-{rng.integers(12)}"),
-            Task.CLASSIFY if rng.random() < 0.8 else Task.EMBED,
-            text=" ".join(f"w{word}" for word in rng.integers(0, 40, rng.integers(1, 30))),
-        )
-        for _ in range(count)
-    ]
+    return mixed_items(base, count, seed=8)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +67,18 @@ def test_answers_are_the_same_in_any_number_of_lanes(source: FolderSource, base:
 
 def test_a_lane_goes_on_when_another_one_hangs(source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
     with Engine(_config(2, 4 * 1024**2), source) as engine:
-        run, released, first = engine._device.run, threading.Event(), itertools.count()
+        run, first = engine._device.run, itertools.count()
+        hangs, released = threading.Event(), threading.Event()
 
         def hang_once(batch: Batch) -> list[Batch]:
             if next(first) == 0:
+                hangs.set()
                 assert released.wait(20)
             return run(batch)
 
         monkeypatch.setattr(engine._device, "run", hang_once)
         held = engine.submit(_items("k0", 1))
+        assert hangs.wait(20)  # what is submitted before could share its batch
         assert numbers(engine.submit(_items("k0", 20)).result(60))
         assert not held.done()
         released.set()
