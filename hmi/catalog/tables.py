@@ -39,6 +39,7 @@ __all__ = [
     "Batch",
     "BatchStatus",
     "Domain",
+    "DomainDelta",
     "File",
     "NgramFrequency",
     "Role",
@@ -171,6 +172,17 @@ class Domain(Base):
     created_at: Mapped[float]
 
 
+class DomainDelta(Base):
+    """A base model's lower layers as a domain wants them: a LoRA of its own. One for each base and domain."""
+
+    __tablename__ = "domain_deltas"
+    base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"), primary_key=True)
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
+    artifact: Mapped[str] = mapped_column(String(64))
+    summary: Mapped[dict[str, Any]]  # rank, layers, sites, bytes: for listings
+    created_at: Mapped[float]
+
+
 class TenantModel(Base):
     """`acme/sentiment`: what a request's `model` names."""
 
@@ -216,7 +228,8 @@ class NgramFrequency(Base):
 class TreeVersion(Base):
     """One immutable version of a base model's knowledge tree.
 
-    `tables` maps a domain's name to its table's artifact digest, `report` says what the build did.
+    `tables` maps a domain's name to its table's artifact digest, `report` says what the build did, `progress` how
+    far it is while it runs.
     """
 
     __tablename__ = "tree_versions"
@@ -235,6 +248,7 @@ class TreeVersion(Base):
     status: Mapped[TreeStatus]
     tables: Mapped[dict[str, Any]]
     report: Mapped[dict[str, Any]]
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
     error: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[float | None]
     created_at: Mapped[float]
@@ -242,7 +256,11 @@ class TreeVersion(Base):
 
 
 class TreeUsage(Base):
-    """What lookups found in a version; number 0 stands for "no tree"."""
+    """What lookups found in a version; number 0 stands for "no tree".
+
+    Of `lookups`, `hits` found the window's own row, `inherited` of them in an ancestor's table; `approximate` were
+    asked under the policy `backoff`.
+    """
 
     __tablename__ = "tree_usage"
     base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"), primary_key=True)
@@ -250,6 +268,8 @@ class TreeUsage(Base):
     domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
     lookups: Mapped[int] = mapped_column(BigInteger, default=0)
     hits: Mapped[int] = mapped_column(BigInteger, default=0)
+    inherited: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    approximate: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
 
 
 class File(Base):

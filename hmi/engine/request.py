@@ -27,12 +27,15 @@ class ModelRef:
         base: Artifact digest of the hPLM.
         domain: Name of the domain whose line of ancestors is looked up.
         adapter: Artifact digest of the adapter; None is the base model alone.
+        delta: Artifact digest of the nearest domain delta on the domain's line; None where there is none. Rows that
+            another delta, or none, gave are of no use to the model.
     """
 
     base: str
     domain: str
     adapter: str | None
     miss_policy: MissPolicy = MissPolicy.EXACT
+    delta: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
