@@ -14,7 +14,7 @@ from api.docs import add_docs
 from api.errors import install_error_handlers
 from api.middleware import RequestContext
 from api.routers import batches, files, health, models
-from api.routers.admin import bases, domains, frequencies, nodes, tenants, trees
+from api.routers.admin import bases, deltas, domains, frequencies, ngrams, nodes, tenants, trees
 from api.routers.admin import models as tenant_models
 from api.services import Services
 from hmi.settings import Settings
@@ -82,7 +82,9 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         (domains.router, _BODY_BYTES),
         (bases.router, settings.max_base_bytes + _FORM_BYTES),
         (tenant_models.router, settings.max_adapter_bytes + _FORM_BYTES),
+        (deltas.router, settings.max_adapter_bytes + _FORM_BYTES),
         (trees.router, _BODY_BYTES),
+        (ngrams.router, _BODY_BYTES),
         (frequencies.router, _TEXTS_BYTES),
         (nodes.router, _BODY_BYTES),
         (health.router, _BODY_BYTES),

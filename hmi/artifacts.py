@@ -10,10 +10,12 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,6 +31,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 4 * 1024**2
 _MANIFEST = "manifest.json"
+_PARTS = "parts"
+_PART_SECONDS = 24 * 3600
+_STAGING = "staging"
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that were read, block after block; what it raises ends the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +51,22 @@ def _manifest_bytes(files: list[ArtifactFile]) -> bytes:
     return json.dumps({"files": listing, "format": 1}, sort_keys=True).encode()
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
+def _copy(source: IO[bytes], target: IO[bytes] | None, progress: Progress | None = None) -> tuple[int, str]:
+    """Size and SHA-256 of what `source` has, written to `target` on the way."""
     digest, size = hashlib.sha256(), 0
     while chunk := source.read(_CHUNK):
-        target.write(chunk)
+        if target is not None:
+            target.write(chunk)
         digest.update(chunk)
         size += len(chunk)
+        if progress is not None:
+            progress(len(chunk))
     return size, digest.hexdigest()
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, progress: Progress | None = None) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return _copy(file, None, progress)[1]
 
 
 class ArtifactStore:
@@ -67,26 +79,39 @@ class ArtifactStore:
         self._storage = storage
         self._cache_dir = cache_dir
 
-    def put(self, files: Mapping[str, IO[bytes]]) -> str:
+    def put(
+        self,
+        files: Mapping[str, IO[bytes]],
+        *,
+        owner: str = "",
+        announce: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
+    ) -> str:
         """Store the named streams as one artifact and return its digest (64 hex digits).
 
         Storing the same content twice is one artifact, and mends one whose files were lost, cut short or,
         on a disk, altered. Raises `InvalidInput` for a file name that is not plain, `StorageFull`.
+
+        Args:
+            owner: By which `unfinished` knows it until it is whole; no dot, no slash.
+            announce: Called with the digest before anything appears under it; what it raises ends the storing.
         """
         if not files:
             raise InvalidInput("an artifact needs at least one file")
         for name in files:
             if not _NAME.fullmatch(name) or name == _MANIFEST:
                 raise InvalidInput(f"not a file name for an artifact: {name!r}")
-        staging = f"staging/{secrets.token_hex(16)}"
+        staging = f"{_STAGING}/{f'{owner}.' if owner else ''}{secrets.token_hex(16)}"
         try:
             listed = []
             for name, stream in files.items():
                 with self._storage.create(f"{staging}/{name}") as target:
-                    listed.append(ArtifactFile(name, *_copy(stream, target)))
+                    listed.append(ArtifactFile(name, *_copy(stream, target, progress)))
             manifest = _manifest_bytes(listed)
             digest = hashlib.sha256(manifest).hexdigest()
-            if not self._is_whole(digest, manifest, listed):
+            if announce is not None:
+                announce(digest)
+            if not self._is_whole(digest, manifest, listed, progress):
                 for each in listed:
                     self._storage.move(f"{staging}/{each.name}", f"{_place(digest)}/{each.name}")
                 # The manifest comes last: an artifact without one does not exist.
@@ -96,11 +121,28 @@ class ArtifactStore:
         finally:
             self._storage.delete(staging)
 
-    def put_folder(self, folder: Path) -> str:
-        """Store all files directly under `folder`."""
+    def put_folder(
+        self,
+        folder: Path,
+        *,
+        owner: str = "",
+        announce: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Store all files directly under `folder`; see `put`."""
         paths = sorted(path for path in folder.iterdir() if path.is_file())
         with contextlib.ExitStack() as stack:
-            return self.put({path.name: stack.enter_context(path.open("rb")) for path in paths})
+            streams: dict[str, IO[bytes]] = {path.name: stack.enter_context(path.open("rb")) for path in paths}
+            return self.put(streams, owner=owner, announce=announce, progress=progress)
+
+    def unfinished(self) -> dict[str, str]:
+        """Owners of what is being stored, or of what somebody who died was storing, by a name for `abandon`."""
+        names = self._storage.names(_STAGING)
+        return {name: name.rpartition(".")[0] for name in names}
+
+    def abandon(self, unfinished: str) -> None:
+        """Remove what somebody who died was storing."""
+        self._storage.delete(f"{_STAGING}/{unfinished}")
 
     def files(self, digest: str) -> list[ArtifactFile]:
         """What the artifact holds. Raises `NotFound`, `Corrupt`."""
@@ -138,14 +180,53 @@ class ArtifactStore:
                 self._download(digest, files, cached)
         return cached
 
+    def part(self, digest: str, names: Collection[str]) -> Path:
+        """A folder on this machine's disk that holds those of the artifact's files that are named.
+
+        Of a table of gigabytes on a remote storage somebody may want the keys alone. What is downloaded so is removed
+        by the next download that comes a day after its last use. Raises `NotFound`, `Corrupt`.
+        """
+        files = [each for each in self.files(digest) if each.name in names]
+        local = self._storage.local(_place(digest))
+        if local is not None:
+            _check(local, digest, files, verify=False)
+            return local
+        parts = self._cache_dir / _PARTS
+        target = parts / digest
+        missing = [each for each in files if not _is_of_size(target / each.name, each.bytes)]
+        if missing:
+            with translate_full_disk(f"a part of artifact {digest} in {self._cache_dir}"):
+                _forget_unused(parts)
+                target.mkdir(parents=True, exist_ok=True)
+                for each in missing:
+                    beside = target / f".{each.name}.{secrets.token_hex(4)}.tmp"
+                    try:
+                        self._fetch(digest, each, beside)
+                        beside.replace(target / each.name)
+                    finally:
+                        beside.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(target)  # when it was last used
+        return target
+
     def delete(self, digest: str) -> None:
         """Remove the artifact; none there is no error."""
         # First the manifest: without it, nobody takes half an artifact for a whole one.
         self._storage.delete(f"{_place(digest)}/{_MANIFEST}")
         self._storage.delete(_place(digest))
-        shutil.rmtree(self._cache_dir / digest, ignore_errors=True)
+        for copy in (self._cache_dir / digest, self._cache_dir / _PARTS / digest):
+            shutil.rmtree(copy, ignore_errors=True)
 
-    def _is_whole(self, digest: str, manifest: bytes, files: list[ArtifactFile]) -> bool:
+    def prune(self) -> list[str]:
+        """Remove this machine's copies of artifacts that were deleted elsewhere; gives their digests. An open map of
+        one stays readable."""
+        copies = [path for path in self._cache_dir.glob("*") if _DIGEST.fullmatch(path.name)]
+        gone = [path for path in copies if not self._storage.exists(f"{_place(path.name)}/{_MANIFEST}")]
+        for path in gone:
+            shutil.rmtree(path, ignore_errors=True)
+        return sorted(path.name for path in gone)
+
+    def _is_whole(self, digest: str, manifest: bytes, files: list[ArtifactFile], progress: Progress | None) -> bool:
         """Whether it lies there as it should. Of a remote one only the sizes are compared."""
         try:
             with self._storage.open(f"{_place(digest)}/{_MANIFEST}") as file:
@@ -153,7 +234,7 @@ class ArtifactStore:
                     return False
             local = self._storage.local(_place(digest))
             if local is not None:
-                _check(local, digest, files, verify=True)
+                _check(local, digest, files, verify=True, progress=progress)
             return all(self._storage.size(f"{_place(digest)}/{each.name}") == each.bytes for each in files)
         except (NotFound, Corrupt):
             return False
@@ -165,12 +246,7 @@ class ArtifactStore:
         beside.mkdir()
         try:
             for each in files:
-                with (
-                    self._storage.open(f"{_place(digest)}/{each.name}") as source,
-                    (beside / each.name).open("wb") as out,
-                ):
-                    if _copy(source, out) != (each.bytes, each.sha256):
-                        raise Corrupt(f"artifact {digest}: {each.name} does not match its checksum")
+                self._fetch(digest, each, beside / each.name)
             try:
                 beside.rename(target)
             except OSError:
@@ -179,16 +255,35 @@ class ArtifactStore:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
+    def _fetch(self, digest: str, file: ArtifactFile, target: Path) -> None:
+        with self._storage.open(f"{_place(digest)}/{file.name}") as source, target.open("wb") as out:
+            if _copy(source, out) != (file.bytes, file.sha256):
+                raise Corrupt(f"artifact {digest}: {file.name} does not match its checksum")
 
-def _check(folder: Path, digest: str, files: list[ArtifactFile], verify: bool) -> None:
+
+def _check(
+    folder: Path, digest: str, files: list[ArtifactFile], verify: bool, progress: Progress | None = None
+) -> None:
     for each in files:
         path = folder / each.name
         size = path.stat().st_size if path.exists() else -1
         if size != each.bytes:
             found = "missing" if size < 0 else f"{size} bytes long instead of {each.bytes}"
             raise Corrupt(f"artifact {digest}: {each.name} is {found}")
-        if verify and _hash(path) != each.sha256:
+        if verify and _hash(path, progress) != each.sha256:
             raise Corrupt(f"artifact {digest}: {each.name} does not match its checksum")
+
+
+def _is_of_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _forget_unused(parts: Path) -> None:
+    """Remove the parts that nobody used for a day. An open map of one stays readable."""
+    for folder in parts.iterdir() if parts.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > _PART_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(digest: str) -> str:

@@ -68,8 +68,16 @@ class Settings(BaseSettings):
 
     # Knowledge trees
     frequency_half_life_seconds: Seconds = 7 * 24 * 3600
-    frequency_max_keys: Annotated[int, Field(gt=0)] = 2_000_000  # in memory, per domain
+    frequency_max_keys: Annotated[int, Field(gt=0)] = 2_000_000  # for each domain, in memory and in the catalog
+    frequency_total_keys: Annotated[int, Field(gt=0)] = 4_000_000  # in a worker's memory, all domains together
+    frequency_max_rows: Annotated[int, Field(gt=0)] = 10_000_000  # in the catalog, all domains together
     tree_node_bytes: Bytes = 256 * 1024**2  # budget of one domain's own table
+    tree_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = (
+        0.05  # a row so near its ancestor's is left out
+    )
+    tree_build_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # of a worker's time that builds take while jobs run
+    overlay_bytes: Annotated[int, Field(ge=0)] = 64 * 1024**2  # rows computed for misses, kept; for each base model
+    device_row_bytes: Annotated[int, Field(ge=0)] = 0  # the trees' hottest rows on the device; for each base model
 
     log_level: str = "INFO"
     log_json: bool = False

@@ -76,6 +76,8 @@ def tiny_engine(
     batch_rows: int = 8,
     device: str = "cpu",
     dtype: str = "float32",
+    overlay_bytes: int = 1024**2,
+    device_row_bytes: int = 0,
 ) -> Engine:
     """An engine with small batches, so that there are many; in float32 on one CPU thread unless told otherwise."""
     config = EngineConfig(
@@ -86,6 +88,8 @@ def tiny_engine(
         batch_rows=batch_rows,
         host_adapter_bytes=64 * 1024**2,
         device_adapter_bytes=device_adapter_bytes,
+        overlay_bytes=overlay_bytes,
+        device_row_bytes=device_row_bytes,
     )
     return Engine(config, source)
 

@@ -10,7 +10,7 @@ from hmi.engine.request import Item
 from hmi.engine.stub import StubEngine
 from tests.worksite import Worksite
 from worker.app import make_celery
-from worker.runtime import Runtime
+from worker.runtime import EngineFactory, Runtime
 from worker.shards import run_shard
 
 __all__ = ["Watcher", "run_waiting", "running"]
@@ -28,13 +28,18 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def running(site: Worksite, watcher: Watcher | None = None, name: str = "test@here") -> Iterator[Runtime]:
+def running(
+    site: Worksite,
+    watcher: Watcher | None = None,
+    name: str = "test@here",
+    make_engine: EngineFactory | None = None,
+) -> Iterator[Runtime]:
     """A runtime of the site's settings; several at once stand for several workers."""
     runtime = Runtime(
         site.settings,
         make_celery(site.settings),
         Database(site.settings.resolved_database_url),
-        lambda source: StubEngine(source, watch=watcher),
+        make_engine or (lambda source: StubEngine(source, watch=watcher)),
         lambda device: name,
     )
     try:

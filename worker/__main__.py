@@ -84,7 +84,10 @@ def _make_engine(settings: Settings, pinned: PinnedDevice, source: CatalogSource
         batch_rows=settings.batch_rows,
         host_adapter_bytes=settings.host_adapter_bytes,
         device_adapter_bytes=settings.device_adapter_bytes,
+        overlay_bytes=settings.overlay_bytes,
+        device_row_bytes=settings.device_row_bytes,
         frequency_max_keys=settings.frequency_max_keys,
+        frequency_total_keys=settings.frequency_total_keys,
     )
     return Engine(config, source)
 

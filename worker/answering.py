@@ -67,7 +67,8 @@ def answer_shard(runtime: Runtime, claim: ClaimedShard, paths: ShardPaths, watch
     Raises what `watch` raises; `Transient`, `StorageFull` and `Cancelled` where running it again helps.
     """
     lines, created = _read(runtime, claim)
-    runtime.source.refresh(runtime.engine)
+    # What is at hand only: a new version's tables are read whole by the worker's own thread, not in a shard's time.
+    runtime.source.refresh_open(runtime.engine)
     runtime.engine.prefetch({_ref(line.model) for line in lines if line.model is not None})
     with contextlib.ExitStack() as files:
         writer = _Writer(runtime.storage, paths, claim, created, files)
@@ -116,7 +117,7 @@ def _with_model(
 
 
 def _ref(model: ServedModel) -> ModelRef:
-    return ModelRef(model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy))
+    return ModelRef(model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy), model.delta)
 
 
 def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:

@@ -1,4 +1,5 @@
-"""Places where a crash test may kill this process: `HMI_FAIL_AT=after_write`. No effect when unset."""
+"""Places where a crash test may kill this process, `HMI_FAIL_AT=after_write`, or put it to sleep until it is woken,
+`HMI_PAUSE_AT=after_write`. No effect when unset."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import os
 import signal
 from enum import StrEnum
 
-__all__ = ["VARIABLE", "FailPoint", "fail_at"]
+__all__ = ["PAUSE", "VARIABLE", "BuildPoint", "FailPoint", "fail_at"]
 
 VARIABLE = "HMI_FAIL_AT"
+PAUSE = "HMI_PAUSE_AT"
 
 
 class FailPoint(StrEnum):
@@ -21,7 +23,22 @@ class FailPoint(StrEnum):
     BEFORE_COMPLETE = "before_complete"  # the batch's files are in place, the batch is still finalizing
 
 
-def fail_at(point: FailPoint) -> None:
-    """Die without any clean-up, as a machine does that loses power, if this point was asked for."""
+class BuildPoint(StrEnum):
+    """Likewise in the life of a tree's build."""
+
+    BEGUN = "build_begun"  # leased, nothing looked at
+    COUNTED = "build_counted"  # planned, nothing written
+    HALF_COMPUTED = "build_half_computed"  # half of the rows that nobody had, computed
+    WRITTEN = "build_written"  # tables are whole in the build's folder
+    STORING = "build_storing"  # the first table's digest is announced, its files are on their way
+    STORED = "build_stored"  # all tables are artifacts
+    PUBLISHED = "build_published"  # served; the build's folder and the oldest version are still there
+
+
+def fail_at(point: FailPoint | BuildPoint) -> None:
+    """Die without any clean-up, as a machine does that loses power, or sleep as one does that is suspended, if this
+    point was asked for."""
     if os.environ.get(VARIABLE) == point:
         os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get(PAUSE) == point:
+        os.kill(os.getpid(), signal.SIGSTOP)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import structlog
 from sqlalchemy.orm import Session
 
 from hmi.catalog import domains, frequencies, trees
 from hmi.catalog.database import Database
+from hmi.catalog.frequencies import Counts
+from hmi.catalog.pieces import Pieces
+from hmi.catalog.trees import Usage
+from hmi.catalog.trimming import Limits, trim_in_turn
 from hmi.knowledge.frequency import FrequencyCounter, FrequencyDelta
 from worker.source import find_base
 
@@ -19,66 +22,77 @@ __all__ = ["FrequencyFlusher"]
 
 _log = structlog.get_logger(__name__)
 
-# One transaction's worth: on SQLite it holds everybody's write lock, and shards wait behind it.
-_KEYS = 5_000
+_DELTA_ROWS = 10  # of n-grams, in time: what it takes to write down the usage of one domain
+_Places = Mapping[tuple[str, str], tuple[str, str]]
 
 
 class FrequencyFlusher:
-    """Adds a process's counts to the catalog, each once where the catalog answers."""
+    """Adds a process's counts to the catalog, each once where the catalog answers, and keeps the catalog's bounded."""
 
-    def __init__(self, database: Database, counter: FrequencyCounter, half_life_seconds: float) -> None:
+    def __init__(self, database: Database, counter: FrequencyCounter, half_life_seconds: float, limits: Limits) -> None:
         self._database = database
         self._counter = counter
         self._half_life_seconds = half_life_seconds
+        self._limits = limits
+        self._pieces = Pieces(database)
         self._lock = threading.Lock()
 
     def flush(self) -> None:
         """Counts that could not be written stay for the next time. Raises why."""
         with self._lock:
-            deltas = self._counter.drain()
-            if not deltas:
+            waiting = self._counter.drain()
+            if not waiting:
                 return
-            pieces = [piece for delta in deltas for piece in _cut(delta)]
-            written = 0
+            keys = sum(len(delta.keys) for delta in waiting)
+            waiting.reverse()
             try:
                 with self._database.session(read_only=True) as session:
-                    places = _places(session, deltas)
-                for piece in pieces:
-                    self._write(piece, places)
-                    written += 1
+                    places = _places(session, waiting)
+                while waiting:
+                    piece, rows = _take(waiting, self._pieces.rows)
+                    try:
+                        with self._pieces.transaction(rows) as session:
+                            self._write(session, piece, places)
+                    except BaseException:
+                        waiting += piece
+                        raise
             except BaseException:
-                self._counter.restore(pieces[written:])
+                self._counter.restore(waiting)
                 raise
-        _log.debug("frequencies_flushed", keys=sum(len(delta.keys) for delta in deltas))
+            _log.debug("frequencies_flushed", keys=keys)
+            if forgotten := trim_in_turn(self._database, self._limits):
+                _log.info("frequencies_trimmed", rows=forgotten)
 
-    def _write(self, piece: FrequencyDelta, places: Mapping[tuple[str, str], tuple[str, str]]) -> None:
-        place = places.get((piece.base, piece.domain))
-        if place is None:
-            return  # base or domain is gone, and with it the use of the counts
-        base_id, domain_id = place
-        with self._database.session() as session:
-            if len(piece.keys):
-                frequencies.add(
-                    session,
-                    base_id,
-                    domain_id,
-                    piece.keys.astype(np.int64),
-                    piece.counts,
-                    half_life_seconds=self._half_life_seconds,
-                )
-            if piece.lookups:
-                trees.record_usage(session, base_id, piece.number, domain_id, lookups=piece.lookups, hits=piece.hits)
+    def _write(self, session: Session, piece: Sequence[FrequencyDelta], places: _Places) -> None:
+        # Where base or domain is gone, so is the use of the counts.
+        known = [(places[delta.base, delta.domain], delta) for delta in piece if (delta.base, delta.domain) in places]
+        counts = [Counts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
+        if counts:
+            frequencies.add_all(session, counts, half_life_seconds=self._half_life_seconds)
+        used = {
+            (base_id, delta.number, domain_id): Usage(delta.lookups, delta.hits, delta.inherited, delta.approximate)
+            for (base_id, domain_id), delta in known
+            if delta.lookups
+        }
+        trees.record_all_usage(session, used)
 
 
-def _cut(delta: FrequencyDelta) -> Iterator[FrequencyDelta]:
-    """Pieces of at most `_KEYS` keys; lookups and hits are in the first alone."""
-    for start in range(0, max(1, len(delta.keys)), _KEYS):
-        part = slice(start, start + _KEYS)
-        lookups, hits = (0, 0) if start else (delta.lookups, delta.hits)
-        yield dataclasses.replace(delta, keys=delta.keys[part], counts=delta.counts[part], lookups=lookups, hits=hits)
+def _take(waiting: list[FrequencyDelta], rows: int) -> tuple[list[FrequencyDelta], int]:
+    """Take so many rows from the end of `waiting`, and say how many these are; a delta's lookups go with its first."""
+    taken, total = list[FrequencyDelta](), 0
+    while waiting and total < rows:
+        delta = waiting.pop()
+        size = rows - total
+        if len(delta.keys) > size:
+            rest = dataclasses.replace(delta, keys=delta.keys[size:], counts=delta.counts[size:])
+            waiting.append(dataclasses.replace(rest, lookups=0, hits=0, inherited=0, approximate=0))
+            delta = dataclasses.replace(delta, keys=delta.keys[:size], counts=delta.counts[:size])
+        taken.append(delta)
+        total += len(delta.keys) + _DELTA_ROWS
+    return taken, total
 
 
-def _places(session: Session, deltas: list[FrequencyDelta]) -> dict[tuple[str, str], tuple[str, str]]:
+def _places(session: Session, deltas: Sequence[FrequencyDelta]) -> dict[tuple[str, str], tuple[str, str]]:
     """(base artifact, domain name) -> (base id, domain id), for those that still exist."""
     domain_ids = {domain.name: domain.id for domain in domains.list_domains(session)}
     base_ids = {digest: base.id for digest in {d.base for d in deltas} if (base := find_base(session, digest))}

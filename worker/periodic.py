@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 class Periodic:
     """Calls `action` every `seconds`, the first time at once, until `stop`."""
 
-    def __init__(self, name: str, seconds: float, action: Callable[[], None]) -> None:
+    def __init__(self, name: str, seconds: float, action: Callable[[], object]) -> None:
         self._name = name
         self._seconds = seconds
         self._action = action

@@ -16,6 +16,7 @@ from worker.isolate import isolate_exhausted
 from worker.logs import describe
 from worker.places import SHARDS, shard_folder
 from worker.runtime import Runtime
+from worker.sweep import sweep_builds
 
 __all__ = ["reconcile"]
 
@@ -31,6 +32,7 @@ def reconcile(runtime: Runtime) -> None:
         dispatch,
         _sweep_shards,
         _forget_files,
+        sweep_builds,
     )
     for step in steps:
         try:

@@ -5,6 +5,7 @@ Built once at the process's start and handed to everything that runs in it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -19,16 +20,18 @@ from numpy.typing import NDArray
 from hmi.artifacts import ArtifactStore
 from hmi.catalog import bases, nodes
 from hmi.catalog.database import Database
+from hmi.catalog.trimming import Limits
 from hmi.engine.request import Item, ModelRef, Outcome
 from hmi.engine.solitude import Solitude
 from hmi.engine.stats import EngineStats
-from hmi.errors import HmiError
+from hmi.errors import Cancelled, HmiError
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.settings import Settings
 from hmi.storage import Storage
 from worker.flush import FrequencyFlusher
 from worker.leases import LeaseKeeper
+from worker.pace import Pace
 from worker.periodic import Periodic
 from worker.source import CatalogSource
 from worker.stopping import Stopping
@@ -39,6 +42,7 @@ _log = structlog.get_logger(__name__)
 
 _REFRESH_SECONDS = 2.0
 _REPORT_SECONDS = 5.0
+_PRUNE_SECONDS = 3600.0
 
 
 class InferenceEngine(Protocol):
@@ -54,7 +58,11 @@ class InferenceEngine(Protocol):
 
     def publish_tree(self, base: str, tree: KnowledgeTree) -> None: ...
 
-    def compute_rows(self, base: str, keys: NDArray[np.uint64]) -> NDArray[np.float32]: ...
+    def compute_rows(
+        self, base: str, keys: NDArray[np.uint64], delta: str | None = None, *, fresh: bool = False
+    ) -> NDArray[np.float32]: ...
+
+    def busy(self) -> bool: ...
 
     def stats(self) -> EngineStats: ...
 
@@ -87,19 +95,25 @@ class Runtime:
         self.database = database
         self.storage = Storage(settings.resolved_storage_url)
         self.artifacts = ArtifactStore(self.storage, settings.resolved_cache_dir)
-        self.source = CatalogSource(self.database, self.artifacts)
+        self.source = CatalogSource(self.database, self.artifacts, settings.resolved_cache_dir)
         self.engine = make_engine(self.source)
         self.device = self.engine.stats().device
         self.node = name(self.device)
         self.owner = f"{self.node}/{os.getpid()}"
         self.leases = LeaseKeeper(self.database, settings.lease_seconds)
-        self.flusher = FrequencyFlusher(self.database, self.engine.frequencies, settings.frequency_half_life_seconds)
+        self.flusher = FrequencyFlusher(
+            self.database,
+            self.engine.frequencies,
+            settings.frequency_half_life_seconds,
+            Limits(settings.frequency_max_keys, settings.frequency_max_rows),
+        )
         self.stopping = Stopping()
         self.solitude = Solitude()
         self._periodic = (
-            Periodic("refresh-trees", _REFRESH_SECONDS, lambda: self.source.refresh(self.engine)),
+            Periodic("refresh-trees", _REFRESH_SECONDS, self.refresh_trees),
             Periodic("flush-frequencies", settings.flush_seconds, self.flusher.flush),
             Periodic("report-node", _REPORT_SECONDS, self.report),
+            Periodic("prune-cache", _PRUNE_SECONDS, self.artifacts.prune),
         )
         self._stopped = threading.Event()
 
@@ -144,8 +158,23 @@ class Runtime:
         self.leases.stop()
         self.database.dispose()
 
+    def check_running(self) -> None:
+        """Raises `Cancelled` where this worker is stopped."""
+        if self.stopping.requested:
+            raise Cancelled("the worker was stopped")
+
+    def pace(self, check: Callable[[], None] | None = None) -> Pace:
+        """For work that gives way to jobs; by default it ends with `Cancelled` where this worker is stopped."""
+        return Pace(self.settings.tree_build_share, self.engine.busy, check or self.check_running)
+
+    def refresh_trees(self) -> None:
+        """Look up in what was published. New tables are read whole first, while jobs run on."""
+        with contextlib.suppress(Cancelled):
+            self.source.refresh(self.engine, self.pace())
+
     def report(self) -> None:
-        """Leave a sign of life with what the engine says of itself."""
-        stats = {**self.engine.stats().to_dict(), "holding": len(self.leases.held())}
+        """Leave a sign of life with what the engine says of itself, and the tables that its trees are without."""
+        own = {"holding": len(self.leases.held()), "tables_not_used": self.source.missing()}
+        stats = {**self.engine.stats().to_dict(), **own}
         with self.database.session() as session:
             nodes.report_node(session, self.node, device=self.device, pid=os.getpid(), stats=stats)

@@ -1,4 +1,4 @@
-"""Domains, base models and the knowledge trees between them."""
+"""Domains, their deltas, base models, and the counting of text."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from api.schemas.common import RequestBody
 from api.schemas.tenants import NamePattern
+from hmi.catalog.deltas import DeltaView
 from hmi.catalog.domains import DomainView
 from hmi.catalog.tables import BaseModel as BaseRow
-from hmi.catalog.tables import TreeStatus
 
 __all__ = [
     "BaseObject",
+    "DeltaObject",
+    "DomainChange",
     "DomainCreate",
     "DomainObject",
-    "DomainTableObject",
     "FrequenciesCounted",
     "FrequenciesCreate",
-    "RebuildStarted",
-    "TreeObject",
-    "TreeVersionObject",
 ]
 
 
 class DomainCreate(RequestBody):
     name: Annotated[str, Field(pattern=NamePattern, examples=["reviews"])]
     parent: Annotated[str, Field(max_length=64, description="`general` is the root.")] = "general"
+
+
+class DomainChange(RequestBody):
+    parent: Annotated[str, Field(max_length=64, description="Its new parent; all that is under it moves with it.")]
 
 
 class DomainObject(BaseModel):
@@ -39,6 +41,27 @@ class DomainObject(BaseModel):
     @classmethod
     def from_view(cls, domain: DomainView) -> Self:
         return cls(name=domain.name, parent=domain.parent, created_at=int(domain.created_at))
+
+
+class DeltaObject(BaseModel):
+    """A base model's lower layers as one domain, and all that is under it, wants them."""
+
+    object: Literal["hmi.delta"] = "hmi.delta"
+    base: str
+    domain: str
+    artifact: Annotated[str, Field(description="Digest of the weights.")]
+    summary: Annotated[dict[str, Any], Field(description="Rank, layers, linear layers and size.")]
+    created_at: int
+
+    @classmethod
+    def from_view(cls, base: str, delta: DeltaView) -> Self:
+        return cls(
+            base=base,
+            domain=delta.domain,
+            artifact=delta.artifact,
+            summary=dict(delta.summary),
+            created_at=int(delta.created_at),
+        )
 
 
 class BaseObject(BaseModel):
@@ -60,39 +83,6 @@ class BaseObject(BaseModel):
             tree=base.tree_number,
             created_at=int(base.created_at),
         )
-
-
-class DomainTableObject(BaseModel):
-    """One domain's own table in a published tree, and what lookups for the domain found since."""
-
-    parent: str | None
-    entries: Annotated[int, Field(description="N-grams with a row.")]
-    bytes: int
-    lookups: int
-    hits: Annotated[int, Field(description="Of the lookups: found in the domain's table or an ancestor's.")]
-
-
-class TreeObject(BaseModel):
-    object: Literal["hmi.tree"] = "hmi.tree"
-    base: str
-    number: Annotated[int | None, Field(description="Null where none was published.")]
-    published_at: int | None
-    report: Annotated[dict[str, Any], Field(description="What the build did.")]
-    domains: dict[str, DomainTableObject]
-
-
-class TreeVersionObject(BaseModel):
-    object: Literal["hmi.tree_version"] = "hmi.tree_version"
-    number: int
-    status: TreeStatus
-    error: Annotated[str | None, Field(description="Why the build failed.")]
-    report: dict[str, Any]
-    created_at: int
-    published_at: int | None
-
-
-class RebuildStarted(BaseModel):
-    task: Annotated[str, Field(description="Id of the worker's task; see the tree's versions for what it did.")]
 
 
 class FrequenciesCreate(RequestBody):

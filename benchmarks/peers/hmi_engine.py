@@ -96,7 +96,7 @@ def _whole_tree(engine: Engine, spec: HPLMSpec, ids: NDArray[np.int64], folder: 
     """A tree with every window of ids `[sequences, tokens]`."""
     lengths = np.full(len(ids), ids.shape[1])
     keys = np.unique(np.concatenate([window_keys(ids.reshape(-1), lengths), unigrams(spec.vocab_size)]))
-    meta = TableMeta(_DOMAIN, "benchmark", spec.row_dtype, spec.hidden_size, len(keys))
+    meta = TableMeta(_DOMAIN, _BASE, spec.row_dtype, spec.hidden_size, len(keys))
     write_table(folder, meta, keys, encode(engine.compute_rows(_BASE, keys), spec.row_dtype))
     return KnowledgeTree(1, {_DOMAIN: None}, {_DOMAIN: Table.open(folder)}, spec.row_dtype, spec.hidden_size)
 

@@ -8,26 +8,31 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from hmi.bench.shapes import Shape
-from hmi.bench.text import VOCABULARY, word_pieces
-from hmi.knowledge.ngrams import unigrams, window_keys
+from hmi.bench.text import word_pieces
+from hmi.knowledge.ngrams import Keys, unigrams, window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table_blocks
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.loader import convert_pretrained, load_spec, load_tokenizer
 from hmi.spec import HPLMSpec
 
-__all__ = ["make_base", "make_tree"]
+__all__ = ["fill_tree", "make_base", "make_tree"]
 
 _BLOCK_ROWS = 16_384
 
 
-def make_base(folder: Path, shape: Shape, k: int) -> HPLMSpec:
-    """Write a base artifact that looks its lower `k` layers up, beside the checkpoint it was converted from."""
+def make_base(folder: Path, shape: Shape, k: int, tokenizer: Tokenizer | None = None) -> HPLMSpec:
+    """Write a base artifact that looks its lower `k` layers up, beside the checkpoint it was converted from.
+
+    Without a tokenizer it has the one of made-up words, see `text`.
+    """
     from transformers import BertConfig, BertModel  # noqa: PLC0415 - seconds of import
 
-    config = BertConfig.from_dict({"vocab_size": len(VOCABULARY), **dataclasses.asdict(shape)})
+    tokenizer = tokenizer or word_pieces()
+    config = BertConfig.from_dict({"vocab_size": tokenizer.get_vocab_size(), **dataclasses.asdict(shape)})
     checkpoint = folder.with_name(f"{folder.name}-checkpoint")
     checkpoint.mkdir(parents=True)
     with torch.random.fork_rng(devices=[]):
@@ -35,12 +40,14 @@ def make_base(folder: Path, shape: Shape, k: int) -> HPLMSpec:
         tensors = BertModel(config).state_dict()
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, checkpoint / "model.safetensors")
     config.to_json_file(checkpoint / "config.json", use_diff=False)
-    word_pieces().save(str(checkpoint / "tokenizer.json"))
+    tokenizer.save(str(checkpoint / "tokenizer.json"))
     return convert_pretrained(checkpoint, folder, k=k)
 
 
 def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
     """A tree of one domain, `general`, that holds every window of `texts`, with random rows.
+
+    `base` is the folder of a base artifact that the engine knows by the folder's name.
 
     Finding everything is what a look-up has most to do for, and what leaves least to do for the device.
     """
@@ -49,10 +56,15 @@ def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
         return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     encoded = load_tokenizer(base).encode_batch_fast(texts)
     windows = window_keys(np.concatenate([np.array(each.ids) for each in encoded]), np.array([len(e) for e in encoded]))
-    keys = np.unique(np.concatenate([windows, unigrams(spec.vocab_size)]))
+    return fill_tree(folder, base, np.unique(np.concatenate([windows, unigrams(spec.vocab_size)])))
+
+
+def fill_tree(folder: Path, base: Path, keys: Keys) -> KnowledgeTree:
+    """The same of ascending keys, for a base with k > 0."""
+    spec = load_spec(base)
     rng = np.random.default_rng(0)
     sizes = [len(part) for part in np.array_split(keys, range(_BLOCK_ROWS, len(keys), _BLOCK_ROWS))]
     blocks = (encode(rng.standard_normal((n, spec.hidden_size), np.float32), spec.row_dtype) for n in sizes)
-    meta = TableMeta("general", "benchmark", spec.row_dtype, spec.hidden_size, len(keys))
+    meta = TableMeta("general", base.name, spec.row_dtype, spec.hidden_size, len(keys))
     write_table_blocks(folder, meta, keys, blocks)
     return KnowledgeTree(1, {"general": None}, {"general": Table.open(folder)}, spec.row_dtype, spec.hidden_size)

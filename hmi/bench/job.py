@@ -21,7 +21,7 @@ from hmi.engine.request import Item, ModelRef, Outcome, Task
 from hmi.engine.trace import Span, Tracer
 from hmi.errors import InvalidInput
 
-__all__ = ["Job", "JobPlan", "JobRun", "make_job", "median_run", "run_job"]
+__all__ = ["Job", "JobPlan", "JobRun", "make_job", "median_run", "run_job", "submit_all"]
 
 _BASE = "base"
 _SHARD_ITEMS = 256
@@ -128,7 +128,7 @@ def run_job(job: Job, config: EngineConfig, *, trace_limit: int = 200_000) -> Jo
         engine.load_base(_BASE)
         _check(engine.submit(job.warming).result())
         begin_ns = time.monotonic_ns()
-        tokens = _submit_all(engine, job.items)
+        tokens = submit_all(engine, job.items)
         end_ns = time.monotonic_ns()
         device, dtype = str(engine.device), str(engine.dtype).removeprefix("torch.")
     spans = tuple(span for span in tracer.spans() if begin_ns <= span.begin_ns <= end_ns)
@@ -145,8 +145,11 @@ def _item(tenant: str, text: str) -> Item:
     return Item(ModelRef(_BASE, "general", tenant), Task.CLASSIFY, text=text)
 
 
-def _submit_all(engine: Engine, items: Sequence[Item]) -> int:
-    """Run all items with a few shards ahead, as a worker does. Gives the tokens that were read."""
+def submit_all(engine: Engine, items: Sequence[Item]) -> int:
+    """Run all items with a few shards ahead, as a worker does. Gives the tokens that were read.
+
+    Raises the error of the first item that has one.
+    """
     ahead: deque[Future[list[Outcome]]] = deque()
     tokens = 0
     for start in range(0, len(items), _SHARD_ITEMS):

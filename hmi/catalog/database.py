@@ -11,25 +11,28 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy
 import tenacity
-from sqlalchemy import CursorResult, Double, Executable, event, func, make_url, select
+from sqlalchemy import CursorResult, Double, Executable, event, exc, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from hmi.catalog.decay import add_sqlite_functions
 from hmi.catalog.failures import translated
 from hmi.catalog.tables import Base
 
 __all__ = ["Database", "change", "clock", "insert_or", "lock_for_transaction", "now"]
 
 _BUSY_TIMEOUT_MS = 30_000
+_BEGIN_TIMEOUT_MS = 15  # of one attempt
 _POSTGRES_SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
 # An error of the driver is logged with its statement, whose values are tenants' names, labels and metadata.
 _ENGINE_OPTIONS: dict[str, Any] = {"pool_size": 5, "max_overflow": 40, "hide_parameters": True}
@@ -141,6 +144,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    add_sqlite_functions(connection)
 
 
 @tenacity.retry(
@@ -158,4 +162,26 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 def _begin_sqlite(connection: sqlalchemy.Connection) -> None:
     read_only = bool(connection.get_execution_options().get("read_only"))
     connection.exec_driver_sql(f"PRAGMA query_only = {int(read_only)}")
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    if read_only:
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite asks for a lock ever more seldom, in the end ten times a second, and those who asked first have no
+    # right to it: many short transactions of another process would keep it waiting. So it begins anew each time.
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BEGIN_TIMEOUT_MS}")
+    try:
+        while not _has_begun(connection, deadline):
+            pass
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+
+
+def _has_begun(connection: sqlalchemy.Connection, deadline: float) -> bool:
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except exc.OperationalError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            raise
+        return False
+    return True

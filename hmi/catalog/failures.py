@@ -40,15 +40,19 @@ def translated() -> Iterator[None]:
     """Raise what `translate` makes of a database error in the block."""
     try:
         yield
-    except exc.SQLAlchemyError as error:
+    except (exc.SQLAlchemyError, sqlite3.Error, psycopg.Error) as error:
         known = translate(error)
         if known is None:
             raise
         raise known from error
 
 
-def translate(error: exc.SQLAlchemyError) -> HmiError | None:
+def translate(error: exc.SQLAlchemyError | sqlite3.Error | psycopg.Error) -> HmiError | None:
     """The error a caller can act on, or None for a defect of ours."""
+    if isinstance(error, sqlite3.Error):  # from the driver's own cursor, as below
+        return _translate_sqlite(error)
+    if isinstance(error, psycopg.Error):
+        return _translate_postgresql(error)
     if isinstance(error, exc.TimeoutError):
         return Transient("all connections to the catalog are in use")
     if not isinstance(error, exc.DBAPIError):

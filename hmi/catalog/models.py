@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.bases import get_base
 from hmi.catalog.database import change, insert_or, now
+from hmi.catalog.deltas import nearest_deltas
 from hmi.catalog.domains import get_domain
 from hmi.catalog.names import check_json, check_model_name, split_model_name
 from hmi.catalog.tables import AdapterRevision, BaseModel, Domain, Tenant, TenantModel, new_id
@@ -30,6 +31,7 @@ class ServedModel:
     Attributes:
         name: With the tenant's: `acme/sentiment`.
         artifact: Digest of the adapter; None is the base model alone.
+        delta: Digest of the nearest domain delta on the domain's line of ancestors; None where there is none.
         revision: 1, 2, ...: grows with every change of what is served under the name.
         summary: The adapter's kind, rank, labels and the like, for listings.
         created_at: When the name was first registered.
@@ -44,6 +46,7 @@ class ServedModel:
     base_artifact: str
     domain: str
     artifact: str | None
+    delta: str | None
     miss_policy: MissPolicy
     revision: int
     summary: Mapping[str, Any] = field(hash=False)
@@ -99,20 +102,19 @@ def register_model(
         )
         session.flush()
         change(session, update(TenantModel).where(TenantModel.id == model.id).values(revision=number, **content))
-    return _view(session.execute(_views().where(TenantModel.id == model.id)).one())
+    (view,) = _with_deltas(session, [session.execute(_views().where(TenantModel.id == model.id)).one()])
+    return view
 
 
 def resolve(session: Session, names: Collection[str], principal: Principal) -> dict[str, ServedModel]:
     """The models of these full names that the principal may use; unknown and foreign names are absent alike."""
     pairs = sorted({pair for name in names if (pair := split_model_name(name)) is not None})
-    found: dict[str, ServedModel] = {}
+    rows: list[_Row] = []
     for start in range(0, len(pairs), _NAMES_PER_QUERY):
         some = pairs[start : start + _NAMES_PER_QUERY]
         statement = _scoped(principal).where(tuple_(Tenant.name, TenantModel.name).in_(some))
-        for row in session.execute(statement):
-            view = _view(row)
-            found[view.name] = view
-    return found
+        rows += session.execute(statement)
+    return {view.name: view for view in _with_deltas(session, rows)}
 
 
 def list_models(session: Session, principal: Principal, *, tenant: str | None = None) -> list[ServedModel]:
@@ -120,7 +122,7 @@ def list_models(session: Session, principal: Principal, *, tenant: str | None = 
     statement = _scoped(principal).order_by(Tenant.name, TenantModel.name)
     if tenant is not None:
         statement = statement.where(Tenant.name == tenant)
-    return [_view(row) for row in session.execute(statement)]
+    return _with_deltas(session, session.execute(statement).all())
 
 
 def get_model(session: Session, principal: Principal, name: str) -> ServedModel:
@@ -160,7 +162,12 @@ def _scoped(principal: Principal) -> _Views:
     return _views().where(TenantModel.tenant_id == principal.tenant_id)
 
 
-def _view(row: _Row) -> ServedModel:
+def _with_deltas(session: Session, rows: Sequence[_Row]) -> list[ServedModel]:
+    deltas = nearest_deltas(session, {(row[3].id, row[4]) for row in rows})
+    return [_view(row, deltas.get((row[3].id, row[4]))) for row in rows]
+
+
+def _view(row: _Row, delta: str | None) -> ServedModel:
     model, revision, tenant, base, domain = row
     return ServedModel(
         model_id=model.id,
@@ -172,6 +179,7 @@ def _view(row: _Row) -> ServedModel:
         base_artifact=base.artifact,
         domain=domain,
         artifact=revision.artifact,
+        delta=delta,
         miss_policy=model.miss_policy,
         revision=revision.revision,
         summary=revision.summary,

@@ -41,6 +41,7 @@ __all__ = [
     "Domain",
     "DomainDelta",
     "File",
+    "FrequencyPlace",
     "NgramFrequency",
     "Role",
     "ScheduleTick",
@@ -149,8 +150,8 @@ class ApiKey(Base):
 class BaseModel(Base):
     """An hPLM that tenants' models stand on. `tree_number` is the pointer to the published tree.
 
-    `frequency_landmark` and `frequency_half_life` (seconds) are what its n-gram weights are scaled by;
-    see `catalog.frequencies`. None until the first n-gram is counted.
+    `frequency_landmark` and `frequency_half_life` (seconds) are the clock by which its n-grams' weights fade;
+    see `catalog.decay`. None until the first n-gram is counted.
     """
 
     __tablename__ = "base_models"
@@ -211,18 +212,33 @@ class AdapterRevision(Base):
     created_at: Mapped[float]
 
 
-class NgramFrequency(Base):
-    """How often an n-gram was asked for.
+class FrequencyPlace(Base):
+    """Where counts of n-grams belong: one base model's requests of one domain.
 
-    `weight` is in forward decay (Cormode et al., 2009): a count at time t adds 2^((t - landmark) / half
-    life), so flushing only ever adds, and rows written at different times compare as they stand.
+    `rows_bound` is at least the number of its rows in `ngram_frequencies`; see `catalog.trimming`.
+    """
+
+    __tablename__ = "frequency_places"
+    __table_args__ = (UniqueConstraint("base_id", "domain_id"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"))
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"))
+    rows_bound: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class NgramFrequency(Base):
+    """How often an n-gram was asked for. Millions of rows, written all the time: narrow, in the order of the key.
+
+    `log_weight` is in forward decay (Cormode et al., 2009): a count at time t weighs count * 2^((t - landmark) /
+    half life), of which this is the natural logarithm; see `catalog.decay`. `place_id` is a `FrequencyPlace`;
+    a foreign key would be looked up for every row, which halves the rate on PostgreSQL.
     """
 
     __tablename__ = "ngram_frequencies"
-    base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"), primary_key=True)
-    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
-    ngram: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    weight: Mapped[float]
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    place_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    ngram: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    log_weight: Mapped[float]
 
 
 class TreeVersion(Base):

@@ -16,19 +16,17 @@ __all__ = [
     "Batch",
     "BatchError",
     "BatchErrors",
+    "Deleted",
+    "Delta",
     "Domain",
-    "DomainTable",
     "File",
     "Frequencies",
     "Model",
     "NewKey",
     "Node",
     "Readiness",
-    "Rebuild",
     "RequestCounts",
     "Tenant",
-    "Tree",
-    "TreeVersion",
 ]
 
 
@@ -67,6 +65,20 @@ class Domain(Answer):
     parent: str | None = None
 
 
+class Delta(Answer):
+    """A domain's own version of a base model's lower layers. `summary` has its rank, layers and bytes."""
+
+    base: str
+    domain: str
+    artifact: str = ""
+    summary: dict[str, Any] = {}
+    created_at: float | None = None
+
+
+class Deleted(Answer):
+    id: str
+
+
 class Base(Answer):
     name: str
     artifact: str = ""
@@ -85,44 +97,11 @@ class Model(Answer):
     summary: dict[str, Any] = {}
 
 
-class DomainTable(Answer):
-    """What one domain's own table holds, and what lookups for the domain found since it was published."""
-
-    parent: str | None = None
-    entries: int = 0
-    bytes: int = 0
-    lookups: int = 0
-    hits: int = 0
-
-
-class Tree(Answer):
-    """A base model's published knowledge tree. `number` is None where none is published."""
-
-    base: str
-    number: int | None = None
-    published_at: float | None = None
-    report: dict[str, Any] = {}
-    domains: dict[str, DomainTable] = {}
-
-
-class TreeVersion(Answer):
-    number: int
-    status: str = ""
-    created_at: float | None = None
-    published_at: float | None = None
-    error: str | None = None
-    report: dict[str, Any] = {}
-
-
 class Readiness(Answer):
     """Each check says `ok`, or what is not."""
 
     status: str
     checks: dict[str, str] = {}
-
-
-class Rebuild(Answer):
-    task: str = ""
 
 
 class Frequencies(Answer):

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final
 
-import httpx
-from pydantic import ValidationError
-
-from hmi.cli import answers
+from hmi.cli import answers, tree_answers
+from hmi.cli.connection import Connection, files_of, opened, quoted
 from hmi.cli.failures import error_of, translated
-from hmi.errors import HmiError, InvalidInput, Transient
+from hmi.errors import Transient
 
 __all__ = ["HmiClient"]
 
-_A = TypeVar("_A", bound=answers.Answer)
-_R = TypeVar("_R")
 _BATCH_FILES: Final = "batch"
+_ADAPTER_FILE: Final = "adapter.safetensors"
 
 
-class HmiClient:
+class HmiClient(Connection):
     """Calls one API with one key. Every method raises `HmiError`s: the API's own, and `Transient` where it
     cannot be reached.
 
@@ -33,31 +27,6 @@ class HmiClient:
         url: Of the API's root, without `/v1`.
         key: An admin key for management, a tenant's key for its own models, files and batches.
     """
-
-    def __init__(
-        self, url: str, key: str | None, *, timeout_seconds: float = 120, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            if transport is None and _is_this_machine(self.url):
-                # Past any proxy that the environment names; a failed connect is repeated, a request never.
-                transport = httpx.HTTPTransport(retries=2)
-            timeout = httpx.Timeout(timeout_seconds, connect=5)
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, transport=transport)
-        except httpx.InvalidURL as error:
-            raise InvalidInput(f"not an address of an API: {url!r} ({error})") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
 
     def check_ready(self) -> None:
         """Raises `Transient` saying what the API still waits for."""
@@ -78,22 +47,25 @@ class HmiClient:
         return self._all(answers.Tenant, "/v1/hmi/tenants")
 
     def delete_tenant(self, name: str) -> None:
-        self._send("DELETE", f"/v1/hmi/tenants/{_quoted(name)}")
+        self._send("DELETE", f"/v1/hmi/tenants/{quoted(name)}")
 
     def create_key(self, tenant: str, *, label: str = "", expires_in_seconds: int | None = None) -> answers.NewKey:
         body: dict[str, Any] = {"label": label}
         if expires_in_seconds is not None:
             body["expires_in_seconds"] = expires_in_seconds
-        return self._one(answers.NewKey, "POST", f"/v1/hmi/tenants/{_quoted(tenant)}/keys", json=body)
+        return self._one(answers.NewKey, "POST", f"/v1/hmi/tenants/{quoted(tenant)}/keys", json=body)
 
     def keys(self, tenant: str) -> list[answers.ApiKey]:
-        return self._all(answers.ApiKey, f"/v1/hmi/tenants/{_quoted(tenant)}/keys")
+        return self._all(answers.ApiKey, f"/v1/hmi/tenants/{quoted(tenant)}/keys")
 
     def revoke_key(self, tenant: str, key_id: str) -> None:
-        self._send("DELETE", f"/v1/hmi/tenants/{_quoted(tenant)}/keys/{_quoted(key_id)}")
+        self._send("DELETE", f"/v1/hmi/tenants/{quoted(tenant)}/keys/{quoted(key_id)}")
 
     def create_domain(self, name: str, *, parent: str) -> answers.Domain:
         return self._one(answers.Domain, "POST", "/v1/hmi/domains", json={"name": name, "parent": parent})
+
+    def move_domain(self, name: str, *, parent: str) -> answers.Domain:
+        return self._one(answers.Domain, "PATCH", f"/v1/hmi/domains/{quoted(name)}", json={"parent": parent})
 
     def domains(self) -> list[answers.Domain]:
         return self._all(answers.Domain, "/v1/hmi/domains")
@@ -102,11 +74,23 @@ class HmiClient:
 
     def register_base(self, name: str, folder: Path) -> answers.Base:
         """Upload the files of a base model folder (see `hmi base build`)."""
-        with _files_of(folder) as files:
+        with files_of(folder) as files:
             return self._one(answers.Base, "POST", "/v1/hmi/bases", data={"name": name}, files=files)
 
     def bases(self) -> list[answers.Base]:
         return self._all(answers.Base, "/v1/hmi/bases")
+
+    def set_delta(self, base: str, domain: str, weights: Path) -> answers.Delta:
+        """Upload a domain's delta: a file in HMI's own form, or a folder (HMI's or PEFT's)."""
+        fields = {"base": base, "domain": domain}
+        with files_of(weights, single=_ADAPTER_FILE) as files:
+            return self._one(answers.Delta, "POST", "/v1/hmi/deltas", data=fields, files=files)
+
+    def deltas(self, base: str | None = None) -> list[answers.Delta]:
+        return self._all(answers.Delta, "/v1/hmi/deltas", {"base": base} if base else None)
+
+    def remove_delta(self, base: str, domain: str) -> answers.Deleted:
+        return self._one(answers.Deleted, "DELETE", f"/v1/hmi/deltas/{quoted(base)}/{quoted(domain)}")
 
     def register_model(
         self,
@@ -124,29 +108,47 @@ class HmiClient:
         fields = {"name": name, "base": base, "domain": domain, "miss_policy": miss_policy}
         if labels is not None:
             fields["labels"] = json.dumps(list(labels))
-        with _files_of(adapter) as files:
+        with files_of(adapter) as files:
             return self._one(answers.Model, "POST", "/v1/hmi/models", data=fields, files=files)
 
     def models(self, tenant: str | None = None) -> list[answers.Model]:
         return self._all(answers.Model, "/v1/hmi/models", {"tenant": tenant} if tenant else None)
 
     def model(self, name: str) -> answers.Model:
-        return self._one(answers.Model, "GET", f"/v1/hmi/models/{_quoted(name)}")
+        return self._one(answers.Model, "GET", f"/v1/hmi/models/{quoted(name)}")
 
     def delete_model(self, name: str) -> None:
-        self._send("DELETE", f"/v1/hmi/models/{_quoted(name)}")
+        self._send("DELETE", f"/v1/hmi/models/{quoted(name)}")
 
     # Knowledge trees, nodes
 
-    def trees(self, base: str | None = None) -> list[answers.Tree]:
-        return self._all(answers.Tree, "/v1/hmi/trees", {"base": base} if base else None)
+    def trees(self, base: str | None = None) -> list[tree_answers.Tree]:
+        return self._all(tree_answers.Tree, "/v1/hmi/trees", {"base": base} if base else None)
 
-    def tree_versions(self, base: str) -> list[answers.TreeVersion]:
-        return self._all(answers.TreeVersion, f"/v1/hmi/trees/{_quoted(base)}/versions")
+    def tree(self, base: str) -> tree_answers.Tree:
+        return self._one(tree_answers.Tree, "GET", f"/v1/hmi/trees/{quoted(base)}")
 
-    def rebuild_tree(self, base: str) -> answers.Rebuild:
+    def top_ngrams(
+        self, base: str, domain: str, *, limit: int = 20, after: str | None = None
+    ) -> tree_answers.NgramPage:
+        """The n-grams that a domain is asked for most, at most 1,000 at a time."""
+        params = {"domain": domain, "limit": str(limit)} | ({"after": after} if after else {})
+        return self._one(tree_answers.NgramPage, "GET", f"/v1/hmi/trees/{quoted(base)}/top", params=params)
+
+    def tree_difference(self, base: str, before: int, after: int, *, limit: int = 10) -> tree_answers.Difference:
+        """What version `after` holds otherwise than `before`, with `limit` n-grams of each kind as text."""
+        params = {"from": str(before), "to": str(after), "limit": str(limit)}
+        return self._one(tree_answers.Difference, "GET", f"/v1/hmi/trees/{quoted(base)}/diff", params=params)
+
+    def roll_back_tree(self, base: str, to: int | None = None) -> tree_answers.Tree:
+        return self._one(tree_answers.Tree, "POST", f"/v1/hmi/trees/{quoted(base)}/rollback", json={"to": to})
+
+    def tree_versions(self, base: str) -> list[tree_answers.TreeVersion]:
+        return self._all(tree_answers.TreeVersion, f"/v1/hmi/trees/{quoted(base)}/versions")
+
+    def rebuild_tree(self, base: str) -> tree_answers.Rebuild:
         """Ask for a rebuild; it runs in a worker."""
-        return self._one(answers.Rebuild, "POST", f"/v1/hmi/trees/{_quoted(base)}/rebuild")
+        return self._one(tree_answers.Rebuild, "POST", f"/v1/hmi/trees/{quoted(base)}/rebuild")
 
     def count_text(self, base: str, domain: str, texts: Sequence[str]) -> answers.Frequencies:
         """Count the n-grams of at most 100,000 texts as if they had been asked for in `domain`."""
@@ -160,7 +162,7 @@ class HmiClient:
 
     def upload(self, path: Path) -> answers.File:
         """Upload a batch's input file (JSON lines)."""
-        with _opened(path) as file:
+        with opened(path) as file:
             form = {"data": {"purpose": _BATCH_FILES}, "files": {"file": (path.name, file, "application/jsonl")}}
             return self._one(answers.File, "POST", "/v1/files", **form)
 
@@ -171,80 +173,22 @@ class HmiClient:
         return self._one(answers.Batch, "POST", "/v1/batches", json=body, headers=headers)
 
     def batch(self, batch_id: str) -> answers.Batch:
-        return self._one(answers.Batch, "GET", f"/v1/batches/{_quoted(batch_id)}")
+        return self._one(answers.Batch, "GET", f"/v1/batches/{quoted(batch_id)}")
 
     def batches(self, limit: int = 20) -> list[answers.Batch]:
         """The newest ones first."""
         return self._all(answers.Batch, "/v1/batches", {"limit": str(limit)})
 
     def cancel_batch(self, batch_id: str) -> answers.Batch:
-        return self._one(answers.Batch, "POST", f"/v1/batches/{_quoted(batch_id)}/cancel")
+        return self._one(answers.Batch, "POST", f"/v1/batches/{quoted(batch_id)}/cancel")
 
     def download(self, file_id: str, target: BinaryIO) -> int:
         """Write a file's content to `target` as it arrives, and return its bytes."""
         with (
             translated(self.url),
-            self._http.stream("GET", f"/v1/files/{_quoted(file_id)}/content") as response,
+            self._http.stream("GET", f"/v1/files/{quoted(file_id)}/content") as response,
         ):
             if response.is_error:
                 response.read()
                 raise error_of(response)
             return sum(target.write(chunk) for chunk in response.iter_bytes())
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with translated(self.url):
-            response = self._http.request(method, path, **options)
-        if response.is_error:
-            raise error_of(response)
-        return response
-
-    def _one(self, kind: type[_A], method: str, path: str, **options: Any) -> _A:
-        return self._read(self._send(method, path, **options), kind.model_validate)
-
-    def _all(self, kind: type[_A], path: str, params: Mapping[str, str] | None = None) -> list[_A]:
-        response = self._send("GET", path, params=params)
-        return self._read(response, lambda found: [kind.model_validate(each) for each in found["data"]])
-
-    def _read(self, response: httpx.Response, parse: Callable[[Any], _R]) -> _R:
-        try:
-            return parse(response.json())
-        except (ValueError, ValidationError, KeyError, TypeError) as error:
-            raise HmiError(
-                f"{self.url} answered {response.request.url.path} as HMI does not; is it another server?",
-                code="unexpected_answer",
-            ) from error
-
-
-def _is_this_machine(url: str) -> bool:
-    host = httpx.URL(url).host
-    return host == "localhost" or host.startswith("127.") or host == "::1"
-
-
-def _quoted(name: str) -> str:
-    """A name inside a path; the slash of `tenant/model` stays."""
-    return urllib.parse.quote(name)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _files_of(folder: Path | None) -> Iterator[list[tuple[str, tuple[str, BinaryIO]]]]:
-    """The files directly in a folder as parts of an upload, and no part for None."""
-    if folder is None:
-        yield []
-        return
-    if not folder.is_dir():
-        raise InvalidInput(f"{folder} is not a folder")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    if not paths:
-        raise InvalidInput(f"{folder} holds no files")
-    with contextlib.ExitStack() as opened:
-        yield [("files", (path.name, opened.enter_context(_opened(path)))) for path in paths]

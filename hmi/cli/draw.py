@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Group
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree as Branch
 
-from hmi.cli.answers import Batch, DomainTable, Node, Tree
+from hmi.cli.answers import Batch, Node
 
 __all__ = [
     "BatchProgress",
     "adapter_words",
     "batch_table",
     "bytes_words",
-    "domain_tree",
     "hit_rate",
-    "knowledge_tree",
     "moment",
     "residency",
     "table",
     "workload",
 ]
-
-_BAR_CELLS = 10
 
 
 def moment(seconds: float | None) -> str:
@@ -69,60 +63,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
             *(Text("" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row)
         )
     return drawn
-
-
-def domain_tree(parents: Mapping[str, str | None]) -> Branch:
-    """The domains by name under their parents."""
-    return _grow(parents, Text)
-
-
-def knowledge_tree(tree: Tree) -> Group:
-    """A base model's published tree: for each domain its own entries and bytes, and the hit rate of its lookups."""
-    domains = tree.domains
-    published = (
-        f"tree {tree.number}, published {moment(tree.published_at)}" if tree.number else "no tree is published yet"
-    )
-    total = sum(each.bytes for each in domains.values())
-    entries = sum(each.entries for each in domains.values())
-    heading = Text.assemble(
-        (tree.base, "bold"), f": {published}", f", {entries:,} n-grams, {bytes_words(total)}" if tree.number else ""
-    )
-    width = max((len(name) for name in domains), default=0)
-    return Group(
-        heading,
-        _grow(
-            {name: each.parent for name, each in domains.items()}, lambda name: _domain_line(name, domains[name], width)
-        ),
-    )
-
-
-def _domain_line(name: str, domain: DomainTable, width: int) -> Text:
-    # With its branches the line fits 80 columns.
-    line = Text(f"{name:<{width}}  {domain.entries:>9,} n-grams {bytes_words(domain.bytes):>8}")
-    if domain.lookups:
-        share = domain.hits / domain.lookups
-        filled = round(_BAR_CELLS * share)
-        line.append(f"  {hit_rate(domain.lookups, domain.hits):>7} hit ")
-        line.append("█" * filled + "░" * (_BAR_CELLS - filled), style="green" if share > 0.5 else "yellow")
-        line.append(f" of {domain.lookups:,}")
-    return line
-
-
-def _grow(parents: Mapping[str, str | None], label: Callable[[str], Text]) -> Branch:
-    branches: dict[str, Branch] = {}
-    children: dict[str | None, list[str]] = {}
-    for name in sorted(parents):
-        parent = parents[name]
-        children.setdefault(parent if parent in parents else None, []).append(name)
-    top = children.get(None, [])
-    # One root draws itself; several hang from a line of their own.
-    root = Branch(label(top[0])) if len(top) == 1 else Branch(Text("domains" if top else "no domains"))
-    waiting = [(name, root) for name in top]
-    while waiting:
-        name, under = waiting.pop(0)
-        branches[name] = root if len(top) == 1 and name == top[0] else under.add(label(name))
-        waiting.extend((child, branches[name]) for child in children.get(name, []))
-    return root
 
 
 def residency(nodes: Sequence[Node]) -> Table:

@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hmi.cli import base, batch, bench, database, demonstrate, domain, key, model, status, tenant, train, tree, up
+from hmi.cli import (
+    base,
+    batch,
+    bench,
+    build,
+    database,
+    demonstrate,
+    domain,
+    key,
+    model,
+    status,
+    tenant,
+    train,
+    tree,
+    up,
+)
 from hmi.errors import HmiError
 
 __all__ = ["app"]
@@ -65,6 +80,7 @@ for _module in (up, demonstrate, status, train):
 for _name, _group in (
     ("db", database.app),
     ("base", base.app),
+    ("build", build.app),
     ("domain", domain.app),
     ("tenant", tenant.app),
     ("key", key.app),

@@ -28,6 +28,7 @@ __all__ = [
     "connect",
     "console",
     "load_settings",
+    "only_base",
     "print_answer",
     "print_table",
     "show",
@@ -83,6 +84,21 @@ def connect(url: str | None, key: str | None) -> HmiClient:
     if key is None:
         raise InvalidInput(f"which key for {address}? give --key (HMI_API_KEY)")
     return HmiClient(address, key)
+
+
+def only_base(client: HmiClient, name: str | None) -> str:
+    """The base model that is meant: the one that is named, or the only one that has a tree.
+
+    Raises `InvalidInput` where there are several or none.
+    """
+    if name is not None:
+        return name
+    found = [base.name for base in client.bases() if base.spec.get("k")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InvalidInput(f"which base model? there are {', '.join(found)}", param="base")
+    raise InvalidInput("no base model looks anything up: none is registered with k > 0", param="base")
 
 
 def console() -> Console:

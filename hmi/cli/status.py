@@ -17,7 +17,8 @@ def add_to(app: typer.Typer) -> None:
 
 def status(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Show the workers, where adapters lie in them, how the trees are hit, and the batches that are not over."""
-    from hmi.cli.draw import batch_table, knowledge_tree, residency, workload
+    from hmi.cli.draw import batch_table, residency, workload
+    from hmi.cli.draw_tree import knowledge_tree
 
     with connect(url, key) as client:
         client.check_ready()

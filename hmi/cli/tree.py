@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from hmi.cli.options import AsJson, Key, Url, connect, print_answer, print_table, show
-
-if TYPE_CHECKING:
-    from hmi.cli.client import HmiClient
+from hmi.cli import ngrams
+from hmi.cli.options import AsJson, Key, Url, connect, only_base, print_answer, show
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Knowledge trees: precomputed rows of n-grams, by domain.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Knowledge trees: precomputed rows of n-grams, by domain. BASE may be left out where only one has a tree.",
+)
+ngrams.add_to(app)
 
-_POLL_SECONDS = 0.5
 _TEXTS_A_REQUEST = 10_000
 
-_Base = Annotated[str, typer.Argument(metavar="BASE", help="Name of the base model.")]
+_Base = Annotated[str | None, typer.Argument(metavar="BASE", help="Name of the base model.")]
 
 
-@app.command(name="show", epilog="Example: `hmi tree show minilm-k2`")
+@app.command(name="show", epilog="Examples: `hmi tree show`, `hmi tree show minilm-k2 --domain movies`")
 def show_(
-    base: Annotated[str | None, typer.Argument(metavar="[BASE]", help="Default: all base models.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="BASE|DOMAIN", help="Default: all base models, all domains.")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", "-d", help="Only this one, its ancestors and all that is under it.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the published trees: entries, bytes and hit rate of each domain."""
-    from hmi.cli.draw import knowledge_tree
+    """Draw the published trees, a domain a line.
+
+    *n-grams*, *marks* and *bytes* are of the domain's own table; a mark stands for "as my ancestor's row". *hit* is
+    the share of the domain's lookups that found a row, *pred.* what the build expected; *own* is the share of the hits
+    that its own table answered, ancestors the rest; *appr.* the share of lookups that ran under the policy backoff.
+    *delta* is the domain's own version of the lower layers.
+    """
+    from hmi.cli.draw_tree import knowledge_tree, related
+    from hmi.errors import NotFound
 
     with connect(url, key) as client:
-        found = client.trees(base)
+        found = client.trees()
+    if name is not None and any(each.base == name for each in found):
+        found = [each for each in found if each.base == name]
+    elif name is not None and domain is None and any(name in each.domains for each in found):
+        domain = name
+    elif name is not None:
+        raise NotFound(f"there is no base model {name!r}" + ("" if domain else ", and no domain of that name"))
+    if domain is not None:
+        if found and not any(domain in each.domains for each in found):
+            raise NotFound(f"there is no domain {domain!r}")
+        found = [related(each, domain) for each in found]
     if as_json:
         print_answer(found)
         return
@@ -44,46 +66,73 @@ def show_(
         show("no base models")
 
 
+@app.command(epilog="Example: `hmi tree versions minilm-k2`")
+def versions(base: _Base = None, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """List a tree's versions with what each build did: n-grams added, dropped and hoisted, rows copied and computed,
+    bytes before and after, the hit rate that was predicted and the real one. A star marks the version that serves."""
+    from hmi.cli.draw_versions import versions_list
+
+    with connect(url, key) as client:
+        base = only_base(client, base)
+        found = client.tree_versions(base)
+    if as_json:
+        print_answer(found)
+    else:
+        show(versions_list(found) if found else f"{base} has no tree yet")
+
+
 @app.command(epilog="Example: `hmi tree rebuild minilm-k2 --wait`")
 def rebuild(
-    base: _Base,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the new version is published.")] = False,
+    base: _Base = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the new version is published.")] = False,
     timeout: Annotated[float, typer.Option(help="With --wait: give up after so many seconds.")] = 3600,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a new version from what was asked for, and publish it; the old one serves until then."""
+    """Build a new version from what was asked for, and publish it; the old one serves until then.
+
+    Where a build of the tree runs already, that one will do.
+    """
+    from hmi.cli.rebuilding import follow, last_ended
+
     with connect(url, key) as client:
-        last = max((each.number for each in client.tree_versions(base)), default=0)
+        base = only_base(client, base)
+        last = last_ended(client, base)
         asked = client.rebuild_tree(base)
-        if wait:
-            _wait(client, base, last, timeout)
+        made = follow(client, base, last, timeout) if wait else None
     if as_json:
-        print_answer(asked)
+        print_answer(made or asked)
+    elif made is None:
+        typer.echo(f"a rebuild of {base}'s tree was asked for")
     else:
-        typer.echo(f"a new tree of {base} is published" if wait else f"a rebuild of {base}'s tree was asked for")
+        from hmi.cli.draw_versions import versions_list
+
+        typer.echo(f"a new tree of {base} is published")
+        show(versions_list([made]))
 
 
-@app.command(epilog="Example: `hmi tree versions minilm-k2`")
-def versions(base: _Base, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """List the versions of a tree."""
-    from hmi.cli.draw import moment
-
+@app.command(epilog="Example: `hmi tree rollback minilm-k2 --to 3`")
+def rollback(
+    base: _Base = None,
+    to: Annotated[int | None, typer.Option(min=1, help="A version that is kept. Default: the one before.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve another version that is kept. A build that runs is given up; the schedule builds none until you ask."""
     with connect(url, key) as client:
-        found = client.tree_versions(base)
+        base = only_base(client, base)
+        served = client.roll_back_tree(base, to)
     if as_json:
-        print_answer(found)
-        return
-    rows = (
-        (each.number, each.status, moment(each.created_at), moment(each.published_at), each.error) for each in found
-    )
-    print_table(("version", "status", "created", "published", "error"), rows, empty=f"{base} has no tree yet")
+        print_answer(served)
+    else:
+        typer.echo(f"tree {served.number} of {base} serves; `hmi tree rebuild {base}` goes on from it")
 
 
 @app.command(epilog="Example: `hmi tree count minilm-k2 movies reviews.txt && hmi tree rebuild minilm-k2`")
 def count(
-    base: _Base,
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Name of the base model.")],
     domain: Annotated[str, typer.Argument(help="Domain that the text is of.")],
     file: Annotated[Path, typer.Argument(help="Text, one sentence a line.")],
     url: Url = None,
@@ -104,19 +153,3 @@ def count(
     else:
         windows = sum(each.windows for each in counted)
         typer.echo(f"{len(lines):,} lines with {windows:,} windows were counted for {domain}")
-
-
-def _wait(client: HmiClient, base: str, last: int, timeout_seconds: float) -> None:
-    """Until a version above `last` is there and has ended. Raises `HmiError` where it failed."""
-    from hmi.errors import HmiError, Transient
-
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        newer = [each for each in client.tree_versions(base) if each.number > last and each.status != "building"]
-        if newer:
-            newest = max(newer, key=lambda each: each.number)
-            if newest.status == "ready":
-                return
-            raise HmiError(f"the rebuild of {base}'s tree failed: {newest.error}", code="rebuild_failed")
-        time.sleep(_POLL_SECONDS)
-    raise Transient(f"no new tree of {base} was published within {timeout_seconds:g} s")

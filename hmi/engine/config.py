@@ -47,7 +47,13 @@ class EngineConfig:
         batch_cost: What starting a batch costs, in tokens: batches are cut where this and padding come to the least.
         host_adapter_bytes: Budget of adapters in host memory.
         device_adapter_bytes: Budget of adapters on the device, allocated at once, for each hidden size that is served.
+        overlay_bytes: Budget of rows computed for missing windows and kept in host memory, for each base model; 0 keeps
+            none.
+        device_row_bytes: Budget of the tree's hottest rows on the device, for each base model; 0 keeps none there.
+            Worth it where it holds most of a tree, and never on a CPU; see `hot`.
+        delta_bytes: Budget of domain deltas on the device.
         frequency_max_keys: Distinct n-grams counted per domain between two flushes.
+        frequency_total_keys: Of all domains and base models together.
         queue_batches: Batches that may wait between two stages.
         overlap: For measurements.
     """
@@ -62,7 +68,11 @@ class EngineConfig:
     batch_cost: int = 48
     host_adapter_bytes: int = 2 * 1024**3
     device_adapter_bytes: int = 512 * 1024**2
+    overlay_bytes: int = 64 * 1024**2
+    device_row_bytes: int = 0
+    delta_bytes: int = 128 * 1024**2
     frequency_max_keys: int = 2_000_000
+    frequency_total_keys: int = 4_000_000
     queue_batches: int = 2
     overlap: Overlap = Overlap()
 

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hmi.adapters.heads import mean_pool
-from hmi.engine.arrange import adapters_of, plan_adapters
+from hmi.adapters.shared import SharedLora
+from hmi.engine.arrange import adapters_of
 from hmi.engine.banks import Banks
+from hmi.engine.decode import decode_rows
 from hmi.engine.hosted import HostedBase
+from hmi.engine.parts import cut
 from hmi.engine.request import Task
 from hmi.engine.turns import Turns
 from hmi.engine.work import Batch
@@ -72,13 +75,13 @@ class DeviceRunner:
         return []
 
     @torch.inference_mode()
-    def compute_rows(self, base: HostedBase, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
+    def compute_rows(self, base: HostedBase, keys: NDArray[np.uint64], delta: SharedLora | None) -> NDArray[np.float32]:
         """Rows float32 `[n, H]` of packed windows, rounded as tables round them. Lets batches in between."""
         rows = np.empty((len(keys), base.spec.hidden_size), np.float32)
         for start in range(0, len(keys), _COMPUTE_CHUNK):
             windows = torch.from_numpy(unpack(keys[start : start + _COMPUTE_CHUNK]))
             with self._turn():
-                rows[start : start + len(windows)] = _rows(base, windows.to(self._device)).cpu().numpy()
+                rows[start : start + len(windows)] = _rows(base, windows.to(self._device), delta).cpu().numpy()
         return rows
 
     def prepare_thread(self) -> None:
@@ -120,23 +123,28 @@ class DeviceRunner:
 
     def _lower(self, batch: Batch, ids: Tensor) -> Tensor:
         model = batch.base.model
-        if batch.hidden is None or batch.windows is None or batch.places is None or batch.sources is None:
+        if batch.codes is None or batch.positions is None:
             return model.embed(ids)
-        if len(batch.places):
-            rows = _rows(batch.base, batch.windows).to(self._dtype)
-            flat = batch.hidden.view(-1, batch.hidden.shape[-1])
-            flat.index_copy_(0, batch.places, rows.index_select(0, batch.sources))
-        return model.merge(batch.hidden)
+        flat = decode_rows(batch.codes, batch.scales, batch.positions, self._dtype)  # [B * T, H]
+        hot = batch.base.hot
+        if hot is not None and batch.hot_places is not None and batch.hot_slots is not None:
+            flat.index_copy_(0, batch.hot_places, hot.read(batch.hot_slots, self._dtype))
+        if batch.windows is not None and batch.places is not None and batch.sources is not None and batch.groups:
+            windows = torch.split(batch.windows, [len(group.keys) for group in batch.groups])
+            rows = [_rows(batch.base, some, group.delta) for some, group in zip(windows, batch.groups, strict=True)]
+            batch.computed = torch.cat(rows)
+            flat.index_copy_(0, batch.places, batch.computed.to(self._dtype).index_select(0, batch.sources))
+        return model.merge(flat.view(*ids.shape, -1))
 
     def _run_part(self, batch: Batch, rows: slice) -> list[Batch]:
-        return self.run(_slice(batch, rows, self._device))
+        return self.run(cut(batch, rows, self._device))
 
 
-def _rows(base: HostedBase, windows: Tensor) -> Tensor:
+def _rows(base: HostedBase, windows: Tensor, delta: SharedLora | None) -> Tensor:
     """float32 `[n, H]`, rounded exactly as a stored row is: an answer must not depend on which of the two it was."""
     count = len(windows)
     filled = torch.nn.functional.pad(windows, (0, 0, 0, -count % _WINDOW_BLOCK))
-    states = torch.cat([base.model.lower(block) for block in torch.split(filled, _WINDOW_BLOCK)])[:count]
+    states = torch.cat([base.model.lower(block, delta) for block in torch.split(filled, _WINDOW_BLOCK)])[:count]
     return round_rows(states.float(), base.spec.row_dtype)
 
 
@@ -147,25 +155,3 @@ def _as_hmi(error: Exception, tokens: int) -> HmiError:
         return Overloaded(f"the device has no room for one sequence of {tokens} tokens")
     _log.error("a sequence of %d tokens failed on the device: %s: %s", tokens, type(error).__name__, error)
     return HmiError(f"the device failed on this input ({type(error).__name__})")
-
-
-def _slice(batch: Batch, rows: slice, device: torch.device) -> Batch:
-    """Some rows of a fetched batch, as wide as their own longest. The whole batch keeps the adapters pinned."""
-    part = Batch(batch.base, batch.works[rows], batch.number, batch.residents[rows])
-    if batch.ids is None or batch.mask is None:
-        raise ValueError("the batch was not fetched")
-    width = part.width
-    part.ids, part.mask = batch.ids[rows, :width], batch.mask[rows, :width]
-    part.full = all(len(work.ids) == width for work in part.works)
-    plan_adapters(part, device)
-    if batch.hidden is None or batch.windows is None or batch.places is None or batch.sources is None:
-        return part
-    whole = batch.ids.shape[1]
-    first, last = rows.indices(len(batch.works))[:2]
-    inside = (batch.places >= first * whole) & (batch.places < last * whole)
-    part.hidden = batch.hidden[rows, :width].contiguous()
-    row, column = batch.places[inside] // whole - first, batch.places[inside] % whole
-    part.places = row * width + column
-    used, part.sources = torch.unique(batch.sources[inside], return_inverse=True)
-    part.windows = batch.windows[used]
-    return part

@@ -17,6 +17,7 @@ from hmi.adapters.packed import PackedAdapter, pack_adapter
 from hmi.adapters.tiers import HostTier
 from hmi.engine.banks import Banks
 from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_device, resolve_dtype, resolve_lanes
+from hmi.engine.deltas import Deltas
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.hosted import HostedBases, ModelSource
@@ -27,6 +28,7 @@ from hmi.engine.stats import Counters, EngineStats, TreeUse
 from hmi.engine.trace import NO_TRACE, Tracer
 from hmi.engine.work import Submission, adapter_key
 from hmi.knowledge.frequency import FrequencyCounter
+from hmi.knowledge.functions import Function
 from hmi.knowledge.tree import KnowledgeTree
 
 __all__ = ["Engine"]
@@ -44,11 +46,12 @@ class Engine:
         self.dtype = resolve_dtype(config.dtype, self.device)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.frequencies = FrequencyCounter(config.frequency_max_keys)
+        self.frequencies = FrequencyCounter(config.frequency_max_keys, config.frequency_total_keys)
         self._prefetches = config.overlap.prefetch
         self._source = source
         self._tracer = tracer or NO_TRACE
-        self._bases = HostedBases(source, self.device, self.dtype)
+        self._bases = HostedBases(source, self.device, self.dtype, config.overlay_bytes, config.device_row_bytes)
+        self._deltas = Deltas(source, config.delta_bytes, self.device, self.dtype)
         self._host_tier = HostTier(config.host_adapter_bytes, self._load_adapter)
         self._banks = Banks(config.device_adapter_bytes, self.device, self.dtype)
         threads = torch.get_num_threads()
@@ -59,7 +62,7 @@ class Engine:
         self._counters = Counters(self._tracer)
         self._pipeline = Pipeline(
             self._bases,
-            Fetcher(self._host_tier, self._banks, self.frequencies, self.device, self.dtype),
+            Fetcher(self._host_tier, self._banks, self.frequencies, self._deltas, self.device, self.dtype),
             self._device,
             self._counters,
             BatchLimits(
@@ -100,9 +103,28 @@ class Engine:
         """Batches formed from now on look up in `tree`; those under way end on the one they began with."""
         self._bases.publish(base, tree)
 
-    def compute_rows(self, base: str, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Rows float32 `[n, H]` of packed windows, rounded as stored ones are. Batches run between chunks."""
-        return self._device.compute_rows(self._bases.get(base), keys)
+    def compute_rows(
+        self, base: str, keys: NDArray[np.uint64], delta: str | None = None, *, fresh: bool = False
+    ) -> NDArray[np.float32]:
+        """Rows float32 `[n, H]` of packed windows, rounded as stored ones are. Batches run between chunks.
+
+        Args:
+            delta: Artifact digest of the domain delta to compute them with.
+            fresh: Compute all of them, even those that are kept from batches which missed them.
+        """
+        hosted = self._bases.get(base)
+        lora = None if delta is None else self._deltas.get(hosted, delta)
+        if fresh:
+            return self._device.compute_rows(hosted, keys, lora)
+        rows = np.empty((len(keys), hosted.spec.hidden_size), np.float32)
+        held, kept = hosted.overlay.read(Function(base, delta).digest, keys)
+        rows[held] = kept
+        rows[~held] = self._device.compute_rows(hosted, keys[~held], lora)
+        return rows
+
+    def busy(self) -> bool:
+        """Whether anything that was submitted is not finished."""
+        return self._pipeline.busy()
 
     def drop_adapter(self, digest: str) -> None:
         """Free an adapter's bytes in host and device memory, as soon as nothing uses it."""
@@ -113,7 +135,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         counters = self._counters
-        trees = [(base.digest, base.tree) for base in self._bases.loaded()]
+        trees = [(base.digest, base.tree, base.overlay.stats()) for base in self._bases.loaded()]
         return EngineStats(
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
@@ -127,7 +149,7 @@ class Engine:
             busy_seconds=counters.busy(),
             host=self._host_tier.stats(),
             on_device=self._banks.stats(),
-            trees=tuple(TreeUse(base, tree.number, tree.entries, tree.bytes) for base, tree in trees),
+            trees=tuple(TreeUse(base, tree.number, tree.entries, tree.bytes, kept) for base, tree, kept in trees),
         )
 
     def close(self, *, drain: bool = True) -> None:

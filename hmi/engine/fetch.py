@@ -1,15 +1,13 @@
 """Second stage: everything a batch needs from disk and host memory is brought to the device, while it runs another.
 
 Adapters are pinned in the device's bank, copied from the host tier where they are not there yet. Windows are looked
-up in the tree that is published when the batch is formed; what the tree does not hold becomes the batch's list
-of unique windows to compute, or a shorter n-gram's row, as the model's miss policy says.
+up in the tree that is published when the batch is formed; see `lookup`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections import defaultdict
 
 import numpy as np
 import torch
@@ -20,13 +18,12 @@ from hmi.adapters.packed import PackedAdapter
 from hmi.adapters.tiers import HostTier
 from hmi.engine.arrange import order_rows, plan_adapters
 from hmi.engine.banks import Banks
+from hmi.engine.deltas import Deltas
+from hmi.engine.lookup import WindowLookup
 from hmi.engine.request import Task
 from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import HmiError, InvalidInput, Overloaded
 from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.ngrams import unpack, window_keys
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.spec import MissPolicy
 
 __all__ = ["Fetcher"]
 
@@ -41,14 +38,15 @@ class Fetcher:
         host_tier: HostTier[PackedAdapter],
         banks: Banks,
         frequencies: FrequencyCounter,
+        deltas: Deltas,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         self._host_tier = host_tier
         self._banks = banks
-        self._frequencies = frequencies
+        self._deltas = deltas
         self._device = device
-        self._dtype = dtype
+        self._lookup = WindowLookup(frequencies, deltas, self._send)
         # Copies to a GPU go on beside its computing, on a stream of their own and from page-locked memory.
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
@@ -73,7 +71,9 @@ class Fetcher:
         return deferred
 
     def release(self, batch: Batch) -> None:
-        """Let the bank have the batch's adapters back; twice is once."""
+        """Let the bank have the batch's adapters back, and the arena its rows; twice is once."""
+        if batch.base.hot is not None:
+            batch.base.hot.end(batch.hot_number)
         bank = self._banks.get(batch.base.spec.hidden_size)
         while batch.pinned:
             bank.unpin(batch.pinned.pop())
@@ -87,6 +87,8 @@ class Fetcher:
                 resident = self._take_adapter(work, bank, taken, batch.pinned)
                 if work.item.task is Task.CLASSIFY and (resident is None or resident.head is None):
                     raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
+                if work.item.model.delta is not None:
+                    self._deltas.get(work.base, work.item.model.delta)  # one that is damaged fails its own rows here
             except Overloaded:
                 deferred.append(work)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one tenant's file is not its batch-mates'
@@ -125,66 +127,10 @@ class Fetcher:
         ids[real] = np.concatenate([work.ids for work in batch.works])
         batch.ids, batch.mask, batch.full = self._send(ids), self._send(real), bool(real.all())
         if batch.base.spec.k:
-            self._look_up(batch, lengths, real)
-
-    def _look_up(self, batch: Batch, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
-        spec, tree = batch.base.spec, batch.base.tree
-        keys = window_keys(np.concatenate([work.ids for work in batch.works]), lengths)
-        rows = np.zeros((len(keys), spec.hidden_size), np.float32)
-        found = np.zeros(len(keys), bool)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        for (domain, policy), members in _by_domain(batch.works).items():
-            places = np.concatenate([np.arange(starts[m], starts[m + 1]) for m in members])
-            self._look_up_domain(batch.base.digest, tree, domain, policy, keys, places, rows, found)
-        missing = np.flatnonzero(~found)
-        unique, sources = np.unique(keys[missing], return_inverse=True)
-        flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
-        values = torch.from_numpy(rows).to(self._dtype)
-        if not batch.full:
-            spread = torch.zeros(real.size, spec.hidden_size, dtype=self._dtype)
-            values = spread.index_copy_(0, torch.from_numpy(flat), values)
-        batch.hidden = self._send_tensor(values.view(*real.shape, -1))
-        batch.windows = self._send(unpack(unique))
-        batch.places = self._send(flat[missing])
-        batch.sources = self._send(sources.reshape(-1))
-
-    def _look_up_domain(
-        self,
-        base: str,
-        tree: KnowledgeTree,
-        domain: str,
-        policy: MissPolicy,
-        keys: NDArray[np.uint64],
-        places: NDArray[np.int64],
-        rows: NDArray[np.float32],
-        found: NDArray[np.bool_],
-    ) -> None:
-        wanted = keys[places]
-        # Nothing was published yet, or the domain is younger than the tree: all is missing, and worth counting.
-        if tree.number == 0 or domain not in tree.parents:
-            self._frequencies.count(base, domain, wanted, np.zeros(len(wanted), bool), 0)
-            return
-        look_up = tree.backoff if policy is MissPolicy.BACKOFF else tree.lookup
-        everything = len(places) == len(keys)
-        lookup = look_up(domain, wanted, out=rows if everything else None)
-        self._frequencies.count(base, domain, wanted, lookup.exact, tree.number)
-        if everything:
-            rows[~lookup.hit] = 0
-        else:
-            rows[places] = lookup.rows
-        found[places] = lookup.hit
+            self._lookup.fill(batch, lengths, real)
 
     def _send(self, array: NDArray[np.generic]) -> torch.Tensor:
-        return self._send_tensor(torch.from_numpy(np.ascontiguousarray(array)))
-
-    def _send_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self._stream is None:
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
-
-
-def _by_domain(works: list[Work]) -> dict[tuple[str, MissPolicy], list[int]]:
-    grouped: dict[tuple[str, MissPolicy], list[int]] = defaultdict(list)
-    for row, work in enumerate(works):
-        grouped[work.item.model.domain, work.item.model.miss_policy].append(row)
-    return grouped

@@ -14,7 +14,8 @@ __all__ = ["finish"]
 
 
 def finish(batch: Batch) -> None:
-    """Settle every sequence of a batch that the device has run."""
+    """Keep the rows that a batch has computed, and settle every sequence of it."""
+    _keep_computed(batch)  # first: who has an answer finds what was computed for it
     for row, work in enumerate(batch.works):
         resident = batch.residents[row]
         try:
@@ -26,6 +27,19 @@ def finish(batch: Batch) -> None:
             work.fail(error)
         else:
             work.settle(Outcome(result=result, error=None, tokens=len(work.ids)))
+
+
+def _keep_computed(batch: Batch) -> None:
+    """For the next batches that ask for the same windows; what is not finite is nobody's answer."""
+    if batch.computed is None:
+        return
+    rows = batch.computed.cpu().numpy()
+    start = 0
+    for group in batch.groups:
+        some = rows[start : start + len(group.keys)]
+        start += len(group.keys)
+        if np.isfinite(some).all():
+            batch.base.overlay.add(group.function, group.keys, some)
 
 
 def _embedding(batch: Batch, row: int) -> Embedding:

@@ -10,7 +10,9 @@ from typing import Protocol
 import torch
 from tokenizers import Tokenizer
 
+from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
+from hmi.knowledge.overlay import RowOverlay
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.models.served import ServedBert
@@ -34,21 +36,44 @@ class ModelSource(Protocol):
 
 
 class HostedBase:
-    """One loaded base model. `tree` may be replaced at any time; a batch reads it once and keeps it."""
+    """One loaded base model. `tree` may be replaced at any time; a batch reads it once and keeps it.
 
-    def __init__(self, digest: str, model: ServedBert, tokenizer: Tokenizer, tree: KnowledgeTree) -> None:
+    `overlay` holds rows that the tree lacked and batches computed, `hot` those of the tree's that lie on the device;
+    None where none shall.
+    """
+
+    def __init__(
+        self,
+        digest: str,
+        model: ServedBert,
+        tokenizer: Tokenizer,
+        tree: KnowledgeTree,
+        overlay: RowOverlay,
+        hot: HotRows | None,
+    ) -> None:
         self.digest = digest
         self.spec = model.spec
         self.model = model
         self.tokenizer = tokenizer
         self.tree = tree
+        self.overlay = overlay
+        self.hot = hot
 
 
 class HostedBases:
-    """Loads each base model once, at its first use, and keeps it."""
+    """Loads each base model once, at its first use, and keeps it.
 
-    def __init__(self, source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
+    Args:
+        overlay_bytes, row_bytes: For each base model, of rows computed for misses in host memory, and of the tree's
+            hottest rows on the device.
+    """
+
+    def __init__(
+        self, source: ModelSource, device: torch.device, dtype: torch.dtype, overlay_bytes: int, row_bytes: int
+    ) -> None:
         self._source = source
+        self._overlay_bytes = overlay_bytes
+        self._row_bytes = row_bytes
         self._device = device
         self._dtype = dtype
         self._hosted: dict[str, HostedBase] = {}
@@ -93,4 +118,10 @@ class HostedBases:
             self._dtype,
             self._device,
         )
-        return HostedBase(digest, model, tokenizer, tree)
+        spec = model.spec
+        # With k = 0 nothing is looked up, and nothing needs to be kept.
+        overlay = RowOverlay(self._overlay_bytes if spec.k else 0, spec.row_dtype, spec.hidden_size)
+        hot = None
+        if spec.k and self._row_bytes:
+            hot = HotRows(self._row_bytes, self._device, spec.row_dtype, spec.hidden_size)
+        return HostedBase(digest, model, tokenizer, tree, overlay, hot)

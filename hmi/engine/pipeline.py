@@ -15,6 +15,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TypeVar
 
 import torch
@@ -62,6 +63,7 @@ class Pipeline:
         self._tokenised = False  # no more sequences will come to the scheduler
         self._closed = False
         self._abandoned = False  # closed without draining: what has not been fetched is not run any more
+        self._unfinished = 0  # submissions that somebody waits for
         self._in_flight = 0  # batches that were fetched and are not finished
         self._finished = 0  # batches that were, and gave their adapters back
         self._computing = lanes  # lanes that have not ended
@@ -92,7 +94,13 @@ class Pipeline:
         with self._wake:
             if self._closed:
                 raise Cancelled("the engine is closed")
+            self._unfinished += 1
             self._submissions.put(submission)
+        submission.future.add_done_callback(self._count_finished)
+
+    def busy(self) -> bool:
+        """Whether any submission waits for an outcome."""
+        return self._unfinished > 0
 
     def close(self, *, drain: bool) -> None:
         """Stop all threads; with `drain` after everything that was submitted, else what waits is cancelled."""
@@ -103,6 +111,10 @@ class Pipeline:
             self._abandoned |= not drain
         for thread in self._threads:
             thread.join()
+
+    def _count_finished(self, future: Future[list[Outcome]]) -> None:
+        with self._wake:
+            self._unfinished -= 1
 
     def _tokenise(self) -> None:
         while (submission := self._submissions.get()) is not None:

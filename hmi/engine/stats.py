@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hmi.adapters.tiers import TierStats
 from hmi.engine.trace import NO_TRACE, Tracer
+from hmi.knowledge.overlay import OverlayStats
 
 if TYPE_CHECKING:
     from hmi.engine.work import Batch
@@ -21,12 +22,16 @@ __all__ = ["Counters", "EngineStats", "TreeUse"]
 
 @dataclass(frozen=True, slots=True)
 class TreeUse:
-    """The tree that an engine looks up in for one base model."""
+    """The tree that an engine looks up in for one base model.
+
+    `overlay` is of the rows that the tree lacked, and that were kept once they were computed.
+    """
 
     base: str
     number: int
     entries: int
     bytes: int
+    overlay: OverlayStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """An engine without a model, for tests of everything around one: no torch, no weights, no device.
 
 It has `Engine`'s face. Answers are made of a hash of the model and the text, so they are the same on
-every run and differ between tenants; adapters and trees are really read through the `ModelSource`, so
+every run and differ between tenants; adapters, deltas and trees are really read through the `ModelSource`, so
 that a missing or damaged one fails as it would in the engine.
 """
 
@@ -25,8 +25,9 @@ from hmi.engine.stats import EngineStats, TreeUse
 from hmi.errors import Cancelled, HmiError
 from hmi.knowledge import ngrams
 from hmi.knowledge.frequency import FrequencyCounter
+from hmi.knowledge.functions import Function
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.spec import RowDtype
+from hmi.spec import MissPolicy, RowDtype
 
 __all__ = ["StubEngine", "StubSource"]
 
@@ -74,6 +75,7 @@ class StubEngine:
         self._trees: dict[str, KnowledgeTree] = {}
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="stub-device")
+        self._unfinished: set[Future[list[Outcome]]] = set()
         self._closed = threading.Event()
         self._batches = self._sequences = self._tokens = 0
         self._started = time.monotonic()
@@ -81,7 +83,19 @@ class StubEngine:
     def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]:
         if self._closed.is_set():
             raise Cancelled("the engine is closed")
-        return self._worker.submit(self._run, tuple(items))
+        future = self._worker.submit(self._run, tuple(items))
+        with self._lock:
+            self._unfinished.add(future)
+        future.add_done_callback(self._finish)
+        return future
+
+    def _finish(self, future: Future[list[Outcome]]) -> None:
+        with self._lock:
+            self._unfinished.discard(future)
+
+    def busy(self) -> bool:
+        with self._lock:
+            return bool(self._unfinished)
 
     def prefetch(self, refs: Iterable[ModelRef]) -> None:
         """Loads happen at the item; a stub has no cold start to hide."""
@@ -102,11 +116,15 @@ class StubEngine:
             if base in self._trees:
                 self._trees[base] = tree
 
-    def compute_rows(self, base: str, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """Rows float32 `[n, hidden]`, a function of base and key."""
+    def compute_rows(
+        self, base: str, keys: NDArray[np.uint64], delta: str | None = None, *, fresh: bool = False
+    ) -> NDArray[np.float32]:
+        """Rows float32 `[n, hidden]`, a function of base, delta and key. A delta moves rows a little."""
+        self._load_adapter(delta)
         rows = np.empty((len(keys), self._hidden), np.float32)
         for row, key in zip(rows, keys.tolist(), strict=True):
-            row[:] = self._vector(f"{base}/{key}")
+            change = 0.0 if delta is None else 0.1 * self._vector(f"{delta}/{key}")
+            row[:] = self._vector(f"{base}/{key}") + change
         return rows
 
     def drop_adapter(self, digest: str) -> None:
@@ -184,8 +202,20 @@ class StubEngine:
             return
         tree = self._trees[model.base]
         keys = ngrams.window_keys(ids, np.array([len(ids)]))
-        hit = tree.lookup(model.domain, keys).hit if model.domain in tree.parents else np.zeros(len(keys), bool)
-        self.frequencies.count(model.base, model.domain, keys, hit, tree.number)
+        hit = inherited = np.zeros(len(keys), bool)
+        knows = model.domain in tree.parents
+        if knows and tree.function_of(model.domain) == Function(model.base, model.delta).digest:
+            found = tree.lookup(model.domain, keys)
+            hit, inherited = found.hit, found.inherited & found.hit
+        self.frequencies.count(
+            model.base,
+            model.domain,
+            keys,
+            hit,
+            tree.number,
+            inherited=int(np.count_nonzero(inherited)),
+            approximate=model.miss_policy is MissPolicy.BACKOFF,
+        )
 
     def _vector(self, of: str) -> NDArray[np.float32]:
         """Float32 `[hidden]` in -1..1."""

@@ -15,9 +15,11 @@ from hmi.adapters.bank import Resident
 from hmi.adapters.heads import HeadPlan
 from hmi.adapters.plan import AdapterPlan
 from hmi.adapters.segmented import SegmentedPlan
+from hmi.adapters.shared import SharedLora
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Item, Outcome
 from hmi.errors import HmiError
+from hmi.knowledge.ngrams import Keys
 
 __all__ = ["Batch", "Submission", "Work", "adapter_key", "as_hmi"]
 
@@ -79,6 +81,21 @@ class Work:
         self.settle(Outcome(result=None, error=error, tokens=0))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowGroup:
+    """Windows to compute by one function.
+
+    Attributes:
+        function: Its digest.
+        delta: What it adds to the base's lower layers; None for the base as it is.
+        keys: uint64 `[n]`, ascending, each once.
+    """
+
+    function: str
+    delta: SharedLora | None
+    keys: Keys
+
+
 @dataclass(slots=True)
 class Batch:
     """Sequences that run together, all of one base model, and what each stage adds to them.
@@ -92,13 +109,18 @@ class Batch:
         ids: int64 `[B, T]`, padded.
         mask: bool `[B, T]`, True for a real token.
         full: No row is padded.
-        hidden: Looked-up rows in compute dtype `[B, T, H]`, zero where missing; None at k = 0.
-        windows: int64 `[N, 3]`: the unique windows that must be computed.
+        codes, scales: Looked-up rows as stored: int8 or float16 `[m, H]`, for int8 float32 `[m]`; None at k = 0.
+        positions: int64 `[B * T]`, which of them each token has; that of zeros for padding and where one is missing.
+        hot_places, hot_slots: int64 `[h]`: flat positions in `B * T` of rows that lie on the device, and where; None
+            where the base model keeps none there. hot_number: what its arena knows the batch by.
+        windows: int64 `[N, 3]`: the unique windows that must be computed, group after group.
+        groups: Which function computes which of them; together N keys.
         places: int64 `[M]`: flat positions in `B * T` of missing rows.
         sources: int64 `[M]`: which of `windows` each of them gets.
         plan, heads: How adapters and heads are applied; no heads where nobody asks for classes.
         first_only: Nobody reads more than the first token's last state.
         ready: On CUDA, when all of the above has arrived.
+        computed: float32 `[N, H]`, the windows' rows, once they are computed.
         logits: float32 `[B, most labels]`; pooled: float32 `[B, H]`, normalised.
     """
 
@@ -110,14 +132,21 @@ class Batch:
     ids: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     full: bool = False
-    hidden: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    scales: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    hot_places: torch.Tensor | None = None
+    hot_slots: torch.Tensor | None = None
+    hot_number: int = 0
     windows: torch.Tensor | None = None
+    groups: list[WindowGroup] = field(default_factory=list)
     places: torch.Tensor | None = None
     sources: torch.Tensor | None = None
     plan: AdapterPlan | SegmentedPlan | None = None
     heads: HeadPlan | None = None
     first_only: bool = False
     ready: torch.cuda.Event | None = None
+    computed: torch.Tensor | None = None
     logits: NDArray[np.float32] | None = None
     pooled: NDArray[np.float32] | None = None
 

@@ -1,186 +1,203 @@
 """From a plan to table folders: copy the rows that the old version has, compute the others.
 
-Tables are written one after the other into folders of their own. One that is finished is kept when
-the build is run again; one that is not is written anew.
+Domains are built from the root down. First the rows that are nowhere yet are computed into pieces, once for each
+function; then tables are written by copying. Where a domain has a delta, its rows can only be compared when the tables
+above it are there; so domains are taken in levels, by how often the function changes above them.
+
+A build that is run again takes over the pieces of the one that was cut short and writes its tables anew: that is
+copying, and so the result is the same to the byte as if nothing had happened.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.errors import Corrupt
 from hmi.knowledge.builder import TreePlan
+from hmi.knowledge.gather import BLOCK_ROWS, find_rows, gather, row_blocks
+from hmi.knowledge.hierarchy import lines_of
+from hmi.knowledge.inherit import Draft, draft_domain
+from hmi.knowledge.keysets import holds, union
 from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.old import OldVersion
+from hmi.knowledge.pieces import ComputeRows, Pieces, RowSource
+from hmi.knowledge.progress import COMPUTE, WRITE, Progress
 from hmi.knowledge.report import BuildReport, DomainReport, report_domain
-from hmi.knowledge.rows import EncodedRows, code_dtype, encode
-from hmi.knowledge.table import Places, Table, TableMeta, find_first, write_table_blocks
+from hmi.knowledge.rows import EncodedRows, decode
+from hmi.knowledge.segments import level_of
+from hmi.knowledge.table import Places, Table, TableMeta, write_table_blocks
 from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.verify import verify_sample
 from hmi.spec import RowDtype
 
-__all__ = ["BuildReport", "ComputeRows", "DomainReport", "build_tree", "verify_sample"]
+__all__ = ["BuildReport", "ComputeRows", "DomainReport", "Progress", "build_tree", "verify_sample"]
 
-ComputeRows = Callable[[Keys], NDArray[np.float32]]
-"""Windows' keys `[n]` to the lower layers' rows, float32 `[n, hidden]`."""
-
-_log = logging.getLogger(__name__)
-
-_BLOCK_CHUNKS = 16  # rows are written in blocks of so many chunks: few new keys still fill a chunk to compute
+_PIECES = ".pieces"  # no domain can have this name
 
 
 def build_tree(
     folder: Path,
     plan: TreePlan,
-    old: KnowledgeTree | None,
+    old: OldVersion,
     compute: ComputeRows,
     *,
-    function: str,
     row_dtype: RowDtype,
     hidden_size: int,
-    progress: Callable[[int, int], None],
+    tolerance: float,
+    progress: Callable[[Progress], None],
     chunk: int = 1024,
 ) -> BuildReport:
     """Write `<folder>/<domain>/` for every domain of the plan.
 
+    Takes memory for the plan's keys and a block of rows, however many rows there are. What was written is as good as
+    its checksums; nothing is read again.
+
     Args:
-        old: The version to copy from; a table of another function, row dtype or hidden size, or one
-            that fails its checksums, is passed over.
+        old: The version to copy from; rows of another function, row dtype or hidden size are passed over.
         compute: Called with at most `chunk` keys at a time.
-        function: Digest of what `compute` is.
-        progress: Called with the rows done and all rows, after each call of `compute` and each block
-            written. What it raises ends the build, and so does what `compute` raises.
+        tolerance: A domain's own row is not stored where its ancestors' differs from it by at most this share of its
+            length (L2); 0: it always is.
+        progress: Called after each call of `compute` and each block written. What it raises ends the build, and so does
+            what `compute` raises.
 
     Raises:
         Corrupt: A computed row cannot be stored, see `rows.encode`.
         StorageFull: No room left.
     """
-    total = sum(len(keys) for keys in plan.tables.values())
-    usable = _usable(old, function, row_dtype, hidden_size) if old else []
-    old_keys = {domain: table.keys for domain, table in old.tables.items()} if old else {}
-    domains: dict[str, DomainReport] = {}
-    done = 0
-    for domain in sorted(plan.tables):
-        keys = plan.tables[domain]
-        meta = TableMeta(domain, function, row_dtype, hidden_size, len(keys))
-        # The domain's own old table is the likeliest to hold a key; with one function, any will do.
-        sources = sorted(usable, key=lambda table: (table.meta.domain != domain, table.meta.domain))
-        places = find_first(sources, keys)
-        copied = int(np.count_nonzero(places.table >= 0))
-        target = folder / domain
-        if not _is_finished(target, meta, keys):
-            shutil.rmtree(target, ignore_errors=True)
-
-            def report_rows(rows: int, before: int = done) -> None:
-                progress(before + rows, total)
-
-            write_table_blocks(target, meta, keys, _blocks(meta, keys, sources, places, compute, chunk, report_rows))
-        done += len(keys)
-        progress(done, total)
-        domains[domain] = report_domain(domain, plan, old_keys, copied, Table.open(target).bytes)
-    return BuildReport(domains)
+    if tolerance < 0:
+        raise ValueError(f"not a tolerance: {tolerance}")
+    build = _Build(folder, plan, old, compute, row_dtype, hidden_size, tolerance, progress, chunk)
+    return build.run()
 
 
-def verify_sample(
-    tables: Iterable[Table], compute: ComputeRows, n: int, *, tolerance: float = 0.01, seed: int = 0
-) -> None:
-    """Recompute up to `n` rows of each table, in one call for each, and compare.
+class _Build:
+    def __init__(
+        self,
+        folder: Path,
+        plan: TreePlan,
+        old: OldVersion,
+        compute: ComputeRows,
+        row_dtype: RowDtype,
+        hidden_size: int,
+        tolerance: float,
+        progress: Callable[[Progress], None],
+        chunk: int,
+    ) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._old = old
+        self._compute = compute
+        self._row_dtype = row_dtype
+        self._hidden_size = hidden_size
+        self._tolerance = tolerance
+        self._progress = progress
+        self._chunk = chunk
+        self._lines = lines_of(plan.parents)
+        self._digests = {domain: plan.functions[domain].digest for domain in self._lines}
+        self._pieces = Pieces(
+            folder / _PIECES, {each.digest: each for each in plan.functions.values()}, row_dtype, hidden_size
+        )
+        self._tables: dict[str, Table] = {}
+        self._reports: dict[str, DomainReport] = {}
+        self._computed = 0
+        self._computed_of: dict[str, Keys] = {}  # by function, which may be that of domains on several levels
+        self._written, self._total = 0, sum(len(keys) for keys in plan.tables.values())
 
-    Args:
-        tolerance: How far, as a share of the row's largest value, a row may move between two batches
-            of the model's arithmetic; one step of the stored form comes on top.
-
-    Raises `Corrupt`, naming the table and the n-gram, for a row that is not what `compute` gives.
-    """
-    random = np.random.default_rng(seed)
-    for table in tables:
-        count = min(n, table.meta.entries)
-        if not count:
-            continue
-        index = np.sort(random.choice(table.meta.entries, count, replace=False)).astype(np.int64)
-        fresh, stored = compute(table.keys[index]), table.read(index)
-        peak = np.abs(fresh).max(axis=1)
-        step = 1 / 127 if table.meta.row_dtype is RowDtype.INT8 else 2.0**-10
-        error = np.abs(fresh - stored).max(axis=1)
-        wrong = np.flatnonzero(~(error <= peak * (step + tolerance)))  # a NaN is wrong too
-        if len(wrong):
-            at = wrong[0]
-            raise Corrupt(
-                f"table of {table.meta.domain} ({table.folder}): {len(wrong)} of {count} rows are not what the "
-                f"model gives; that of n-gram {int(table.keys[index[at]])} is off by {error[at]:.3g}, "
-                f"where values reach {peak[at]:.3g}"
+    def run(self) -> BuildReport:
+        levels: defaultdict[int, list[str]] = defaultdict(list)
+        for domain in sorted(self._lines, key=lambda each: (len(self._lines[each]), each)):
+            levels[level_of(self._lines[domain], self._digests)].append(domain)
+        for level in sorted(levels):
+            above = KnowledgeTree(
+                0, self._plan.parents, self._tables, self._row_dtype, self._hidden_size, self._digests
             )
+            drafts = [
+                draft_domain(domain, self._plan, self._digests, self._lines[domain], self._old.held, above)
+                for domain in levels[level]
+            ]
+            self._compute_missing(drafts)
+            for draft in drafts:
+                self._write(draft, above)
+        return BuildReport(self._reports, self._computed, self._tolerance)
 
+    def _copied(self, function: str, domain: str | None = None) -> list[Table]:
+        """Old tables to copy this function's rows from; first the domain's own, the likeliest to hold a key."""
+        tables = [
+            table
+            for table in self._old.tables.values()
+            if (table.meta.function, table.meta.row_dtype, table.meta.hidden_size)
+            == (function, self._row_dtype, self._hidden_size)
+        ]
+        return sorted(tables, key=lambda table: (table.meta.domain != domain, table.meta.domain))
 
-def _usable(old: KnowledgeTree, function: str, row_dtype: RowDtype, hidden_size: int) -> list[Table]:
-    """Tables of the old version whose rows may be copied."""
-    usable = []
-    for domain, table in old.tables.items():
-        meta = table.meta
-        if (meta.function, meta.row_dtype, meta.hidden_size) != (function, row_dtype, hidden_size):
-            continue
-        try:
-            table.verify()  # or a flipped byte would get a checksum of its own in the new version
-        except Corrupt as error:
-            _log.warning("the old rows of domain %s are computed anew: %s", domain, error)
-            continue
-        usable.append(table)
-    return usable
+    def _compute_missing(self, drafts: Sequence[Draft]) -> None:
+        """Compute the rows that neither the old version nor a piece has."""
+        wanted: defaultdict[str, list[Keys]] = defaultdict(list)
+        for draft in drafts:
+            places = find_rows(self._copied(draft.function, draft.domain), draft.rows)
+            wanted[draft.function].append(draft.rows[places.table < 0])
+        functions = {each.digest: each for each in self._plan.functions.values()}
+        missing: dict[str, Keys] = {}
+        for digest in sorted(wanted):
+            keys, before = union(wanted[digest]), self._computed_of.get(digest)
+            missing[digest] = keys if before is None else keys[~holds([before], keys)]
+            self._computed_of[digest] = keys if before is None else union([before, keys])
+        total = self._computed + sum(len(keys) for keys in missing.values())
+        for digest, keys in missing.items():
+            fresh = keys[find_rows(self._pieces.of(functions[digest]), keys).table < 0]
+            known = self._computed + len(keys) - len(fresh)
 
+            def report(done: int, known: int = known) -> None:
+                self._progress(Progress(COMPUTE, known + done, total))
 
-def _is_finished(folder: Path, meta: TableMeta, keys: Keys) -> bool:
-    """An earlier run left exactly this table, whole."""
-    if not folder.exists():
-        return False
-    try:
-        table = Table.open(folder)
-        table.verify()
-    except Corrupt:
-        return False
-    return table.meta == meta and np.array_equal(table.keys, keys)
+            self._pieces.compute(functions[digest], fresh, self._compute, self._chunk, report)
+            self._computed += len(keys)
+            self._progress(Progress(COMPUTE, self._computed, total))
 
+    def _write(self, draft: Draft, above: KnowledgeTree) -> None:
+        domain, function = draft.domain, self._plan.functions[draft.domain]
+        copied = self._copied(draft.function, domain)
+        sources: list[RowSource] = [*copied, *self._pieces.of(function)]
+        places = find_rows(sources, draft.rows)
+        same = self._compare(draft, sources, places, above)
+        keys, marks = draft.rows[~same], union([draft.marks, draft.rows[same]])
+        places = Places(places.table[~same], places.row[~same])
+        meta = TableMeta(domain, draft.function, self._row_dtype, self._hidden_size, len(keys), len(marks), draft.above)
+        target = self._folder / domain
+        shutil.rmtree(target, ignore_errors=True)
+        write_table_blocks(target, meta, keys, self._blocks(sources, places), marks)
+        self._written += len(keys) + len(marks)
+        self._progress(Progress(WRITE, self._written, self._total))
+        table = Table.open(target)
+        self._tables[domain] = table
+        taken = int(np.count_nonzero(places.table < len(copied)))
+        self._reports[domain] = report_domain(domain, self._plan, self._old, taken, table)
 
-def _blocks(
-    meta: TableMeta,
-    keys: Keys,
-    sources: list[Table],
-    places: Places,
-    compute: ComputeRows,
-    chunk: int,
-    progress: Callable[[int], None],
-) -> Iterator[EncodedRows]:
-    """The table's rows in the order of its keys, a block at a time."""
-    size = chunk * _BLOCK_CHUNKS
-    for start in range(0, len(keys), size):
-        table, row = places.table[start : start + size], places.row[start : start + size]
-        codes = np.empty((len(table), meta.hidden_size), code_dtype(meta.row_dtype))
-        scales = np.empty(len(table), np.float32) if meta.row_dtype is RowDtype.INT8 else None
-        for position, source in enumerate(sources):
-            here = np.flatnonzero(table == position)
-            if len(here):
-                _put(codes, scales, here, source.encoded(row[here]))
-        missing = np.flatnonzero(table < 0)
-        for first in range(0, len(missing), chunk):
-            here = missing[first : first + chunk]
-            fresh = compute(keys[start + here])
-            if fresh.shape != (len(here), meta.hidden_size):
-                raise ValueError(f"{len(here)} keys gave rows of shape {fresh.shape}")
-            _put(codes, scales, here, encode(fresh, meta.row_dtype))
-            progress(start + int(here[-1]) + 1)
-        yield EncodedRows(codes, scales)
-        progress(start + len(table))
+    def _blocks(self, sources: Sequence[RowSource], places: Places) -> Iterator[EncodedRows]:
+        done = self._written
+        for block in row_blocks(sources, places, self._row_dtype, self._hidden_size):
+            yield block
+            done += len(block)
+            self._progress(Progress(WRITE, done, self._total))
 
-
-def _put(
-    codes: NDArray[np.int8] | NDArray[np.float16],
-    scales: NDArray[np.float32] | None,
-    here: NDArray[np.intp],
-    encoded: EncodedRows,
-) -> None:
-    codes[here] = encoded.rows
-    if scales is not None and encoded.scales is not None:
-        scales[here] = encoded.scales
+    def _compare(
+        self, draft: Draft, sources: Sequence[RowSource], places: Places, above: KnowledgeTree
+    ) -> NDArray[np.bool_]:
+        """For each of the draft's rows whether what the ancestors give is as good."""
+        same = np.zeros(len(draft.rows), bool)
+        if draft.beyond is None or not self._tolerance:
+            return same
+        doubtful = np.flatnonzero(draft.doubtful)
+        for start in range(0, len(doubtful), BLOCK_ROWS):
+            part = doubtful[start : start + BLOCK_ROWS]
+            stored = gather(sources, Places(places.table[part], places.row[part]), self._row_dtype, self._hidden_size)
+            own = decode(stored)
+            given = above.lookup(draft.beyond, draft.rows[part]).rows
+            same[part] = np.linalg.norm(own - given, axis=1) <= self._tolerance * np.linalg.norm(own, axis=1)
+            self._progress(Progress(WRITE, self._written, self._total))
+        return same

@@ -1,169 +1,202 @@
 """Which n-grams each domain's table should hold: a pure function of counts and the old version.
 
-From the root down, each domain takes, within its byte budget, the n-grams whose lookups it would
-serve most often: its own and its descendants' together, less what an ancestor holds already. An
-n-gram is offered to a domain that is asked for it directly, and to one with two or more children
-whose subtrees want it: there it is stored once (hoisted) instead of once in each. One that a
-single child wants stays with the child. A key at an ancestor serves all below, because one function
-computes the rows of the whole line.
+From the root down, each domain takes, within its byte budget, the n-grams that save most lookups per byte: its own and
+its descendants' together, less what the domains above it hold already that have the same function. An n-gram is offered
+to a domain that is asked for it directly, and to one with two or more children whose subtrees want it: there it is
+stored once (hoisted) instead of once in each. One that a single child wants stays with the child.
+
+Where a domain has a delta, rows above it are another function's, and it chooses whatever its ancestors hold. What it
+chooses is stored as a row, or as a mark of 8 bytes where the ancestors' row is as good. Which of the two, only the rows
+can tell (`build`); here a mark is counted on where the old version had one and the ancestors give the same row again,
+so that the budget holds whatever the rows turn out to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
-from hmi.knowledge.hierarchy import Parents, children_of, lines_of
+from hmi.knowledge.coverage import coverage
+from hmi.knowledge.demand import DomainCounts, Errors, subtree_demands
+from hmi.knowledge.functions import Function
+from hmi.knowledge.hierarchy import Parents, lines_of
+from hmi.knowledge.keysets import holds
 from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.old import OldTable, staying_marks
+from hmi.knowledge.segments import segment_of
 
-__all__ = ["DomainCounts", "TreePlan", "holds", "plan_tree"]
+__all__ = ["MARK_BYTES", "DomainCounts", "TreePlan", "plan_tree"]
 
-
-@dataclass(frozen=True, slots=True)
-class DomainCounts:
-    """How often a domain was asked for what.
-
-    Attributes:
-        keys: uint64 `[n]`, in any order.
-        weights: float64 `[n]`, finite and not negative; decayed counts, in any unit.
-    """
-
-    keys: Keys
-    weights: NDArray[np.float64]
+MARK_BYTES = 8
+"""What a mark takes: its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class TreePlan:
-    """What each domain's own table holds: ascending keys, for every domain, be they none."""
-
-    parents: Parents
-    tables: Mapping[str, Keys]
-
-
-@dataclass(frozen=True, slots=True)
-class _Demand:
-    """What a domain and all below it are asked for.
+    """What the next version holds.
 
     Attributes:
-        weights: Summed over the subtree.
-        offered: bool, the domain itself may hold the key.
+        functions: By domain.
+        tables: Ascending keys, as rows or marks, for every domain, be they none.
+        predicted: Hit rate (0..1) of each domain that was asked for anything, see `coverage`.
+        mark_shares: Of each domain with another function above it, the share of marks (0..1) among its n-grams that
+            ancestors hold, as far as it was known. The next plan begins with it.
     """
 
-    keys: Keys
-    weights: NDArray[np.float64]
-    offered: NDArray[np.bool_]
+    parents: Parents
+    functions: Mapping[str, Function]
+    tables: Mapping[str, Keys]
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    mark_shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan_tree(
-    counts: Mapping[str, DomainCounts],
+    demands: Mapping[str, DomainCounts],
     parents: Parents,
-    old: Mapping[str, Keys],
+    functions: Mapping[str, Function],
+    old: Mapping[str, OldTable],
     vocabulary: int,
     node_bytes: int,
     row_bytes: int,
     hysteresis: float = 1.2,
+    *,
+    errors: Errors | None = None,
 ) -> TreePlan:
     """Plan the next version.
 
-    The same arguments give the same plan, and a plan given as `old` with the same counts comes out
-    again. More weight for a key never loses its place for the domain that asked for it.
+    The same arguments give the same plan. While all domains have one function, a plan given as `old` with the same
+    counts comes out again, and more weight for a key never loses its place for the domain that asked for it.
 
     Args:
-        counts: By domain; n-grams that are no windows of the vocabulary are left out.
-        old: Ascending keys of the old version's tables, by domain; empty for the first.
+        demands: By domain; n-grams that are no windows of the vocabulary are left out.
+        functions: Of every domain.
+        old: The old version's tables, by domain; empty for the first.
         vocabulary: Tokens of the model. The root holds all unigrams, outside of any budget.
-        node_bytes: Budget of each domain's own table.
+        node_bytes: Budget of each domain's own table, rows and marks.
         row_bytes: What one entry takes (`rows.entry_bytes`).
-        hysteresis: A key that the old version held on a domain's line counts as this much heavier
-            there, so that two equals do not take turns.
+        hysteresis: A key that the old version held in the domain or above it, with the same function, counts as this
+            much heavier there, so that two equals do not take turns.
+        errors: What would stand in for rows, for domains that are served approximately; None: nothing would.
 
     Raises:
         Corrupt: The parents are no tree.
         InvalidInput: Counts of a domain that does not exist, or weights that are none.
     """
-    if hysteresis < 1 or row_bytes < 1 or node_bytes < 0:
+    if hysteresis < 1 or row_bytes < MARK_BYTES or node_bytes < 0:
         raise ValueError(f"not a budget: {node_bytes} bytes, {row_bytes} a row, hysteresis {hysteresis}")
     lines = lines_of(parents)
-    if unknown := sorted(set(counts) - set(lines)):
+    if unknown := sorted(set(demands) - set(lines)):
         raise InvalidInput(f"counts for domains that do not exist: {', '.join(unknown)}")
     downwards = sorted(lines, key=lambda domain: (len(lines[domain]), domain))
-    demand = _demands(counts, parents, downwards, vocabulary)
-    capacity = node_bytes // row_bytes
+    digests = {domain: functions[domain].digest for domain in lines}
+    shares = _mark_shares(parents, digests, old)
+    wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, errors, shares)
     alone = ngrams.unigrams(vocabulary)
     tables: dict[str, Keys] = {}
+    rows = _SureRows(digests, lines, tables, old)
     for domain in downwards:
-        line = lines[domain]
-        above = [tables[each] for each in line[1:]] or [alone]
-        wanted = demand[domain]
-        free = wanted.offered & ~holds(above, wanted.keys)
-        keys, weights = wanted.keys[free], wanted.weights[free]
-        kept = holds([old[each] for each in line if each in old], keys)
-        chosen = _heaviest(keys, np.where(kept, weights * hysteresis, weights), capacity)
-        tables[domain] = np.union1d(alone, chosen) if len(line) == 1 else chosen
-    return TreePlan(dict(parents), tables)
+        segment, beyond = segment_of(lines[domain], digests)
+        is_root = len(lines[domain]) == 1
+        above = [tables[each] for each in segment[1:]] or ([alone] if is_root else [])
+        demand = wanted.pop(domain)
+        kept = _kept(old, segment, digests[domain], demand.keys)
+        free = demand.offered(kept, hysteresis) & ~holds(above, demand.keys)
+        keys, savings = demand.keys[free], np.where(kept, demand.savings * hysteresis, demand.savings)[free]
+        marks = rows.staying_marks(domain, beyond, keys)
+        chosen = keys[_best(savings, np.where(marks, MARK_BYTES, row_bytes), node_bytes)]
+        tables[domain] = np.union1d(alone, chosen) if is_root else chosen
+        rows.add(domain, beyond)
+    return TreePlan(dict(parents), dict(functions), tables, coverage(demands, parents, tables, digests), shares)
 
 
-def holds(tables: Sequence[Keys], keys: Keys) -> NDArray[np.bool_]:
-    """For each key whether any of the tables (ascending keys) holds it; bool `[n]`."""
-    held = np.zeros(len(keys), np.bool_)
-    for table in tables:
-        if len(table):
-            held |= np.take(table, np.searchsorted(table, keys), mode="clip") == keys
-    return held
+def _mark_shares(parents: Parents, digests: Mapping[str, str], old: Mapping[str, OldTable]) -> dict[str, float]:
+    """How many of a domain's n-grams are as good with rows of its parent's other function; 1 where nothing is known."""
+    shares = {}
+    for domain, parent in parents.items():
+        if parent is not None and digests[domain] != digests[parent]:
+            table = old.get(domain)
+            same = table is not None and (table.function, table.above) == (digests[domain], digests[parent])
+            shares[domain] = table.mark_share if table is not None and same else 1.0
+    return shares
 
 
-def _demands(
-    counts: Mapping[str, DomainCounts], parents: Parents, downwards: Sequence[str], vocabulary: int
-) -> dict[str, _Demand]:
-    children = children_of(parents)
-    demand: dict[str, _Demand] = {}
-    for domain in reversed(downwards):
-        # Two votes offer a key to the domain: its own lookups have both, a child's subtree has one.
-        keys, weights, votes = _own(domain, counts.get(domain), vocabulary)
-        parts = [(keys, weights, votes)]
-        for child in children[domain]:
-            below = demand[child]
-            parts.append((below.keys, below.weights, np.ones(len(below.keys), np.int64)))
-        keys, weights, votes = _merge(parts)
-        demand[domain] = _Demand(keys, weights, votes >= 2)
-    return demand
+def _kept(old: Mapping[str, OldTable], segment: tuple[str, ...], function: str, keys: Keys) -> NDArray[np.bool_]:
+    tables = [old[each] for each in segment if each in old and old[each].function == function]
+    return holds([each for table in tables for each in (table.keys, table.marks)], keys)
 
 
-def _own(
-    domain: str, counts: DomainCounts | None, vocabulary: int
-) -> tuple[Keys, NDArray[np.float64], NDArray[np.int64]]:
-    """A domain's own lookups: keys, weights and two votes each."""
-    if counts is None:
-        return np.empty(0, np.uint64), np.empty(0, np.float64), np.empty(0, np.int64)
-    if len(counts.keys) != len(counts.weights) or not (np.isfinite(counts.weights) & (counts.weights >= 0)).all():
-        raise InvalidInput(f"domain {domain}: each key needs one weight, finite and not negative")
-    good = ngrams.in_vocabulary(counts.keys, vocabulary) & (counts.weights > 0)
-    keys = counts.keys[good]
-    return keys, counts.weights[good], np.full(len(keys), 2, np.int64)
+class _SureRows:
+    """Which function's row lookups will find for planned n-grams, as far as that is sure before rows are compared.
+
+    A domain with no other function above it holds rows. Below one, an n-gram of the old version that was compared stays
+    what it is, unless what the ancestors give has changed; a new one is a row if the ancestors give none.
+    """
+
+    def __init__(
+        self,
+        digests: Mapping[str, str],
+        lines: Mapping[str, tuple[str, ...]],
+        tables: Mapping[str, Keys],
+        old: Mapping[str, OldTable],
+    ) -> None:
+        self._digests = digests
+        self._lines = lines
+        self._tables = tables
+        self._old = old
+        self._sure: dict[str, dict[str, Keys]] = {}  # domain -> function's digest -> ascending keys
+
+    def staying_marks(self, domain: str, beyond: str | None, keys: Keys) -> NDArray[np.bool_]:
+        """For each key `[n]` whether it would surely be a mark in the domain."""
+        if beyond is None:
+            return np.zeros(len(keys), bool)
+        return staying_marks(self._known(domain, beyond), keys, self._gives(beyond))
+
+    def add(self, domain: str, beyond: str | None) -> None:
+        """The domain's planned keys are final."""
+        keys, own = self._tables[domain], self._digests[domain]
+        if beyond is None:
+            self._sure[domain] = {own: keys}
+            return
+        known, gives = self._known(domain, beyond), self._gives(beyond)
+        marks = staying_marks(known, keys, gives)
+        settled = holds([table.settled for table in known], keys)
+        above = holds([self._tables[each] for each in self._segment(beyond)], keys)
+        sure: dict[str, Keys] = {own: keys[~marks & (settled | ~above)]}
+        marked = keys[marks]
+        for source in {source for table in known for source in table.sources}:
+            sure[source] = marked[gives(source, marked)]
+        self._sure[domain] = sure
+
+    def _known(self, domain: str, beyond: str) -> list[OldTable]:
+        wanted = self._digests[domain], self._digests[beyond]
+        return [table for table in self._old.values() if (table.function, table.above) == wanted]
+
+    def _gives(self, beyond: str) -> Callable[[str, Keys], NDArray[np.bool_]]:
+        segment = self._segment(beyond)
+
+        def gives(source: str, keys: Keys) -> NDArray[np.bool_]:
+            return holds([self._sure[each][source] for each in segment if source in self._sure[each]], keys)
+
+        return gives
+
+    def _segment(self, domain: str) -> tuple[str, ...]:
+        return segment_of(self._lines[domain], self._digests)[0]
 
 
-def _merge(
-    parts: Sequence[tuple[Keys, NDArray[np.float64], NDArray[np.int64]]],
-) -> tuple[Keys, NDArray[np.float64], NDArray[np.int64]]:
-    """Each key once, ascending, with the sums of its weights and votes."""
-    keys = np.concatenate([part[0] for part in parts])
-    weights = np.concatenate([part[1] for part in parts])
-    votes = np.concatenate([part[2] for part in parts])
-    if not len(keys):
-        return keys, weights, votes
-    order = np.argsort(keys, kind="stable")  # stable: sums of floats come out the same every time
-    keys, weights, votes = keys[order], weights[order], votes[order]
-    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    return keys[first], np.add.reduceat(weights, first), np.add.reduceat(votes, first)
-
-
-def _heaviest(keys: Keys, weights: NDArray[np.float64], capacity: int) -> Keys:
-    """The `capacity` heaviest of ascending keys, ascending; of equals the smaller key."""
-    if len(keys) <= capacity:
-        return keys
-    return np.sort(keys[np.argsort(-weights, kind="stable")[:capacity]])
+def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -> NDArray[np.intp]:
+    """Which entries `[n]` to hold, ascending: those of most saving per byte that fit, of equals the first."""
+    if int(costs.sum()) <= budget:
+        return np.arange(len(savings))
+    order = np.argsort(-(savings / costs), kind="stable")
+    used = np.cumsum(costs[order])
+    fits = used <= budget
+    first = int(np.argmin(fits))  # the first that does not fit; smaller ones after it may
+    rest = order[first:]
+    left = budget - (int(used[first - 1]) if first else 0)
+    small = rest[costs[rest] == MARK_BYTES][: left // MARK_BYTES]
+    return np.sort(np.concatenate([order[:first], small]))

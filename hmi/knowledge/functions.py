@@ -5,6 +5,7 @@ Rows of different functions never stand in for one another, but where a table sa
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +30,7 @@ class Function:
     @property
     def digest(self) -> str:
         """Names the function in tables: the base's own digest where there is no delta."""
-        if self.delta is None:
-            return self.base
-        return hashlib.sha256(f"{self.base}\n{self.delta}".encode()).hexdigest()
+        return _digest(self.base, self.delta)
 
 
 def functions_of(base: str, parents: Parents, deltas: Mapping[str, str]) -> dict[str, Function]:
@@ -48,3 +47,8 @@ def functions_of(base: str, parents: Parents, deltas: Mapping[str, str]) -> dict
         domain: Function(base, next((deltas[each] for each in line if each in deltas), None))
         for domain, line in lines.items()
     }
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(base: str, delta: str | None) -> str:
+    return base if delta is None else hashlib.sha256(f"{base}\n{delta}".encode()).hexdigest()

@@ -51,14 +51,11 @@ def create_array(
         files[name] = hashed.check()
 
 
-def map_array(
-    path: Path, size: int, dtype: np.dtype[Any], shape: tuple[int, ...], *, soon: bool = False
-) -> NDArray[Any]:
+def map_array(path: Path, size: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """A read-only array over the file's pages, unmapped with its last reference.
 
     Args:
         size: Bytes that the file must have, header included.
-        soon: All of it will be wanted: start reading it from disk now.
 
     Raises `Corrupt` where the file is not exactly what is expected.
     """
@@ -84,7 +81,4 @@ def map_array(
         if found != offset + count * dtype.itemsize:
             raise Corrupt(f"{path} is {found} bytes long, which does not fit {dtype} {shape}")
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if soon and hasattr(mmap, "MADV_WILLNEED"):
-        # Searches touch keys all over; let the kernel read them in one go instead of fault by fault.
-        pages.madvise(mmap.MADV_WILLNEED)
     return np.frombuffer(pages, dtype, count, offset).reshape(shape)

@@ -4,6 +4,9 @@ A folder with `keys.npy` (uint64, ascending), `rows.npy` (int8 or float16 `[n, h
 `scales.npy` (float32), and `table.json` with their sizes and checksums. `table.json` is written last:
 a folder without one is a write that did not end.
 
+A domain whose rows come from another function than its ancestors' may say of an n-gram that the ancestors' row is
+as good as its own: a *mark*, in `marks.npy` (uint64, ascending), which is there only where there are marks.
+
 A table has no `close`: the maps go with the last reference to it, so a batch that still reads an old
 version cannot have the pages taken from under it.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +27,7 @@ from hmi.errors import Corrupt
 from hmi.knowledge.manifest import (
     KEYS_FILE,
     MANIFEST_FILE,
+    MARKS_FILE,
     ROWS_FILE,
     SCALES_FILE,
     FileCheck,
@@ -33,22 +37,28 @@ from hmi.knowledge.manifest import (
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.npy import create_array, map_array
 from hmi.knowledge.rows import EncodedRows, code_dtype, decode
+from hmi.knowledge.search import KeySearch
 from hmi.spec import RowDtype
 from hmi.storage import Storage
 
 __all__ = ["Places", "Table", "TableMeta", "find_first", "write_table", "write_table_blocks"]
 
+_VERIFIED_BYTES = 4 * 1024**2  # read at once
+
 
 class Table:
     """Opened with `Table.open`. Safe to read from many threads at once: nothing in it changes."""
 
-    def __init__(self, folder: Path, manifest: Manifest, keys: Keys, encoded: EncodedRows) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, keys: Keys, encoded: EncodedRows, marks: Keys) -> None:
         self.folder = folder
         self.meta = manifest.meta
         self.keys = keys
+        self.marks = marks
         self.rows = encoded.rows
         self.scales = encoded.scales
         self._files = manifest.files
+        self._key_search = KeySearch(keys)
+        self._mark_search = KeySearch(marks)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -60,13 +70,16 @@ class Table:
         """
         manifest = Manifest.read(folder)
         meta, files = manifest.meta, manifest.files
-        keys = map_array(folder / KEYS_FILE, files[KEYS_FILE].bytes, np.dtype(np.uint64), (meta.entries,), soon=True)
+        keys = map_array(folder / KEYS_FILE, files[KEYS_FILE].bytes, np.dtype(np.uint64), (meta.entries,))
         shape = (meta.entries, meta.hidden_size)
         rows: NDArray[Any] = map_array(folder / ROWS_FILE, files[ROWS_FILE].bytes, code_dtype(meta.row_dtype), shape)
         scales = None
         if meta.row_dtype is RowDtype.INT8:
             scales = map_array(folder / SCALES_FILE, files[SCALES_FILE].bytes, np.dtype(np.float32), (meta.entries,))
-        return cls(folder, manifest, keys, EncodedRows(rows, scales))
+        marks: Keys = np.empty(0, np.uint64)
+        if meta.marks:
+            marks = map_array(folder / MARKS_FILE, files[MARKS_FILE].bytes, marks.dtype, (meta.marks,))
+        return cls(folder, manifest, keys, EncodedRows(rows, scales), marks)
 
     @property
     def bytes(self) -> int:
@@ -75,12 +88,17 @@ class Table:
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """Row index of each key, -1 where it is not held; `[n]`. Several times faster on ascending keys."""
-        if not len(self.keys):
-            return np.full(len(keys), -1, np.int64)
-        index = np.searchsorted(self.keys, keys).astype(np.int64, copy=False)
-        found = np.take(self.keys, index, mode="clip") == keys
+        index, found = self._key_search.find(keys)
         index[~found] = -1
         return index
+
+    def search(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """As `find`, with what is held said apart: the index of a key that is not held means nothing."""
+        return self._key_search.find(keys)
+
+    def holds_mark(self, keys: Keys) -> NDArray[np.bool_]:
+        """Whether each key is marked: held only as "what the ancestors have"; `[n]`."""
+        return self._mark_search.find(keys)[1]
 
     def encoded(self, index: NDArray[np.int64]) -> EncodedRows:
         """Copies of the stored rows at `index`, as they are."""
@@ -97,23 +115,39 @@ class Table:
         Rows that lookups reach first cost a page fault each, which is dearer than the rest of the
         lookup; done here, in order, many pages come with one fault.
         """
-        for array in (self.keys, self.rows, self.scales):
+        for array in (self.keys, self.rows, self.scales, self.marks):
             if array is not None and array.size:
                 array.reshape(-1).view(np.uint8)[:: mmap.PAGESIZE].max()
+        self._key_search.warm()
+        self._mark_search.warm()
 
-    def verify(self) -> None:
-        """Read every byte. Raises `Corrupt` where a file does not match its checksum, or keys are out of order."""
+    def verify(self, progress: Callable[[int], None] | None = None) -> None:
+        """Read every byte.
+
+        Args:
+            progress: Called with the number of bytes read, block after block; what it raises ends the reading.
+
+        Raises `Corrupt` where a file does not match its checksum, keys or marks are out of order, or a key is both.
+        """
         for name, check in self._files.items():
             path = self.folder / name
+            digest = hashlib.sha256()
             try:
                 with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    while block := file.read(_VERIFIED_BYTES):
+                        digest.update(block)
+                        if progress is not None:
+                            progress(len(block))
             except FileNotFoundError:
                 raise Corrupt(f"{path} is missing") from None
-            if digest != check.sha256:
+            if digest.hexdigest() != check.sha256:
                 raise Corrupt(f"{path} does not match its checksum")
         if not _ascending(self.keys):
             raise Corrupt(f"{self.folder / KEYS_FILE}: its keys do not ascend")
+        if not _ascending(self.marks):
+            raise Corrupt(f"{self.folder / MARKS_FILE}: its keys do not ascend")
+        if self.holds_mark(self.keys).any():
+            raise Corrupt(f"{self.folder / MARKS_FILE}: it holds keys that have a row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,33 +171,45 @@ def find_first(tables: Sequence[Table], keys: Keys) -> Places:
     for position, each in enumerate(tables):
         if not len(each.keys):
             continue
-        index = each.find(keys if missing is None else keys[missing])
-        found = np.flatnonzero(index >= 0)
+        index, held = each.search(keys)
+        found = np.flatnonzero(held)
         at = found if missing is None else missing[found]
         table[at] = position
         row[at] = index[found]
-        missing = np.flatnonzero(table < 0) if missing is None else missing[index < 0]
-        if not len(missing):
+        if position + 1 == len(tables) or len(found) == len(keys):
             break
+        lost = np.flatnonzero(~held)
+        missing = lost if missing is None else missing[lost]
+        keys = keys[lost]
     return Places(table, row)
 
 
-def write_table(folder: Path, meta: TableMeta, keys: Keys, encoded: EncodedRows) -> None:
+def write_table(folder: Path, meta: TableMeta, keys: Keys, encoded: EncodedRows, marks: Keys | None = None) -> None:
     """Write a whole table that is in memory; see `write_table_blocks`."""
-    write_table_blocks(folder, meta, keys, [encoded])
+    write_table_blocks(folder, meta, keys, [encoded], marks)
 
 
-def write_table_blocks(folder: Path, meta: TableMeta, keys: Keys, blocks: Iterable[EncodedRows]) -> None:
+def write_table_blocks(
+    folder: Path, meta: TableMeta, keys: Keys, blocks: Iterable[EncodedRows], marks: Keys | None = None
+) -> None:
     """Write a table into `folder`, its rows block by block in the order of `keys`.
 
     Files are written through, not mapped, so that a full disk is an error and not a signal.
 
+    Args:
+        marks: Ascending uint64 `[meta.marks]`, none of them in `keys`; None for none.
+
     Raises:
         StorageFull: No room left.
-        ValueError: Keys do not ascend, or keys or rows are not what `meta` says.
+        ValueError: Keys or marks do not ascend, a key is both, or they or the rows are not what `meta` says.
     """
     if len(keys) != meta.entries or not _ascending(keys):
         raise ValueError(f"table of {meta.domain}: expected {meta.entries} ascending keys, got {len(keys)}")
+    marks = np.empty(0, np.uint64) if marks is None else marks
+    if len(marks) != meta.marks or not _ascending(marks):
+        raise ValueError(f"table of {meta.domain}: expected {meta.marks} ascending marks, got {len(marks)}")
+    if KeySearch(keys).find(marks)[1].any():
+        raise ValueError(f"table of {meta.domain}: a key that has a row is marked too")
     folder.mkdir(parents=True, exist_ok=True)
     storage = Storage(str(folder))
     files: dict[str, FileCheck] = {}
@@ -187,6 +233,9 @@ def write_table_blocks(folder: Path, meta: TableMeta, keys: Keys, blocks: Iterab
         with create_array(storage, SCALES_FILE, files, np.dtype(np.float32), (meta.entries,)) as out:
             for part in scales:
                 out.write(np.ascontiguousarray(part))
+    if meta.marks:
+        with create_array(storage, MARKS_FILE, files, np.dtype(np.uint64), (meta.marks,)) as out:
+            out.write(np.ascontiguousarray(marks, np.uint64))
     with storage.create(MANIFEST_FILE) as file:
         file.write(Manifest(meta, files).to_json())
 

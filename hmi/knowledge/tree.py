@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +11,13 @@ from numpy.typing import NDArray
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge import ngrams
 from hmi.knowledge.hierarchy import Parents, lines_of
+from hmi.knowledge.line import Line
 from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import CHUNK_ROWS, code_dtype, decode_into
-from hmi.knowledge.table import Places, Table, find_first
+from hmi.knowledge.stored import NO_ROW, StoredRows
+from hmi.knowledge.table import Places, Table
 from hmi.spec import RowDtype
 
-__all__ = ["KnowledgeTree", "Lookup"]
+__all__ = ["Gathered", "KnowledgeTree", "Lookup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,32 @@ class Lookup:
     """What a tree has for `n` windows.
 
     Attributes:
-        rows: float32 `[n, hidden]`; finite but meaningless where `hit` is False.
+        rows: float32 `[n, hidden]`; zero where `hit` is False.
         hit: bool `[n]`, a row was found.
         exact: bool `[n]`, it is the window's own row, not that of a shorter n-gram. This is what
             counts as a hit in frequencies: a back-off is a window that the tree should have held.
+        inherited: bool `[n]`, the row is an ancestor's and not of the domain's own table.
     """
 
     rows: NDArray[np.float32]
     hit: NDArray[np.bool_]
     exact: NDArray[np.bool_]
+    inherited: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a tree has for `n` windows, its rows being in a `StoredRows`.
+
+    Attributes:
+        positions: int64 `[n]`, of each window's row there; `NO_ROW` where `hit` is False.
+        hit, exact, inherited: As in `Lookup`.
+    """
+
+    positions: NDArray[np.int64]
+    hit: NDArray[np.bool_]
+    exact: NDArray[np.bool_]
+    inherited: NDArray[np.bool_]
 
 
 class KnowledgeTree:
@@ -44,7 +61,6 @@ class KnowledgeTree:
     Attributes:
         number: The version's number; 0 is the empty tree.
         tables: By domain; a domain with no n-grams of its own may have none.
-        function: Digest of what computed the rows; None while there are no tables.
     """
 
     def __init__(
@@ -54,39 +70,45 @@ class KnowledgeTree:
         tables: Mapping[str, Table],
         row_dtype: RowDtype,
         hidden_size: int,
+        functions: Mapping[str, str] | None = None,
     ) -> None:
-        """Raises `Corrupt` where parents are no tree, or a table does not belong here."""
+        """Raises `Corrupt` where parents are no tree, or a table does not belong here.
+
+        Args:
+            functions: Digest of every domain's function; None: all domains have that of the tables.
+        """
         self.number = number
         self.parents = dict(parents)
         self.tables = dict(tables)
         self.row_dtype = row_dtype
         self.hidden_size = hidden_size
-        self._lines = lines_of(parents)
+        lines = lines_of(parents)
+        self._functions = self._functions_of(functions)
         self._check_tables()
-        functions = {table.meta.function for table in self.tables.values()}
-        self.function = next(iter(functions), None)
-        self._searched = {
-            domain: [self.tables[each] for each in line if each in self.tables] for domain, line in self._lines.items()
-        }
-        self._positions = {
-            domain: np.array([i for i, each in enumerate(line) if each in self.tables], np.int16)
-            for domain, line in self._lines.items()
-        }
+        self._lines = {domain: Line(line, self.tables, self._functions) for domain, line in lines.items()}
+
+    def _functions_of(self, functions: Mapping[str, str] | None) -> dict[str, str | None]:
+        if functions is None:
+            only = next((table.meta.function for table in self.tables.values()), None)
+            return dict.fromkeys(self.parents, only)
+        for domain in self.parents:
+            if domain not in functions:
+                raise Corrupt(f"tree {self.number} names no function for domain {domain}")
+        return {domain: functions[domain] for domain in self.parents}
 
     def _check_tables(self) -> None:
-        first: Table | None = None
         for domain, table in self.tables.items():
             meta = table.meta
-            if domain not in self._lines:
+            if domain not in self.parents:
                 raise Corrupt(f"tree {self.number} has a table for domain {domain}, which does not exist")
             if meta.domain != domain:
                 raise Corrupt(f"tree {self.number}: the table of {domain} was built for {meta.domain}")
             if (meta.row_dtype, meta.hidden_size) != (self.row_dtype, self.hidden_size):
                 found, wanted = f"{meta.row_dtype} x {meta.hidden_size}", f"{self.row_dtype} x {self.hidden_size}"
                 raise Corrupt(f"tree {self.number}: the table of {domain} holds rows of {found} instead of {wanted}")
-            first = first or table
-            if meta.function != first.meta.function:
-                raise Corrupt(f"tree {self.number}: the tables of {domain} and {first.meta.domain} differ in function")
+            if meta.function != self._functions[domain]:
+                computed = f"the table of {domain} was computed by function {meta.function}"
+                raise Corrupt(f"tree {self.number}: {computed} instead of {self._functions[domain]}")
 
     @property
     def entries(self) -> int:
@@ -103,6 +125,13 @@ class KnowledgeTree:
 
     def line(self, domain: str) -> tuple[str, ...]:
         """The domain, its parent, ..., the root. Raises `NotFound`."""
+        return self._line(domain).domains
+
+    def function_of(self, domain: str) -> str | None:
+        """Digest of what computes the domain's rows; None for a domain that is not here, or where no table tells."""
+        return self._functions.get(domain)
+
+    def _line(self, domain: str) -> Line:
         try:
             return self._lines[domain]
         except KeyError:
@@ -111,84 +140,72 @@ class KnowledgeTree:
     def lookup(self, domain: str, keys: Keys, *, out: NDArray[np.float32] | None = None) -> Lookup:
         """Rows of windows, from the nearest domain on the line that holds each.
 
+        A row of another function than the domain's is taken only where a mark says so, see `line`.
+
         Args:
             out: float32 `[n or more, hidden]`, C-contiguous, to decode into. A buffer that is used
                 again saves touching fresh pages for every batch; the result's `rows` is a view of it.
 
         Raises `NotFound` for an unknown domain.
         """
-        places = self._locate(domain, keys)
-        hit = places.table >= 0
-        return Lookup(self._decode(domain, places, out), hit, hit)
+        rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
+        return _decoded(rows, self.gather(domain, keys, rows), out)
 
     def backoff(self, domain: str, keys: Keys, *, out: NDArray[np.float32] | None = None) -> Lookup:
         """As `lookup`, and a window that is not held gets the row of a shorter n-gram.
 
-        Bigrams come before the unigram and for each the nearest domain first. `hit` is False only
-        where not even the unigram is held.
+        The window's own row of another function comes before the bigrams, they before the unigram, and for each the
+        nearest domain first. `hit` is False only where not even the unigram is held.
         """
-        places = self._locate(domain, keys)
-        exact = places.table >= 0
-        missing = np.flatnonzero(~exact)
-        for shorten in ngrams.BACKOFF:
-            if not len(missing):
-                break
-            shorter = self._locate(domain, shorten(keys[missing]))
-            places.table[missing] = shorter.table
-            places.row[missing] = shorter.row
-            missing = missing[shorter.table < 0]
-        return Lookup(self._decode(domain, places, out), places.table >= 0, exact)
+        rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
+        return _decoded(rows, self.gather(domain, keys, rows, backoff=True), out)
 
-    def held_at(self, domain: str, keys: Keys) -> NDArray[np.int16]:
-        """For each key the position in `line(domain)` of the domain that holds it, -1 where none does; `[n]`."""
-        table = self._locate(domain, keys).table
-        positions = self._positions[domain]
-        return np.where(table >= 0, positions[table], np.int16(-1)) if len(positions) else table
+    def gather(self, domain: str, keys: Keys, rows: StoredRows, *, backoff: bool = False) -> Gathered:
+        """What `lookup` or, with `backoff`, `backoff` finds, brought together in `rows` and not decoded yet.
 
-    def _locate(self, domain: str, keys: Keys) -> Places:
-        """Places in `_searched[domain]`."""
-        self.line(domain)
+        At most as many rows are added as there are keys. Raises `NotFound` for an unknown domain.
+        """
+        line = self._line(domain)
         # Sorted queries find their neighbours' path through the keys still in the cache, and text repeats itself.
         unique, inverse = np.unique(keys, return_inverse=True)
-        places = find_first(self._searched[domain], unique)
-        return Places(places.table[inverse], places.row[inverse])
+        places = line.find(unique)
+        exact = places.table >= 0
+        if backoff:
+            _back_off(line, unique, places)
+        positions = np.full(len(unique), NO_ROW, np.int64)
+        for number, table in enumerate(line.tables):
+            here = np.flatnonzero(places.table == number)
+            if len(here):
+                positions[here] = rows.add(table, places.row[here])
+        inherited = places.table >= (1 if line.has_own else 0)
+        at = positions[inverse]
+        return Gathered(at, at != NO_ROW, exact[inverse], inherited[inverse])
 
-    def _decode(self, domain: str, places: Places, out: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        count = len(places.table)
-        rows = np.empty((count, self.hidden_size), np.float32) if out is None else out[:count]
-        if rows.shape != (count, self.hidden_size) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous float32 [{count} or more, {self.hidden_size}]")
-        # What of one chunk is gathered here is decoded while it is still in the core's cache.
-        codes = np.zeros((min(count, CHUNK_ROWS), self.hidden_size), code_dtype(self.row_dtype))
-        gathered = np.empty_like(codes)
-        scales = np.zeros(len(codes), np.float32) if self.row_dtype is RowDtype.INT8 else None
-        for start in range(0, count, CHUNK_ROWS):
-            stop = min(start + CHUNK_ROWS, count)
-            size = stop - start
-            part = Places(places.table[start:stop], places.row[start:stop])
-            self._gather(domain, part, codes[:size], scales, gathered)
-            decode_into(codes[:size], None if scales is None else scales[:size], rows[start:stop])
-        return rows
+    def held_at(self, domain: str, keys: Keys) -> NDArray[np.int16]:
+        """For each key the position in `line(domain)` of the domain whose row a lookup gets, -1 for a miss; `[n]`."""
+        line = self._line(domain)
+        unique, inverse = np.unique(keys, return_inverse=True)
+        table = line.find(unique).table[inverse]
+        return np.where(table >= 0, line.positions[table], np.int16(-1)) if len(line.positions) else table
 
-    def _gather(
-        self,
-        domain: str,
-        places: Places,
-        codes: NDArray[Any],
-        scales: NDArray[np.float32] | None,
-        gathered: NDArray[Any],
-    ) -> None:
-        """Stored rows of a chunk into `codes`, from as many tables as they lie in."""
-        for position, table in enumerate(self._searched[domain]):
-            here = np.flatnonzero(places.table == position)
-            if not len(here):
-                continue
-            index = places.row[here]
-            if len(here) == len(codes):
-                # `clip` for speed alone: with `raise`, numpy gathers into a buffer of its own first.
-                np.take(table.rows, index, axis=0, out=codes, mode="clip")
-            else:
-                some = gathered[: len(here)]
-                codes[here] = np.take(table.rows, index, axis=0, out=some, mode="clip")
-            if scales is not None and table.scales is not None:
-                scales[here] = table.scales[index]
+
+def _back_off(line: Line, keys: Keys, places: Places) -> None:
+    """Fill in places of keys that have none with those of the nearest thing there is."""
+    missing = np.flatnonzero(places.table < 0)
+    own = (_as_it_is,) if line.crosses else ()
+    for shorten in (*own, *ngrams.BACKOFF):
+        if not len(missing):
+            break
+        unique, inverse = np.unique(shorten(keys[missing]), return_inverse=True)
+        shorter = line.find_anywhere(unique)
+        places.table[missing] = shorter.table[inverse]
+        places.row[missing] = shorter.row[inverse]
+        missing = missing[places.table[missing] < 0]
+
+
+def _as_it_is(keys: Keys) -> Keys:
+    return keys
+
+
+def _decoded(rows: StoredRows, found: Gathered, out: NDArray[np.float32] | None) -> Lookup:
+    return Lookup(rows.decode(found.positions, out), found.hit, found.exact, found.inherited)

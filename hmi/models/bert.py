@@ -150,16 +150,19 @@ class HBert(nn.Module):
     def device(self) -> torch.device:
         return self.embeddings.word.device
 
-    def lower(self, windows: Tensor) -> Tensor:
+    def lower(self, windows: Tensor, delta: AdapterMaths | None = None) -> Tensor:
         """The rows of n-grams: windows int64 `[n, 3]` with -1 for an absent neighbour -> `[n, H]`.
 
         The last lower layer is computed for the middle token alone. Needs k > 0.
+
+        Args:
+            delta: Of the domain whose rows these are; None for the base model's own.
         """
         mask = windows >= 0  # [n, 3]
         x: Tensor = self.embeddings(windows.clamp(min=0), self.window.position)  # [n, 3, H]
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
-            x = self.layers[number](x, mask, self._no_adapters, only=_MIDDLE if last else None)
+            x = self.layers[number](x, mask, delta or self._no_adapters, only=_MIDDLE if last else None)
         rows: Tensor = self.window.projection(x[:, 0])
         return rows
 

@@ -42,16 +42,17 @@ class ServedBert:
             self._projection = make_dense(model.window.projection.weight, model.window.projection.bias)
             self._correction = model.correction.position
 
-    def lower(self, windows: Tensor) -> Tensor:
+    def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
         """The rows of n-grams: windows int64 `[n, 3]` with -1 for an absent neighbour -> `[n, H]`. Needs k > 0.
 
-        The last lower layer is computed for the middle token alone.
+        The last lower layer is computed for the middle token alone. `delta` is what the windows' domain changes
+        in the lower layers.
         """
         mask = _additive(windows >= 0, self.dtype)
         x = _filled(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
-            x = self._layers[number](x, windows.shape, mask, None, only=_MIDDLE if last else None)
+            x = self._layers[number](x, windows.shape, mask, delta, only=_MIDDLE if last else None)
         return self._projection(x)[: len(windows)]
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,30 +23,17 @@ from hmi.errors import Conflict, InvalidInput
 from hmi.models.bert import HBert
 from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer, save_hplm
 from hmi.spec import HPLMSpec, RowDtype
-from hmi.training.states import LowerStates, encode
+from hmi.training.fidelity import Fidelity, measure_fidelity, state_pairs
+from hmi.training.states import encode
 
-__all__ = ["BaseReport", "Fidelity", "build_base", "calibrate"]
+__all__ = ["BaseReport", "build_base", "calibrate"]
 
 _MOST_TEXTS = 4000  # more hardly moves the means
 _MAX_TOKENS = 128
-_BATCH = 64
 _HELD_OUT = 10  # every tenth text judges, the others calibrate
 _PRIOR_TEXTS = 32  # a position's correction is drawn to zero as if so many texts had shown none there
 _RIDGE = 1e-4  # relative to the mean square of the states: keeps directions that text never shows from growing
 _ROUNDS = 3  # projection and correction are fitted by turns; more change nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Fidelity:
-    """Relative errors |ours - full| / |full| over all tokens of text that calibration did not see.
-
-    Attributes:
-        lower: Of what the upper layers are given.
-        upper: Of the last layer's states.
-    """
-
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +95,10 @@ def calibrate(folder: Path, texts: Sequence[str], *, device: str = "cpu") -> Bas
     held_out = sequences[::_HELD_OUT]
     seen = [ids for number, ids in enumerate(sequences) if number % _HELD_OUT]
     _set(model, _Fit.identity(model.spec))
-    before = _fidelity(model, held_out)
+    before = measure_fidelity(model, held_out)
     fit = _fit(_moments(model, seen))
     _set(model, fit)
-    after = _fidelity(model, held_out)
+    after = measure_fidelity(model, held_out)
     tensors = dict(load_hplm(folder).state_dict())
     tensors |= {
         "window.projection.weight": fit.weight,
@@ -162,7 +149,7 @@ def _moments(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> _Moments:
     hidden, positions = model.spec.hidden_size, model.spec.max_positions
     xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
     at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
-    for full, merged, mask in _pairs(model, sequences):
+    for full, merged, mask in state_pairs(model, sequences):
         y = full[mask].float().cpu()
         x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
         position = torch.arange(mask.shape[1]).expand(mask.shape)[mask.cpu()]
@@ -187,25 +174,3 @@ def _fit(sums: _Moments) -> _Fit:
         # The first position always holds the same special token: its own mean is all there is to know.
         correction[0] = left[0] / seen[0]
     return _Fit(solved[:-1].T.float().contiguous(), solved[-1].float(), correction.float())
-
-
-def _fidelity(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> Fidelity:
-    errors, sizes = torch.zeros(2), torch.zeros(2)  # squared, of the lower and of the last states
-    for full, merged, mask in _pairs(model, sequences):
-        upper = model.upper(merged, mask), model.upper(full, mask)
-        for place, (ours, reference) in enumerate(((merged, full), upper)):
-            errors[place] += (ours.float() - reference.float())[mask].square().sum().cpu()
-            sizes[place] += reference.float()[mask].square().sum().cpu()
-    lower, last = (errors / sizes).sqrt().tolist()
-    return Fidelity(lower, last)
-
-
-def _pairs(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """In batches of like length: the full model's states and the merged rows `[B, T, H]`, and their mask."""
-    ordered = sorted(sequences, key=len)
-    states = LowerStates(model, ordered)
-    for start in range(0, len(ordered), _BATCH):
-        merged, mask = states.batch(range(start, min(start + _BATCH, len(ordered))))
-        ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
-        ids[mask] = torch.from_numpy(np.concatenate(ordered[start : start + _BATCH])).to(mask.device)
-        yield model.full_lower(ids, mask), merged, mask

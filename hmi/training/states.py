@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from hmi.adapters.maths import AdapterMaths
 from hmi.knowledge.ngrams import unpack, window_keys
 from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
@@ -27,12 +28,16 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
 
 
 @torch.no_grad()
-def window_rows(model: HBert, keys: NDArray[np.uint64]) -> Tensor:
-    """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is."""
+def window_rows(model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | None = None) -> Tensor:
+    """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
+
+    Args:
+        delta: Of the domain that looks them up; None for the base model's own rows.
+    """
     rows = []
     for start in range(0, len(keys), _CHUNK):
         windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
-        raw = model.lower(windows.to(model.device)).float().cpu().numpy()
+        raw = model.lower(windows.to(model.device), delta).float().cpu().numpy()
         rows.append(torch.from_numpy(round_trip(raw, model.spec.row_dtype)).to(model.device, model.dtype))
     return torch.cat(rows)
 
@@ -40,10 +45,11 @@ def window_rows(model: HBert, keys: NDArray[np.uint64]) -> Tensor:
 class LowerStates:
     """Sequences ready for the upper layers, kept as one row for each distinct window.
 
-    With k = 0 the embeddings are cheap enough to be made with each batch, and nothing but ids is kept.
+    With k = 0 the embeddings are cheap enough to be made with each batch, and nothing but ids is kept. With a domain's
+    `delta` the rows are those of that domain.
     """
 
-    def __init__(self, model: HBert, sequences: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, model: HBert, sequences: Sequence[NDArray[np.int64]], delta: AdapterMaths | None = None) -> None:
         self._model = model
         self.lengths = np.asarray([len(ids) for ids in sequences], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -51,7 +57,7 @@ class LowerStates:
         self._rows: Tensor | None = None
         if model.spec.k:
             keys, flat = np.unique(window_keys(flat, self.lengths), return_inverse=True)
-            self._rows = window_rows(model, keys)
+            self._rows = window_rows(model, keys, delta)
         self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0
 
     def __len__(self) -> int:

@@ -1,14 +1,14 @@
 """A tenant's adapter and head from labelled text: only what lies above the lower layers is trained.
 
-The lower layers' output is the one that serving looks up, rounding included, so a model is trained on
-exactly what it will see. It is computed once for each distinct window and needs no gradient.
+The lower layers' output is the one that serving looks up, rounding and the domain's delta included, so a model is
+trained on exactly what it will see. It is computed once for each distinct window and needs no gradient.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
+from hmi.adapters.delta import check_delta
+from hmi.adapters.maths import SingleAdapter
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.models.bert import HBert
 from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.spec import Placement, Site
 from hmi.training.examples import Example, labels_of, majority_label
+from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
 from hmi.training.states import LowerStates, encode
 from hmi.training.trainable import TrainableAdapter
 
@@ -31,8 +34,6 @@ __all__ = ["OnStep", "TrainConfig", "TrainReport", "TrainedAdapter", "train_adap
 
 OnStep = Callable[[int, int], None]
 
-_WARM_UP = 0.1  # of all steps, before the learning rate falls linearly to zero
-_LARGEST_GRADIENT = 1.0  # norm over all parameters
 _EVALUATION_BATCH = 64
 
 
@@ -104,13 +105,19 @@ def train_adapter(
     config: TrainConfig,
     dev: Sequence[Example] = (),
     *,
+    delta: Adapter | None = None,
     on_step: OnStep = lambda done, steps: None,
 ) -> TrainedAdapter:
     """Train an adapter and a classification head for the base artifact in `folder`.
 
-    `on_step` is told how many of how many steps are done; what it raises ends the training.
+    Args:
+        delta: Of the domain that the model will be served in, so that it learns from that domain's rows.
+        on_step: Told how many of how many steps are done; what it raises ends the training.
 
-    Raises `InvalidInput` for text or labels that cannot be trained on, `Corrupt` for a damaged base.
+    Raises:
+        InvalidInput: Text or labels that cannot be trained on.
+        AdapterRefused: A delta that is none of this base's.
+        Corrupt: A damaged base.
     """
     started = time.monotonic()
     labels = labels_of(examples)
@@ -120,11 +127,14 @@ def train_adapter(
     model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
     max_tokens = min(config.max_tokens, model.spec.max_positions)
     tokenizer = load_tokenizer(folder)
+    if delta is not None:
+        check_delta(delta, model.spec)
+    lower = None if delta is None else SingleAdapter.of(delta, device, model.dtype)
 
     def prepare(part: Sequence[Example]) -> tuple[LowerStates, Tensor]:
         sequences = encode(tokenizer, [each.text for each in part], max_tokens)
         targets = torch.tensor([labels.index(each.label) for each in part], device=model.device)
-        return LowerStates(model, sequences), targets
+        return LowerStates(model, sequences, lower), targets
 
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
@@ -165,18 +175,18 @@ def _fit(
 ) -> tuple[float, ...]:
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * math.ceil(len(states) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_peak(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, steps))
     losses = []
     done = 0
     for _ in range(config.epochs):
         total = 0.0
-        for chosen in _batches(states.lengths, config.batch_size, generator):
+        for chosen in batches_of_like_length(states.lengths, config.batch_size, generator):
             hidden, mask = states.batch(chosen)
             upper = model.upper(hidden, mask, trainable.maths(model.dtype))
             loss = F.cross_entropy(trainable.logits(upper, mask), targets[chosen])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(trainable.parameters(), _LARGEST_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(trainable.parameters(), LARGEST_GRADIENT)
             optimizer.step()
             schedule.step()
             total += float(loss.detach()) * len(chosen)
@@ -196,20 +206,3 @@ def _accuracy(model: HBert, trainable: TrainableAdapter, states: LowerStates, ta
         logits = trainable.logits(model.upper(hidden, mask, trainable.maths(model.dtype)), mask)
         right += int((logits.argmax(1) == targets[chosen]).sum())
     return right / len(order)
-
-
-def _share_of_peak(step: int, steps: int) -> float:
-    rising = (step + 1) / max(1.0, _WARM_UP * steps)
-    return min(1.0, rising) * (1 - step / steps)
-
-
-def _batches(lengths: np.ndarray, size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """All sequences once, those of like length together, batches in random order.
-
-    A little noise on the lengths mixes neighbours, so that an epoch's batches are not the last one's.
-    """
-    noise = torch.rand(len(lengths), generator=generator).numpy() * 4  # tokens
-    order = np.argsort(lengths + noise, kind="stable")
-    starts = torch.randperm(math.ceil(len(order) / size), generator=generator) * size
-    for start in starts.tolist():
-        yield order[start : start + size].tolist()

@@ -1,9 +1,9 @@
-"""An adapter and head as parameters: float32 masters that run in the model's dtype."""
+"""Adapters with their heads, and domain deltas, as parameters: float32 masters that run in the model's dtype."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -15,7 +15,7 @@ from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths, BottleneckTensors, LoraTensors, SingleAdapter
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["TrainableAdapter"]
+__all__ = ["TrainableAdapter", "TrainableDelta"]
 
 
 class TrainableAdapter(nn.Module):
@@ -44,24 +44,14 @@ class TrainableAdapter(nn.Module):
         self._bottleneck: dict[tuple[int, Placement], BottleneckTensors] = {}
         upper = range(spec.k, spec.layers)
 
-        def drawn(rows: int, columns: int) -> Tensor:
-            # One over the square root of the fan-in: the rank's activations start at the input's own scale.
-            return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
-
-        def zeros(*shape: int) -> Tensor:
-            return nn.Parameter(torch.zeros(*shape))
-
         hidden = spec.hidden_size
         if kind is AdapterKind.LORA:
-            for layer in upper:
-                for site in sites:
-                    inputs, outputs = spec.site_shape(site)
-                    self._lora[layer, site] = LoraTensors(drawn(rank, inputs), zeros(outputs, rank))
+            self._lora = _lora_pairs(spec, upper, sites, rank, generator)
         elif kind is AdapterKind.BOTTLENECK:
             for layer in upper:
                 for place in placements:
                     self._bottleneck[layer, place] = BottleneckTensors(
-                        drawn(rank, hidden), zeros(rank), zeros(hidden, rank), zeros(hidden)
+                        _drawn(rank, hidden, generator), _zeros(rank), _zeros(hidden, rank), _zeros(hidden)
                     )
         self.out = nn.Parameter(torch.zeros(len(labels), hidden))
         self.out_bias = nn.Parameter(torch.zeros(len(labels)))
@@ -70,7 +60,7 @@ class TrainableAdapter(nn.Module):
     def maths(self, dtype: torch.dtype) -> AdapterMaths:
         """The adapter in `dtype`, with gradients flowing back to the float32 masters."""
         return SingleAdapter(
-            {key: LoraTensors(part.a.to(dtype), part.b.to(dtype)) for key, part in self._lora.items()},
+            _cast(self._lora, dtype),
             {
                 key: BottleneckTensors(
                     part.down.to(dtype), part.down_bias.to(dtype), part.up.to(dtype), part.up_bias.to(dtype)
@@ -91,7 +81,7 @@ class TrainableAdapter(nn.Module):
         """The trained weights as the plain adapter that is served."""
         return Adapter(
             kind=self._kind,
-            lora={key: Lora(_array(part.a), _array(part.b)) for key, part in self._lora.items()},
+            lora=_arrays(self._lora),
             bottleneck={
                 key: Bottleneck(_array(part.down), _array(part.down_bias), _array(part.up), _array(part.up_bias))
                 for key, part in self._bottleneck.items()
@@ -116,6 +106,86 @@ class TrainableAdapter(nn.Module):
             yield from (lora.a, lora.b)
         for part in self._bottleneck.values():
             yield from (part.down, part.down_bias, part.up, part.up_bias)
+
+
+class TrainableDelta(nn.Module):
+    """A domain delta: LoRA pairs on every lower layer, no head.
+
+    It starts as the base model, or with `above` as the delta of an ancestor, which itself is not trained: the pairs
+    stand beside the ancestor's, and the ranks add up.
+    """
+
+    def __init__(
+        self,
+        spec: HPLMSpec,
+        *,
+        rank: int,
+        sites: tuple[Site, ...],
+        generator: torch.Generator,
+        above: Adapter | None = None,
+    ) -> None:
+        super().__init__()
+        self._own = _lora_pairs(spec, range(spec.k), sites, rank, generator)
+        self.body = nn.ParameterList(tensor for part in self._own.values() for tensor in (part.a, part.b))
+        self._above = above.lora if above else {}
+
+    def maths(self, dtype: torch.dtype) -> AdapterMaths:
+        """The delta in `dtype`, with gradients flowing back to the float32 masters."""
+        return SingleAdapter(_cast(self._joined(), dtype), {})
+
+    def export(self) -> Adapter:
+        """The trained weights as the delta that rows are computed with."""
+        return Adapter(
+            kind=AdapterKind.LORA,
+            lora=_arrays(self._joined()),
+            bottleneck={},
+            adapter_before_norm=True,
+            activation=Activation.RELU,
+            head=None,
+        )
+
+    def _joined(self) -> _LoraPairs:
+        device = self.body[0].device
+        joined = dict(self._own)
+        for key, part in self._above.items():
+            a, b = (torch.from_numpy(array).to(device) for array in (part.a, part.b))
+            own = joined.get(key)
+            joined[key] = (
+                LoraTensors(a, b) if own is None else LoraTensors(torch.cat([a, own.a]), torch.cat([b, own.b], 1))
+            )
+        return joined
+
+
+_LoraPairs = dict[tuple[int, Site], LoraTensors]
+
+
+def _lora_pairs(
+    spec: HPLMSpec, layers: Iterable[int], sites: tuple[Site, ...], rank: int, generator: torch.Generator
+) -> _LoraPairs:
+    """A pair for each layer and site, as parameters; together they add nothing yet."""
+    shapes = {site: spec.site_shape(site) for site in sites}
+    return {
+        (layer, site): LoraTensors(_drawn(rank, inputs, generator), _zeros(outputs, rank))
+        for layer in layers
+        for site, (inputs, outputs) in shapes.items()
+    }
+
+
+def _drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    # One over the square root of the fan-in: the rank's activations start at the input's own scale.
+    return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
+
+
+def _zeros(*shape: int) -> Tensor:
+    return nn.Parameter(torch.zeros(*shape))
+
+
+def _cast(pairs: _LoraPairs, dtype: torch.dtype) -> _LoraPairs:
+    return {key: LoraTensors(part.a.to(dtype), part.b.to(dtype)) for key, part in pairs.items()}
+
+
+def _arrays(pairs: _LoraPairs) -> dict[tuple[int, Site], Lora]:
+    return {key: Lora(_array(part.a), _array(part.b)) for key, part in pairs.items()}
 
 
 def _array(tensor: Tensor) -> Array:

@@ -95,7 +95,9 @@ def test_answers_come_from_trained_adapters_when_only_commands_were_used(tmp_pat
         assert up.run("tree", "count", "tiny-k2", "reviews", str(text)).startswith("100 lines")
         up.run("tree", "rebuild", "tiny-k2", "--wait", "--timeout", "60")
         assert "tiny-k2: tree 1, published" in up.run("tree", "show")
-        assert "ready" in up.run("tree", "versions", "tiny-k2")
+        assert "* tree 1  published" in up.run("tree", "versions")
+        top = json.loads(up.run("tree", "top", "reviews", "--json"))
+        assert {each["held"] for each in top["data"]} <= {"own", "inherited"}
 
         assert _ask(up, tmp_path) == before  # the tree changes speed only
         (tree,) = json.loads(up.run("tree", "show", "--json"))

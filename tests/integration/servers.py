@@ -66,10 +66,10 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(*, durable: bool = False) -> Iterator[PostgresServer]:
     """Start PostgreSQL; as root it runs as `nobody`, since it refuses root.
 
-    Nothing is synced to disk: a test may kill clients, not this server's machine.
+    Nothing is synced to disk, unless it is to be `durable`: a test may kill clients, not this server's machine.
     """
     with _private_folder("hmi-pg-") as folder:
         programs = _postgres_programs(folder)
@@ -80,11 +80,11 @@ def postgres_server() -> Iterator[PostgresServer]:
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(folder),
-            "fsync": "off",
-            "full_page_writes": "off",
-            "shared_buffers": "32MB",
+            "shared_buffers": "128MB" if durable else "32MB",
             "max_connections": "200",
         }
+        if not durable:
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         server = PostgresServer(folder)
         command = [str(programs / "postgres"), "-D", str(data), *flags]

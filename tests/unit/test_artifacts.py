@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import secrets
 from pathlib import Path
 
@@ -176,3 +177,83 @@ def test_remote_damage_is_found_when_downloading(tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match=r"model\.safetensors does not match its checksum"):
         bucket.folder(digest)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_only_the_named_files_are_fetched_when_a_part_is_wanted(store: ArtifactStore, tmp_path: Path) -> None:
+    digest = put(store, CONTENT)
+    part = store.part(digest, {"spec.json", "marks.npy"})
+    assert (part / "spec.json").read_bytes() == CONTENT["spec.json"]
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("model.safetensors"))
+    assert store.part(digest, set(CONTENT)) == part
+    assert contents(part, CONTENT) == CONTENT
+    store.delete(digest)
+    assert not (part / "spec.json").exists()
+    with pytest.raises(NotFound):
+        store.part(digest, {"spec.json"})
+
+
+def test_a_part_is_fetched_again_when_it_was_cut_short(bucket: ArtifactStore) -> None:
+    digest = put(bucket, CONTENT)
+    part = bucket.part(digest, {"spec.json"})
+    (part / "spec.json").write_bytes(b"")
+    assert (bucket.part(digest, {"spec.json"}) / "spec.json").read_bytes() == CONTENT["spec.json"]
+
+
+def test_a_part_goes_when_nobody_used_it_for_a_day(bucket: ArtifactStore) -> None:
+    first, second = put(bucket, CONTENT), put(bucket, {**CONTENT, "spec.json": b"[]"})
+    old, used = (bucket.part(digest, {"spec.json"}) for digest in (first, second))
+    for part in (old, used):
+        os.utime(part, (0, 0))
+    bucket.part(second, {"spec.json"})  # not fetched, but used
+    bucket.part(put(bucket, {"spec.json": b"{ }"}), {"spec.json"})
+    assert not old.exists()
+    assert used.exists()
+
+
+def test_copies_are_removed_when_their_artifacts_were_deleted_elsewhere(bucket: ArtifactStore, tmp_path: Path) -> None:
+    kept, gone = put(bucket, {"a": b"1"}), put(bucket, {"a": b"2"})
+    folders = [bucket.folder(digest) for digest in (kept, gone)]
+    elsewhere = ArtifactStore(bucket._storage, tmp_path / "another machine's cache")
+    elsewhere.delete(gone)
+    assert bucket.prune() == [gone]
+    assert [folder.exists() for folder in folders] == [True, False]
+    assert bucket.prune() == []
+
+
+def test_artifact_is_announced_when_nothing_of_it_is_there_yet(store: ArtifactStore) -> None:
+    announced: list[str] = []
+
+    def announce(digest: str) -> None:
+        announced.append(digest)
+        with pytest.raises(NotFound):
+            store.files(digest)
+        assert list(store.unfinished().values()) == ["base-7"]
+
+    read: list[int] = []
+    streams = {name: io.BytesIO(data) for name, data in CONTENT.items()}
+    digest = store.put(streams, owner="base-7", announce=announce, progress=read.append)
+    assert announced == [digest]
+    assert sum(read) == sum(map(len, CONTENT.values()))
+    assert store.unfinished() == {}
+
+
+def test_nothing_is_left_when_the_announcement_is_refused(store: ArtifactStore, storage: Storage) -> None:
+    def refuse(digest: str) -> None:
+        raise Corrupt(digest)
+
+    with pytest.raises(Corrupt) as refused:
+        store.put({name: io.BytesIO(data) for name, data in CONTENT.items()}, announce=refuse)
+    with pytest.raises(NotFound):
+        store.files(refused.value.message)
+    assert storage.names("staging") == []
+
+
+def test_what_a_dead_process_was_storing_is_removed_when_it_is_abandoned(
+    store: ArtifactStore, storage: Storage
+) -> None:
+    for name in ("base_1-7.00ff/rows.npy", "base_1-8.00ff/rows.npy", "00ff/rows.npy"):
+        with storage.create(f"staging/{name}") as file:
+            file.write(b"half")
+    assert store.unfinished() == {"00ff": "", "base_1-7.00ff": "base_1-7", "base_1-8.00ff": "base_1-8"}
+    store.abandon("base_1-7.00ff")
+    assert store.unfinished() == {"00ff": "", "base_1-8.00ff": "base_1-8"}

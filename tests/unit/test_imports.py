@@ -56,6 +56,7 @@ TORCH = {"torch", "transformers", "peft"}
 TORCH_ROOMS = {"bench", "engine", "training", "models"}
 TORCH_MODULES = {"hmi.adapters.bank", "hmi.adapters.batched", "hmi.adapters.heads", "hmi.adapters.maths"}
 TORCH_MODULES |= {"hmi.adapters.kernels", "hmi.adapters.packed", "hmi.adapters.plan", "hmi.adapters.segmented"}
+TORCH_MODULES |= {"hmi.adapters.shared"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
 
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Listing, errors
-from api.schemas.knowledge import DomainCreate, DomainObject
+from api.schemas.knowledge import DomainChange, DomainCreate, DomainObject
 from hmi.catalog import domains
 
 __all__ = ["router"]
@@ -32,3 +34,18 @@ def list_domains(services: Served) -> Listing[DomainObject]:
     """By name, each with its parent."""
     with services.database.session(read_only=True) as session:
         return Listing(data=[DomainObject.from_view(domain) for domain in domains.list_domains(session)])
+
+
+@router.patch("/{name}", summary="Move a domain", responses=errors(404))
+def move_domain(
+    services: Served,
+    name: Annotated[str, Path(description="Name of a domain.", examples=["movies"], max_length=64)],
+    body: DomainChange,
+) -> DomainObject:
+    """Give it, and all that is under it, another parent. Lookups go the new way within seconds, while jobs run.
+
+    Rows of a function that is not the domain's any more, because other deltas are above it now, are not used: they
+    are computed on a miss until the next rebuild.
+    """
+    with services.database.session() as session:
+        return DomainObject.from_view(domains.move_domain(session, name, body.parent))

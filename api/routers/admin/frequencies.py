@@ -15,6 +15,8 @@ from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import errors
 from api.schemas.knowledge import FrequenciesCounted, FrequenciesCreate
 from hmi.catalog import bases, domains, frequencies
+from hmi.catalog.pieces import Pieces
+from hmi.catalog.trimming import Limits, trim_in_turn
 from hmi.errors import InvalidInput
 from hmi.jobs.lines import is_text
 from hmi.knowledge.ngrams import Keys, window_keys
@@ -23,9 +25,6 @@ from hmi.spec import HPLMSpec
 __all__ = ["router"]
 
 _CHUNK = 1000
-# In one transaction. Millions would hold everybody's write lock on SQLite for longer than a lease lasts; cut
-# short in between, some of the texts' n-grams are counted, which costs a plan nothing.
-_KEYS = 5_000
 
 router = APIRouter(
     prefix="/v1/hmi/frequencies",
@@ -57,17 +56,18 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
         raise InvalidInput("a text holds half a surrogate pair, which is no character", param="texts")
     folder = services.artifacts.folder(base.artifact)
     counted = _count(Tokenizer.from_file(str(folder / "tokenizer.json")), spec, body.texts)
-    for start in range(0, len(counted.ngrams), _KEYS):
-        part = slice(start, start + _KEYS)
-        with services.database.session() as session:
+    settings = services.settings
+    # Cut short in between, some of the texts' n-grams are counted, which costs a plan nothing.
+    pieces, start = Pieces(services.database), 0
+    while start < len(counted.ngrams):
+        part = slice(start, start + pieces.rows)
+        ngrams, counts = counted.ngrams[part], counted.counts[part]
+        with pieces.transaction(len(ngrams)) as session:
             frequencies.add(
-                session,
-                base.id,
-                domain.id,
-                counted.ngrams[part].astype(np.int64),
-                counted.counts[part],
-                half_life_seconds=services.settings.frequency_half_life_seconds,
+                session, base.id, domain.id, ngrams, counts, half_life_seconds=settings.frequency_half_life_seconds
             )
+        start += len(ngrams)
+    trim_in_turn(services.database, Limits(settings.frequency_max_keys, settings.frequency_max_rows))
     return FrequenciesCounted(
         base=base.name,
         domain=domain.name,

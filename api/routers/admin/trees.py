@@ -1,21 +1,22 @@
-"""/v1/hmi/trees: published knowledge trees, their versions and their rebuilding."""
+"""/v1/hmi/trees: published knowledge trees, their versions, and changing which one serves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 from sqlalchemy.orm import Session
 
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Listing, errors
-from api.schemas.knowledge import DomainTableObject, RebuildStarted, TreeObject, TreeVersionObject
-from hmi.catalog import bases, domains, trees
-from hmi.catalog.tables import BaseModel, TreeVersion
+from api.schemas.trees import RebuildStarted, Rollback, TreeObject, TreeVersionObject
+from api.tree_views import view_tree, view_versions
+from hmi.catalog import bases, trees
+from hmi.catalog.tables import BaseModel
+from hmi.errors import InvalidInput
 from hmi.jobs.messages import TaskName, send
 
-__all__ = ["router"]
+__all__ = ["BaseName", "router"]
 
 router = APIRouter(
     prefix="/v1/hmi/trees",
@@ -35,56 +36,51 @@ def list_trees(
     """For each base model the published tree: what its domains hold and what lookups found there."""
     with services.database.session(read_only=True) as session:
         rows = bases.list_bases(session) if base is None else [bases.get_base(session, base)]
-        return Listing(data=[_tree(session, row) for row in rows])
+        return Listing(data=[view_tree(session, row) for row in rows])
+
+
+@router.get("/{base}", summary="Look at a tree", responses=errors(404))
+def retrieve_tree(services: Served, base: BaseName) -> TreeObject:
+    """The published tree of one base model, and how far a build is, if one runs."""
+    with services.database.session(read_only=True) as session:
+        return view_tree(session, bases.get_base(session, base))
 
 
 @router.get("/{base}/versions", summary="List a tree's versions", responses=errors(404))
 def list_versions(services: Served, base: BaseName) -> Listing[TreeVersionObject]:
-    """Newest first, those that failed or are being built among them."""
+    """Newest first, those that failed or are being built among them, with what each build did."""
     with services.database.session(read_only=True) as session:
-        rows = trees.versions(session, bases.get_base(session, base).id)
-    return Listing(data=[_version(row) for row in rows])
+        return Listing(data=view_versions(session, bases.get_base(session, base)))
+
+
+@router.post("/{base}/rollback", summary="Serve an earlier version", responses=errors(404, 409))
+def roll_back(services: Served, base: BaseName, body: Rollback | None = None) -> TreeObject:
+    """Have lookups go to another version that is kept: by default the one before. Workers swap between batches.
+
+    A build that runs is given up, and the schedule leaves the tree alone until a rebuild is asked for, which starts
+    from the version chosen here.
+    """
+    with services.database.session() as session:
+        row = _with_trees(session, base)
+        trees.rollback(session, row.id, body.to if body else None)
+        session.refresh(row)
+        return view_tree(session, row)
 
 
 @router.post("/{base}/rebuild", status_code=202, summary="Rebuild a tree", responses=errors(404))
 def rebuild_tree(services: Served, base: BaseName) -> RebuildStarted:
-    """Have a worker build a new version from the counts so far; the old one serves until it is published."""
+    """Have a worker build a new version from the counts so far; the old one serves until it is published.
+
+    Where a build of this tree runs already, that one will do.
+    """
     with services.database.session(read_only=True) as session:
-        name = bases.get_base(session, base).name
+        name = _with_trees(session, base).name
     return RebuildStarted(task=send(services.broker, TaskName.REBUILD_TREES, name))
 
 
-def _tree(session: Session, base: BaseModel) -> TreeObject:
-    version = next((each for each in trees.versions(session, base.id) if each.number == base.tree_number), None)
-    used = trees.usage(session, base.id, version.number if version else 0)
-    report = dict(version.report) if version else {}
-    built: Mapping[str, Any] = report.get("domains", {})
-    tables = {}
-    for name, parent in domains.parents(session).items():
-        table, found = built.get(name, {}), used.get(name)
-        tables[name] = DomainTableObject(
-            parent=parent,
-            entries=table.get("entries", 0),
-            bytes=table.get("bytes", 0),
-            lookups=found.lookups if found else 0,
-            hits=found.hits if found else 0,
-        )
-    published_at = int(version.published_at) if version and version.published_at is not None else None
-    return TreeObject(
-        base=base.name,
-        number=version.number if version else None,
-        published_at=published_at,
-        report=report,
-        domains=tables,
-    )
-
-
-def _version(row: TreeVersion) -> TreeVersionObject:
-    return TreeVersionObject(
-        number=row.number,
-        status=row.status,
-        error=row.error,
-        report=row.report,
-        created_at=int(row.created_at),
-        published_at=None if row.published_at is None else int(row.published_at),
-    )
+def _with_trees(session: Session, name: str) -> BaseModel:
+    """Raises `NotFound`, `InvalidInput` for a base model of which nothing is looked up."""
+    base = bases.get_base(session, name)
+    if not bases.spec_of(base).k:
+        raise InvalidInput(f"{base.name} looks nothing up and has no tree: its k is 0", param="base")
+    return base

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from hmi.adapters import canonical
 from hmi.adapters.adapter import Adapter
+from hmi.adapters.delta import check_delta
 from hmi.adapters.formats import adapterhub, peft
 from hmi.adapters.formats.folder import AdapterFolder
 from hmi.adapters.tensors import MAX_BYTES
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec
 
-__all__ = ["read_adapter"]
+__all__ = ["read_adapter", "read_delta"]
 
 
 def read_adapter(
@@ -41,6 +42,18 @@ def read_adapter(
         adapter = _rename_labels(adapter, labels)
     adapter.validate(spec)
     return adapter
+
+
+def read_delta(folder: Path, spec: HPLMSpec, *, max_bytes: int = MAX_BYTES) -> Adapter:
+    """The domain delta in the folder: as `read_adapter`, but for the lower layers.
+
+    Raises `AdapterRefused`, naming file, tensor or setting and the reason.
+    """
+    files = AdapterFolder(folder, max_bytes=max_bytes)
+    delta = _read(files, spec)
+    files.finish()
+    check_delta(delta, spec)
+    return delta
 
 
 def _read(files: AdapterFolder, spec: HPLMSpec) -> Adapter:

@@ -10,7 +10,6 @@ from pathlib import Path
 from openai import OpenAI
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hmi.cli.answers import Tree
 from hmi.cli.client import HmiClient
 from hmi.cli.demo import registering
 from hmi.cli.demo.batches import BatchRun, Comparison, compare, run_batch, write_batch
@@ -22,8 +21,10 @@ from hmi.cli.demo.tenants import DOMAINS, LOOKED_UP, Portion, Scale, portions, t
 from hmi.cli.demo.text import Part, Sentence, fetch_sentences, read_sentences
 from hmi.cli.demo.trees import TreeWatch
 from hmi.cli.demo.waiting import Patience
-from hmi.cli.draw import BatchProgress, domain_tree, knowledge_tree
+from hmi.cli.draw import BatchProgress
+from hmi.cli.draw_tree import domain_tree, knowledge_tree
 from hmi.cli.supervisor import Services
+from hmi.cli.tree_answers import Tree
 from hmi.errors import HmiError
 
 __all__ = ["DemoText", "Story", "read_text"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hmi.cli.answers import Tree
 from hmi.cli.client import HmiClient
 from hmi.cli.demo.tenants import LOOKED_UP
 from hmi.cli.demo.waiting import Patience
+from hmi.cli.tree_answers import Tree
 from hmi.errors import HmiError
 
 __all__ = ["HitRate", "TreeWatch"]

@@ -6,10 +6,12 @@ import functools
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from hmi.catalog.database import Database, clock
 from hmi.catalog.domains import create_domain, get_domain
-from hmi.catalog.frequencies import add, load, trim
+from hmi.catalog.frequencies import Counts, add, add_all, iter_pages, load
+from hmi.catalog.tables import NgramFrequency
 from hmi.errors import NotFound
 from tests.integration.catalog.seeding import add_base, race
 
@@ -28,9 +30,8 @@ def general_id(database: Database) -> str:
         return get_domain(session, "general").id
 
 
-def _weights(database: Database, base_id: str, *, half_life: float = _DAY, at: float = _T0) -> dict[int, float]:
-    with database.session(read_only=True) as session:
-        found = load(session, base_id, half_life_seconds=half_life, at=at).get("general")
+def _weights(database: Database, base_id: str, *, at: float = _T0) -> dict[int, float]:
+    found = load(database, base_id, at=at).get("general")
     return {} if found is None else dict(zip(found.ngrams.tolist(), found.weights.tolist(), strict=True))
 
 
@@ -39,7 +40,7 @@ def test_counts_add_up_when_flushed_at_one_time(database: Database, base_id: str
         add(session, base_id, general_id, [5, 3, 5], [1, 2, 4], half_life_seconds=_DAY, at=_T0)
         add(session, base_id, general_id, [3, 9], [10, 1], half_life_seconds=_DAY, at=_T0)
         add(session, base_id, general_id, [], [], half_life_seconds=_DAY, at=_T0)
-    assert _weights(database, base_id) == {3: 12.0, 5: 5.0, 9: 1.0}
+    assert _weights(database, base_id) == pytest.approx({3: 12.0, 5: 5.0, 9: 1.0})
 
 
 def test_a_count_is_halved_when_a_half_life_has_passed(database: Database, base_id: str, general_id: str) -> None:
@@ -58,7 +59,7 @@ def test_weights_stay_right_when_a_thousand_half_lives_pass(database: Database, 
         with database.session() as session:
             add(session, base_id, general_id, [7], [4], half_life_seconds=3600.0, at=at)
         expected = {7: expected[7] * 2.0**-20 + 4}
-        assert _weights(database, base_id, half_life=3600.0, at=at) == pytest.approx(expected)
+        assert _weights(database, base_id, at=at) == pytest.approx(expected)
 
 
 def test_old_counts_fade_by_the_old_half_life_when_it_is_set_anew(
@@ -68,15 +69,15 @@ def test_old_counts_fade_by_the_old_half_life_when_it_is_set_anew(
         add(session, base_id, general_id, [1], [16], half_life_seconds=_DAY, at=_T0)
     with database.session() as session:
         add(session, base_id, general_id, [2], [16], half_life_seconds=_DAY / 2, at=_T0 + _DAY)
-    assert _weights(database, base_id, half_life=_DAY / 2, at=_T0 + _DAY) == pytest.approx({1: 8.0, 2: 16.0})
-    assert _weights(database, base_id, half_life=_DAY / 2, at=_T0 + 2 * _DAY) == pytest.approx({1: 2.0, 2: 4.0})
+    assert _weights(database, base_id, at=_T0 + _DAY) == pytest.approx({1: 8.0, 2: 16.0})
+    assert _weights(database, base_id, at=_T0 + 2 * _DAY) == pytest.approx({1: 2.0, 2: 4.0})
 
 
 def test_the_databases_clock_is_taken_when_no_time_is_given(database: Database, base_id: str, general_id: str) -> None:
     with database.session() as session:
         add(session, base_id, general_id, [1], [100], half_life_seconds=_DAY)
         moment = clock(session)
-        found = load(session, base_id, half_life_seconds=_DAY)["general"]
+    found = load(database, base_id)["general"]
     assert found.weights.tolist() == pytest.approx([100.0], rel=1e-3)
     assert _weights(database, base_id, at=moment + _DAY) == pytest.approx({1: 50.0}, rel=1e-3)
 
@@ -93,11 +94,10 @@ def test_every_count_lands_when_flushes_race(database: Database, base_id: str, g
 
     assert race([functools.partial(flush, seed) for seed in range(4)]) == [None] * 4
     found = _weights(database, base_id)
-    assert len(found) == 3000
-    assert set(found.values()) == {12.0}
+    assert found == pytest.approx(dict.fromkeys(range(3000), 12.0))
 
 
-def test_the_scale_moves_once_when_flushes_race_over_its_edge(
+def test_old_and_new_counts_compare_when_seventy_half_lives_lie_between(
     database: Database, base_id: str, general_id: str
 ) -> None:
     with database.session() as session:
@@ -121,28 +121,107 @@ def test_the_greatest_key_and_domains_apart_come_back_when_loaded(
         keys = np.array([greatest, 0], dtype=np.uint64)
         add(session, base_id, general_id, keys, [1, 2], half_life_seconds=_DAY, at=_T0)
         add(session, base_id, news.id, [greatest], [3], half_life_seconds=_DAY, at=_T0)
-    with database.session() as session:
-        found = load(session, base_id, half_life_seconds=_DAY, at=_T0)
+    found = load(database, base_id, at=_T0)
     assert set(found) == {"general", "news"}
     assert found["general"].ngrams.dtype == np.uint64
     assert found["general"].ngrams.tolist() == [0, greatest]
-    assert found["general"].weights.tolist() == [2.0, 1.0]
-    assert found["news"].weights.tolist() == [3.0]
-
-
-def test_the_heaviest_stay_when_a_domain_is_trimmed(database: Database, base_id: str, general_id: str) -> None:
-    with database.session() as session:
-        news = create_domain(session, "news")
-        for domain_id in (general_id, news.id):
-            add(session, base_id, domain_id, range(10), range(10), half_life_seconds=_DAY, at=_T0)
-    with database.session() as session:
-        assert trim(session, base_id, general_id, max_rows=3) == 7
-        assert trim(session, base_id, general_id, max_rows=3) == 0
-        assert len(load(session, base_id, half_life_seconds=_DAY, at=_T0)["news"].ngrams) == 10
-    assert sorted(_weights(database, base_id)) == [7, 8, 9]
+    assert found["general"].weights.tolist() == pytest.approx([2.0, 1.0])
+    assert found["news"].weights.tolist() == pytest.approx([3.0])
 
 
 def test_counting_is_refused_when_the_base_is_unknown(database: Database, general_id: str) -> None:
     with pytest.raises(NotFound), database.session() as session:
         add(session, "base_unknown", general_id, [1], [1], half_life_seconds=_DAY)
     assert _weights(database, "base_unknown") == {}
+
+
+def _stored(database: Database) -> list[tuple[int, float]]:
+    with database.session(read_only=True) as session:
+        columns = (NgramFrequency.ngram, NgramFrequency.log_weight)
+        return [(row[0], row[1]) for row in session.execute(select(*columns).order_by(*columns))]
+
+
+def test_no_stored_row_is_touched_when_the_half_life_is_set_anew(
+    database: Database, base_id: str, general_id: str
+) -> None:
+    with database.session() as session:
+        add(session, base_id, general_id, [1, 2], [16, 4], half_life_seconds=_DAY, at=_T0)
+    before = _stored(database)
+    for step, half_life in enumerate([_DAY / 7, 60.0, 365 * _DAY], start=1):
+        with database.session() as session:
+            add(session, base_id, general_id, [9], [1], half_life_seconds=half_life, at=_T0 + step)
+    assert _stored(database)[:2] == before
+    # A day by the first half-life halves them; what came after the change hardly fades any more.
+    weights = _weights(database, base_id, at=_T0 + 3)
+    assert weights[2] == pytest.approx(4 * 2 ** -(1 / _DAY + 7 / _DAY + 1 / 60))
+
+
+def test_a_count_too_old_for_a_float_is_nothing_when_it_is_loaded(
+    database: Database, base_id: str, general_id: str
+) -> None:
+    with database.session() as session:
+        add(session, base_id, general_id, [1, 2], [5, 5], half_life_seconds=1.0, at=_T0)
+    with database.session() as session:
+        add(session, base_id, general_id, [2], [3], half_life_seconds=1.0, at=_T0 + 1e6)
+    assert _weights(database, base_id, at=_T0 + 1e6) == pytest.approx({1: 0.0, 2: 3.0})
+
+
+def test_several_domains_are_written_at_once_when_their_counts_come_together(
+    database: Database, base_id: str, general_id: str
+) -> None:
+    with database.session() as session:
+        news = create_domain(session, "news").id
+    parts = [Counts(base_id, news, [3, 1], [1, 2]), Counts(base_id, general_id, [7], [4])]
+    parts += [Counts(base_id, news, [1, 8], [5, 0]), Counts(base_id, general_id, [], [])]
+    with database.session() as session:
+        add_all(session, parts, half_life_seconds=_DAY, at=_T0)
+    found = load(database, base_id, at=_T0)
+    assert dict(zip(found["news"].ngrams.tolist(), found["news"].weights, strict=True)) == pytest.approx({1: 7, 3: 1})
+    assert dict(zip(found["general"].ngrams.tolist(), found["general"].weights, strict=True)) == pytest.approx({7: 4})
+
+
+def test_every_count_lands_when_flushes_of_several_domains_race(
+    database: Database, base_id: str, general_id: str
+) -> None:
+    with database.session() as session:
+        ids = [general_id, *(create_domain(session, name).id for name in ("news", "movies", "tweets"))]
+
+    def flush(seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        for _ in range(3):
+            parts = [
+                Counts(base_id, ids[place], chance.permutation(200), np.ones(200)) for place in chance.permutation(4)
+            ]
+            with database.session() as session:
+                add_all(session, parts, half_life_seconds=_DAY, at=_T0)
+
+    assert race([functools.partial(flush, seed) for seed in range(4)]) == [None] * 4
+    for found in load(database, base_id, at=_T0).values():
+        assert found.ngrams.tolist() == list(range(200))
+        assert found.weights.tolist() == pytest.approx([12.0] * 200)
+
+
+def test_everything_is_loaded_when_it_takes_several_pages(
+    database: Database, base_id: str, general_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hmi.catalog.frequencies._PAGE", 4)
+    for size in (8, 9):  # the last page full, and not
+        with database.session() as session:
+            add(session, base_id, general_id, range(size), np.ones(size), half_life_seconds=_DAY, at=_T0)
+        assert sorted(_weights(database, base_id)) == list(range(size))
+
+
+def test_what_is_counted_meanwhile_is_seen_when_pages_are_read_one_by_one(
+    database: Database, base_id: str, general_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hmi.catalog.frequencies._PAGE", 2)
+    with database.session() as session:
+        add(session, base_id, general_id, range(6), np.ones(6), half_life_seconds=_DAY, at=_T0)
+        place = session.execute(select(NgramFrequency.place_id).distinct()).scalar_one()
+    seen = []
+    for ngrams, _ in iter_pages(database, place):
+        seen += ngrams.tolist()
+        if len(seen) < 6:
+            with database.session() as session:
+                add(session, base_id, general_id, [len(seen) + 100], [1], half_life_seconds=_DAY, at=_T0)
+    assert seen == [*range(6), 102, 104]

@@ -11,6 +11,7 @@ from sqlalchemy import inspect
 
 from hmi.catalog.database import Database
 from hmi.catalog.domains import parents
+from hmi.catalog.frequencies import load
 from hmi.catalog.migrate import is_current, upgrade
 from hmi.catalog.tenants import list_tenants
 from hmi.errors import Transient
@@ -75,3 +76,28 @@ def test_nothing_is_left_when_downgraded(database: Database) -> None:
         command.downgrade(config, "base")
     with database.engine.connect() as connection:
         assert set(inspect(connection).get_table_names()) == {"alembic_version"}
+
+
+def test_counts_are_carried_over_when_they_move_to_the_narrow_table(empty_url: str) -> None:
+    database, config = Database(empty_url), Config(_INI)
+    old = (
+        "INSERT INTO base_models (id, name, artifact, spec, frequency_landmark, frequency_half_life, created_at)"
+        " VALUES ('base_1', 'mini', 'a', '{}', 1000, 50, 0)",
+        "INSERT INTO ngram_frequencies SELECT 'base_1', id, 7, 12.0 FROM domains",
+        "INSERT INTO ngram_frequencies SELECT 'base_1', id, 9, 0.5 FROM domains",
+    )
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in old:
+            connection.exec_driver_sql(statement)
+        command.upgrade(config, "head")
+    found = load(database, "base_1", at=1050.0)["general"]  # a half-life after the landmark
+    assert found.ngrams.tolist() == [7, 9]
+    assert found.weights.tolist() == pytest.approx([6.0, 0.25])
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        command.upgrade(config, "head")
+    assert load(database, "base_1") == {}
+    database.dispose()

@@ -61,6 +61,7 @@ def test_a_model_says_all_that_serving_needs_when_registered(database: Database)
         base_artifact="a" * 64,
         domain="general",
         artifact="b" * 64,
+        delta=None,
         miss_policy=MissPolicy.EXACT,
         revision=1,
         summary={"kind": "lora", "rank": 8},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import trees
+from hmi.catalog import leftovers, trees
 from hmi.catalog.database import Database
 from hmi.catalog.domains import create_domain, get_domain
 from hmi.catalog.tables import TreeStatus, TreeVersion
@@ -118,6 +118,45 @@ def test_the_version_before_serves_when_rolled_back(database: Database) -> None:
     assert _build(database, base.id, {"general": "t4"}) == 4
 
 
+def test_a_running_build_is_given_up_when_the_tree_is_rolled_back(database: Database) -> None:
+    base = add_base(database)
+    for digest in ("t1", "t2"):
+        _build(database, base.id, {"general": digest})
+    with database.session() as session:
+        number = trees.begin_build(session, base.id, 60)
+        trees.rollback(session, base.id)
+    with database.session() as session:
+        assert trees.versions(session, base.id)[0].error == "the tree was rolled back to version 1"
+        with pytest.raises(Conflict):
+            trees.publish(session, base.id, number, {}, {})
+    assert _served(database, base.id) == 1
+
+
+def test_the_schedule_is_told_to_wait_when_an_earlier_version_was_chosen(database: Database) -> None:
+    base = add_base(database)
+    _build(database, base.id, {"general": "t1"})
+    _build(database, base.id, {"general": "t2"})
+    with database.session() as session:
+        assert not trees.is_rolled_back(session, base.id)
+        trees.rollback(session, base.id)
+        assert trees.is_rolled_back(session, base.id)
+    _build(database, base.id, {"general": "t3"})  # by hand
+    with database.session() as session:
+        assert not trees.is_rolled_back(session, base.id)
+
+
+def test_the_version_that_was_chosen_is_gone_back_to_when_its_successor_is_bad_too(database: Database) -> None:
+    base = add_base(database)
+    _build(database, base.id, {"general": "t1"})
+    _build(database, base.id, {"general": "bad"})
+    with database.session() as session:
+        assert trees.rollback(session, base.id) == 1
+    _build(database, base.id, {"general": "bad too"})
+    with database.session() as session:
+        assert [version.number for version in leftovers.retired(session, base.id)] == [2]
+        assert trees.rollback(session, base.id) == 1
+
+
 def test_only_tables_that_nobody_names_are_given_up_when_old_versions_go(database: Database) -> None:
     base, other = add_base(database), add_base(database, "other", "b" * 64)
     _build(database, other.id, {"general": "shared-with-other"})
@@ -134,11 +173,11 @@ def test_only_tables_that_nobody_names_are_given_up_when_old_versions_go(databas
     with database.session() as session:
         general = get_domain(session, "general")
         trees.record_usage(session, base.id, 1, general.id, lookups=1, hits=1)
-        assert [version.number for version in trees.retired(session, base.id)] == [2, 1]
+        assert [version.number for version in leftovers.retired(session, base.id)] == [2, 1]
     with database.session() as session:
-        assert trees.forget_retired(session, base.id) == ["g1"]
+        assert leftovers.forget_retired(session, base.id) == ["g1"]
     with database.session() as session:
-        assert trees.forget_retired(session, base.id) == []
+        assert leftovers.forget_retired(session, base.id) == []
         assert list(session.scalars(select(TreeVersion.number).where(TreeVersion.base_id == base.id))) == [3, 4]
         assert trees.usage(session, base.id, 1) == {}
     assert _served(database, base.id) == 4
@@ -150,7 +189,8 @@ def test_the_served_version_is_kept_when_newer_ones_exist(database: Database) ->
         _build(database, base.id, {"general": digest})
     with database.session() as session:
         assert trees.rollback(session, base.id) == 1
-        assert [version.number for version in trees.retired(session, base.id, keep=1)] == []
+        assert [version.number for version in leftovers.retired(session, base.id, keep=1)] == [2]
+        assert leftovers.retired(session, base.id) == []
 
 
 def test_lookups_add_up_when_workers_report_at_once(database: Database) -> None:

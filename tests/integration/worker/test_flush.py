@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sqlalchemy import delete
 
-from hmi.catalog import bases, frequencies, trees
+from hmi.catalog import bases, domains, frequencies, trees, trimming
+from hmi.catalog.database import change
+from hmi.catalog.pieces import Pieces
+from hmi.catalog.tables import ScheduleTick
 from hmi.catalog.trees import Usage
+from hmi.catalog.trimming import Limits
 from hmi.errors import Transient
 from hmi.knowledge import ngrams
+from hmi.knowledge.frequency import FrequencyCounter
+from hmi.knowledge.ngrams import Keys
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line
-from worker import flush
+from worker.flush import FrequencyFlusher
 from worker.runtime import Runtime
 
 MODEL = "acme/sentiment"
@@ -20,7 +29,7 @@ MODEL = "acme/sentiment"
 def loaded(site: Worksite) -> dict[str, frequencies.DomainFrequencies]:
     with site.database.session(read_only=True) as session:
         base = bases.get_base(session, "base")
-        return frequencies.load(session, base.id, half_life_seconds=site.settings.frequency_half_life_seconds)
+    return frequencies.load(site.database, base.id)
 
 
 def usage(site: Worksite) -> dict[str, Usage]:
@@ -51,10 +60,10 @@ def test_counts_are_flushed_when_the_worker_stops(site: Worksite) -> None:
 def test_only_the_rest_is_kept_when_a_flush_fails_midway(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flush, "_KEYS", 4)
+    monkeypatch.setattr(Pieces, "rows", 4)
     site.submit("acme", [line("a", MODEL, list(range(5, 15)))])
     run_waiting(runtime, site)
-    real, calls = frequencies.add, []
+    real, calls = frequencies.add_all, []
 
     def add(*arguments: object, **keywords: object) -> None:
         calls.append(arguments)
@@ -62,7 +71,7 @@ def test_only_the_rest_is_kept_when_a_flush_fails_midway(
             raise Transient("the database is gone")
         real(*arguments, **keywords)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(frequencies, "add", add)
+    monkeypatch.setattr(frequencies, "add_all", add)
     with pytest.raises(Transient):
         runtime.flusher.flush()
     assert len(loaded(site)["general"].ngrams) == 4
@@ -79,3 +88,94 @@ def test_counts_are_let_go_when_their_domain_is_unknown(site: Worksite, runtime:
     runtime.flusher.flush()
     assert loaded(site) == {}
     assert runtime.engine.frequencies.drain() == []
+
+
+def keys_of(*numbers: int) -> Keys:
+    return np.array(numbers, np.uint64)
+
+
+@pytest.fixture
+def counter() -> FrequencyCounter:
+    return FrequencyCounter(1000)
+
+
+@pytest.fixture
+def flusher(site: Worksite, counter: FrequencyCounter) -> FrequencyFlusher:
+    return FrequencyFlusher(site.database, counter, site.settings.frequency_half_life_seconds, Limits(1000, 1000))
+
+
+@pytest.fixture
+def digest(site: Worksite) -> str:
+    with site.database.session(read_only=True) as session:
+        return bases.get_base(session, "base").artifact
+
+
+def test_many_domains_are_written_in_few_transactions_when_each_has_little(
+    site: Worksite, counter: FrequencyCounter, flusher: FrequencyFlusher, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site.database.session() as session:
+        names = [domains.create_domain(session, f"domain{number}").name for number in range(40)]
+    for number, name in enumerate(names):
+        counter.count(digest, name, keys_of(number, 99), np.ones(2, bool), 0, inherited=1, approximate=number < 10)
+    sizes = []
+    monkeypatch.setattr(Pieces, "measured", lambda self, rows, seconds: sizes.append(rows))
+    flusher.flush()
+    assert len(sizes) == 1  # of 500 rows
+    found, used = loaded(site), usage(site)
+    for number, name in enumerate(names):
+        assert found[name].ngrams.tolist() == [number, 99]
+        assert used[name] == Usage(2, 2, inherited=1, approximate=2 * (number < 10))
+
+
+def test_a_domains_lookups_are_counted_once_when_its_ngrams_take_several_transactions(
+    site: Worksite, counter: FrequencyCounter, flusher: FrequencyFlusher, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pieces, "rows", 30)
+    counter.count(digest, "general", np.arange(100, dtype=np.uint64), np.arange(100) < 60, 0, inherited=20)
+    flusher.flush()
+    assert loaded(site)["general"].ngrams.tolist() == list(range(100))
+    assert usage(site) == {"general": Usage(100, 60, inherited=20)}
+
+
+def test_the_catalog_stays_bounded_when_no_tree_is_ever_built(
+    site: Worksite, counter: FrequencyCounter, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(0)
+    monkeypatch.setattr(trimming, "randbelow", lambda below: int(chance.integers(below)))
+    flusher = FrequencyFlusher(site.database, counter, 1e9, Limits(500, 2000))
+    heavy = keys_of(*range(10_000, 10_010))
+    for start in range(0, 9_000, 900):
+        keys = np.concatenate([np.arange(start, start + 900, dtype=np.uint64), *[heavy] * 5])
+        counter.count(digest, "general", keys, np.zeros(len(keys), bool), 0)
+        with site.database.session() as session:  # a minute has passed
+            change(session, delete(ScheduleTick))
+        flusher.flush()
+        kept = loaded(site)["general"]
+        assert 300 <= len(kept.ngrams) <= 500
+        assert set(heavy.tolist()) <= set(kept.ngrams.tolist())
+
+
+def test_counts_lost_on_the_way_come_again_when_the_database_is_back(
+    site: Worksite, counter: FrequencyCounter, flusher: FrequencyFlusher, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site.database.session() as session:
+        domains.create_domain(session, "news")
+    monkeypatch.setattr(Pieces, "rows", 10)
+    for name in ("general", "news"):
+        counter.count(digest, name, np.arange(25, dtype=np.uint64), np.zeros(25, bool), 0, approximate=True)
+    real, failing = trees.record_all_usage, [True]
+
+    def record_all_usage(*arguments: Any) -> None:
+        real(*arguments)
+        if failing:
+            failing.pop()
+            raise Transient("the database is gone")
+
+    monkeypatch.setattr(trees, "record_all_usage", record_all_usage)
+    with pytest.raises(Transient):
+        flusher.flush()
+    assert loaded(site) == {}  # what had not been committed
+    flusher.flush()
+    for name in ("general", "news"):
+        np.testing.assert_allclose(loaded(site)[name].weights, np.ones(25), rtol=1e-3)
+        assert usage(site)[name] == Usage(25, 0, approximate=25)

@@ -9,51 +9,19 @@ import pytest
 from sqlalchemy import update
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import bases, domains, frequencies, trees
+from hmi.catalog import bases, trees
 from hmi.catalog.database import clock
 from hmi.catalog.tables import TreeStatus, TreeVersion
 from hmi.errors import NotFound
-from hmi.knowledge import ngrams
+from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.table import Table
+from tests.rebuilding import base_artifact, base_id, count, during_compute, published
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line, small_spec
 from worker.runtime import Runtime
 from worker.trees import rebuild, rebuild_all
 
 MODEL = "acme/sentiment"
-
-
-def base_id(site: Worksite) -> str:
-    with site.database.session(read_only=True) as session:
-        return bases.get_base(session, "base").id
-
-
-def base_artifact(site: Worksite) -> str:
-    with site.database.session(read_only=True) as session:
-        return bases.get_base(session, "base").artifact
-
-
-def published(site: Worksite) -> trees.PublishedTree:
-    with site.database.session(read_only=True) as session:
-        found = trees.published(session, base_id(site))
-    assert found is not None
-    return found
-
-
-def count(site: Worksite, domain: str, middles: list[int], times: int = 10) -> np.ndarray:
-    """Have the domain asked for the windows (m-1, m, m+1); gives their keys."""
-    middle = np.array(middles, np.int64)
-    keys = ngrams.pack(middle - 1, middle, middle + 1)
-    with site.database.session() as session:
-        frequencies.add(
-            session,
-            base_id(site),
-            domains.get_domain(session, domain).id,
-            keys,
-            np.full(len(keys), times),
-            half_life_seconds=site.settings.frequency_half_life_seconds,
-        )
-    return keys
 
 
 @pytest.fixture
@@ -79,11 +47,6 @@ def test_tree_holds_what_was_asked_for_when_it_is_rebuilt(site: Worksite, runtim
     assert version.report["domains"]["movies"]["computed"] == 3
 
 
-def _base(site: Worksite) -> str:
-    with site.database.session(read_only=True) as session:
-        return bases.get_base(session, "base").artifact
-
-
 def test_worker_looks_up_in_the_new_tree_when_one_is_published(site: Worksite, runtime: Runtime, movies: str) -> None:
     site.add_model("acme", "films", domain=movies)
     site.submit("acme", [line("a", "acme/films", [[5, 6, 7, 8, 9]])])
@@ -92,6 +55,7 @@ def test_worker_looks_up_in_the_new_tree_when_one_is_published(site: Worksite, r
         assert [use.number for use in other.engine.stats().trees] == [0]
         other.flusher.flush()
         rebuild(runtime, "base")
+        other.refresh_trees()
         site.submit("acme", [line("a", "acme/films", [[5, 6, 7, 8, 9]])])
         run_waiting(other, site)
         assert [use.number for use in other.engine.stats().trees] == [1]
@@ -134,7 +98,7 @@ def test_old_tree_serves_on_when_a_build_fails(
     count(site, movies, [5, 9])
     with monkeypatch.context() as patched:
 
-        def fail(base: str, keys: np.ndarray) -> np.ndarray:
+        def fail(*_: object, **__: object) -> np.ndarray:
             raise MemoryError
 
         patched.setattr(runtime.engine, "compute_rows", fail)
@@ -152,11 +116,10 @@ def test_old_tree_serves_on_when_a_build_fails(
 def test_wrong_rows_are_not_published_when_a_sample_differs(
     site: Worksite, runtime: Runtime, movies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = runtime.engine.compute_rows, []
+    real = runtime.engine.compute_rows
 
-    def drift(base: str, keys: np.ndarray) -> np.ndarray:
-        calls.append(len(keys))
-        return np.asarray(real(base, keys) * (1 if len(calls) == 1 else -1))
+    def drift(base: str, keys: Keys, delta: str | None = None, *, fresh: bool = False) -> np.ndarray:
+        return np.asarray(real(base, keys) * (-1 if fresh else 1))
 
     monkeypatch.setattr(runtime.engine, "compute_rows", drift)
     rebuild(runtime, "base")
@@ -173,7 +136,7 @@ def test_wrong_rows_are_computed_again_when_their_sample_differed(
     with monkeypatch.context() as patched:
         answers = iter([-1])
         patched.setattr(
-            runtime.engine, "compute_rows", lambda base, keys: np.asarray(real(base, keys) * next(answers, 1))
+            runtime.engine, "compute_rows", lambda *asked, **how: np.asarray(real(*asked, **how) * next(answers, 1))
         )
         rebuild(runtime, "base")
     with site.database.session(read_only=True) as session:
@@ -195,33 +158,27 @@ def test_all_rows_are_computed_when_a_table_of_the_old_tree_is_gone(
 
 
 def test_one_build_runs_when_two_are_asked_for(site: Worksite, runtime: Runtime, movies: str) -> None:
-    real = runtime.engine.compute_rows
     numbers: list[int] = []
 
-    def ask_again(base: str, keys: np.ndarray) -> np.ndarray:
-        runtime.engine.compute_rows = real  # type: ignore[method-assign]
+    def ask_again() -> None:
         with running(site, name="other@there") as other:
             rebuild(other, "base")
         with site.database.session(read_only=True) as session:
             numbers.extend(version.number for version in trees.versions(session, base_id(site)))
-        return real(base, keys)
 
-    runtime.engine.compute_rows = ask_again  # type: ignore[method-assign]
+    during_compute(runtime, ask_again)
     rebuild(runtime, "base")
     assert numbers == [1]
     assert published(site).number == 1
 
 
 def test_build_publishes_nothing_when_its_lease_was_lost(site: Worksite, runtime: Runtime, movies: str) -> None:
-    real = runtime.engine.compute_rows
-
-    def be_failed(base: str, keys: np.ndarray) -> np.ndarray:
+    def be_failed() -> None:
         with site.database.session() as session:
             trees.fail_build(session, base_id(site), 1, "taken over")
         runtime.leases.extend()
-        return real(base, keys)
 
-    runtime.engine.compute_rows = be_failed  # type: ignore[method-assign]
+    during_compute(runtime, be_failed)
     rebuild(runtime, "base")
     with site.database.session(read_only=True) as session:
         assert trees.published(session, base_id(site)) is None
@@ -277,27 +234,11 @@ def test_tables_are_kept_when_a_live_worker_still_reads_them(site: Worksite, run
             count(site, movies, [middle])
             rebuild(runtime, "base")
         site.artifacts.folder(oldest["movies"])
-        slow.source.refresh(slow.engine)
+        slow.refresh_trees()
         slow.report()
     rebuild(runtime, "base")
     with pytest.raises(NotFound):
         site.artifacts.folder(oldest["movies"])
-
-
-def test_old_tree_is_looked_up_in_when_a_file_of_the_new_one_is_cut_short(
-    site: Worksite, runtime: Runtime, movies: str
-) -> None:
-    rebuild(runtime, "base")
-    with running(site, name="other@there") as other:
-        other.load_bases()
-        count(site, movies, [5])
-        rebuild(runtime, "base")
-        rows = site.artifacts.folder(published(site).tables[movies]) / "rows.npy"
-        rows.write_bytes(rows.read_bytes()[:-1])
-        batch = site.submit("acme", [line("a", MODEL)])
-        run_waiting(other, site)
-        assert [use.number for use in other.engine.stats().trees] == [1]
-    assert len(site.results("acme", batch).answers) == 1
 
 
 def test_lines_are_answered_when_a_table_of_the_new_tree_cannot_be_read(
@@ -309,14 +250,15 @@ def test_lines_are_answered_when_a_table_of_the_new_tree_cannot_be_read(
         count(site, movies, [5])
         rebuild(runtime, "base")
 
-        def fail(table: Table) -> None:
+        def fail(*_: object) -> None:
             raise OSError(errno.EIO, "Input/output error")
 
         with monkeypatch.context() as patched:
             patched.setattr(Table, "verify", fail)
+            other.refresh_trees()
             batch = site.submit("acme", [line("a", MODEL)])
             run_waiting(other, site)
             assert [use.number for use in other.engine.stats().trees] == [1]
         assert len(site.results("acme", batch).answers) == 1
-        other.source.refresh(other.engine)
+        other.refresh_trees()
         assert [use.number for use in other.engine.stats().trees] == [2]

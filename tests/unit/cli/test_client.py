@@ -187,3 +187,20 @@ def test_content_is_written_as_it_comes_when_a_file_is_downloaded() -> None:
 def test_key_is_never_shown_when_a_client_is_printed() -> None:
     with _client(_answer(), key="hmi_secret") as client:
         assert "hmi_secret" not in repr(client)
+
+
+def test_a_single_file_is_uploaded_under_the_name_that_the_api_knows(tmp_path: Path) -> None:
+    path = tmp_path / "movies.safetensors"
+    path.write_bytes(b"weights")
+    bodies: list[bytes] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.read())
+        return httpx.Response(200, json={"base": "b", "domain": "d"})
+
+    with _client(handle) as client:
+        client.set_delta("b", "d", path)
+        with pytest.raises(InvalidInput, match="is not a folder"):
+            client.set_delta("b", "d", tmp_path / "absent")
+    assert b'filename="adapter.safetensors"' in bodies[0]
+    assert b"weights" in bodies[0]

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from hmi.cli import draw
-from hmi.cli.answers import Batch, DomainTable, Node, RequestCounts, Tree
+from hmi.cli.answers import Batch, Node, RequestCounts
 
 
 def _drawn(what: RenderableType, width: int = 120) -> str:
@@ -14,44 +14,6 @@ def _drawn(what: RenderableType, width: int = 120) -> str:
     console.print(what)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
-
-
-def test_domains_hang_under_their_parents_when_drawn() -> None:
-    parents = {"movies": "reviews", "general": None, "products": "reviews", "news": "general", "reviews": "general"}
-    assert _drawn(draw.domain_tree(parents)) == ("general\n├── news\n└── reviews\n    ├── movies\n    └── products")
-
-
-@pytest.mark.parametrize(
-    ("parents", "expected"),
-    [
-        ({}, "no domains"),
-        ({"a": None, "b": None}, "domains\n├── a\n└── b"),
-        ({"movies": "a parent that was left out"}, "movies"),
-    ],
-)
-def test_domains_are_all_drawn_when_they_have_no_single_root(parents: dict[str, str | None], expected: str) -> None:
-    assert _drawn(draw.domain_tree(parents)) == expected
-
-
-def test_tree_shows_entries_bytes_and_hit_rate_when_it_was_used() -> None:
-    tree = Tree(
-        base="minilm-k2",
-        number=3,
-        domains={
-            "general": DomainTable(entries=30522, bytes=11_800_000),
-            "news": DomainTable(parent="general", entries=10, bytes=3880, lookups=1000, hits=873),
-        },
-    )
-    text = _drawn(draw.knowledge_tree(tree))
-    assert "minilm-k2: tree 3" in text
-    assert "30,532 n-grams, 11.8 MB" in text
-    assert " 87.3 % hit █████████░ of 1,000" in text
-    assert text.splitlines()[2].startswith("└── news")
-
-
-def test_tree_says_so_when_none_is_published() -> None:
-    text = _drawn(draw.knowledge_tree(Tree(base="b", domains={"general": DomainTable()})))
-    assert text.startswith("b: no tree is published yet\ngeneral")
 
 
 def _node(stats: dict[str, object]) -> Node:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from hmi.cli.main import app
@@ -55,18 +56,15 @@ def test_nothing_heavy_is_imported_when_the_command_is_loaded() -> None:
     assert json.loads(found.stdout) == []
 
 
-def _commands() -> list[list[str]]:
-    groups = {group.name: group.typer_instance for group in app.registered_groups}
+def _commands(group: typer.Typer = app, *before: str) -> list[list[str]]:
     found = [
-        [str(command.name or command.callback.__name__)] for command in app.registered_commands if command.callback
+        [*before, str(command.name or command.callback.__name__)]
+        for command in group.registered_commands
+        if command.callback
     ]
-    for name, group in groups.items():
-        assert group is not None
-        found += [
-            [str(name), str(command.name or command.callback.__name__)]
-            for command in group.registered_commands
-            if command.callback
-        ]
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        found += _commands(inner.typer_instance, *before, str(inner.name))
     return found
 
 

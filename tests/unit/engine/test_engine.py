@@ -18,6 +18,7 @@ from hmi.engine.request import Classification, Embedding, Item, ModelRef, Task
 from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound
 from hmi.knowledge.builder import DomainCounts, plan_tree
+from hmi.knowledge.functions import functions_of
 from hmi.knowledge.ngrams import window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table
@@ -56,7 +57,8 @@ def _build_tree(
     keys = np.unique(window_keys(ids, np.full(30, 20)))
     parts = {"general": keys[rng.random(len(keys)) < share], "movies": keys[rng.random(len(keys)) < share]}
     counts = {domain: DomainCounts(part, np.ones(len(part))) for domain, part in parts.items()}
-    plan = plan_tree(counts, PARENTS, {}, vocabulary=spec.vocab_size, node_bytes=10**9, row_bytes=44)
+    functions = functions_of(base, PARENTS, {})
+    plan = plan_tree(counts, PARENTS, functions, {}, spec.vocab_size, node_bytes=10**9, row_bytes=44)
     for domain, planned in plan.tables.items():
         where = folder / str(number) / domain
         where.mkdir(parents=True)

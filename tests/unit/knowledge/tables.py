@@ -23,17 +23,24 @@ def as_keys(keys: Iterable[int]) -> Keys:
     return np.array(sorted(set(keys)), np.uint64)
 
 
-def rows_of(keys: Keys) -> NDArray[np.float32]:
-    """What a model would compute: each row depends on its key alone."""
-    angle = keys.astype(np.float64)[:, None] * 0.37 + np.arange(HIDDEN)
+def rows_of(keys: Keys, function: str = FUNCTION) -> NDArray[np.float32]:
+    """What a model would compute: each row depends on its key and the function alone."""
+    angle = keys.astype(np.float64)[:, None] * 0.37 + np.arange(HIDDEN) + len(function) + ord(function[0])
     return np.sin(angle).astype(np.float32)
 
 
 def make_table(
-    folder: Path, domain: str, keys: Keys, dtype: RowDtype = RowDtype.INT8, *, function: str = FUNCTION
+    folder: Path,
+    domain: str,
+    keys: Keys,
+    dtype: RowDtype = RowDtype.INT8,
+    *,
+    function: str = FUNCTION,
+    marks: Keys | None = None,
+    above: str | None = None,
 ) -> Table:
-    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys))
-    write_table(folder / domain, meta, keys, encode(rows_of(keys), dtype))
+    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys), 0 if marks is None else len(marks), above)
+    write_table(folder / domain, meta, keys, encode(rows_of(keys, function), dtype), marks)
     return Table.open(folder / domain)
 
 

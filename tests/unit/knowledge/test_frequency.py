@@ -3,17 +3,20 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hmi.knowledge import frequency
 from hmi.knowledge.frequency import FrequencyCounter, FrequencyDelta
 from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.tally import Tally
 
 CALLS = st.lists(
     st.tuples(st.sampled_from("xy"), st.sampled_from("ab"), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 2))
@@ -23,12 +26,29 @@ CALLS = st.lists(
 @pytest.fixture
 def merges_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frequency, "_SMALLEST_MERGE", 3)
+    monkeypatch.setattr(frequency, "_ARRAY_KEYS", 0)
 
 
 def count(
-    counter: FrequencyCounter, keys: list[int], *, hits: int = 0, domain: str = "movies", number: int = 1
+    counter: FrequencyCounter,
+    keys: Sequence[int] | Keys,
+    *,
+    hits: int = 0,
+    domain: str = "movies",
+    number: int = 1,
+    **found: Any,
 ) -> None:
-    counter.count("base", domain, np.array(keys, np.uint64), np.arange(len(keys)) < hits, number)
+    counter.count("base", domain, np.array(keys, np.uint64), np.arange(len(keys)) < hits, number, **found)
+
+
+def kept_keys(counter: FrequencyCounter) -> int:
+    return sum(len(place.tally) for place in counter._domains.values())
+
+
+def waiting_keys(counter: FrequencyCounter) -> int:
+    waiting = sum(place.pending_keys for place in counter._domains.values())
+    assert waiting == counter._pending_keys
+    return waiting
 
 
 def as_dict(delta: FrequencyDelta) -> dict[int, int]:
@@ -42,7 +62,7 @@ def test_counts_are_those_of_a_plain_counter(merge_at: int, calls: list[tuple[st
     used: dict[tuple[str, str, int], list[int]] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frequency, "_SMALLEST_MERGE", merge_at)
-        counter = FrequencyCounter(max_keys=10)
+        counter = FrequencyCounter(max_keys=10, total_keys=40)
         for base, domain, keys, number in calls:
             hit = np.array(keys, np.uint64) % 2 == 0
             counter.count(base, domain, np.array(keys, np.uint64), hit, number)
@@ -79,6 +99,17 @@ def test_restored_counts_come_with_the_next_drain() -> None:
     assert (second.number, second.lookups, second.hits, as_dict(second)) == (2, 1, 0, {1: 1, 2: 3, 3: 1, 4: 1})
 
 
+def test_inherited_hits_and_approximate_lookups_are_added_up() -> None:
+    counter = FrequencyCounter(10)
+    count(counter, [1, 2, 2], hits=3, inherited=2)
+    count(counter, [3, 4], hits=1, inherited=1, approximate=True)
+    count(counter, [5], number=2, approximate=True)
+    counter.restore(counter.drain())
+    first, second = counter.drain()
+    assert (first.lookups, first.hits, first.inherited, first.approximate) == (5, 4, 3, 2)
+    assert (second.lookups, second.hits, second.inherited, second.approximate) == (1, 0, 0, 1)
+
+
 @pytest.mark.usefixtures("merges_often")
 def test_the_heaviest_stay_and_totals_are_exact_when_there_are_too_many_keys() -> None:
     counter = FrequencyCounter(max_keys=5)
@@ -87,7 +118,61 @@ def test_the_heaviest_stay_and_totals_are_exact_when_there_are_too_many_keys() -
     (delta,) = counter.drain()
     assert (delta.lookups, delta.hits) == (320, 120)
     assert len(delta.keys) == 5
-    assert {key: as_dict(delta)[key] for key in (1, 2, 3)} == {1: 120, 2: 80, 3: 40}
+    assert {key: as_dict(delta)[key] for key in (1, 2)} == {1: 120, 2: 80}
+
+
+def test_heavy_ngrams_are_kept_when_ten_million_others_come_once() -> None:
+    heavy = np.arange(1000, dtype=np.uint64) * np.uint64(2**40) + np.uint64(2**62)
+    counter = FrequencyCounter(max_keys=200_000)
+    lookups = 0
+    for start in range(0, 10_000_000, 100_000):
+        once = np.arange(start, start + 100_000, dtype=np.uint64) * np.uint64(2**21)
+        # A little of each in every portion, never more than what comes once: no portion shows which are heavy.
+        count(counter, np.concatenate([once, heavy]))
+        lookups += len(once) + len(heavy)
+    (delta,) = counter.drain()
+    assert len(delta.keys) == 200_000
+    assert delta.lookups == lookups
+    assert 0 < delta.error <= lookups / 200_000 < 100
+    counts = delta.counts[np.isin(delta.keys, heavy)]
+    assert len(counts) == 1000
+    assert counts.min() >= 100 - delta.error
+
+
+@settings(deadline=None)
+@given(calls=CALLS, max_keys=st.integers(1, 4), total_keys=st.integers(1, 6), merge_at=st.integers(1, 6))
+def test_no_count_is_further_off_than_is_said(
+    calls: list[tuple[str, str, list[int], int]], max_keys: int, total_keys: int, merge_at: int
+) -> None:
+    asked: dict[tuple[str, str], Counter[int]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frequency, "_SMALLEST_MERGE", merge_at)
+        patch.setattr(frequency, "_ARRAY_KEYS", 0)
+        counter = FrequencyCounter(max_keys, total_keys)
+        for base, domain, keys, number in calls:
+            counter.count(base, domain, np.array(keys, np.uint64), np.zeros(len(keys), bool), number)
+            asked.setdefault((base, domain), Counter()).update(keys)
+        deltas = {(delta.base, delta.domain): delta for delta in counter.drain()}  # the last of each domain
+    everything = sum(each.total() for each in asked.values())
+    for place, counts in asked.items():
+        found = as_dict(deltas[place])
+        error = deltas[place].error
+        assert len(found) <= max_keys
+        assert error <= counts.total() / max_keys + everything / total_keys
+        assert all(found[key] <= counts[key] for key in found)
+        assert all(counts[key] <= found.get(key, 0) + error for key in counts)
+
+
+def test_an_error_stays_known_when_counts_are_put_back() -> None:
+    counter = FrequencyCounter(max_keys=1)
+    count(counter, [1, 1, 2])
+    (lost,) = counter.drain()
+    assert (as_dict(lost), lost.error) == ({1: 2}, 1)
+    count(counter, [3, 3, 3, 4, 4])
+    counter.restore([lost])
+    (delta,) = counter.drain()
+    assert as_dict(delta) == {3: 3}
+    assert delta.error == 1 + 2
 
 
 @pytest.mark.usefixtures("merges_often")
@@ -95,8 +180,39 @@ def test_memory_is_bounded_when_keys_never_repeat() -> None:
     counter = FrequencyCounter(max_keys=50)
     for start in range(0, 5000, 5):
         count(counter, list(range(start, start + 5)))
-        (tally,) = counter._tallies.values()
-        assert len(tally.keys) + tally.pending_keys <= 50 + 4 * 6 + 5
+        assert kept_keys(counter) <= 50
+        assert waiting_keys(counter) <= 4 * (100 // 8) + 5
+
+
+@pytest.mark.usefixtures("merges_often")
+def test_memory_is_bounded_in_all_when_there_are_many_domains() -> None:
+    counter = FrequencyCounter(max_keys=50, total_keys=160)
+    for turn, start in enumerate(range(0, 5_000, 5)):
+        count(counter, list(range(start, start + 5)), domain=f"domain{turn % 200}")
+        assert kept_keys(counter) <= 160 + 160 // 16
+        assert waiting_keys(counter) <= 4 * (160 // 8) + 5
+    deltas = counter.drain()
+    assert len(deltas) == 200
+    assert sum(delta.lookups for delta in deltas) == 5_000
+
+
+@pytest.mark.usefixtures("merges_often")
+def test_what_is_light_goes_first_whichever_its_domain() -> None:
+    counter = FrequencyCounter(max_keys=50, total_keys=16)
+    for turn in range(20):
+        count(counter, [1, 2, 3, 4], domain="busy")
+        count(counter, [100 + turn], domain="quiet")
+    found = {delta.domain: as_dict(delta) for delta in counter.drain()}
+    assert found["busy"] == dict.fromkeys([1, 2, 3, 4], 20)
+    assert len(found["quiet"]) < 20
+
+
+def test_counted_keys_may_be_written_over_afterwards() -> None:
+    counter, keys = FrequencyCounter(10), np.array([7, 8], np.uint64)
+    counter.count("base", "movies", keys, np.zeros(2, bool), 1)
+    keys[:] = 0
+    (delta,) = counter.drain()
+    assert as_dict(delta) == {7: 1, 8: 1}
 
 
 @pytest.mark.usefixtures("merges_often")
@@ -139,14 +255,14 @@ def test_nothing_is_lost_when_threads_count_and_drain_at_once() -> None:
 @pytest.mark.usefixtures("merges_often")
 def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, merging, go_on = FrequencyCounter(max_keys=10), threading.Event(), threading.Event()
-    sum_by_key = frequency._sum_by_key
+    add = Tally.add
 
-    def slow(parts: list[tuple[Keys, NDArray[np.int64]]]) -> tuple[Keys, NDArray[np.int64]]:
+    def slow(self: Tally, keys: Keys, counts: NDArray[np.int64]) -> None:
         merging.set()
         assert go_on.wait(timeout=30)
-        return sum_by_key(parts)
+        add(self, keys, counts)
 
-    monkeypatch.setattr(frequency, "_sum_by_key", slow)
+    monkeypatch.setattr(Tally, "add", slow)
     with ThreadPoolExecutor(2) as pool:
         counting = pool.submit(count, counter, [1, 2, 3, 4])
         assert merging.wait(timeout=30)
@@ -165,3 +281,5 @@ def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.
 def test_a_bound_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="max_keys"):
         FrequencyCounter(0)
+    with pytest.raises(ValueError, match="total_keys"):
+        FrequencyCounter(1, 0)

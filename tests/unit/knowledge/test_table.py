@@ -24,6 +24,7 @@ from tests.unit.knowledge.tables import FUNCTION, HIDDEN, as_keys, make_table, r
 
 DTYPES = pytest.mark.parametrize("dtype", list(RowDtype))
 KEYS = as_keys(range(10, 400, 3))
+MARKS = as_keys(range(500, 505))
 
 
 @DTYPES
@@ -49,6 +50,39 @@ def test_find_is_that_of_a_dict(tmp_path_factory: pytest.TempPathFactory, held: 
     table = make_table(tmp_path_factory.mktemp("table"), "movies", as_keys(held))
     expected = {key: i for i, key in enumerate(sorted(held))}
     assert table.find(np.array(asked, np.uint64)).tolist() == [expected.get(key, -1) for key in asked]
+
+
+def test_a_table_gives_back_its_marks(tmp_path: Path) -> None:
+    marks = as_keys(range(11, 400, 3))
+    table = make_table(tmp_path, "movies", KEYS, marks=marks, above="a" * 64)
+    assert (table.meta.entries, table.meta.marks, table.meta.above) == (len(KEYS), len(marks), "a" * 64)
+    np.testing.assert_array_equal(table.marks, marks)
+    asked = as_keys(range(420))
+    np.testing.assert_array_equal(table.holds_mark(asked), np.isin(asked, marks))
+    assert (table.find(marks) == -1).all()
+    assert table.bytes == sum(path.stat().st_size for path in table.folder.glob("*.npy"))
+    table.warm()
+    table.verify()
+
+
+def test_a_table_may_hold_nothing_but_marks(tmp_path: Path) -> None:
+    table = make_table(tmp_path, "movies", as_keys([]), marks=KEYS, above="a" * 64)
+    table.verify()
+    assert table.holds_mark(KEYS).all()
+
+
+def test_a_table_without_marks_has_no_file_for_them(tmp_path: Path) -> None:
+    table = make_table(tmp_path, "movies", KEYS)
+    assert not (table.folder / "marks.npy").exists()
+    assert table.marks.dtype == np.uint64
+    assert not table.holds_mark(KEYS).any()
+
+
+def test_a_table_of_before_there_were_marks_still_opens(tmp_path: Path) -> None:
+    folder = make_table(tmp_path, "movies", KEYS).folder
+    edit_json(lambda body: (body.pop("marks"), body.pop("above")), sign=True)(folder)
+    table = Table.open(folder)
+    assert (table.meta.marks, table.meta.above) == (0, None)
 
 
 def test_find_first_prefers_the_first_table(tmp_path: Path) -> None:
@@ -153,6 +187,13 @@ def replace_array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], o
         (edit_json(lambda b: b.update(entries=-1), sign=True), "table.json", "-1 entries"),
         (edit_json(lambda b: b.pop("entries"), sign=True), "table.json", "entries"),
         (edit_json(lambda b: b["files"].pop("scales.npy"), sign=True), "table.json", "scales.npy"),
+        (edit_json(lambda b: b["files"].pop("marks.npy"), sign=True), "table.json", "marks.npy"),
+        (edit_json(lambda b: b.update(marks=0), sign=True), "table.json", "marks.npy"),
+        (edit_json(lambda b: b.update(marks=-1), sign=True), "table.json", "-1 marks"),
+        (edit_json(lambda b: b.update(above=None), sign=True), "table.json", "refer to no function"),
+        (edit_json(lambda b: b.update(marks=3), sign=True), "marks.npy", r"uint64 \(5,\) instead of uint64 \(3,\)"),
+        (cut("marks.npy", 140), "marks.npy", "140 bytes long instead of"),
+        (lambda f: (f / "marks.npy").unlink(), "marks.npy", "missing"),
         (edit_json(lambda b: b.update(entries=7), sign=True), "keys.npy", r"uint64 \(130,\) instead of uint64 \(7,\)"),
         (edit_json(lambda b: b.update(hidden_size=4), sign=True), "rows.npy", "instead of int8"),
         (replace_array("rows.npy", lambda a: a.astype(np.float16)), "rows.npy", "float16 .* instead of int8"),
@@ -167,15 +208,15 @@ def replace_array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], o
 def test_open_names_file_and_reason_when_a_table_is_not_whole(
     tmp_path: Path, harm: Callable[[Path], object], file: str, reason: str
 ) -> None:
-    folder = make_table(tmp_path, "movies", KEYS).folder
+    folder = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION).folder
     harm(folder)
     with pytest.raises(Corrupt, match=f"{re.escape(str(folder / file))}.*{reason}"):
         Table.open(folder)
 
 
-@pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "scales.npy"])
+@pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "scales.npy", "marks.npy"])
 def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
-    table = make_table(tmp_path, "movies", KEYS)
+    table = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION)
     path = table.folder / name
     last = path.read_bytes()[-1]
     _overwrite(path, path.stat().st_size - 1, bytes([last ^ 1]))
@@ -183,10 +224,18 @@ def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
         Table.open(table.folder).verify()
 
 
-def test_verify_finds_keys_out_of_order(tmp_path: Path) -> None:
-    folder = make_table(tmp_path, "movies", KEYS).folder
-    replace_array("keys.npy", lambda keys: keys[::-1].copy())(folder)
-    with pytest.raises(Corrupt, match=r"keys.npy: its keys do not ascend"):
+@pytest.mark.parametrize("name", ["keys.npy", "marks.npy"])
+def test_verify_finds_keys_out_of_order(tmp_path: Path, name: str) -> None:
+    folder = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION).folder
+    replace_array(name, lambda keys: keys[::-1].copy())(folder)
+    with pytest.raises(Corrupt, match=f"{name}: its keys do not ascend"):
+        Table.open(folder).verify()
+
+
+def test_verify_finds_marks_of_keys_that_have_a_row(tmp_path: Path) -> None:
+    folder = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION).folder
+    replace_array("marks.npy", lambda marks: KEYS[: len(marks)])(folder)
+    with pytest.raises(Corrupt, match=r"marks.npy: it holds keys that have a row"):
         Table.open(folder).verify()
 
 
@@ -237,6 +286,14 @@ def test_write_refuses_what_its_meta_does_not_say(tmp_path: Path, keys: Any, row
     with pytest.raises(ValueError, match="table of movies"):
         write_table(tmp_path / "movies", meta, keys, encode(rows_of(rows), dtype))
     assert not (tmp_path / "movies" / "table.json").exists()
+
+
+@pytest.mark.parametrize("marks", [MARKS[::-1], MARKS[:-1], as_keys([*KEYS[:4], 500]), None])
+def test_write_refuses_marks_that_are_not_its_metas(tmp_path: Path, marks: Any) -> None:
+    meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS), len(MARKS), FUNCTION)
+    with pytest.raises(ValueError, match=r"table of movies: .*mark"):
+        write_table(tmp_path / "movies", meta, KEYS, encode(rows_of(KEYS), RowDtype.INT8), marks)
+    assert not (tmp_path / "movies").exists()
 
 
 def test_tables_lie_in_folders_of_any_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.rows import CHUNK_ROWS, round_trip
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.spec import RowDtype
-from tests.unit.knowledge.tables import HIDDEN, PARENTS, as_keys, make_table, make_tree, rows_of
+from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys, make_table, make_tree, rows_of
 
 DTYPES = pytest.mark.parametrize("dtype", list(RowDtype))
 SETS = st.sets(st.integers(0, 40))
@@ -103,7 +103,7 @@ def test_the_empty_tree_knows_lines_and_holds_nothing() -> None:
         assert not found.hit.any()
         assert found.rows.shape == (4, HIDDEN)
     assert tree.held_at("movies", keys).tolist() == [-1] * 4
-    assert (tree.function, tree.entries, tree.bytes) == (None, 0, 0)
+    assert (tree.function_of("movies"), tree.entries, tree.bytes) == (None, 0, 0)
 
 
 def test_a_warm_tree_answers_as_a_cold_one(tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ def test_a_tree_refuses_tables_that_do_not_belong_to_it(tmp_path: Path) -> None:
     for tables, reason in [
         ({"news": movies}, "the table of news was built for movies"),
         ({"sports": movies}, "domain sports, which does not exist"),
-        ({"movies": movies, "news": other}, "differ in function"),
+        ({"movies": movies, "news": other}, "the table of news was computed by function 0+ instead of f+"),
         ({"movies": movies, "news": halves}, f"float16 x {HIDDEN} instead of int8 x {HIDDEN}"),
     ]:
         with pytest.raises(Corrupt, match=reason):
             KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN)
-    assert KnowledgeTree(1, PARENTS, {"movies": movies}, RowDtype.INT8, HIDDEN).function == movies.meta.function
+    assert KnowledgeTree(1, PARENTS, {"movies": movies}, RowDtype.INT8, HIDDEN).function_of("news") == FUNCTION
 
 
 def test_many_threads_look_up_in_one_tree(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import BertModel
 
+from hmi.adapters.maths import LoraTensors, SingleAdapter
 from hmi.models.bert import HBert
 from hmi.models.loader import convert_pretrained, load_hplm
+from hmi.spec import Site
 from tests.tiny import tiny_bert_folder
 
 
@@ -74,6 +77,24 @@ def test_lower_equals_plain_layers_over_the_window_when_neighbours_are_absent(fo
     with torch.no_grad():
         expected = torch.stack([_windowed_reference(model, window) for window in windows])
         torch.testing.assert_close(model.lower(torch.tensor(windows)), expected, atol=1e-5, rtol=0)
+
+
+def test_rows_are_those_of_changed_weights_when_a_delta_is_given(folder: Path, tmp_path: Path) -> None:
+    """A LoRA adds B A to a linear layer's weight; here at every site of every lower layer, and far above it too."""
+    convert_pretrained(folder, tmp_path, k=2)
+    model, changed = load_hplm(tmp_path), load_hplm(tmp_path)
+    generator = torch.Generator().manual_seed(3)
+    pairs = {}
+    for layer, site in itertools.product(range(4), Site):
+        inputs, outputs = model.spec.site_shape(site)
+        a, b = torch.randn(3, inputs, generator=generator) * 0.1, torch.randn(outputs, 3, generator=generator) * 0.1
+        pairs[layer, site] = LoraTensors(a, b)
+        changed.get_parameter(f"layers.{layer}.{site.value}.weight").add_(b @ a)
+    windows = torch.tensor([[7, 8, 9], [-1, 8, 9], [7, 8, -1], [-1, 8, -1]])
+    with torch.no_grad():
+        rows = model.lower(windows, SingleAdapter(pairs, {}))
+        torch.testing.assert_close(rows, changed.lower(windows), atol=1e-4, rtol=0)
+        assert not torch.allclose(rows, model.lower(windows), atol=0.01)
 
 
 def test_one_token_of_the_last_layer_equals_all_of_them_when_only_it_is_asked_for(

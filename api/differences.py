@@ -1,0 +1,69 @@
+"""The difference of two trees as the API shows it: numbers, and the n-grams that weigh most as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from api.ngram_text import NgramReader
+from api.schemas.trees import DomainDifferenceObject, NgramText
+from api.services import Services
+from hmi.catalog import ranking
+from hmi.catalog.tables import BaseModel
+from hmi.knowledge.difference import DomainDifference, Weighed
+from hmi.knowledge.hierarchy import Parents, lines_of
+
+__all__ = ["describe"]
+
+
+def describe(
+    services: Services, base: BaseModel, differences: Mapping[str, DomainDifference], parents: Parents, limit: int
+) -> dict[str, DomainDifferenceObject]:
+    """Args:
+    parents: Of the later version.
+    limit: Of n-grams shown of each kind and domain; 0 reads no counts.
+
+    Raises `NotFound` or `Corrupt` where the base model's tokenizer is gone.
+    """
+    added = {domain: Weighed(each.added) for domain, each in differences.items()}
+    dropped = {domain: Weighed(each.dropped) for domain, each in differences.items()}
+    reader = None
+    if limit and any(len(each.added) or len(each.dropped) for each in differences.values()):
+        _count(services, base, parents, (added, dropped))
+        reader = NgramReader.open(services, base.artifact)
+    return {
+        domain: DomainDifferenceObject(
+            parent=parents.get(domain),
+            entries_before=each.before.entries,
+            entries_after=each.after.entries,
+            marks_before=each.before.marks,
+            marks_after=each.after.marks,
+            bytes_before=each.before.bytes,
+            bytes_after=each.after.bytes,
+            added=len(each.added),
+            dropped=len(each.dropped),
+            moved_in=each.moved_in,
+            moved_out=each.moved_out,
+            heaviest_added=_heaviest(added[domain], limit, reader),
+            heaviest_dropped=_heaviest(dropped[domain], limit, reader),
+        )
+        for domain, each in differences.items()
+    }
+
+
+def _count(
+    services: Services, base: BaseModel, parents: Parents, weighed: tuple[Mapping[str, Weighed], Mapping[str, Weighed]]
+) -> None:
+    """Read all counts once: what a domain was asked for weighs for it and for its ancestors."""
+    lines = lines_of(parents)
+    for block in ranking.iter_blocks(services.database, base.id):
+        for domain in lines.get(block.domain, (block.domain,)):
+            for kind in weighed:
+                if domain in kind:
+                    kind[domain].add(block.ngrams, block.counts)
+
+
+def _heaviest(weighed: Weighed, limit: int, reader: NgramReader | None) -> list[NgramText]:
+    if reader is None:
+        return []
+    keys, counts = weighed.heaviest(limit)
+    return reader.read(keys, counts.tolist())

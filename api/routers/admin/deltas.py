@@ -1,0 +1,99 @@
+"""/v1/hmi/deltas: a base model's lower layers as single domains want them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Form, Path, Query, UploadFile
+
+from api.dependencies import AdminRoute, Served, bearer
+from api.schemas.common import Deleted, Listing, errors
+from api.schemas.knowledge import DeltaObject
+from api.services import Services
+from api.uploads import save_folder
+from hmi.adapters.adapter import Adapter
+from hmi.adapters.canonical import FILE_NAME, save_adapter
+from hmi.adapters.formats import read_delta
+from hmi.catalog import bases, deltas, domains
+from hmi.spec import HPLMSpec
+
+__all__ = ["router"]
+
+router = APIRouter(
+    prefix="/v1/hmi/deltas",
+    tags=["Administration: knowledge"],
+    route_class=AdminRoute,
+    dependencies=[Depends(bearer)],
+    responses=errors(401, 403),
+)
+
+_Base = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k2"], max_length=64)]
+_Domain = Annotated[str, Path(description="Name of a domain.", examples=["movies"], max_length=64)]
+
+
+@router.post("", summary="Set a domain's delta", responses=errors(404, 413, 507))
+def set_delta(
+    services: Served,
+    base: Annotated[str, Form(max_length=64, description="Name of the base model.")],
+    domain: Annotated[str, Form(max_length=64, description="It counts for all that is under the domain, too.")],
+    files: Annotated[
+        list[UploadFile], File(description="HMI's own `adapter.safetensors`, or the files of a PEFT LoRA's folder.")
+    ],
+) -> DeltaObject:
+    """A LoRA without a head, on lower layers alone; it takes the place of the one that the domain had.
+
+    It is read whole and refused, with the reason, where anything in it would not be applied. Stored rows of the
+    function before are not looked up any more: rows are computed on a miss until the next rebuild of the tree.
+    """
+    with services.database.session(read_only=True) as session:
+        spec = bases.spec_of(bases.get_base(session, base))
+        domains.get_domain(session, domain)
+    delta = _read(services, spec, files)
+    artifact = _store(services, delta)
+    with services.database.session() as session:
+        row = bases.get_base(session, base)
+        made = deltas.set_delta(session, row.id, domain, artifact, delta.summary())
+    return DeltaObject.from_view(row.name, made)
+
+
+@router.get("", summary="List deltas", responses=errors(404))
+def list_deltas(
+    services: Served, base: Annotated[str | None, Query(description="Only this base model's.", max_length=64)] = None
+) -> Listing[DeltaObject]:
+    """By base model and domain."""
+    with services.database.session(read_only=True) as session:
+        rows = bases.list_bases(session) if base is None else [bases.get_base(session, base)]
+        found = [(row.name, each) for row in rows for each in deltas.delta_views(session, row.id)]
+    return Listing(data=[DeltaObject.from_view(name, each) for name, each in found])
+
+
+@router.get("/{base}/{domain}", summary="Look at a delta", responses=errors(404))
+def retrieve_delta(services: Served, base: _Base, domain: _Domain) -> DeltaObject:
+    """The domain's own, not one that it has from an ancestor."""
+    with services.database.session(read_only=True) as session:
+        row = bases.get_base(session, base)
+        return DeltaObject.from_view(row.name, deltas.get_delta(session, row.id, domain))
+
+
+@router.delete("/{base}/{domain}", summary="Remove a delta", responses=errors(404))
+def remove_delta(services: Served, base: _Base, domain: _Domain) -> Deleted:
+    """The domain goes back to what its ancestors run with; its stored rows are computed anew by the next rebuild."""
+    with services.database.session() as session:
+        row = bases.get_base(session, base)
+        removed = deltas.remove_delta(session, row.id, domain)
+    return Deleted(id=f"{row.name}/{removed.domain}", object="hmi.delta")
+
+
+def _read(services: Services, spec: HPLMSpec, files: list[UploadFile]) -> Adapter:
+    with tempfile.TemporaryDirectory(prefix="hmi-delta-") as folder:
+        save_folder(files, FilePath(folder), services.settings.max_adapter_bytes)
+        return read_delta(FilePath(folder), spec)
+
+
+def _store(services: Services, delta: Adapter) -> str:
+    """In HMI's own form, so that equal deltas are one artifact whatever they came as."""
+    with tempfile.TemporaryDirectory(prefix="hmi-delta-") as folder:
+        save_adapter(delta, FilePath(folder) / FILE_NAME)
+        return services.artifacts.put_folder(FilePath(folder))

@@ -1,0 +1,99 @@
+"""/v1/hmi/trees/{base}/top and /diff: what trees hold, n-gram by n-gram."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query
+
+from api.dependencies import AdminRoute, Served, bearer
+from api.differences import describe
+from api.ngram_text import NgramReader, key_of, key_pattern, name_of
+from api.routers.admin.trees import BaseName
+from api.schemas.common import errors
+from api.schemas.trees import Difference, NgramObject, NgramPage
+from api.tree_tables import find_version, open_tables, open_version, parents_of
+from hmi.catalog import bases, deltas, domains, ranking, trees
+from hmi.knowledge.difference import compare
+from hmi.knowledge.functions import functions_of
+from hmi.knowledge.hierarchy import lines_of
+from hmi.knowledge.holding import find_holders
+
+__all__ = ["router"]
+
+router = APIRouter(
+    prefix="/v1/hmi/trees",
+    tags=["Administration: knowledge"],
+    route_class=AdminRoute,
+    dependencies=[Depends(bearer)],
+    responses=errors(401, 403),
+)
+
+_VERSION = {"ge": 1, "le": 2**31 - 1}
+
+
+@router.get("/{base}/top", summary="List a domain's n-grams", responses=errors(404, 507))
+def list_top(
+    services: Served,
+    base: BaseName,
+    domain: Annotated[str, Query(max_length=64, description="Whose lookups were counted.", examples=["general"])],
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    after: Annotated[str | None, Query(pattern=key_pattern, description="`last_id` of the part before.")] = None,
+) -> NgramPage:
+    """As text, the most frequent first, each with whether the published tree holds it and where.
+
+    Counts go on meanwhile; an n-gram whose place changes between two parts may come twice, or not at all.
+    """
+    with services.database.session(read_only=True) as session:
+        row = bases.get_base(session, base)
+        place = domains.get_domain(session, domain)
+        cursor = None if after is None else key_of(after)
+        # One more than is shown: whether there are others.
+        found = ranking.list_heaviest(session, row.id, place.id, limit=limit + 1, after=cursor)
+        ngrams = ranking.count_ngrams(session, row.id, place.id)
+        published = trees.published(session, row.id)
+        parents = domains.parents(session)
+        functions = functions_of(row.artifact, parents, deltas.list_deltas(session, row.id))
+    shown = found[:limit]
+    keys = np.array([each.ngram for each in shown], np.uint64)
+    line = lines_of(parents)[domain]
+    tables = open_tables(services, published.tables, line) if published else {}
+    holders = find_holders(keys, line, tables, {name: each.digest for name, each in functions.items()})
+    texts = NgramReader.open(services, row.artifact).read(keys, [each.count for each in shown]) if shown else []
+    return NgramPage(
+        base=row.name,
+        domain=domain,
+        number=published.number if published else None,
+        ngrams=ngrams,
+        data=[
+            NgramObject(**text.model_dump(), held=holder.held, holder=holder.domain)
+            for text, holder in zip(texts, holders, strict=True)
+        ],
+        first_id=name_of(shown[0].ngram) if shown else None,
+        last_id=name_of(shown[-1].ngram) if shown else None,
+        has_more=len(found) > limit,
+    )
+
+
+@router.get("/{base}/diff", summary="Compare two versions", responses=errors(404, 409, 507))
+def compare_versions(
+    services: Served,
+    base: BaseName,
+    before: Annotated[int, Query(alias="from", **_VERSION, description="Number of a version.", examples=[1])],
+    after: Annotated[int, Query(alias="to", **_VERSION, description="Number of another.", examples=[2])],
+    limit: Annotated[int, Query(ge=0, le=100, description="How many n-grams of each kind to show as text.")] = 10,
+) -> Difference:
+    """By domain: n-grams added, dropped and moved along the line of ancestors, and bytes before and after.
+
+    The heaviest ones are shown with their counts as they are now, those of the domains below included.
+    """
+    with services.database.session(read_only=True) as session:
+        row = bases.get_base(session, base)
+        versions = [find_version(session, row, each, param=name) for each, name in ((before, "from"), (after, "to"))]
+        parents = [parents_of(session, each) for each in versions]
+    earlier, later = (open_version(services, *each) for each in zip(versions, parents, strict=True))
+    found = compare(earlier, later)
+    return Difference(
+        base=row.name, before=before, after=after, domains=describe(services, row, found, later.parents, limit)
+    )

@@ -1,0 +1,68 @@
+"""The tables of a tree's versions, opened for what they hold: keys and marks, never rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import structlog
+from sqlalchemy.orm import Session
+
+from api.services import Services
+from hmi.catalog import domains
+from hmi.catalog.tables import BaseModel, TreeStatus, TreeVersion
+from hmi.catalog.trees import versions
+from hmi.errors import Conflict, Corrupt, NotFound
+from hmi.knowledge.difference import Holdings
+from hmi.knowledge.hierarchy import Parents
+from hmi.knowledge.holding import KEY_FILES, open_keys
+from hmi.knowledge.table import Table
+
+__all__ = ["find_version", "open_tables", "open_version", "parents_of"]
+
+_log = structlog.get_logger(__name__)
+
+
+def find_version(session: Session, base: BaseModel, number: int, *, param: str) -> TreeVersion:
+    """A version that was built to its end. Raises `NotFound`, `Conflict`."""
+    known = {each.number: each for each in versions(session, base.id)}
+    row = known.get(number)
+    if row is None:
+        kept = ", ".join(str(each) for each in sorted(known)) or "none"
+        raise NotFound(
+            f"the tree of {base.name} has no version {number} (any more); known are {kept}",
+            code="version_not_found",
+            param=param,
+        )
+    if row.status is not TreeStatus.READY:
+        state = "being built" if row.status is TreeStatus.BUILDING else "a build that failed"
+        raise Conflict(f"version {number} of the tree of {base.name} is {state}: it holds nothing", param=param)
+    return row
+
+
+def parents_of(session: Session, version: TreeVersion) -> dict[str, str | None]:
+    """Every domain's parent when the version was built, of those that it has; today's where it does not say."""
+    built = version.report.get("domains", {})
+    found = {name: each.get("parent") for name, each in built.items() if "parent" in each}
+    whole = bool(found) and all(parent is None or parent in found for parent in found.values())
+    return found if whole and set(version.tables) <= set(found) else domains.parents(session)
+
+
+def open_version(services: Services, version: TreeVersion, parents: Parents) -> Holdings:
+    """All tables of a version, those that are damaged left out."""
+    return Holdings(open_tables(services, version.tables, version.tables), parents)
+
+
+def open_tables(services: Services, tables: Mapping[str, str], wanted: Iterable[str]) -> dict[str, Table]:
+    """The tables of the wanted domains that have one; `tables` are artifact digests by domain.
+
+    One that is damaged or gone is left out and logged: workers do without it too.
+    """
+    found = {}
+    for domain in wanted:
+        if domain not in tables:
+            continue
+        try:
+            found[domain] = open_keys(services.artifacts.part(tables[domain], KEY_FILES))
+        except (Corrupt, NotFound) as error:
+            _log.warning("table_not_usable", domain=domain, artifact=tables[domain], reason=error.message)
+    return found

@@ -1,0 +1,116 @@
+"""Trees and their versions as the API shows them, put together from the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.schemas.trees import DomainTableObject, Progress, TreeBuild, TreeObject, TreeVersionObject
+from hmi.catalog import deltas, domains, trees
+from hmi.catalog.tables import BaseModel, TreeStatus, TreeVersion
+from hmi.catalog.trees import Usage
+from hmi.knowledge.functions import Function, functions_of
+
+__all__ = ["view_tree", "view_versions"]
+
+
+def view_tree(session: Session, base: BaseModel) -> TreeObject:
+    """What is published, with today's domains, and the build that runs."""
+    known = trees.versions(session, base.id)
+    version = next((each for each in known if each.number == base.tree_number), None)
+    used = trees.usage(session, base.id, version.number if version else 0)
+    report = dict(version.report) if version else {}
+    built: Mapping[str, Any] = report.get("domains", {})
+    parents, own_deltas = domains.parents(session), deltas.list_deltas(session, base.id)
+    functions = functions_of(base.artifact, parents, own_deltas)
+    return TreeObject(
+        base=base.name,
+        number=version.number if version else None,
+        published_at=_seconds(version.published_at) if version else None,
+        rolled_back=trees.is_rolled_back(session, base.id),
+        report=report,
+        building=_building(known),
+        domains={
+            name: DomainTableObject(
+                parent=parent,
+                delta=own_deltas.get(name),
+                **_table(built.get(name, {}), functions[name]),
+                **_used(used.get(name), built.get(name, {}).get("predicted_hit_rate")),
+            )
+            for name, parent in parents.items()
+        },
+    )
+
+
+def view_versions(session: Session, base: BaseModel) -> list[TreeVersionObject]:
+    """Newest first."""
+    known = trees.versions(session, base.id)
+    used = {each.number: trees.usage(session, base.id, each.number) for each in known}
+    asked = [*used.values(), trees.usage(session, base.id, 0)]
+    return [_version(base, each, used[each.number], asked) for each in known]
+
+
+def _version(
+    base: BaseModel, row: TreeVersion, used: Mapping[str, Usage], asked: Sequence[Mapping[str, Usage]]
+) -> TreeVersionObject:
+    summed = Usage(
+        lookups=sum(each.lookups for each in used.values()),
+        hits=sum(each.hits for each in used.values()),
+        inherited=sum(each.inherited for each in used.values()),
+        approximate=sum(each.approximate for each in used.values()),
+    )
+    return TreeVersionObject(
+        number=row.number,
+        status=row.status,
+        served=row.number == base.tree_number,
+        error=row.error,
+        progress=Progress.read(row.progress) if row.status is TreeStatus.BUILDING else None,
+        report=row.report,
+        created_at=int(row.created_at),
+        published_at=_seconds(row.published_at),
+        **_used(summed, _predicted(row.report, [used, *asked])),
+    )
+
+
+def _predicted(report: Mapping[str, Any], asked: Sequence[Mapping[str, Usage]]) -> float | None:
+    """The predicted hit rate of all domains together, weighted by their lookups, to stand beside the real one.
+
+    By the lookups of the first of `asked` that has any: a version that nobody asked yet is weighed by another.
+    """
+    found = {name: built.get("predicted_hit_rate") for name, built in report.get("domains", {}).items()}
+    rates = {name: float(rate) for name, rate in found.items() if rate is not None}
+    for used in asked:
+        lookups = {name: used[name].lookups for name in rates if name in used}
+        if total := sum(lookups.values()):
+            return sum(rates[name] * count for name, count in lookups.items()) / total
+    return sum(rates.values()) / len(rates) if rates else None
+
+
+def _table(built: Mapping[str, Any], function: Function) -> dict[str, Any]:
+    sizes = {name: built.get(name, 0) for name in ("entries", "marks", "bytes")}
+    return sizes | {"usable": built.get("function", function.digest) == function.digest}
+
+
+def _used(usage: Usage | None, predicted: float | None) -> dict[str, Any]:
+    found = usage or Usage(0, 0)
+    return {
+        "lookups": found.lookups,
+        "hits": found.hits,
+        "inherited": found.inherited,
+        "approximate": found.approximate,
+        "hit_rate": found.hits / found.lookups if found.lookups else None,
+        "predicted_hit_rate": predicted,
+    }
+
+
+def _building(known: Sequence[TreeVersion]) -> TreeBuild | None:
+    row = next((each for each in known if each.status is TreeStatus.BUILDING), None)
+    if row is None:
+        return None
+    return TreeBuild(number=row.number, created_at=int(row.created_at), progress=Progress.read(row.progress))
+
+
+def _seconds(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)

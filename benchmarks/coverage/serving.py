@@ -1,0 +1,131 @@
+"""Engines that serve the same texts, and how fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from benchmarks.harness import alternate
+from hmi.bench.job import submit_all
+from hmi.bench.tenants import OneBase
+from hmi.engine.config import EngineConfig
+from hmi.engine.engine import Engine
+from hmi.engine.request import Item, ModelRef, Task
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.loader import load_spec
+from hmi.spec import MissPolicy
+
+__all__ = ["BACKOFF", "EXACT", "EXACT_ALONE", "ORDINARY", "Rate", "Server", "compare"]
+
+EXACT, EXACT_ALONE, BACKOFF, ORDINARY = "exact", "exact, no overlay", "backoff", "k = 0"
+
+Query = tuple[str, str]
+"""A domain and a text."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rate:
+    """What a way of serving did with the same texts as the others.
+
+    Attributes:
+        tokens_s: Median of the rounds.
+        ratio: Over the ordinary model's with the same texts; median of the rounds, each of which has other texts.
+        hit_rate: Share of windows that the tree held; None where nothing is looked up.
+        computed: Windows computed for each token read; the lower layers' work is about 2.8 times a token's for each.
+    """
+
+    tokens_s: float
+    ratio: float
+    hit_rate: float | None
+    computed: float | None
+
+
+class Server:
+    """One engine and one base model in a folder; `tree` may be changed between runs."""
+
+    def __init__(self, base: Path, config: EngineConfig, policy: MissPolicy = MissPolicy.EXACT) -> None:
+        spec = load_spec(base)
+        empty = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+        self.base = base.name
+        self.spec = spec
+        self.policy = policy
+        self.engine = Engine(config, OneBase(base.name, base, empty))
+        self.engine.load_base(base.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def publish(self, tree: KnowledgeTree) -> None:
+        self.engine.publish_tree(self.base, tree)
+
+    def run(self, queries: Sequence[Query]) -> tuple[float, int]:
+        """Seconds, and tokens read."""
+        items = [
+            Item(ModelRef(self.base, domain, None, self.policy), Task.EMBED, text=text, truncate_to=128)
+            for domain, text in queries
+        ]
+        begin = time.perf_counter()
+        tokens = submit_all(self.engine, items)
+        return time.perf_counter() - begin, tokens
+
+    def drain(self) -> float | None:
+        """Share of the windows looked up since the last call that the tree held."""
+        deltas = self.engine.frequencies.drain()
+        lookups = sum(each.lookups for each in deltas)
+        return sum(each.hits for each in deltas) / lookups if lookups else None
+
+
+def compare(servers: Mapping[str, Server], portions: Sequence[Sequence[Query]]) -> dict[str, Rate]:
+    """Every server runs every portion once, by turns; `ORDINARY` is one of them.
+
+    Portions have no text in common, so that rows kept from one serve the next only as they would in life.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in servers}
+    tokens = dict.fromkeys(servers, 0)
+    before = {name: server.engine.stats().computed_windows for name, server in servers.items()}
+    for server in servers.values():
+        server.drain()
+
+    def run(name: str) -> float:
+        seconds, read = servers[name].run(portions[len(speeds[name])])
+        speeds[name].append(read / seconds)
+        tokens[name] += read
+        return seconds
+
+    alternate({name: partial(run, name) for name in servers}, len(portions))
+    rates = {}
+    for name, server in servers.items():
+        computed = server.engine.stats().computed_windows - before[name]
+        ratios = [speed / other for speed, other in zip(speeds[name], speeds[ORDINARY], strict=True)]
+        looks_up = server.spec.k > 0
+        rates[name] = Rate(
+            round(statistics.median(speeds[name]), 1),
+            round(statistics.median(ratios), 3),
+            server.drain() if looks_up else None,
+            round(computed / tokens[name], 4) if looks_up else None,
+        )
+    return rates
+
+
+def open_servers(
+    stack: ExitStack, base: Path, ordinary: Path, device: str, dtype: str, *, overlay: bool = True
+) -> dict[str, Server]:
+    """A server for each way; the first only with `overlay`."""
+    config = EngineConfig(device=device, dtype=dtype)
+    alone = dataclasses.replace(config, overlay_bytes=0)
+    servers = {EXACT: Server(base, config)} if overlay else {}
+    servers[EXACT_ALONE] = Server(base, alone)
+    servers[BACKOFF] = Server(base, alone, MissPolicy.BACKOFF)
+    servers[ORDINARY] = Server(ordinary, alone)
+    for server in servers.values():
+        stack.enter_context(server)
+    return servers

@@ -1,0 +1,1 @@
+"""Knowledge trees at scale."""

@@ -1,0 +1,47 @@
+"""Domain deltas on the device: what windows of their domains are computed with where no table holds them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import torch
+
+from hmi.adapters.delta import load_delta
+from hmi.adapters.shared import SharedLora
+from hmi.engine.hosted import HostedBase, ModelSource
+
+__all__ = ["Deltas"]
+
+
+class Deltas:
+    """Loads a delta at its first use and keeps those used last. All methods may be called from any thread.
+
+    Rows that are found need no delta, and the few that are not need it for a moment: a small budget does.
+
+    Args:
+        max_bytes: On the device, for all base models together; the one asked for last is kept in any case.
+    """
+
+    def __init__(self, source: ModelSource, max_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._source = source
+        self._max_bytes = max_bytes
+        self._device = device
+        self._dtype = dtype
+        self._kept: OrderedDict[tuple[str, str], SharedLora] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, base: HostedBase, digest: str) -> SharedLora:
+        """Raises what the source raises, and `AdapterRefused` where the delta does not fit the base model."""
+        key = base.digest, digest
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            delta = SharedLora.of(load_delta(self._source.adapter_file(digest), base.spec), self._device, self._dtype)
+            self._kept[key] = delta
+            self._bytes += delta.nbytes
+            while self._bytes > self._max_bytes and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            return delta

@@ -1,0 +1,197 @@
+"""What the lower layers give for a batch's tokens: rows that are held, and a list of windows to compute.
+
+A window is looked for in the published tree along its domain's line, then among the rows that were computed for
+other batches' misses. What neither holds is computed once for the batch, by the domain's own function; under the
+policy `backoff` a shorter n-gram's row stands in for it instead.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hmi.adapters.shared import SharedLora
+from hmi.engine.deltas import Deltas
+from hmi.engine.hosted import HostedBase
+from hmi.engine.hot import HotRows
+from hmi.engine.work import Batch, WindowGroup, Work
+from hmi.knowledge.frequency import FrequencyCounter
+from hmi.knowledge.functions import Function
+from hmi.knowledge.ngrams import Keys, unpack, window_keys
+from hmi.knowledge.stored import NO_ROW, StoredRows
+from hmi.knowledge.table import Table
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.spec import MissPolicy, RowDtype
+
+__all__ = ["WindowLookup"]
+
+K = TypeVar("K")
+
+
+class _HotStoredRows(StoredRows):
+    """Leaves out what lies on the device already: such a row's position is its slot there, as -1 - slot."""
+
+    def __init__(self, row_dtype: RowDtype, hidden_size: int, capacity: int, hot: HotRows) -> None:
+        super().__init__(row_dtype, hidden_size, capacity)
+        self._hot = hot
+
+    def add(self, table: Table, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        slots = self._hot.find(table, index).astype(np.int64)
+        positions, cold = -1 - slots, slots < 0
+        positions[cold] = super().add(table, index[cold])
+        return positions
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The windows of a batch's real tokens, `n` of them, and what was found so far.
+
+    Attributes:
+        keys: uint64 `[n]`; starts: int64 `[B + 1]`, where each sequence's begin.
+        rows: Found rows, each once for its domain; positions: int64 `[n]`, which of them each window has, `NO_ROW`
+            where nothing was found, below it a row that lies on the device.
+    """
+
+    keys: Keys
+    starts: NDArray[np.int64]
+    rows: StoredRows
+    positions: NDArray[np.int64]
+
+    def tokens_of(self, members: list[int]) -> NDArray[np.int64]:
+        """Places of the members' tokens, in order."""
+        if len(members) == len(self.starts) - 1:
+            return np.arange(len(self.keys))
+        return np.concatenate([np.arange(self.starts[m], self.starts[m + 1]) for m in members])
+
+
+class WindowLookup:
+    """Fills batches of base models with k > 0; called from one pipeline thread.
+
+    Args:
+        send: Brings an array to the device.
+    """
+
+    def __init__(
+        self, frequencies: FrequencyCounter, deltas: Deltas, send: Callable[[NDArray[Any]], torch.Tensor]
+    ) -> None:
+        self._frequencies = frequencies
+        self._deltas = deltas
+        self._send_array = send
+
+    def fill(self, batch: Batch, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
+        """Set what `Batch` holds of rows and windows.
+
+        Args:
+            lengths: Tokens of each sequence `[B]`.
+            real: bool `[B, T]`, True for a real token.
+
+        Raises what loading a domain's delta raises, where it is needed.
+        """
+        tree, hot = batch.base.tree, batch.base.hot
+        keys = window_keys(np.concatenate([work.ids for work in batch.works]), lengths)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        if hot is not None:
+            batch.hot_number = hot.begin(tree)
+        # A window may be found in the tree for some and in the overlay for others, never twice for one token.
+        rows = _make_rows(batch.base, len(keys))
+        asked = _Asked(keys, starts, rows, np.full(len(keys), NO_ROW, np.int64))
+        for (domain, delta, policy), members in _group(batch.works, _where).items():
+            function = Function(batch.base.digest, delta)
+            self._look_up(tree, function, domain, policy, asked, asked.tokens_of(members))
+        flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
+        self._collect_missing(batch, asked, flat)
+        spread = np.full(real.size, NO_ROW, np.int64)
+        spread[flat] = asked.positions
+        if hot is not None:
+            there = np.flatnonzero(spread < NO_ROW)
+            batch.hot_places, batch.hot_slots = self._send_array(there), self._send_array(-1 - spread[there])
+            spread[there] = NO_ROW
+            hot.promote()
+        batch.positions = self._send_array(spread)
+        batch.codes = self._send_array(rows.codes[: rows.count])
+        batch.scales = None if rows.scales is None else self._send_array(rows.scales[: rows.count])
+
+    def _look_up(
+        self,
+        tree: KnowledgeTree,
+        function: Function,
+        domain: str,
+        policy: MissPolicy,
+        asked: _Asked,
+        tokens: NDArray[np.int64],
+    ) -> None:
+        wanted = asked.keys[tokens]
+        approximate = policy is MissPolicy.BACKOFF
+        # Nothing was published yet, the domain is younger than the tree, or its delta is: all is missing, and worth
+        # counting.
+        if tree.number == 0 or tree.function_of(domain) != function.digest:
+            none = np.zeros(len(wanted), bool)
+            self._frequencies.count(function.base, domain, wanted, none, 0, approximate=approximate)
+            return
+        found = tree.gather(domain, wanted, asked.rows, backoff=approximate)
+        asked.positions[tokens] = found.positions
+        self._frequencies.count(
+            function.base,
+            domain,
+            wanted,
+            found.exact,
+            tree.number,
+            inherited=int(np.count_nonzero(found.inherited & found.exact)),
+            approximate=approximate,
+        )
+
+    def _collect_missing(self, batch: Batch, asked: _Asked, flat: NDArray[np.int64]) -> None:
+        """Rows of the overlay, and for what is missing still each different window once, by function."""
+        places, sources, windows = [], [], []
+        count = 0
+        for delta, members in _group(batch.works, lambda work: work.item.model.delta).items():
+            tokens = asked.tokens_of(members)
+            tokens = tokens[asked.positions[tokens] == NO_ROW]
+            if not len(tokens):
+                continue
+            function = Function(batch.base.digest, delta).digest
+            unique, inverse = np.unique(asked.keys[tokens], return_inverse=True)
+            kept = batch.base.overlay.gather(function, unique, asked.rows)
+            asked.positions[tokens] = kept[inverse.reshape(-1)]
+            missing = kept == NO_ROW
+            if not missing.any():
+                continue
+            wanted = missing[inverse.reshape(-1)]
+            batch.groups.append(WindowGroup(function, self._delta(batch.base, delta), unique[missing]))
+            windows.append(unpack(unique[missing]))
+            places.append(flat[tokens[wanted]])
+            sources.append((np.cumsum(missing) - 1)[inverse.reshape(-1)[wanted]] + count)
+            count += int(np.count_nonzero(missing))
+        none = np.empty(0, np.int64)
+        batch.windows = self._send_array(np.concatenate([np.empty((0, 3), np.int64), *windows]))
+        batch.places = self._send_array(np.concatenate([none, *places]))
+        batch.sources = self._send_array(np.concatenate([none, *sources]))
+
+    def _delta(self, base: HostedBase, digest: str | None) -> SharedLora | None:
+        return None if digest is None else self._deltas.get(base, digest)
+
+
+def _make_rows(base: HostedBase, capacity: int) -> StoredRows:
+    spec = base.spec
+    if base.hot is None:
+        return StoredRows(spec.row_dtype, spec.hidden_size, capacity)
+    return _HotStoredRows(spec.row_dtype, spec.hidden_size, capacity, base.hot)
+
+
+def _where(work: Work) -> tuple[str, str | None, MissPolicy]:
+    model = work.item.model
+    return model.domain, model.delta, model.miss_policy
+
+
+def _group(works: list[Work], key: Callable[[Work], K]) -> dict[K, list[int]]:
+    """Places of the works by what `key` says of them, in the order of first appearance."""
+    grouped: dict[K, list[int]] = defaultdict(list)
+    for row, work in enumerate(works):
+        grouped[key(work)].append(row)
+    return grouped

@@ -1,0 +1,262 @@
+"""A domain delta from a domain's text: a LoRA on the lower layers, distilled from the ordinary full model.
+
+A window of three tokens does not show what the whole sentence shows, and the base model makes up for it as well as it
+can for all text alike. For one domain's text the lower layers can do better: the delta is trained so that the states
+that follow from windows' rows come nearer to those of the full model on the same text. No labels are needed, and the
+base model stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hmi.adapters.adapter import Adapter
+from hmi.adapters.delta import check_delta
+from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
+from hmi.engine.config import resolve_device, resolve_dtype
+from hmi.errors import InvalidInput
+from hmi.knowledge.ngrams import unpack, window_keys
+from hmi.models.bert import HBert
+from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.spec import Site
+from hmi.training.fidelity import Fidelity, measure_fidelity
+from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
+from hmi.training.states import encode
+from hmi.training.trainable import TrainableDelta
+
+__all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train_delta"]
+
+_HELD_OUT = 10  # every tenth text judges, the others are learnt from
+_MOST_JUDGES = 1000
+# oneDNN prepares itself anew for every number of rows that it meets; so they are few.
+_WINDOW_STEP = 128
+_TOKEN_STEP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaConfig:
+    """How a delta is trained.
+
+    Attributes:
+        rank: Of every LoRA pair.
+        steps: Of the optimiser; text is passed over as often as that takes.
+        batch_size: Texts in one step.
+        learning_rate: Peak of the schedule.
+        nearness: Weight, in the loss, of the squared relative distance between the rows and those of the domain
+            above. At 1 rows go half as far as at 0 for four fifths of the gain, and what stays within the trees'
+            tolerance is not stored again. 0 for the root's own delta: it has nothing to inherit.
+        sites: The linear layers that get a pair, in every lower layer.
+        max_tokens: Longer texts are cut, special tokens included.
+        seed: Same seed, same text, same machine, same number of threads: same weights.
+        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
+            activations; the trained weights are float32 always.
+    """
+
+    rank: int = 16
+    steps: int = 300
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    nearness: float = 1.0
+    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
+    max_tokens: int = 128
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "steps", "batch_size", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
+        if not 0 <= self.nearness < math.inf:
+            raise InvalidInput(f"nearness must be a number from 0, not {self.nearness}", param="nearness")
+        if not self.sites:
+            raise InvalidInput("a delta needs at least one linear layer to sit on", param="sites")
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaProgress:
+    """After `done` of `steps` steps. `loss` is that of the last one, `seconds_left` an estimate for the others."""
+
+    done: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaReport:
+    """What came of a training.
+
+    Attributes:
+        texts: Learnt from; `judges` others measured the fidelity.
+        before, after: Of the rows that the domain would have without the delta, and of the delta's, on the judging
+            texts. A delta whose `after.upper` is not below `before.upper` is not worth its tables.
+        losses: Means over each tenth of the steps.
+        seconds: From loading the base model to the end.
+    """
+
+    texts: int
+    judges: int
+    before: Fidelity
+    after: Fidelity
+    losses: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedDelta:
+    delta: Adapter
+    report: DeltaReport
+
+
+def train_delta(
+    folder: Path,
+    texts: Sequence[str],
+    config: DeltaConfig,
+    *,
+    above: Adapter | None = None,
+    on_progress: Callable[[DeltaProgress], None] = lambda progress: None,
+) -> TrainedDelta:
+    """Train a domain delta for the base artifact in `folder` on a domain's text, one sentence or so each.
+
+    Args:
+        above: The nearest delta on the line of the domain's ancestors, which it then refines.
+        on_progress: Told after every step; what it raises ends the training.
+
+    Raises:
+        InvalidInput: k = 0 (nothing is looked up), or too little text to learn from and to judge by.
+        AdapterRefused: `above` is no delta of this base's.
+        Corrupt: A damaged base.
+    """
+    started = time.monotonic()
+    device = resolve_device(config.device)
+    model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
+    if not model.spec.k:
+        raise InvalidInput("a base with k = 0 has no lower layers, and so no domain deltas")
+    seen, judges = _parts(texts, config.steps * config.batch_size)
+    if above is not None:
+        check_delta(above, model.spec)
+    without = NoAdapters() if above is None else SingleAdapter.of(above, device, model.dtype)
+    tokenizer = load_tokenizer(folder)
+    max_tokens = min(config.max_tokens, model.spec.max_positions)
+    learnt, judging = encode(tokenizer, seen, max_tokens), encode(tokenizer, judges, max_tokens)
+    generator = torch.Generator().manual_seed(config.seed)
+    trainable = TrainableDelta(model.spec, rank=config.rank, sites=config.sites, generator=generator, above=above).to(
+        device
+    )
+    before = measure_fidelity(model, judging, without)
+    losses = _fit(model, trainable, without, learnt, config, generator, on_progress)
+    delta = trainable.export()
+    check_delta(delta, model.spec)
+    after = measure_fidelity(model, judging, SingleAdapter.of(delta, device, model.dtype))
+    seconds = time.monotonic() - started
+    return TrainedDelta(delta, DeltaReport(len(learnt), len(judging), before, after, losses, seconds))
+
+
+def _parts(texts: Sequence[str], most: int) -> tuple[list[str], list[str]]:
+    """At most `most` to learn from, and what judges; a text that occurs twice is in one part only.
+
+    Raises `InvalidInput`.
+    """
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    if len(distinct) < 2:
+        raise InvalidInput("a domain delta needs at least two different texts")
+    judges = distinct[::_HELD_OUT]
+    seen = [text for number, text in enumerate(distinct) if number % _HELD_OUT]
+    return seen[:: -(-len(seen) // most)], judges[:: -(-len(judges) // _MOST_JUDGES)]
+
+
+def _fit(
+    model: HBert,
+    trainable: TrainableDelta,
+    without: AdapterMaths,
+    sequences: Sequence[NDArray[np.int64]],
+    config: DeltaConfig,
+    generator: torch.Generator,
+    on_progress: Callable[[DeltaProgress], None],
+) -> tuple[float, ...]:
+    optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, config.steps))
+    losses = []
+    started = time.monotonic()
+    for done, chosen in enumerate(itertools.islice(_batches(sequences, config, generator), config.steps), start=1):
+        loss = _loss(model, trainable.maths(model.dtype), without, [sequences[n] for n in chosen], config.nearness)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(trainable.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        left = (time.monotonic() - started) / done * (config.steps - done)
+        on_progress(DeltaProgress(done, config.steps, losses[-1], left))
+    return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses))))
+
+
+def _batches(
+    sequences: Sequence[NDArray[np.int64]], config: DeltaConfig, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Without end, pass after pass."""
+    lengths = np.asarray([len(ids) for ids in sequences], np.int64)
+    while True:
+        yield from batches_of_like_length(lengths, config.batch_size, generator)
+
+
+def _loss(
+    model: HBert,
+    delta: AdapterMaths,
+    without: AdapterMaths,
+    sequences: Sequence[NDArray[np.int64]],
+    nearness: float,
+) -> Tensor:
+    """Squared relative error against the full model, the mean over the lower and every upper layer's states.
+
+    `nearness` times that of the rows against those `without` the delta comes on top.
+    """
+    lengths = np.asarray([len(ids) for ids in sequences], np.int64)
+    mask = np.arange(_filled(int(lengths.max()), _TOKEN_STEP)) < lengths[:, None]  # [B, T]
+    ids = np.zeros(mask.shape, np.int64)
+    ids[mask] = np.concatenate(sequences)
+    keys, place = np.unique(window_keys(np.concatenate(sequences), lengths), return_inverse=True)
+    windows = unpack(np.resize(keys, _filled(len(keys), _WINDOW_STEP)))  # some twice, and not asked for
+    index = np.zeros(mask.shape, np.int64)
+    index[mask] = place
+    real = torch.from_numpy(mask).to(model.device)
+    grams = torch.from_numpy(windows).to(model.device)
+    with torch.no_grad():
+        full = list(_states(model, model.full_lower(torch.from_numpy(ids).to(model.device), real), real))
+    rows = model.lower(grams, delta)  # [windows, H]
+    ours = _states(model, model.merge(rows[torch.from_numpy(index).to(model.device)]), real)
+    errors = [_relative_error(state[real], reference[real]) for state, reference in zip(ours, full, strict=True)]
+    loss = torch.stack(errors).mean()
+    if nearness:
+        with torch.no_grad():
+            near = model.lower(grams, without)
+        loss = loss + nearness * _relative_error(rows, near)
+    return loss
+
+
+def _relative_error(ours: Tensor, reference: Tensor) -> Tensor:
+    """Squared."""
+    return (ours.float() - reference.float()).square().sum() / reference.float().square().sum()
+
+
+def _states(model: HBert, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
+    """What the upper layers are given and what each of them gives: [B, T, H] each."""
+    yield hidden
+    for layer in model.transformer_layers[model.spec.k :]:
+        hidden = layer(hidden, mask, NoAdapters())
+        yield hidden
+
+
+def _filled(count: int, step: int) -> int:
+    return -(-count // step) * step

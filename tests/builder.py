@@ -1,0 +1,29 @@
+"""A process that rebuilds one base model's tree over `StubEngine` and ends: `python -m tests.builder base`."""
+
+from __future__ import annotations
+
+import sys
+
+from hmi.catalog.database import Database
+from hmi.engine.stub import StubEngine
+from hmi.settings import Settings
+from worker.app import make_celery
+from worker.runtime import Runtime
+from worker.trees import rebuild
+
+
+def main(base: str) -> None:
+    settings = Settings()
+    runtime = Runtime(
+        settings,
+        make_celery(settings),
+        Database(settings.resolved_database_url),
+        StubEngine,
+        lambda device: "builder@here",
+    )
+    rebuild(runtime, base)
+    runtime.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

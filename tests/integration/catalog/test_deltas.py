@@ -1,0 +1,126 @@
+"""Domain deltas: whose they are, and which one a model runs with."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+
+from hmi.catalog.database import Database
+from hmi.catalog.deltas import delta_views, get_delta, list_deltas, nearest_deltas, remove_delta, set_delta
+from hmi.catalog.domains import create_domain, move_domain
+from hmi.catalog.models import register_model, resolve
+from hmi.catalog.tables import Tenant
+from hmi.errors import Conflict, InvalidInput, NotFound
+from hmi.spec import MissPolicy
+from tests.integration.catalog.seeding import add_base, add_tenant, principal, race
+
+
+def _plant(database: Database) -> None:
+    with database.session() as session:
+        create_domain(session, "reviews")
+        create_domain(session, "movies", "reviews")
+        create_domain(session, "news")
+
+
+def _register(database: Database, tenant: Tenant, name: str, domain: str, base: str = "mini") -> None:
+    with database.session() as session:
+        register_model(
+            session,
+            tenant.id,
+            name,
+            base=base,
+            domain=domain,
+            miss_policy=MissPolicy.EXACT,
+            artifact=None,
+            summary={},
+        )
+
+
+def _deltas(database: Database, tenant: Tenant, *names: str) -> list[str | None]:
+    with database.session(read_only=True) as session:
+        found = resolve(session, [f"acme/{name}" for name in names], principal(tenant))
+    return [found[f"acme/{name}"].delta for name in names]
+
+
+def test_a_delta_is_known_when_set_and_replaced_when_set_again(database: Database) -> None:
+    base, other = add_base(database), add_base(database, "other", "b" * 64)
+    _plant(database)
+    with database.session() as session:
+        set_delta(session, base.id, "reviews", "d" * 64, {"rank": 4})
+        again = set_delta(session, base.id, "reviews", "e" * 64, {"rank": 8})
+        assert (again.domain, again.artifact, again.summary) == ("reviews", "e" * 64, {"rank": 8})
+        assert again.created_at > 0
+        assert get_delta(session, base.id, "reviews") == again
+        assert delta_views(session, base.id) == [again]
+        assert list_deltas(session, base.id) == {"reviews": "e" * 64}
+        assert list_deltas(session, other.id) == {}
+
+
+def test_what_is_missing_is_named_when_a_delta_is_set_or_removed(database: Database) -> None:
+    base = add_base(database)
+    _plant(database)
+    with database.session() as session:
+        with pytest.raises(NotFound, match="nowhere"):
+            set_delta(session, base.id, "nowhere", "d" * 64, {})
+        with pytest.raises(InvalidInput):
+            set_delta(session, base.id, "news", "d" * 64, {"loss": float("nan")})
+        with pytest.raises(NotFound, match="no delta of its own"):
+            remove_delta(session, base.id, "news")
+    with pytest.raises(Conflict), database.session() as session:
+        set_delta(session, "base_unknown", "news", "d" * 64, {})
+
+
+def test_a_model_runs_with_the_nearest_delta_when_several_lie_on_its_line(database: Database) -> None:
+    base, acme = add_base(database), add_tenant(database)
+    add_base(database, "other", "b" * 64)
+    _plant(database)
+    for name in ("general", "reviews", "movies", "news"):
+        _register(database, acme, name, name)
+    _register(database, acme, "elsewhere", "movies", base="other")
+    names = ("general", "reviews", "movies", "news", "elsewhere")
+    assert _deltas(database, acme, *names) == [None] * 5
+    with database.session() as session:
+        set_delta(session, base.id, "reviews", "r" * 64, {})
+    assert _deltas(database, acme, *names) == [None, "r" * 64, "r" * 64, None, None]
+    with database.session() as session:
+        set_delta(session, base.id, "movies", "m" * 64, {})
+        set_delta(session, base.id, "general", "g" * 64, {})
+    assert _deltas(database, acme, *names) == ["g" * 64, "r" * 64, "m" * 64, "g" * 64, None]
+    with database.session() as session:
+        remove_delta(session, base.id, "movies")
+        move_domain(session, "movies", "news")
+    assert _deltas(database, acme, *names) == ["g" * 64, "r" * 64, "g" * 64, "g" * 64, None]
+
+
+def test_few_queries_are_asked_when_many_models_are_resolved(database: Database) -> None:
+    base, acme = add_base(database), add_tenant(database)
+    _plant(database)
+    for number in range(20):
+        _register(database, acme, f"m{number}", "movies")
+    with database.session() as session:
+        set_delta(session, base.id, "reviews", "r" * 64, {})
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *each: asked.append(each[2]))
+    with database.session(read_only=True) as session:
+        found = resolve(session, [f"acme/m{number}" for number in range(20)], principal(acme))
+    assert {model.delta for model in found.values()} == {"r" * 64}
+    assert sum("SELECT" in each for each in asked) == 3
+
+
+def test_nothing_is_asked_when_no_place_is_given(database: Database) -> None:
+    with database.session(read_only=True) as session:
+        assert nearest_deltas(session, []) == {}
+
+
+def test_one_delta_is_left_when_several_are_set_at_once(database: Database) -> None:
+    base = add_base(database)
+    _plant(database)
+
+    def give(digest: str) -> str:
+        with database.session() as session:
+            return set_delta(session, base.id, "news", digest, {}).artifact
+
+    digests = [letter * 64 for letter in "abcd"]
+    assert race([lambda d=d: give(d) for d in digests]) == digests  # type: ignore[misc]
+    with database.session() as session:
+        assert list_deltas(session, base.id)["news"] in digests

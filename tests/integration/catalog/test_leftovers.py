@@ -1,0 +1,135 @@
+"""What builds leave behind: named before it is stored, deleted only where nobody needs it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from hmi.catalog import leftovers, trees
+from hmi.catalog.database import Database
+from hmi.errors import Conflict
+from tests.integration.catalog.seeding import add_base, race
+
+
+def _begin(database: Database, base_id: str, lease_seconds: float = 60) -> int:
+    with database.session() as session:
+        return trees.begin_build(session, base_id, lease_seconds)
+
+
+def _announce(database: Database, base_id: str, number: int, domain: str, artifact: str) -> None:
+    with database.session() as session:
+        trees.announce(session, base_id, number, domain, artifact)
+
+
+def _clear(database: Database, artifact: str) -> list[str]:
+    destroyed: list[str] = []
+    with database.session() as session:
+        leftovers.clear(session, artifact, destroyed.append)
+    return destroyed
+
+
+def test_a_build_names_what_it_stores_when_it_runs(database: Database) -> None:
+    base = add_base(database)
+    number = _begin(database, base.id)
+    _announce(database, base.id, number, "general", "t1")
+    _announce(database, base.id, number, "news", "t2")
+    with database.session() as session:
+        assert trees.building(session) == {(base.id, number)}
+        assert trees.versions(session, base.id)[0].tables == {"general": "t1", "news": "t2"}
+        assert leftovers.litter(session) == []
+    assert _clear(database, "t1") == []
+
+
+def test_tables_are_cleared_when_the_build_that_named_them_failed(database: Database) -> None:
+    base = add_base(database)
+    number = _begin(database, base.id)
+    _announce(database, base.id, number, "general", "t1")
+    with database.session() as session:
+        trees.fail_build(session, base.id, number, "no room")
+        assert leftovers.litter(session) == [(base.id, number, ("t1",))]
+        with pytest.raises(Conflict):
+            trees.announce(session, base.id, number, "news", "t2")
+    assert _clear(database, "t1") == ["t1"]
+    with database.session() as session:
+        leftovers.cleared(session, base.id, number)
+        assert leftovers.litter(session) == []
+
+
+@pytest.mark.parametrize("by", ["running", "published"])
+def test_a_table_is_spared_when_another_base_models_version_names_it(database: Database, by: str) -> None:
+    base, twin = add_base(database), add_base(database, "twin")  # the same weights under another name
+    failed, other = _begin(database, base.id), _begin(database, twin.id)
+    for each, number in ((base, failed), (twin, other)):
+        _announce(database, each.id, number, "general", "shared")
+    with database.session() as session:
+        trees.fail_build(session, base.id, failed, "no room")
+        if by == "published":
+            trees.publish(session, twin.id, other, {"general": "shared"}, {})
+    assert _clear(database, "shared") == []
+
+
+def test_a_table_is_announced_after_it_was_cleared_when_both_happen_at_once(database: Database) -> None:
+    base = add_base(database)
+    number = _begin(database, base.id)
+    destroying, announced = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def destroy(artifact: str) -> None:
+        destroying.set()
+        # The announcement has to wait for this transaction: half a second is no proof, but it fails where none waits.
+        announced.wait(0.5)
+        order.append("destroyed")
+
+    def clear() -> None:
+        with database.session() as session:
+            leftovers.clear(session, "t1", destroy)
+
+    def announce() -> None:
+        assert destroying.wait(30)
+        _announce(database, base.id, number, "general", "t1")
+        order.append("announced")
+        announced.set()
+
+    assert race([clear, announce]) == [None, None]
+    assert order == ["destroyed", "announced"]
+
+
+def test_builds_are_given_up_when_their_leases_ran_out(database: Database) -> None:
+    base, other = add_base(database), add_base(database, "other", "b" * 64)
+    _begin(database, base.id, -1)
+    _begin(database, other.id)
+    with database.session() as session:
+        assert trees.building(session) == {(other.id, 1)}
+        assert trees.fail_lapsed(session) == 1
+        assert trees.fail_lapsed(session) == 0
+    with database.session() as session:
+        assert trees.versions(session, base.id)[0].error == "the builder's lease ran out"
+
+
+def test_a_builder_that_died_has_said_how_far_it_was(database: Database) -> None:
+    base = add_base(database)
+    number = _begin(database, base.id)
+    progress = {"stage": "compute", "done": 1200, "total": 5000, "started_at": 1.0}
+    with database.session() as session:
+        assert trees.extend_build(session, base.id, number, 60, progress)
+        assert trees.extend_build(session, base.id, number, -1)
+        assert trees.versions(session, base.id)[0].progress == progress
+        trees.fail_lapsed(session)
+    with database.session() as session:
+        error = trees.versions(session, base.id)[0].error
+    assert error == "the builder's lease ran out at compute, 1200 of 5000 rows"
+
+
+def test_failed_versions_are_forgotten_when_newer_ones_are_kept(database: Database) -> None:
+    base = add_base(database)
+    for outcome in ("fails", "a", "b", "fails", "c"):
+        number = _begin(database, base.id)
+        with database.session() as session:
+            if outcome == "fails":
+                trees.fail_build(session, base.id, number, "no room")
+            else:
+                trees.publish(session, base.id, number, {"general": outcome}, {})
+    with database.session() as session:
+        assert leftovers.forget_retired(session, base.id) == ["a"]
+        assert [version.number for version in trees.versions(session, base.id)] == [5, 4, 3]

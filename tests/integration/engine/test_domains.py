@@ -1,0 +1,144 @@
+"""The real engine on the real catalog: what a domain's texts are answered does not depend on what the tree holds, and
+follows the domain when it is moved, born, or given another delta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Lora
+from hmi.adapters.canonical import save_adapter
+from hmi.catalog import deltas, domains, models, tenants
+from hmi.engine.config import EngineConfig
+from hmi.engine.engine import Engine
+from hmi.engine.request import Item, Task
+from hmi.models.loader import convert_pretrained, load_spec
+from hmi.spec import HPLMSpec, Site
+from tests.engines import numbers
+from tests.rebuilding import base_id, published
+from tests.runtimes import running
+from tests.tiny import tiny_bert_folder
+from tests.worksite import Worksite
+from worker.answering import _ref
+from worker.runtime import Runtime
+from worker.trees import rebuild
+
+TEXTS = [f"w{n} w{n + 1} w{(7 * n) % 90} w{n % 3}" for n in range(12)]
+
+
+class Firm:
+    """One worker with the real engine; answers of one tenant's base models, one for each domain."""
+
+    def __init__(self, site: Worksite, runtime: Runtime, spec: HPLMSpec) -> None:
+        self.site = site
+        self.runtime = runtime
+        self._spec = spec
+
+    def add_domain(self, domain: str, parent: str = "general") -> None:
+        self.site.add_domain(domain, parent)
+        self.site.add_model("acme", domain, domain=domain)
+
+    def give_delta(self, domain: str, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        inputs, outputs = self._spec.site_shape(Site.V)
+        wide = [rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((2, inputs), (outputs, 2))]
+        delta = Adapter(AdapterKind.LORA, {(0, Site.V): Lora(*wide)}, {}, True, Activation.IDENTITY, None)
+        folder = self.site.root.parent / f"delta-{seed}"
+        folder.mkdir()
+        save_adapter(delta, folder / "adapter.safetensors")
+        artifact = self.site.artifacts.put_folder(folder)
+        with self.site.database.session() as session:
+            deltas.set_delta(session, base_id(self.site), domain, artifact, {})
+
+    def move(self, domain: str, parent: str) -> None:
+        with self.site.database.session() as session:
+            domains.move_domain(session, domain, parent)
+
+    def answers(self, domain: str) -> NDArray[np.float64]:
+        """Embeddings `[texts, hidden]` of all texts, asked for as a shard does."""
+        with self.site.database.session(read_only=True) as session:
+            principal = tenants.principal_of(session, tenants.get_tenant(session, "acme").id)
+            ref = _ref(models.resolve(session, [f"acme/{domain}"], principal)[f"acme/{domain}"])
+        self.runtime.source.refresh_open(self.runtime.engine)
+        items = [Item(ref, Task.EMBED, text=text) for text in TEXTS]
+        return np.stack(numbers(self.runtime.engine.submit(items).result(60)))
+
+    def hit_rate(self, domain: str) -> float:
+        """Of the lookups since the last time."""
+        found = [delta for delta in self.runtime.engine.frequencies.drain() if delta.domain == domain]
+        return sum(delta.hits for delta in found) / sum(delta.lookups for delta in found)
+
+    def rebuild(self) -> None:
+        rebuild(self.runtime, "base")
+
+
+@pytest.fixture
+def firm(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Firm]:
+    """general > reviews > movies, general > news; `reviews` has a delta."""
+    folder = tmp_path / "base"
+    convert_pretrained(tiny_bert_folder(tmp_path / "bert"), folder, k=2)
+    spec = load_spec(folder)
+    # Rows that no mark stands for: answers are equal then, and not only near.
+    site = Worksite(tmp_path / "data", database_url, redis_url, tree_tolerance=0.0)
+    site.add_base(spec=spec, folder=folder)
+    site.add_tenant("acme")
+    config = EngineConfig(device="cpu", dtype="float32", threads=1, overlay_bytes=0)
+    with running(site, make_engine=lambda source: Engine(config, source)) as runtime:
+        runtime.load_bases()
+        firm = Firm(site, runtime, spec)
+        for domain, parent in (("reviews", "general"), ("movies", "reviews"), ("news", "general")):
+            firm.add_domain(domain, parent)
+        firm.give_delta("reviews", 1)
+        yield firm
+    site.close()
+
+
+def same(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
+    return bool(np.allclose(left, right, atol=2e-5))
+
+
+def test_answers_are_those_of_the_domains_function_when_it_is_moved(firm: Firm) -> None:
+    by_delta, by_base = firm.answers("movies"), firm.answers("news")
+    assert not same(by_delta, by_base)
+    firm.rebuild()
+    assert published(firm.site).number == 1
+    assert same(firm.answers("movies"), by_delta)
+    assert firm.hit_rate("movies") == 1
+    firm.move("movies", "news")
+    assert same(firm.answers("movies"), by_base)
+    assert firm.hit_rate("movies") == 1  # what the news have, as the rest of its line
+    firm.move("movies", "reviews")
+    assert same(firm.answers("movies"), by_delta)
+    assert firm.hit_rate("movies") == 1
+
+
+def test_a_new_domain_is_answered_by_its_parents_function_when_no_tree_knows_it(firm: Firm) -> None:
+    by_delta, by_base = firm.answers("reviews"), firm.answers("news")
+    firm.rebuild()
+    firm.runtime.engine.frequencies.drain()
+    firm.add_domain("books", "reviews")
+    firm.add_domain("sports", "news")
+    assert same(firm.answers("books"), by_delta)
+    assert firm.hit_rate("books") == 1  # all of it inherited
+    assert same(firm.answers("sports"), by_base)
+    assert firm.hit_rate("sports") == 1
+
+
+def test_answers_follow_when_a_delta_is_changed_and_removed(firm: Firm) -> None:
+    before, by_base = firm.answers("movies"), firm.answers("news")
+    firm.rebuild()
+    firm.give_delta("reviews", 2)
+    after = firm.answers("movies")
+    assert not same(after, before)
+    assert not same(after, by_base)
+    firm.rebuild()
+    firm.runtime.engine.frequencies.drain()
+    assert same(firm.answers("movies"), after)
+    assert firm.hit_rate("movies") == 1
+    with firm.site.database.session() as session:
+        deltas.remove_delta(session, base_id(firm.site), "reviews")
+    assert same(firm.answers("movies"), by_base)

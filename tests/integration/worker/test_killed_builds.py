@@ -1,0 +1,189 @@
+"""Builders that die or fall asleep: the old version serves on, the reason is said, and nothing of them stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import update
+
+from hmi.catalog import trees
+from hmi.catalog.tables import TreeStatus, TreeVersion
+from hmi.knowledge.ngrams import Keys
+from tests.rebuilding import base_artifact, base_id, count, last_version, published
+from tests.runtimes import running
+from tests.waiting import wait_until
+from tests.worksite import Worksite
+from worker.failpoints import PAUSE, VARIABLE, BuildPoint
+from worker.runtime import Runtime
+from worker.sweep import sweep_builds
+from worker.trees import rebuild
+
+ROOT = Path(__file__).parents[3]
+# A process of its own for each: what depends on the database is tested on both in `catalog/test_leftovers.py`.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@contextlib.contextmanager
+def builder(site: Worksite, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("HMI_")}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.builder", "base"],
+        cwd=ROOT,
+        env=variables | site.environment() | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def let_leases_lapse(site: Worksite) -> None:
+    with site.database.session() as session:
+        session.execute(update(TreeVersion).where(TreeVersion.lease_until.is_not(None)).values(lease_until=1.0))
+
+
+def artifacts(site: Worksite) -> set[str]:
+    """Digests of all artifacts that are tables, or pieces of some."""
+    root = site.storage.local("artifacts")
+    assert root is not None
+    return {path.parent.name for path in root.glob("*/*/table.json")}
+
+
+def unfinished(site: Worksite) -> list[str]:
+    return site.storage.names("staging")
+
+
+def folders(site: Worksite) -> list[str]:
+    return sorted(path.name for path in site.settings.resolved_cache_dir.glob("builds/*/*"))
+
+
+@pytest.fixture
+def films(site: Worksite, runtime: Runtime) -> str:
+    """A domain with a first version of the tree, and counts that want a second one."""
+    site.add_domain("films")
+    count(site, "films", [5, 9])
+    rebuild(runtime, "base")
+    count(site, "films", [20, 30, 40])
+    return "films"
+
+
+@on_sqlite
+@pytest.mark.parametrize("point", [point for point in BuildPoint if point is not BuildPoint.PUBLISHED])
+def test_old_version_serves_on_when_a_builder_is_killed_at(
+    site: Worksite, runtime: Runtime, films: str, point: BuildPoint
+) -> None:
+    first = published(site)
+    kept = artifacts(site)
+    with builder(site, **{VARIABLE: point}) as process:
+        assert process.wait(120) == -signal.SIGKILL
+    assert published(site).number == 1
+    assert last_version(site).status is TreeStatus.BUILDING
+    if point is BuildPoint.STORED:
+        assert artifacts(site) > kept
+    if point is BuildPoint.STORING:
+        assert unfinished(site)
+    let_leases_lapse(site)
+    sweep_builds(runtime)
+    failed = last_version(site)
+    assert failed.status is TreeStatus.FAILED
+    assert (failed.error or "").startswith("the builder's lease ran out")
+    if point is BuildPoint.HALF_COMPUTED:
+        assert "at compute" in (failed.error or "")
+    assert artifacts(site) == kept
+    assert unfinished(site) == []
+    assert runtime.source.tree(base_artifact(site)).number == 1
+    rebuild(runtime, "base")
+    second = published(site)
+    assert second.number == 3
+    assert second.tables != first.tables
+    tree = runtime.source.tree(base_artifact(site))
+    assert tree.lookup(films, count(site, films, [5, 9, 20, 30, 40])).hit.all()
+    assert artifacts(site) == set(first.tables.values()) | set(second.tables.values())
+    assert folders(site) == []
+
+
+@on_sqlite
+def test_new_version_serves_when_its_builder_is_killed_after_publishing(
+    site: Worksite, runtime: Runtime, films: str
+) -> None:
+    with builder(site, **{VARIABLE: BuildPoint.PUBLISHED}) as process:
+        assert process.wait(120) == -signal.SIGKILL
+    assert published(site).number == 2
+    assert folders(site) == ["2"]
+    sweep_builds(runtime)
+    assert folders(site) == []
+    runtime.refresh_trees()
+    assert runtime.source.tree(base_artifact(site)).number == 2
+
+
+def test_builder_changes_nothing_when_it_wakes_after_another_has_taken_over(
+    site: Worksite, runtime: Runtime, films: str
+) -> None:
+    """It is stopped in the middle, its lease runs out, and it goes on when the next version is published."""
+    with builder(site, **{PAUSE: BuildPoint.WRITTEN}) as sleeper:
+        wait_until(
+            lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED, 120, what="the builder's sleep"
+        )
+        assert folders(site) == ["2"]
+        let_leases_lapse(site)
+        rebuild(runtime, "base")
+        assert published(site).number == 3
+        tables = artifacts(site)
+        sleeper.send_signal(signal.SIGCONT)
+        assert sleeper.wait(120) == 0
+    assert published(site).number == 3
+    with site.database.session(read_only=True) as session:
+        errors = {version.number: version.error for version in trees.versions(session, base_id(site))}
+    assert (errors[2] or "").startswith("the builder's lease ran out")
+    sweep_builds(runtime)
+    assert artifacts(site) == tables
+    assert unfinished(site) == []
+    assert folders(site) == []
+
+
+@on_sqlite
+def test_what_was_computed_is_not_computed_again_when_a_builder_was_killed(
+    site: Worksite, runtime: Runtime, films: str
+) -> None:
+    with builder(site, **{VARIABLE: BuildPoint.WRITTEN}) as process:
+        assert process.wait(120) == -signal.SIGKILL
+    let_leases_lapse(site)
+    asked: list[bool] = []
+    real = runtime.engine.compute_rows
+
+    def compute(base: str, keys: Keys, delta: str | None = None, *, fresh: bool = False) -> NDArray[np.float32]:
+        asked.append(fresh)
+        return real(base, keys, delta, fresh=fresh)
+
+    runtime.engine.compute_rows = compute  # type: ignore[method-assign]
+    rebuild(runtime, "base")
+    assert published(site).number == 3
+    assert set(asked) == {True}  # for the sample alone
+
+
+@on_sqlite
+def test_folders_of_other_builds_stay_when_one_is_swept(site: Worksite, runtime: Runtime, films: str) -> None:
+    site.add_base("other")
+    with running(site, name="other@there") as other, site.database.session() as session:
+        trees.begin_build(session, base_id(site), 60)
+    mine = site.settings.resolved_cache_dir / "builds" / base_id(site) / "2"
+    mine.mkdir(parents=True)
+    gone = site.settings.resolved_cache_dir / "builds" / "base_gone" / "1"
+    gone.mkdir(parents=True)
+    sweep_builds(other)
+    assert mine.exists()
+    assert not gone.exists()

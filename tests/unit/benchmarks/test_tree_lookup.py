@@ -1,0 +1,74 @@
+"""The lookup part of `benchmarks.tree`: every store is asked for the same and gives the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.tree.stores import DictStore, LmdbStore, SkipBertStore, Store, TreeStore
+from benchmarks.tree.text import VOCABULARY, Text, distinct_windows, make_text, mix
+from benchmarks.tree.trees import bytes_on_disk, open_tree, resident, write_hollow, write_tables
+from hmi.knowledge.ngrams import unigrams
+from hmi.spec import RowDtype
+
+ENTRIES = VOCABULARY + 3_000
+
+
+@pytest.fixture(scope="module")
+def asked() -> Text:
+    _, known = distinct_windows(ENTRIES)
+    return mix(known, make_text(2_000, seed=1), 3_000, 0.3, seed=2)
+
+
+def test_a_tree_holds_the_windows_of_its_text_and_all_unigrams() -> None:
+    keys, known = distinct_windows(ENTRIES)
+    assert len(keys) == ENTRIES
+    assert np.isin(known.keys, keys).all()
+    assert np.isin(unigrams(VOCABULARY), keys).all()
+
+
+def test_batches_are_the_text_cut_between_sequences(asked: Text) -> None:
+    batches = asked.batches(500)
+    assert len(batches) > 3
+    np.testing.assert_array_equal(np.concatenate([batch.ids for batch in batches]), asked.ids)
+    np.testing.assert_array_equal(np.concatenate([batch.lengths for batch in batches]), asked.lengths)
+
+
+def test_stores_of_the_same_rows_give_the_same_values(tmp_path: Path, asked: Text) -> None:
+    pytest.importorskip("lmdb")
+    keys, _ = distinct_windows(ENTRIES)
+    write_tables(tmp_path / "tree", keys, 3, RowDtype.INT8)
+    tree = open_tree(tmp_path / "tree", 3, RowDtype.INT8)
+    assert tree.entries == ENTRIES
+    assert tree.bytes < bytes_on_disk(tmp_path / "tree") < 1.02 * ENTRIES * (768 + 4 + 8)
+    expected = torch.from_numpy(tree.lookup("domain-0", asked.keys).rows)
+    lmdb = LmdbStore(tmp_path / "lmdb", tree, 4_000)
+    stores: list[Store] = [TreeStore(tree, 4_000), TreeStore(resident(tree), 4_000), lmdb, DictStore(tree, 4_000)]
+    for store in stores:
+        torch.testing.assert_close(store.rows(asked), expected, rtol=0, atol=0)
+    lmdb.close()
+
+
+def test_skipberts_states_are_sums_over_a_tokens_windows() -> None:
+    text = Text(np.array([5, 6, 7, 5, 8]), np.array([3, 2]))
+    store = SkipBertStore(np.unique(text.keys)[1:], 5)  # one window is not held
+    states = store.rows(text).numpy()
+    vectors = [store.vectors(int(key)) for key in text.keys]
+    expected = np.stack(
+        [
+            vectors[0][1] + vectors[1][0],
+            vectors[1][1] + vectors[0][2] + vectors[2][0],
+            vectors[2][1] + vectors[1][2],
+            vectors[3][1] + vectors[4][0],
+            vectors[4][1] + vectors[3][2],
+        ]
+    )
+    np.testing.assert_allclose(states, expected, rtol=1e-6)
+
+
+def test_tables_without_content_open(tmp_path: Path) -> None:
+    write_hollow(tmp_path, 1_000_000, 3)
+    assert open_tree(tmp_path, 3, RowDtype.INT8).entries == 1_000_000

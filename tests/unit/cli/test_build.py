@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hmi.adapters.delta import load_delta
+from hmi.cli.main import app
+from hmi.models.loader import convert_pretrained, load_spec
+from tests.tiny import tiny_bert_folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    convert_pretrained(tiny_bert_folder(tmp_path / "source"), tmp_path / "k2", k=2)
+    return tmp_path / "k2"
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.txt"
+    path.write_text("".join(f"w{n % 9} w{n % 7} w{n % 5} w{n % 3}\n" for n in range(40)))
+    return path
+
+
+def test_a_domain_and_the_one_below_get_deltas_when_only_commands_are_used(
+    base: Path, text: Path, tmp_path: Path
+) -> None:
+    options = ["--base", str(base), "--steps", "3", "--rank", "2"]
+    runner = CliRunner()
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = runner.invoke(app, ["build", "domain", str(text), *options, "--out", str(first), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout).keys() == {"texts", "judges", "before", "after", "losses", "seconds"}
+    result = runner.invoke(app, ["build", "domain", str(text), *options, "--out", str(second), "--above", str(first)])
+    assert result.exit_code == 0, result.output
+    assert "rank 4 on the lower layers from 36 lines" in result.stdout
+    for folder, rank in ((first, 2), (second, 4)):
+        assert load_delta(folder / "adapter.safetensors", load_spec(base)).rank == rank
+
+
+def test_existing_folder_is_kept_when_it_is_named_as_output(base: Path, text: Path) -> None:
+    result = CliRunner().invoke(app, ["build", "domain", str(text), "--base", str(base), "--out", str(base)])
+    assert result.exit_code == 1
+    assert "is there already" in result.stderr
+
+
+def test_reason_is_said_when_nothing_is_looked_up(text: Path, tmp_path: Path) -> None:
+    convert_pretrained(tiny_bert_folder(tmp_path / "source"), tmp_path / "k0", k=0)
+    arguments = ["--base", str(tmp_path / "k0"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["build", "domain", str(text), *arguments])
+    assert result.exit_code == 1
+    assert "k = 0" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hmi.errors import Corrupt
+from hmi.knowledge.hierarchy import lines_of
+from hmi.knowledge.holding import KEY_FILES, Held, find_holders, open_keys
+from hmi.knowledge.rows import encode
+from hmi.knowledge.table import Table, TableMeta, write_table
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.spec import RowDtype
+from tests.unit.knowledge.tables import HIDDEN, PARENTS, as_keys, rows_of
+
+BASE, DELTA = "b" * 64, "d" * 64
+FUNCTIONS = {"general": BASE, "reviews": BASE, "movies": DELTA, "products": BASE, "news": BASE}
+
+
+def make(folder: Path, domain: str, rows: set[int], marks: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
+    keys, marked = as_keys(rows), as_keys(marks)
+    function = FUNCTIONS[domain]
+    meta = TableMeta(domain, function, RowDtype.INT8, HIDDEN, len(keys), len(marked), BASE if marks else None)
+    write_table(folder / domain, meta, keys, encode(rows_of(keys), RowDtype.INT8), marked if marks else None)
+    return folder / domain
+
+
+def test_ngrams_are_held_where_lookups_find_them(tmp_path: Path) -> None:
+    folders = [
+        make(tmp_path, "general", {1, 2}),
+        make(tmp_path, "reviews", {3}),
+        make(tmp_path, "movies", {4}, {2, 5}),
+    ]
+    opened = {folder.name: open_keys(folder) for folder in folders}
+    tree = KnowledgeTree(
+        1, PARENTS, {folder.name: Table.open(folder) for folder in folders}, RowDtype.INT8, HIDDEN, FUNCTIONS
+    )
+    keys = np.array([5, 4, 3, 2, 1, 9], np.uint64)
+    for domain, line in lines_of(PARENTS).items():
+        found = find_holders(keys, line, opened, FUNCTIONS)
+        at = tree.held_at(domain, keys)
+        assert [each.domain for each in found] == [line[place] if place >= 0 else None for place in at]
+    names = [each.held for each in find_holders(keys, lines_of(PARENTS)["movies"], opened, FUNCTIONS)]
+    assert names == [Held.MISSING, Held.OWN, Held.MISSING, Held.MARK, Held.MISSING, Held.MISSING]
+    names = [each.held for each in find_holders(keys, lines_of(PARENTS)["reviews"], opened, FUNCTIONS)]
+    assert names == [Held.MISSING, Held.MISSING, Held.OWN, Held.INHERITED, Held.INHERITED, Held.MISSING]
+
+
+def test_a_table_of_another_function_is_passed_over(tmp_path: Path) -> None:
+    opened = {"general": open_keys(make(tmp_path, "general", {1}))}
+    (found,) = find_holders(as_keys([1]), ("general",), opened, {"general": DELTA})
+    assert found.held is Held.MISSING
+
+
+def test_a_table_is_opened_without_its_rows(tmp_path: Path) -> None:
+    folder = make(tmp_path, "movies", {1, 2}, {3})
+    for path in folder.iterdir():
+        if path.name not in KEY_FILES:
+            path.unlink()
+    table = open_keys(folder)
+    assert table.find(as_keys([1, 2, 3])).tolist() == [0, 1, -1]
+    assert table.holds_mark(as_keys([1, 2, 3])).tolist() == [False, False, True]
+    assert table.bytes > 0
+    (folder / "keys.npy").write_bytes(b"")
+    with pytest.raises(Corrupt):
+        open_keys(folder)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hmi.knowledge.functions import functions_of
+from hmi.knowledge.old import OldTable, OldVersion, staying_marks
+from hmi.knowledge.progress import Progress
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.spec import RowDtype
+from tests.unit.knowledge.builds import Builder, function_rows
+from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys, make_tree, rows_of
+
+DELTA = functions_of(FUNCTION, PARENTS, {"reviews": "d1"})
+BOTH = functions_of(FUNCTION, PARENTS, {"reviews": "d1", "movies": "d2"})
+KEYS = [*range(40)]
+
+
+def built(folder: Path, builder: Builder, **tables: list[int]) -> KnowledgeTree:
+    plan = builder.plan_of(**tables)
+    builder.build(folder, plan)
+    return builder.open(folder, plan)
+
+
+@pytest.mark.parametrize("tree", [None, KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)])
+def test_there_is_nothing_to_build_from_before_the_first_version(tree: KnowledgeTree | None) -> None:
+    assert OldVersion.of(tree, tolerance=0.1) == OldVersion.none()
+
+
+def test_tables_of_one_function_are_just_keys(tmp_path: Path) -> None:
+    old = OldVersion.of(make_tree(tmp_path, {"movies": as_keys([1, 2])}), tolerance=0.1, old_tolerance=0.1)
+    movies = old.held["movies"]
+    assert (movies.function, movies.keys.tolist(), movies.above) == (FUNCTION, [1, 2], None)
+    assert (movies.marks.tolist(), movies.sources, movies.settled.tolist()) == ([], {}, [])
+    assert movies.mark_share == 1.0
+
+
+def test_a_damaged_table_is_left_out_and_its_size_is_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tree = make_tree(tmp_path, {"movies": as_keys([1, 2]), "news": as_keys([3])})
+    path = tmp_path / "movies" / "scales.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with caplog.at_level(logging.WARNING):
+        old = OldVersion.of(tree, tolerance=0)
+    assert set(old.tables) == set(old.held) == {"news"}
+    assert old.sizes == {domain: table.bytes for domain, table in tree.tables.items()}
+    assert "the old rows of domain movies are computed anew" in caplog.text
+    assert set(OldVersion.of(tree, tolerance=0, verify=False).tables) == {"movies", "news"}
+
+
+def test_reading_can_be_watched_and_ended(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"movies": as_keys([1, 2]), "news": as_keys([3])})
+    steps: list[Progress] = []
+    OldVersion.of(tree, tolerance=0, progress=steps.append)
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+    assert steps[-1] == Progress("check", 3, 3)
+
+    def end(_: Progress) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        OldVersion.of(tree, tolerance=0, progress=end)
+
+
+def test_marks_and_compared_rows_of_a_domain_with_a_delta_are_told_apart(tmp_path: Path) -> None:
+    builder = Builder(functions=DELTA, tolerance=0.1)
+    tree = built(tmp_path, builder, general=KEYS, reviews=[*KEYS, 50])
+    table, reviews = tree.tables["reviews"], builder.old(tree).held["reviews"]
+    assert reviews.above == FUNCTION
+    assert {digest: keys.tolist() for digest, keys in reviews.sources.items()} == {FUNCTION: table.marks.tolist()}
+    assert reviews.settled.tolist() == sorted({*table.keys.tolist()} - {50})  # nothing was there to compare 50 with
+    assert reviews.mark_share == (table.meta.marks + 1) / 41
+
+
+def test_marks_are_known_by_the_function_whose_row_they_stand_for(tmp_path: Path) -> None:
+    builder = Builder(functions=BOTH, tolerance=0.9)
+    tree = built(tmp_path, builder, general=KEYS[:20], reviews=KEYS, movies=KEYS)
+    sources = builder.old(tree).held["movies"].sources
+    assert tree.tables["movies"].marks.tolist() == KEYS
+    assert sources[FUNCTION].tolist() == tree.tables["reviews"].marks.tolist() == KEYS[:20]
+    assert sources[BOTH["reviews"].digest].tolist() == KEYS[20:]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "marks", "settled"),
+    [(0.1, 0.1, True, True), (0.1, 0.2, True, False), (0.1, 0.05, False, True), (None, 0.1, False, False)],
+)
+def test_what_was_compared_holds_as_far_as_the_tolerance_then_and_now_allow(
+    tmp_path: Path, before: float | None, now: float, marks: bool, settled: bool
+) -> None:
+    tree = built(tmp_path, Builder(functions=DELTA, tolerance=0.1), general=KEYS, reviews=KEYS)
+    reviews = OldVersion.of(tree, tolerance=now, old_tolerance=before).held["reviews"]
+    assert (bool(reviews.sources), bool(len(reviews.settled))) == (marks, settled)
+    assert len(reviews.marks)
+
+
+def test_a_mark_stays_when_its_function_is_given_again() -> None:
+    table = OldTable("f", as_keys([9]), as_keys([1, 2, 3]), "a", {"a": as_keys([1, 2]), "b": as_keys([3])})
+    given = {"a": as_keys([1, 3]), "b": as_keys([2, 3])}
+    stays = staying_marks([table], as_keys([1, 2, 3, 9]), lambda source, keys: np.isin(keys, given[source]))
+    assert stays.tolist() == [True, False, True, False]
+
+
+# What stands in for a row that is not held
+
+
+def packed(*windows: tuple[int, int, int]) -> list[int]:
+    return [((prev + 1) << 42) | ((mid + 1) << 21) | (following + 1) for prev, mid, following in windows]
+
+
+def relative(own: int, other: int) -> float:
+    rows = rows_of(np.array([own, other], np.uint64)).astype(np.float64)
+    return min(1.0, float(np.linalg.norm(rows[0] - rows[1]) / np.linalg.norm(rows[0])))
+
+
+def test_the_error_of_a_stand_in_is_measured_from_stored_rows(tmp_path: Path) -> None:
+    full, left, right, alone = packed((1, 2, 3), (1, 2, -1), (-1, 2, 3), (-1, 2, -1))
+    other, deep = packed((4, 2, 3), (5, 2, 6))
+    tree = make_tree(tmp_path, {"general": as_keys([alone, left, right]), "movies": as_keys([full, other, deep])})
+    errors = OldVersion.of(tree, tolerance=0).errors
+    assert errors is not None
+    asked = as_keys([full, other, deep, left])
+    expected = {full: left, other: right, deep: alone, left: alone}
+    found = dict(zip(asked.tolist(), errors("movies", asked).tolist(), strict=True))
+    assert found == pytest.approx({key: relative(key, by) for key, by in expected.items()}, abs=0.02)
+
+
+def test_the_error_of_what_is_not_held_is_the_mean_of_its_level(tmp_path: Path) -> None:
+    held = packed((5, 2, 6), (6, 2, 6), (7, 2, 6))
+    (alone,) = packed((-1, 2, -1))
+    tree = make_tree(tmp_path, {"general": as_keys([alone]), "movies": as_keys(held)})
+    errors = OldVersion.of(tree, tolerance=0).errors
+    assert errors is not None
+    unknown, without = packed((9, 2, 9), (9, 8, 9))
+    found = errors("movies", as_keys([*held, unknown, without]))
+    mean = np.mean([relative(key, alone) for key in held])
+    by_key = dict(zip(sorted([*held, unknown, without]), found.tolist(), strict=True))
+    assert by_key[unknown] == pytest.approx(mean, abs=0.02)
+    assert by_key[without] == 1.0  # nothing at all stands in
+    assert errors("sports", as_keys(held)).tolist() == [1.0] * 3
+
+
+def test_a_mark_is_worth_nothing_where_its_row_stands_in_anyway(tmp_path: Path) -> None:
+    builder = Builder(functions=DELTA, tolerance=0.1)
+    tree = built(tmp_path, builder, general=KEYS, reviews=KEYS)
+    errors = builder.old(tree).errors
+    assert errors is not None
+    table = tree.tables["reviews"]
+    assert errors("reviews", table.marks).max() == 0
+    own, above = function_rows(DELTA["reviews"], table.keys), rows_of(table.keys)
+    moved = np.linalg.norm(own - above, axis=1) / np.linalg.norm(own, axis=1)
+    assert errors("reviews", table.keys) == pytest.approx(moved, abs=0.03)

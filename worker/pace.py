@@ -1,0 +1,50 @@
+"""Keeping background work out of the way of jobs: a share of the time while they run, all of it when they do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["Pace"]
+
+_LOOK_SECONDS = 0.1  # between two looks whether jobs still run
+
+
+class Pace:
+    """Called after each small step of some work, it waits where jobs run, so that the steps make up `share` of the
+    time. For one thread.
+
+    Args:
+        share: 0 < share <= 1.
+        busy: Whether jobs run now.
+        check: Called at every step and while waiting; what it raises ends the work.
+        clock: Seconds; `sleep` waits for so many.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        busy: Callable[[], bool],
+        check: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._share = share
+        self._busy = busy
+        self._check = check
+        self._clock = clock
+        self._sleep = sleep
+        self._resumed = clock()
+        self.waited_seconds = 0.0
+
+    def __call__(self, done: object = None) -> None:
+        """`done`, whatever a step has to report, is not looked at."""
+        self._check()
+        paused = self._clock()
+        # A step that waited for a job's batch on the device cost the job less than it took: never too little waiting.
+        until = paused + (paused - self._resumed) * (1 / self._share - 1)
+        while (now := self._clock()) < until and self._busy():
+            self._sleep(min(_LOOK_SECONDS, until - now))
+            self._check()
+        self._resumed = self._clock()
+        self.waited_seconds += self._resumed - paused
