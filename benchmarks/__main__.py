@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_BENCHMARKS = ("forward", "adapters", "peers", "tenants", "overlap", "flush", "coverage", "inheritance")
+_BENCHMARKS = ("forward", "adapters", "peers", "tenants", "overlap", "tree", "flush", "coverage", "inheritance")
 
 
 def main(argv: list[str]) -> int:

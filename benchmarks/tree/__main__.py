@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import add_options, as_table, machine, versions
+from benchmarks.tree.beside import run as run_beside
 from benchmarks.tree.lookup import run as run_lookup
 from benchmarks.tree.rebuild import run as run_rebuild
 from benchmarks.tree.storage import run as run_storage
@@ -31,6 +32,7 @@ PARTS: dict[str, Part] = {
     "lookup": run_lookup,
     "rebuild": run_rebuild,
     "storage": run_storage,
+    "beside": run_beside,
 }
 
 

@@ -2,7 +2,8 @@
 
 A BERT-base with random weights and k = 6 answers a job whose rows are all held, alone and beside a rebuild, by turns.
 The rebuild has more rows to compute than it can before the job ends, and is paced as a worker paces it: steps of
-`STEP_ROWS` rows, between which it gives way so that they make up `build_share` of the time.
+`STEP_ROWS` rows, between which it gives way so that they make up `build_share` of the time. Its plan is made before the
+job begins.
 
 - `job_s`, `job_beside_rebuild_s`: medians of the rounds; `rebuild_costs_job` is their ratio less one.
 - `rows_per_s_beside_job`, `rows_per_s_idle`: rows that the rebuild computed meanwhile, and that it computes alone.
@@ -29,7 +30,7 @@ from hmi.engine.engine import Engine
 from hmi.engine.request import Item, ModelRef, Task
 from hmi.errors import Cancelled
 from hmi.knowledge.build import build_tree
-from hmi.knowledge.builder import DomainCounts, plan_tree
+from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
 from hmi.knowledge.functions import Function, functions_of
 from hmi.knowledge.ngrams import Keys, pack
 from hmi.knowledge.old import OldVersion
@@ -57,14 +58,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with Engine(EngineConfig(device=options.device, dtype=options.dtype), source) as engine:
         items = [Item(ModelRef(_BASE, "general", None), Task.EMBED, text=text) for text in texts]
         engine.submit(items[: len(items) // 4]).result()  # uncounted: everything is loaded and prepared
+        plan = _plan(spec)
         alone, paced, unpaced, computed = [], [], [], []
         for turn in range(rounds):
             alone.append(_time(engine, items))
-            build = _Build(engine, spec, folder / f"paced {turn}", share)
+            build = _Build(engine, plan, spec, folder / f"paced {turn}", share)
             with build:
                 paced.append(_time(engine, items))
             computed.append(build.rows / paced[-1])
-            with _Build(engine, spec, folder / f"unpaced {turn}", 1.0):
+            with _Build(engine, plan, spec, folder / f"unpaced {turn}", 1.0):
                 unpaced.append(_time(engine, items))
         idle = _rows_per_second(engine, spec)
     job, beside = statistics.median(alone), statistics.median(paced)
@@ -90,9 +92,10 @@ def _time(engine: Engine, items: list[Item]) -> float:
 class _Build:
     """A rebuild in a thread of its own for as long as the block runs."""
 
-    def __init__(self, engine: Engine, spec: HPLMSpec, folder: Path, share: float) -> None:
+    def __init__(self, engine: Engine, plan: TreePlan, spec: HPLMSpec, folder: Path, share: float) -> None:
         self.rows = 0
         self._engine = engine
+        self._plan = plan
         self._spec = spec
         self._folder = folder
         self._ended = threading.Event()
@@ -111,15 +114,10 @@ class _Build:
             raise Cancelled("the job is over")
 
     def _run(self) -> None:
-        spec = self._spec
-        row_bytes = entry_bytes(spec.row_dtype, spec.hidden_size)
-        parents = {"general": None}
-        counts = {"general": DomainCounts(_windows(spec, _NEW_ROWS), np.ones(_NEW_ROWS))}
-        plan = plan_tree(counts, parents, functions_of(_BASE, parents, {}), {}, spec.vocab_size, 2**50, row_bytes)
         try:
             build_tree(
-                self._folder, plan, OldVersion.none(), self._compute, row_dtype=spec.row_dtype,
-                hidden_size=spec.hidden_size, tolerance=0.0, progress=self._pace, chunk=STEP_ROWS,
+                self._folder, self._plan, OldVersion.none(), self._compute, row_dtype=self._spec.row_dtype,
+                hidden_size=self._spec.hidden_size, tolerance=0.0, progress=self._pace, chunk=STEP_ROWS,
             )  # fmt: skip
         except Cancelled:
             return
@@ -129,6 +127,13 @@ class _Build:
         rows = self._engine.compute_rows(function.base, keys, function.delta, fresh=True)
         self.rows += len(keys)
         return rows
+
+
+def _plan(spec: HPLMSpec) -> TreePlan:
+    parents = {"general": None}
+    counts = {"general": DomainCounts(_windows(spec, _NEW_ROWS), np.ones(_NEW_ROWS))}
+    row_bytes = entry_bytes(spec.row_dtype, spec.hidden_size)
+    return plan_tree(counts, parents, functions_of(_BASE, parents, {}), {}, spec.vocab_size, 2**50, row_bytes)
 
 
 def _rows_per_second(engine: Engine, spec: HPLMSpec) -> float:
