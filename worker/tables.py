@@ -81,6 +81,7 @@ class TableCache:
         if not self._verified.holds(artifact, stamp):
             table.verify(pace)
             self._verified.note(artifact, stamp)
+        table.warm(pace)  # or the first batch would wait for its pages, for seconds where there are millions of rows
         return table
 
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from hmi.bench.shapes import Shape
 from hmi.bench.text import word_pieces
+from hmi.knowledge.keysets import union
 from hmi.knowledge.ngrams import Keys, unigrams, window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table_blocks
@@ -56,7 +57,7 @@ def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
         return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     encoded = load_tokenizer(base).encode_batch_fast(texts)
     windows = window_keys(np.concatenate([np.array(each.ids) for each in encoded]), np.array([len(e) for e in encoded]))
-    return fill_tree(folder, base, np.unique(np.concatenate([windows, unigrams(spec.vocab_size)])))
+    return fill_tree(folder, base, union([windows, unigrams(spec.vocab_size)]))
 
 
 def fill_tree(folder: Path, base: Path, keys: Keys) -> KnowledgeTree:

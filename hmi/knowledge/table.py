@@ -109,15 +109,24 @@ class Table:
         """Rows at `index`, decoded: float32 `[n, hidden]`."""
         return decode(self.encoded(index))
 
-    def warm(self) -> None:
+    def warm(self, progress: Callable[[int], None] | None = None) -> None:
         """Touch every page once, other threads running on.
 
         Rows that lookups reach first cost a page fault each, which is dearer than the rest of the
         lookup; done here, in order, many pages come with one fault.
+
+        Args:
+            progress: As in `verify`.
         """
         for array in (self.keys, self.rows, self.scales, self.marks):
-            if array is not None and array.size:
-                array.reshape(-1).view(np.uint8)[:: mmap.PAGESIZE].max()
+            if array is None or not array.size:
+                continue
+            pages = array.reshape(-1).view(np.uint8)
+            for start in range(0, len(pages), _VERIFIED_BYTES):
+                block = pages[start : start + _VERIFIED_BYTES]
+                block[:: mmap.PAGESIZE].max()
+                if progress is not None:
+                    progress(len(block))
         self._key_search.warm()
         self._mark_search.warm()
 
