@@ -10,6 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from hmi.errors import HmiError
+from hmi.knowledge.npy import allow_maps
 from hmi.logs import configure_logs
 from hmi.settings import Settings
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = Settings()
     configure_logs(settings.log_level, as_json=settings.log_json)
+    allow_maps()
     app = create_app(settings)
     try:
         app.state.services.prepare()  # the application's start does so too, but could only fail with a traceback

@@ -27,9 +27,9 @@ def find_version(session: Session, base: BaseModel, number: int, *, param: str) 
     known = {each.number: each for each in versions(session, base.id)}
     row = known.get(number)
     if row is None:
-        kept = ", ".join(str(each) for each in sorted(known)) or "none"
+        kept = f" (any more); known are {', '.join(map(str, sorted(known)))}" if known else ": none was built yet"
         raise NotFound(
-            f"the tree of {base.name} has no version {number} (any more); known are {kept}",
+            f"the tree of {base.name} has no version {number}{kept}",
             code="version_not_found",
             param=param,
         )

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.schemas.trees import DomainTableObject, Progress, TreeBuild, TreeObject, TreeVersionObject
-from hmi.catalog import deltas, domains, trees
+from hmi.catalog import bases, deltas, domains, trees
 from hmi.catalog.tables import BaseModel, TreeStatus, TreeVersion
 from hmi.catalog.trees import Usage
 from hmi.knowledge.functions import Function, functions_of
@@ -27,6 +27,7 @@ def view_tree(session: Session, base: BaseModel) -> TreeObject:
     functions = functions_of(base.artifact, parents, own_deltas)
     return TreeObject(
         base=base.name,
+        k=bases.spec_of(base).k,
         number=version.number if version else None,
         published_at=_seconds(version.published_at) if version else None,
         rolled_back=trees.is_rolled_back(session, base.id),

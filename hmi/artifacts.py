@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,6 +33,8 @@ _CHUNK = 4 * 1024**2
 _MANIFEST = "manifest.json"
 _PARTS = "parts"
 _PART_SECONDS = 24 * 3600
+_DOWNLOAD = ".*.tmp"  # what `_download` calls a folder before it is whole
+_DOWNLOAD_SECONDS = 24 * 3600
 _STAGING = "staging"
 
 Progress = Callable[[int], None]
@@ -196,7 +198,7 @@ class ArtifactStore:
         missing = [each for each in files if not _is_of_size(target / each.name, each.bytes)]
         if missing:
             with translate_full_disk(f"a part of artifact {digest} in {self._cache_dir}"):
-                _forget_unused(parts)
+                _forget_unused(parts.iterdir() if parts.is_dir() else (), _PART_SECONDS)
                 target.mkdir(parents=True, exist_ok=True)
                 for each in missing:
                     beside = target / f".{each.name}.{secrets.token_hex(4)}.tmp"
@@ -218,8 +220,9 @@ class ArtifactStore:
             shutil.rmtree(copy, ignore_errors=True)
 
     def prune(self) -> list[str]:
-        """Remove this machine's copies of artifacts that were deleted elsewhere; gives their digests. An open map of
-        one stays readable."""
+        """Remove this machine's copies of artifacts that were deleted elsewhere, and what downloads that died a day ago
+        left; gives the digests. An open map of one stays readable."""
+        _forget_unused(self._cache_dir.glob(_DOWNLOAD), _DOWNLOAD_SECONDS)
         copies = [path for path in self._cache_dir.glob("*") if _DIGEST.fullmatch(path.name)]
         gone = [path for path in copies if not self._storage.exists(f"{_place(path.name)}/{_MANIFEST}")]
         for path in gone:
@@ -278,11 +281,11 @@ def _is_of_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _forget_unused(parts: Path) -> None:
-    """Remove the parts that nobody used for a day. An open map of one stays readable."""
-    for folder in parts.iterdir() if parts.is_dir() else ():
+def _forget_unused(folders: Iterable[Path], seconds: float) -> None:
+    """Remove those that nobody used for so long. An open map of a file in one stays readable."""
+    for folder in folders:
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime > _PART_SECONDS:
+            if time.time() - folder.stat().st_mtime > seconds:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

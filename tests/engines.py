@@ -78,6 +78,7 @@ def tiny_engine(
     dtype: str = "float32",
     overlay_bytes: int = 1024**2,
     device_row_bytes: int = 0,
+    delta_bytes: int = 1024**2,
 ) -> Engine:
     """An engine with small batches, so that there are many; in float32 on one CPU thread unless told otherwise."""
     config = EngineConfig(
@@ -90,6 +91,7 @@ def tiny_engine(
         device_adapter_bytes=device_adapter_bytes,
         overlay_bytes=overlay_bytes,
         device_row_bytes=device_row_bytes,
+        delta_bytes=delta_bytes,
     )
     return Engine(config, source)
 

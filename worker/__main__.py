@@ -62,8 +62,10 @@ def _run(settings: Settings, device: str, name: str | None, queues: list[str] | 
         return 1
     # Only now may anything import torch.
     from hmi.jobs.messages import QueueName  # noqa: PLC0415
+    from hmi.knowledge.npy import allow_maps  # noqa: PLC0415
     from worker.process import run_worker  # noqa: PLC0415
 
+    allow_maps()
     return run_worker(
         settings,
         lambda source: _make_engine(settings, pinned, source),

@@ -53,12 +53,14 @@ class Rebuilding:
             served = [each for each in trees.versions(session, base.id) if each.number == self._wanted.number]
             self._old_report: Mapping[str, Any] = served[0].report if served else {}
             self._old_tables = dict(self._wanted.tables)
+        self._unread: set[str] = set()  # domains whose old table was not opened
 
     def read_old(self) -> OldVersion:
         """What can be built from; what is damaged, or was computed by what is no domain's function any more, cannot."""
         opened = self._runtime.source.open(self._spec, self._wanted, self._watch.step, patient=False)
         for domain, reason in opened.missing.items():
             _log.warning("old_table_not_usable", base=self._base.name, domain=domain, reason=reason)
+            self._unread.add(domain)
         return OldVersion.of(
             opened.tree,
             tolerance=self._runtime.settings.tree_tolerance,
@@ -68,6 +70,7 @@ class Rebuilding:
                 for domain, each in self._old_report.get("domains", {}).items()
                 if each.get("mark_share") is not None
             },
+            built_parents={domain: each.get("parent") for domain, each in self._old_report.get("domains", {}).items()},
             progress=self._watch,
         )
 
@@ -135,22 +138,30 @@ class Rebuilding:
 
     def describe(self, report: BuildReport, plan: TreePlan) -> dict[str, Any]:
         """What the catalog keeps of the build."""
-        each = report.domains.values()
+        domains = {
+            domain: {
+                "parent": plan.parents[domain],
+                "function": plan.functions[domain].digest,
+                **dataclasses.asdict(domain_report),
+                **self._gone_whole(domain),
+            }
+            for domain, domain_report in report.domains.items()
+        }
         return {
             "tolerance": report.tolerance,
             "computed": report.computed,
             "waited_seconds": round(self._watch.waited_seconds, 3),  # for jobs
-            "bytes": sum(domain.bytes for domain in each),
-            "bytes_before": sum(domain.bytes_before for domain in each),
-            "domains": {
-                domain: {
-                    "parent": plan.parents[domain],
-                    "function": plan.functions[domain].digest,
-                    **dataclasses.asdict(domain_report),
-                }
-                for domain, domain_report in report.domains.items()
-            },
+            "bytes": sum(each["bytes"] for each in domains.values()),
+            "bytes_before": sum(each["bytes_before"] for each in domains.values()),
+            "domains": domains,
         }
+
+    def _gone_whole(self, domain: str) -> dict[str, int]:
+        """What the build cannot know of an old table that it was not given, such as one of another function."""
+        before = self._old_report.get("domains", {}).get(domain)
+        if domain not in self._unread or before is None:
+            return {}
+        return {"dropped": before["entries"] + before["marks"], "bytes_before": before["bytes"]}
 
     def _compute(self, function: Function, keys: Keys) -> NDArray[np.float32]:
         rows = self._runtime.engine.compute_rows(function.base, keys, function.delta)

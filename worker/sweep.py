@@ -1,4 +1,4 @@
-"""Removing what builds of trees left behind: folders, half-stored artifacts, tables that no version needs.
+"""Removing what builds of trees left behind: folders, half-stored artifacts, tables that no version needs any more.
 
 Nothing of a build whose lease runs is touched, nor a table that a version of any base model's tree names.
 """
@@ -6,19 +6,16 @@ Nothing of a build whose lease runs is touched, nor a table that a version of an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 
 import structlog
 
-from hmi.artifacts import ArtifactStore
 from hmi.catalog import bases, leftovers, trees
-from hmi.catalog.database import Database
 from hmi.errors import HmiError
 from worker.building import build_owner, builds_folder
 from worker.logs import describe
 from worker.runtime import Runtime
 
-__all__ = ["delete_tables", "sweep_builds"]
+__all__ = ["sweep_builds"]
 
 _log = structlog.get_logger(__name__)
 
@@ -33,13 +30,6 @@ def sweep_builds(runtime: Runtime) -> None:
     _sweep_folders(runtime)
 
 
-def delete_tables(database: Database, artifacts: ArtifactStore, unnamed: Collection[str]) -> None:
-    """Delete those of the artifacts that no version needs, one by one."""
-    for artifact in unnamed:
-        with database.session() as session:
-            leftovers.clear(session, artifact, artifacts.delete)
-
-
 def _sweep_artifacts(runtime: Runtime) -> None:
     # Before what runs is looked up: what begins to be stored after this listing is left alone.
     unfinished = {name: owner for name, owner in runtime.artifacts.unfinished().items() if owner}
@@ -51,9 +41,11 @@ def _sweep_artifacts(runtime: Runtime) -> None:
             runtime.artifacts.abandon(name)
     for base_id, number, named in litter:
         try:
-            delete_tables(runtime.database, runtime.artifacts, named)
+            for artifact in named:
+                with runtime.database.session() as session:
+                    leftovers.clear(session, artifact, runtime.artifacts.delete)
         except (HmiError, OSError) as error:
-            _log.warning("failed_build_left", base=base_id, number=number, reason=describe(error))
+            _log.warning("tables_left", base=base_id, number=number, reason=describe(error))
             continue
         with runtime.database.session() as session:
             leftovers.cleared(session, base_id, number)

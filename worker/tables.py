@@ -44,17 +44,21 @@ class TableCache:
         """
         with self._lock:
             table = self._tables.get(artifact)
+            if table is not None:
+                return table
             opening = self._opening.setdefault(artifact, threading.Lock())
-        if table is not None:
-            return table
         with opening:
             table = self.find(artifact)
-            if table is None:
+            if table is not None:
+                return table
+            try:
                 table = self._open(artifact, pace)
                 with self._lock:
                     self._tables[artifact] = table
+                return table
+            finally:
+                with self._lock:
                     self._opening.pop(artifact, None)
-            return table
 
     def keep(self, artifacts: Collection[str]) -> None:
         """Let go of all others; their files are unmapped with the last batch that reads them."""

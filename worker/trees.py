@@ -22,7 +22,7 @@ from worker.leases import Lease
 from worker.logs import describe
 from worker.rebuilding import Rebuilding
 from worker.runtime import Runtime
-from worker.sweep import delete_tables, sweep_builds
+from worker.sweep import sweep_builds
 
 __all__ = ["rebuild", "rebuild_all"]
 
@@ -119,11 +119,10 @@ def _sweep(runtime: Runtime) -> None:
 
 
 def _forget_oldest(runtime: Runtime, base: BaseModel) -> None:
-    """Delete versions beyond the last two unless a worker still reads them."""
+    """Give up versions beyond the last two unless a worker still reads them; the sweep deletes their tables."""
     try:
         with runtime.database.session() as session:
             unnamed = leftovers.forget_retired(session, base.id, _kept_versions(session, base))
-        delete_tables(runtime.database, runtime.artifacts, unnamed)
         for artifact in unnamed:
             runtime.source.forget(artifact)
     except (HmiError, OSError) as error:

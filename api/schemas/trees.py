@@ -90,6 +90,7 @@ class TreeBuild(BaseModel):
 class TreeObject(BaseModel):
     object: Literal["hmi.tree"] = "hmi.tree"
     base: str
+    k: Annotated[int, Field(description="Lower layers that are looked up; with 0 there is no tree.")]
     number: Annotated[int | None, Field(description="Null where none was published.")]
     published_at: Annotated[int | None, Field(description="When it was put into service last.")]
     rolled_back: Annotated[

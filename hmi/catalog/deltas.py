@@ -49,9 +49,10 @@ def set_delta(session: Session, base_id: str, domain: str, artifact: str, summar
 
 
 def get_delta(session: Session, base_id: str, domain: str) -> DeltaView:
-    """The domain's own delta, not an ancestor's. Raises `NotFound`."""
+    """The domain's own delta, not an ancestor's. Raises `NotFound`: there is no such domain, or it has none."""
     row = session.execute(_views(base_id).where(Domain.name == domain)).one_or_none()
     if row is None:
+        get_domain(session, domain)
         raise NotFound(f"domain {domain[:80]!r} has no delta of its own", code="delta_not_found", param="domain")
     return DeltaView(*row)
 

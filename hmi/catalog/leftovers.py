@@ -1,8 +1,8 @@
 """Tables that no tree needs any more: those of retired versions, and what builds that failed had stored.
 
-A running build's row names every artifact before it is stored (`trees.announce`), so what a build that died has left
-behind is known by its row, and an artifact that no other row names can be deleted: who announces it later finds it
-gone and stores it again.
+A running build's row names every artifact before it is stored (`trees.announce`), and a version's row goes only after
+its artifacts. So what anybody who died has left behind is known by a row, and an artifact that no other row names can
+be deleted: who announces it later finds it gone and stores it again.
 """
 
 from __future__ import annotations
@@ -31,29 +31,34 @@ def retired(session: Session, base_id: str, keep: int = 2) -> list[TreeVersion]:
 
 
 def forget_retired(session: Session, base_id: str, keep: int = 2) -> list[str]:
-    """Delete retired versions, and failed ones from before those that are kept; gives the tables' artifact digests that
-    no version of any tree names any more.
+    """Give retired versions up, and forget failed ones from before those that are kept; gives the tables' artifact
+    digests that no version of any tree needs any more.
 
-    The caller deletes those artifacts after the commit, each by `clear`.
+    Those artifacts are `litter` from now on, to be deleted after the commit.
     """
     lock_base(session, base_id)
     old = retired(session, base_id, keep)
     numbers = [version.number for version in old]
     kept = {version.number for version in ready_versions(session, base_id)} - set(numbers)
-    numbers += [
+    empty = [
         version.number
         for version in versions(session, base_id)
         if version.status is TreeStatus.FAILED and version.number < min(kept, default=0) and not version.tables
     ]
-    for table in (TreeVersion, TreeUsage):
-        change(session, delete(table).where(table.base_id == base_id, table.number.in_(numbers)))
+    change(session, delete(TreeVersion).where(TreeVersion.base_id == base_id, TreeVersion.number.in_(empty)))
+    # Of versions that went earlier too: what was looked up in one may be written down after its end.
+    gone = (TreeUsage.base_id == base_id) & (TreeUsage.number > 0) & TreeUsage.number.not_in(kept)
+    change(session, delete(TreeUsage).where(gone))
+    given_up = update(TreeVersion).where(TreeVersion.base_id == base_id, TreeVersion.number.in_(numbers))
+    change(session, given_up.values(status=TreeStatus.FAILED, error="retired: its tables are being deleted"))
     return sorted({digest for version in old for digest in version.tables.values()} - _named(session))
 
 
 def litter(session: Session) -> list[tuple[str, int, tuple[str, ...]]]:
-    """What failed builds announced: base model's id, number, artifact digests. Those that another version names too
-    are for `clear` to spare."""
-    failed = session.scalars(select(TreeVersion).where(TreeVersion.status == TreeStatus.FAILED))
+    """What failed builds announced and retired versions held: base model's id, number, artifact digests. Those that
+    another version names too are for `clear` to spare."""
+    by_place = select(TreeVersion).order_by(TreeVersion.base_id, TreeVersion.number)
+    failed = session.scalars(by_place.where(TreeVersion.status == TreeStatus.FAILED))
     return [
         (version.base_id, version.number, tuple(sorted(set(version.tables.values()))))
         for version in failed
@@ -74,9 +79,12 @@ def clear(session: Session, artifact: str, destroy: Callable[[str], None]) -> bo
 
 
 def cleared(session: Session, base_id: str, number: int) -> None:
-    """A failed build's artifacts are gone, or another's."""
+    """The artifacts of a failed build or a retired version are gone, or another's. Of a build its row goes on to say
+    why it failed."""
     failed = (TreeVersion.base_id == base_id) & (TreeVersion.status == TreeStatus.FAILED)
-    change(session, update(TreeVersion).where(failed, TreeVersion.number == number).values(tables={}))
+    mine = failed & (TreeVersion.number == number)
+    change(session, delete(TreeVersion).where(mine, TreeVersion.published_at.is_not(None)))
+    change(session, update(TreeVersion).where(mine).values(tables={}))
 
 
 def _named(session: Session) -> set[str]:

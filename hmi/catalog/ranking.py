@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import Row, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Database, clock
 from hmi.catalog.decay import Clock
-from hmi.catalog.frequencies import clock_of
+from hmi.catalog.frequencies import clock_of, iter_pages
 from hmi.catalog.tables import Domain, FrequencyPlace, NgramFrequency
 from hmi.errors import InvalidInput
 
 __all__ = ["CountedBlock", "CountedNgram", "count_ngrams", "iter_blocks", "list_heaviest"]
-
-_BLOCK = 50_000  # rows read in one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +82,13 @@ def iter_blocks(database: Database, base_id: str) -> Iterator[CountedBlock]:
     if running is None:
         return
     for domain, place in places:
-        after = -1
-        while True:
-            with database.session(read_only=True) as session:
-                rows = session.execute(_block(place, after)).all()
-            if rows:
-                yield CountedBlock(domain, *_decayed(rows, running, now))
-                after = rows[-1][0]
-            if len(rows) < _BLOCK:
-                break
+        for ngrams, log_weights in iter_pages(database, place):
+            yield CountedBlock(domain, ngrams, running.counts(log_weights, now))
 
 
 def _of_domain(base_id: str, domain_id: str) -> Any:
     place = select(FrequencyPlace.id).where(FrequencyPlace.base_id == base_id, FrequencyPlace.domain_id == domain_id)
     return NgramFrequency.place_id == place.scalar_subquery()
-
-
-def _block(place: int, after: int) -> Select[int, float]:
-    return (
-        select(NgramFrequency.ngram, NgramFrequency.log_weight)
-        .where(NgramFrequency.place_id == place, NgramFrequency.ngram > after)
-        .order_by(NgramFrequency.ngram)
-        .limit(_BLOCK)
-    )
 
 
 def _decayed(

@@ -13,7 +13,6 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import change, insert_or, lock_for_transaction, now
-from hmi.catalog.domains import parents
 from hmi.catalog.tables import BaseModel, Domain, TreeStatus, TreeUsage, TreeVersion
 from hmi.errors import Conflict, NotFound
 
@@ -48,12 +47,10 @@ class PublishedTree:
 
     Attributes:
         tables: Artifact digest of each domain's table, by the domain's name.
-        parents: Every domain's parent by name, as they are now.
     """
 
     number: int
     tables: Mapping[str, str] = field(hash=False)
-    parents: Mapping[str, str | None] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,8 @@ def building(session: Session) -> set[tuple[str, int]]:
 
 
 def publish(session: Session, base_id: str, number: int, tables: Mapping[str, str], report: Mapping[str, Any]) -> None:
-    """Make a build the version that is served. Raises `Conflict` where it is not being built (any more)."""
+    """Make a build the version that is served. Raises `Conflict` where it is not being built (any more), `NotFound`."""
+    lock_base(session, base_id)  # before the version, as everybody does who locks both
     built = update(TreeVersion).where(_building(base_id), TreeVersion.number == number)
     values = {"status": TreeStatus.READY, "tables": dict(tables), "report": dict(report), "progress": None}
     if not change(session, built.values(**values, lease_until=None, published_at=now())):
@@ -144,7 +142,9 @@ def fail_lapsed(session: Session, base_id: str | None = None) -> int:
     """Give up the builds, of one base model or of all, whose builder's lease ran out; gives how many those were."""
     lapsed = (TreeVersion.status == TreeStatus.BUILDING) & (TreeVersion.lease_until < now())
     mine = lapsed if base_id is None else lapsed & (TreeVersion.base_id == base_id)
-    found = session.scalars(select(TreeVersion).where(mine).execution_options(populate_existing=True))
+    # Ordered: two that give up the same builds at once lock them one after the other.
+    ordered = select(TreeVersion).where(mine).order_by(TreeVersion.base_id, TreeVersion.number)
+    found = session.scalars(ordered.execution_options(populate_existing=True))
     failed = 0
     for version in list(found):
         key = (TreeVersion.base_id == version.base_id) & (TreeVersion.number == version.number) & lapsed
@@ -166,7 +166,7 @@ def published(session: Session, base_id: str) -> PublishedTree | None:
         .join(BaseModel, (BaseModel.id == TreeVersion.base_id) & (BaseModel.tree_number == TreeVersion.number))
         .where(BaseModel.id == base_id)
     ).one_or_none()
-    return None if row is None else PublishedTree(row.number, row.tables, parents(session))
+    return None if row is None else PublishedTree(row.number, row.tables)
 
 
 def versions(session: Session, base_id: str) -> list[TreeVersion]:
@@ -277,7 +277,10 @@ def _building(base_id: str) -> Any:
 
 
 def lock_base(session: Session, base_id: str) -> BaseModel:
-    """Let nobody else begin a build, roll back or forget versions before this transaction ends. Raises `NotFound`."""
+    """Let nobody else begin a build, publish, roll back or forget versions before this transaction ends.
+
+    Raises `NotFound`.
+    """
     base = session.scalars(
         select(BaseModel)
         .where(BaseModel.id == base_id)

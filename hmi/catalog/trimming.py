@@ -106,7 +106,9 @@ def _count(database: Database, bounds: Mapping[int, int]) -> dict[int, int]:
         for place, rows in found.items():
             # By the difference: what was written since is in the bound, and not in the count.
             lower = FrequencyPlace.rows_bound - (bounds[place] - rows)
-            change(session, update(FrequencyPlace).where(FrequencyPlace.id == place).values(rows_bound=lower))
+            # One that is lower than it was seen was brought down by another trim, and shall not be by two.
+            as_seen = (FrequencyPlace.id == place, FrequencyPlace.rows_bound >= bounds[place])
+            change(session, update(FrequencyPlace).where(*as_seen).values(rows_bound=lower))
     return found
 
 

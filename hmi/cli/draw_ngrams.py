@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich import box
 from rich.console import Group
@@ -44,28 +44,55 @@ def difference(found: Difference) -> Group:
     heading = Text.assemble((found.base, "bold"), f": tree {found.before} -> tree {found.after}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("domain", overflow="fold")
-    has_marks = any(each.marks_before or each.marks_after for each in domains.values())
-    for name in ("added", "dropped", "in", "out", "n-grams", *(["marks"] if has_marks else []), "bytes"):
+    shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
+    for name, _, _ in shown:
         table.add_column(name, justify="right", no_wrap=True)
     for before, domain in domain_lines({name: each.parent for name, each in domains.items()}):
         if domain is None:
             table.add_row(Text("domains" if domains else "no domains"))
         else:
-            table.add_row(Text(before + domain), *map(Text, _cells(domains[domain], has_marks)))
+            table.add_row(Text(before + domain), *(Text(cell(domains[domain])) for _, cell, _ in shown))
     return Group(heading, table, *_heaviest(found))
 
 
-def _cells(each: DomainDifference, has_marks: bool) -> Iterator[str]:
-    yield from (count_words(count) if count else "-" for count in (each.added, each.dropped))
-    yield from (count_words(count) if count else "-" for count in (each.moved_in, each.moved_out))
-    yield _change(count_words(each.entries_before), count_words(each.entries_after))
-    if has_marks:
-        yield _change(count_words(each.marks_before), count_words(each.marks_after))
-    yield _change(bytes_words(each.bytes_before), bytes_words(each.bytes_after))
+def _some(count: int) -> str:
+    return count_words(count) if count else "-"
 
 
-def _change(before: str, after: str) -> str:
-    return after if before == after else f"{before}→{after}"
+def _counts(before: int, after: int) -> str:
+    """`31.3k→168k`; what did not change, once and exactly."""
+    return count_words(after) if before == after else f"{_short(before)}→{_short(after)}"
+
+
+def _short(count: int) -> str:
+    return f"{count / 1000:.1f}k" if 1000 <= count < 99_950 else count_words(count)
+
+
+def _sizes(before: int, after: int) -> str:
+    """`1.0→1.5 MB`; what did not change, once."""
+    first, second = bytes_words(before), bytes_words(after)
+    if first == second:
+        return second
+    number, _, unit = first.partition(" ")
+    return f"{number if not before or unit == second.partition(' ')[2] else first}→{second}"
+
+
+_Column = tuple[str, Callable[[DomainDifference], str], Callable[[DomainDifference], object]]
+
+# Heading, what is shown, and what must be there in some domain for the column to be drawn.
+_COLUMNS: tuple[_Column, ...] = (
+    ("added", lambda each: _some(each.added), lambda each: True),
+    ("dropped", lambda each: _some(each.dropped), lambda each: each.dropped),
+    ("in", lambda each: _some(each.moved_in), lambda each: each.moved_in),
+    ("out", lambda each: _some(each.moved_out), lambda each: each.moved_out),
+    ("n-grams", lambda each: _counts(each.entries_before, each.entries_after), lambda each: True),
+    (
+        "marks",
+        lambda each: _counts(each.marks_before, each.marks_after),
+        lambda each: each.marks_before or each.marks_after,
+    ),
+    ("bytes", lambda each: _sizes(each.bytes_before, each.bytes_after), lambda each: True),
+)
 
 
 def _heaviest(found: Difference) -> Iterator[Text]:

@@ -107,6 +107,8 @@ def related(tree: Tree, domain: str) -> Tree:
 
 def knowledge_tree(tree: Tree, now: float | None = None) -> Group:
     """A base model's published tree: what each domain's own table holds, and what lookups for the domain found."""
+    if tree.k == 0:
+        return Group(Text.assemble((tree.base, "bold"), ": its k is 0, so nothing is looked up and there is no tree"))
     lines: list[Text | Table] = [Text.assemble((tree.base, "bold"), f": {_published(tree, now)}")]
     domains = tree.domains
     if tree.number:

@@ -66,9 +66,10 @@ class TreeBuild(Answer):
 
 
 class Tree(Answer):
-    """A base model's published knowledge tree. `number` is None where none is published."""
+    """A base model's published knowledge tree. `number` is None where none is published; with `k` 0 none can be."""
 
     base: str
+    k: int | None = None
     number: int | None = None
     published_at: float | None = None
     rolled_back: bool = False

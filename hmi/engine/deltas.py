@@ -40,6 +40,9 @@ class Deltas:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             delta = SharedLora.of(load_delta(self._source.adapter_file(digest), base.spec), self._device, self._dtype)
+            if self._device.type == "cuda":
+                # Copied on this thread's stream, and computed with on others', which do not wait for it.
+                torch.cuda.current_stream(self._device).synchronize()
             self._kept[key] = delta
             self._bytes += delta.nbytes
             while self._bytes > self._max_bytes and len(self._kept) > 1:

@@ -82,13 +82,13 @@ class Fetcher:
         bank = self._banks.get(batch.base.spec.hidden_size)
         kept, deferred = list[Work](), list[Work]()
         taken: dict[str, Resident] = {}
+        deltas: dict[str, Exception | None] = {}
         for work in batch.works:
             try:
                 resident = self._take_adapter(work, bank, taken, batch.pinned)
                 if work.item.task is Task.CLASSIFY and (resident is None or resident.head is None):
                     raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
-                if work.item.model.delta is not None:
-                    self._deltas.get(work.base, work.item.model.delta)  # one that is damaged fails its own rows here
+                self._check_delta(work, deltas)
             except Overloaded:
                 deferred.append(work)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one tenant's file is not its batch-mates'
@@ -119,6 +119,21 @@ class Fetcher:
         pinned.append(key)
         taken[key] = resident
         return resident
+
+    def _check_delta(self, work: Work, checked: dict[str, Exception | None]) -> None:
+        """Have a delta that is damaged fail its own rows alone. Each is looked at once for the whole batch: where they
+        have no room beside each other, every look is a load."""
+        delta = work.item.model.delta
+        if delta is None:
+            return
+        if delta not in checked:
+            try:
+                self._deltas.get(work.base, delta)
+                checked[delta] = None
+            except Exception as error:  # noqa: BLE001 - raised below, for each of its rows
+                checked[delta] = error
+        if (wrong := checked[delta]) is not None:
+            raise wrong
 
     def _lay_out(self, batch: Batch) -> None:
         lengths = np.array([len(work.ids) for work in batch.works])

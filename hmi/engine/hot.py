@@ -88,7 +88,7 @@ class HotRows:
 
     Args:
         max_bytes: Of device memory, allocated here; 0 for none, and then nothing is ever found. Beside it, the host
-            keeps 14 bytes for each slot and at most 5 for each entry of the tree.
+            keeps 18 bytes for each slot and at most 5 for each entry of the tree.
     """
 
     def __init__(self, max_bytes: int, device: torch.device, row_dtype: RowDtype, hidden_size: int) -> None:
@@ -102,7 +102,7 @@ class HotRows:
         self._numbers: dict[Table, int] = {}
         self._owner = np.full(slots, _NOBODY, np.int16)  # which of the residents the slot's row is of
         self._owner_row = np.zeros(slots, np.int64)
-        self._taken = np.zeros(slots, np.int32)  # the last batch that was given the slot
+        self._taken = np.zeros(slots, np.int64)  # the last batch that was given the slot
         self._hand = 0  # the slot that is looked at next
         self._batch = 0
         self._wanted: list[tuple[int, NDArray[np.int64]]] = []

@@ -54,15 +54,6 @@ class AssociativeIndex:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._groups))
 
-    def groups(self) -> NDArray[np.uint32]:
-        """Those that hold a place, ascending."""
-        held = np.unique(self._groups)
-        return held[held > 0]
-
-    def keys(self, group: int) -> Keys:
-        """All keys of a group, ascending."""
-        return np.sort(self._keys[self._groups == group])
-
     def find(self, group: int, keys: Keys) -> NDArray[np.int64]:
         """The place of each key `[n]`, -1 where it has none. Keys in any order, repeated or not."""
         if not self.places:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
-from hmi.knowledge.coverage import coverage
+from hmi.knowledge.coverage import Held, predicted_hit_rates
 from hmi.knowledge.demand import DomainCounts, Errors, subtree_demands
 from hmi.knowledge.functions import Function
 from hmi.knowledge.hierarchy import Parents, lines_of
@@ -43,7 +43,7 @@ class TreePlan:
     Attributes:
         functions: By domain.
         tables: Ascending keys, as rows or marks, for every domain, be they none.
-        predicted: Hit rate (0..1) of each domain that was asked for anything, see `coverage`.
+        predicted: Hit rate (0..1) to be expected of each domain that was asked for anything, see `coverage`.
         mark_shares: Of each domain with another function above it, the share of marks (0..1) among its n-grams that
             ancestors hold, as far as it was known. The next plan begins with it.
     """
@@ -98,6 +98,7 @@ def plan_tree(
     wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, errors, shares)
     alone = ngrams.unigrams(vocabulary)
     tables: dict[str, Keys] = {}
+    held: dict[str, Held] = {}
     rows = _SureRows(digests, lines, tables, old)
     for domain in downwards:
         segment, beyond = segment_of(lines[domain], digests)
@@ -106,12 +107,25 @@ def plan_tree(
         demand = wanted.pop(domain)
         kept = _kept(old, segment, digests[domain], demand.keys)
         free = demand.offered(kept, hysteresis) & ~holds(above, demand.keys)
-        keys, savings = demand.keys[free], np.where(kept, demand.savings * hysteresis, demand.savings)[free]
-        marks = rows.staying_marks(domain, beyond, keys)
-        chosen = keys[_best(savings, np.where(marks, MARK_BYTES, row_bytes), node_bytes)]
-        tables[domain] = np.union1d(alone, chosen) if is_root else chosen
+        keys, savings, favour = demand.keys[free], demand.savings[free], np.where(kept, hysteresis, 1.0)[free]
+        costs = np.where(rows.staying_marks(domain, beyond, keys), MARK_BYTES, row_bytes)
+        best, least = _best(savings * favour, costs, node_bytes)
+        spare = savings[best] - least * costs[best] / favour[best] if least else np.full(len(best), np.inf)
+        chosen = Held(keys[best], spare, demand.voters[free][best], demand.common, demand.per_lookup)
+        held[domain] = _with_all(alone, chosen) if is_root else chosen
+        tables[domain] = held[domain].keys
         rows.add(domain, beyond)
-    return TreePlan(dict(parents), dict(functions), tables, coverage(demands, parents, tables, digests), shares)
+    predicted = predicted_hit_rates(demands, parents, held, digests)
+    return TreePlan(dict(parents), dict(functions), tables, predicted, shares)
+
+
+def _with_all(always: Keys, chosen: Held) -> Held:
+    """The same with ascending keys that are held whoever asks."""
+    keys = np.union1d(always, chosen.keys)
+    spare, voters = np.full(len(keys), np.inf), np.full(len(keys), np.iinfo(np.int64).max)
+    at = np.searchsorted(keys, chosen.keys)
+    spare[at], voters[at] = chosen.spare, chosen.voters
+    return Held(keys, spare, voters, chosen.common, chosen.per_lookup)
 
 
 def _mark_shares(parents: Parents, digests: Mapping[str, str], old: Mapping[str, OldTable]) -> dict[str, float]:
@@ -188,10 +202,13 @@ class _SureRows:
         return segment_of(self._lines[domain], self._digests)[0]
 
 
-def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -> NDArray[np.intp]:
-    """Which entries `[n]` to hold, ascending: those of most saving per byte that fit, of equals the first."""
+def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -> tuple[NDArray[np.intp], float]:
+    """Which entries `[n]` to hold, ascending: those of most saving per byte that fit, of equals the first.
+
+    Also the saving per byte of the first that does not fit, 0 where all do.
+    """
     if int(costs.sum()) <= budget:
-        return np.arange(len(savings))
+        return np.arange(len(savings)), 0.0
     order = np.argsort(-(savings / costs), kind="stable")
     used = np.cumsum(costs[order])
     fits = used <= budget
@@ -199,4 +216,4 @@ def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -
     rest = order[first:]
     left = budget - (int(used[first - 1]) if first else 0)
     small = rest[costs[rest] == MARK_BYTES][: left // MARK_BYTES]
-    return np.sort(np.concatenate([order[:first], small]))
+    return np.sort(np.concatenate([order[:first], small])), float(savings[rest[0]] / costs[rest[0]])

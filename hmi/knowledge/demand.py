@@ -1,20 +1,25 @@
 """What domains are asked for, and what holding it would save: each domain's own lookups, and its subtree's together.
 
-The unit of saving is one lookup that is answered instead of missed. A domain's lookups under the miss policy `backoff`
-save less: a miss costs no computing there, only the error of the row that stands in, relative to the right one.
+The unit of saving is one lookup that is answered instead of missed. Future lookups are what counts: n-grams are weighed
+by how often they were asked for, and a little by their bigrams (`evidence`). A domain's lookups under the miss policy
+`backoff` save less: a miss costs no computing there, only the error of the row that stands in, relative to the right
+one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
+from hmi.knowledge.evidence import worth_of_bigrams
 from hmi.knowledge.hierarchy import Parents, children_of
+from hmi.knowledge.keysets import NO_KEYS, holds, union
 from hmi.knowledge.ngrams import Keys
 
 __all__ = ["Demand", "DomainCounts", "Errors", "subtree_demands"]
@@ -29,7 +34,7 @@ class DomainCounts:
 
     Attributes:
         keys: uint64 `[n]`, in any order.
-        weights: float64 `[n]`, finite and not negative; decayed counts, in any unit.
+        weights: float64 `[n]`, finite and not negative; decayed counts: a lookup of now is 1.
         total: All its lookups in that unit, those of n-grams that are not kept included; None: the sum of `weights`.
         approximate_share: Share (0..1) of its lookups that ran under the miss policy `backoff`.
     """
@@ -46,17 +51,21 @@ class Demand:
 
     Attributes:
         keys: uint64 `[n]`, ascending.
-        savings: float64 `[n]`, summed over the subtree.
+        savings: float64 `[n]`, summed over the subtree: more for every lookup, be it of this key alone.
         voters: int64 `[n]`, how many want that the domain itself holds the key: a child whose subtree is asked for it
             is one, the domain's own lookups are two.
         votes: float64 `[n]`, how many rows that is expected to make needless: a child of another function has the part
             of a vote that its marks are of what its ancestors hold.
+        common: Ascending keys, those that more than one domain of the subtree asks for.
+        per_lookup: What one of the domain's own lookups saves on average: 1, or less where rows stand in.
     """
 
     keys: Keys
     savings: NDArray[np.float64]
     voters: NDArray[np.int64]
     votes: NDArray[np.float64]
+    common: Keys
+    per_lookup: float
 
     def offered(self, kept: NDArray[np.bool_], hysteresis: float) -> NDArray[np.bool_]:
         """Whether the domain itself may hold each key: what a single child wants stays with the child, and what several
@@ -66,6 +75,14 @@ class Demand:
             kept: bool `[n]`, it was held before: its votes count `hysteresis` times.
         """
         return (self.voters >= 2) & (np.where(kept, self.votes * hysteresis, self.votes) > 1)
+
+
+class _Own(NamedTuple):
+    """What a domain itself is asked for: ascending keys `[n]`, what holding each saves, and a lookup on average."""
+
+    keys: Keys
+    savings: NDArray[np.float64]
+    per_lookup: float
 
 
 _Part = tuple[Keys, NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]  # as a demand's
@@ -89,43 +106,75 @@ def subtree_demands(
     Raises `InvalidInput` for weights or shares that are none.
     """
     children = children_of(parents)
+    own = _own_demands(counts, vocabulary, errors)
     demands: dict[str, Demand] = {}
     for domain in upwards:
-        parts = [_own(domain, counts[domain], vocabulary, errors)] if domain in counts else []
+        parts = [_votes(own[domain].keys, own[domain].savings, 2, 2.0)] if domain in own else []
         for child in children[domain]:
             below, share = demands[child], passed_on.get(child, 1.0)
-            count = len(below.keys)
-            parts.append((below.keys, below.savings * share, np.ones(count, np.int64), np.full(count, share)))
-        demands[domain] = Demand(*_merge(parts))
+            parts.append(_votes(below.keys, below.savings * share, 1, share))
+        keys, savings, voters, votes = _merge(parts)
+        common = NO_KEYS
+        if children[domain]:
+            asked = [own[domain].keys] if domain in own else []
+            several = (voters > 2) | ((voters == 2) & ~holds(asked, keys))
+            common = union([keys[several], *(demands[child].common for child in children[domain])])
+        per_lookup = own[domain].per_lookup if domain in own else 1.0
+        demands[domain] = Demand(keys, savings, voters, votes, common, per_lookup)
     return demands
 
 
-def _own(domain: str, counts: DomainCounts, vocabulary: int, errors: Errors | None) -> _Part:
-    """A domain's own lookups."""
+def _own_demands(counts: Mapping[str, DomainCounts], vocabulary: int, errors: Errors | None) -> dict[str, _Own]:
+    domains = sorted(counts)
+    asked = {domain: _checked(domain, counts[domain], vocabulary) for domain in domains}
+    # Bigrams tell most where they are counted over all domains together.
+    worth = worth_of_bigrams(
+        np.concatenate([NO_KEYS, *(keys for keys, _ in asked.values())]),
+        np.concatenate([np.empty(0), *(weights for _, weights in asked.values())]),
+    )
+    own = dict[str, _Own]()
+    end = 0
+    for domain, (keys, weights) in asked.items():
+        start, end = end, end + len(keys)
+        savings = weights + worth[start:end]
+        share = counts[domain].approximate_share
+        if share > 0 and errors is not None:
+            savings *= (1 - share) + share * errors(domain, keys).astype(np.float64)
+        exact = float(weights.sum() + worth[start:end].sum())
+        own[domain] = _Own(keys, savings, float(savings.sum()) / exact if exact else 1.0)
+    return own
+
+
+def _checked(domain: str, counts: DomainCounts, vocabulary: int) -> tuple[Keys, NDArray[np.float64]]:
+    """N-grams of the vocabulary that were asked for, each once and ascending, and their weights."""
     if len(counts.keys) != len(counts.weights) or not (np.isfinite(counts.weights) & (counts.weights >= 0)).all():
         raise InvalidInput(f"domain {domain}: each key needs one weight, finite and not negative")
-    share = counts.approximate_share
-    if not 0 <= share <= 1:
-        raise InvalidInput(f"domain {domain}: {share} is not a share of its lookups")
+    if not 0 <= counts.approximate_share <= 1:
+        raise InvalidInput(f"domain {domain}: {counts.approximate_share} is not a share of its lookups")
     good = ngrams.in_vocabulary(counts.keys, vocabulary) & (counts.weights > 0)
-    count = int(np.count_nonzero(good))
-    own = counts.keys[good], counts.weights[good], np.full(count, 2, np.int64), np.full(count, 2.0)
-    keys, savings, voters, votes = _merge([own])
-    if share > 0 and errors is not None:
-        savings = savings * ((1 - share) + share * errors(domain, keys).astype(np.float64))
-    return keys, savings, voters, votes
+    keys, weights, _, _ = _merge([_votes(counts.keys[good], counts.weights[good], 2, 2.0)])
+    return keys, weights
+
+
+def _votes(keys: Keys, savings: NDArray[np.float64], voters: int, votes: float) -> _Part:
+    return keys, savings, np.full(len(keys), voters, np.int64), np.full(len(keys), votes)
 
 
 def _merge(parts: Sequence[_Part]) -> _Part:
     """Each key once, ascending, with the sums of all else."""
     parts = parts or [(np.empty(0, np.uint64), np.empty(0), np.empty(0, np.int64), np.empty(0))]
-    keys, savings, voters, votes = (np.concatenate(each) for each in zip(*parts, strict=True))
+    if len(parts) == 1:
+        keys, savings, voters, votes = parts[0]
+    else:
+        keys, savings, voters, votes = (np.concatenate(each) for each in zip(*parts, strict=True))
     if not len(keys):
         return keys, savings, voters, votes
     if not (keys[1:] >= keys[:-1]).all():
         order = np.argsort(keys, kind="stable")  # stable: sums of floats come out the same every time
         keys, savings, voters, votes = keys[order], savings[order], voters[order], votes[order]
     first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    if len(first) == len(keys):
+        return keys, savings, voters, votes
     return (
         keys[first],
         np.add.reduceat(savings, first),

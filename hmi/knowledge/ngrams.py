@@ -23,6 +23,7 @@ __all__ = [
     "MAX_VOCABULARY",
     "Keys",
     "in_vocabulary",
+    "middles",
     "pack",
     "unigram",
     "unigrams",
@@ -114,6 +115,11 @@ def without_prev(keys: Keys) -> Keys:
 def unigram(keys: Keys) -> Keys:
     """The token itself, alone."""
     return keys & _MID_FIELD
+
+
+def middles(keys: Keys) -> NDArray[np.int64]:
+    """The middle token of each key, plus one, `[n]`: 0 for none."""
+    return (keys >> _MID_SHIFT & _MASK).astype(np.int64)
 
 
 BACKOFF: tuple[Callable[[Keys], Keys], ...] = (without_next, without_prev, unigram)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import mmap
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +17,9 @@ from hmi.errors import Corrupt
 from hmi.knowledge.manifest import FileCheck
 from hmi.storage import Storage
 
-__all__ = ["HashedFile", "create_array", "map_array"]
+__all__ = ["HashedFile", "allow_maps", "create_array", "map_array"]
+
+_MOST_MAPS = 65_536  # what Linux lets a process have by default, and few enough for libraries that close all numbers
 
 
 class HashedFile:
@@ -49,6 +52,19 @@ def create_array(
         np.lib.format.write_array_header_1_0(hashed, header)
         yield hashed
         files[name] = hashed.check()
+
+
+def allow_maps() -> None:
+    """Let this process open as many files as it can map, if it may; to be called once, at its start.
+
+    Python keeps the file of every map open, and a tree has three or four for each domain, twice that while another
+    version is put in its place. The usual 1,024 would do for a hundred domains.
+    """
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_MAPS if most == resource.RLIM_INFINITY else min(_MOST_MAPS, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        with contextlib.suppress(ValueError, OSError):  # some systems refuse a limit below the one that they name
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def map_array(path: Path, size: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

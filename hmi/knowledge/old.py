@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
 from hmi.knowledge.demand import Errors
+from hmi.knowledge.hierarchy import Parents
 from hmi.knowledge.keysets import NO_KEYS, holds
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.progress import CHECK, Progress
-from hmi.knowledge.segments import segment_of
+from hmi.knowledge.segments import level_of, segment_of
 from hmi.knowledge.standins import StandInErrors
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
@@ -98,6 +99,7 @@ class OldVersion:
         tolerance: float,
         old_tolerance: float | None = None,
         mark_shares: Mapping[str, float] | None = None,
+        built_parents: Parents | None = None,
         verify: bool = True,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> Self:
@@ -108,6 +110,8 @@ class OldVersion:
             old_tolerance: What this one was built with; None: not known, so no mark is relied on.
             mark_shares: What this one was planned with (`TreePlan.mark_shares`). Where ancestors have come to hold none
                 of a domain's n-grams, because they hardly were of use to it, nothing else tells so.
+            built_parents: Of the domains when this version was built, None where no domain was moved since. What a
+                moved domain's marks were compared with may not be what lookups find for them today.
             verify: False where every byte was just read.
             progress: What it raises ends the reading.
         """
@@ -118,7 +122,14 @@ class OldVersion:
         rest = KnowledgeTree(tree.number, tree.parents, sound, tree.row_dtype, tree.hidden_size, functions)
         known = mark_shares or {}
         held = {
-            domain: _describe(rest, functions, domain, tolerance, old_tolerance, known.get(domain, 1.0))
+            domain: _describe(
+                rest,
+                functions,
+                domain,
+                tolerance,
+                None if _marks_in_doubt(rest, functions, domain, built_parents) else old_tolerance,
+                known.get(domain, 1.0),
+            )
             for domain in sound
         }
         sizes = {domain: table.bytes for domain, table in tree.tables.items()}
@@ -158,6 +169,18 @@ class _Reading:
         meta = self._table.meta
         rows = min(meta.entries, self._bytes // meta.entry_bytes)
         self._progress(Progress(CHECK, self._done + rows, self._total))
+
+
+def _marks_in_doubt(
+    tree: KnowledgeTree, functions: Mapping[str, str], domain: str, built_parents: Parents | None
+) -> bool:
+    """Whether the domain was moved to where its ancestors may have another function's row for what it has marked: they
+    are of several functions, and may have had marks themselves."""
+    line = tree.line(domain)
+    _, beyond = segment_of(line, functions)
+    if built_parents is None or beyond is None or not level_of(tree.line(beyond), functions):
+        return False
+    return any(built_parents.get(each) != parent for each, parent in zip(line, (*line[1:], None), strict=True))
 
 
 def _describe(

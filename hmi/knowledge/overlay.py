@@ -106,17 +106,6 @@ class RowOverlay:
             encoded = self._encoded(places[places >= 0])
         return places >= 0, decode(encoded)
 
-    def functions(self) -> tuple[str, ...]:
-        """Digests of the functions that rows are held of."""
-        with self._lock:
-            held = set(self._index.groups().tolist())
-            return tuple(function for function, group in self._groups.items() if group in held)
-
-    def keys(self, function: str) -> Keys:
-        """All windows held of a function, ascending."""
-        with self._lock:
-            return self._index.keys(self._groups.get(function, -1))
-
     def stats(self) -> OverlayStats:
         with self._lock:
             entries = len(self._index)

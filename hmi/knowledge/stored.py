@@ -61,17 +61,11 @@ class StoredRows:
             self.scales[first:stop] = encoded.scales
         return np.arange(first, stop)
 
-    def decode(self, positions: NDArray[np.int64], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The rows at `positions` `[n]`: float32 `[n, hidden]`, in the first rows of `out` where it is given.
-
-        Raises `ValueError` where `out` is not C-contiguous float32 `[n or more, hidden]`.
-        """
-        shape = (len(positions), self.codes.shape[1])
-        rows = np.empty(shape, np.float32) if out is None else out[: len(positions)]
-        if rows.shape != shape or rows.dtype != np.float32 or not rows.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous float32 [{shape[0]} or more, {shape[1]}]")
+    def decode(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows at `positions` `[n]`: float32 `[n, hidden]`."""
+        rows = np.empty((len(positions), self.codes.shape[1]), np.float32)
         # What of one chunk is brought together here is decoded while it is still in the core's cache.
-        codes = np.empty((min(CHUNK_ROWS, len(positions)), shape[1]), self.codes.dtype)
+        codes = np.empty((min(CHUNK_ROWS, len(positions)), self.codes.shape[1]), self.codes.dtype)
         for start in range(0, len(positions), CHUNK_ROWS):
             part = positions[start : start + CHUNK_ROWS]
             chunk = np.take(self.codes, part, axis=0, out=codes[: len(part)], mode="clip")

@@ -137,28 +137,24 @@ class KnowledgeTree:
         except KeyError:
             raise NotFound(f"tree {self.number} has no domain {domain}") from None
 
-    def lookup(self, domain: str, keys: Keys, *, out: NDArray[np.float32] | None = None) -> Lookup:
+    def lookup(self, domain: str, keys: Keys) -> Lookup:
         """Rows of windows, from the nearest domain on the line that holds each.
 
         A row of another function than the domain's is taken only where a mark says so, see `line`.
 
-        Args:
-            out: float32 `[n or more, hidden]`, C-contiguous, to decode into. A buffer that is used
-                again saves touching fresh pages for every batch; the result's `rows` is a view of it.
-
         Raises `NotFound` for an unknown domain.
         """
         rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
-        return _decoded(rows, self.gather(domain, keys, rows), out)
+        return _decoded(rows, self.gather(domain, keys, rows))
 
-    def backoff(self, domain: str, keys: Keys, *, out: NDArray[np.float32] | None = None) -> Lookup:
+    def backoff(self, domain: str, keys: Keys) -> Lookup:
         """As `lookup`, and a window that is not held gets the row of a shorter n-gram.
 
         The window's own row of another function comes before the bigrams, they before the unigram, and for each the
         nearest domain first. `hit` is False only where not even the unigram is held.
         """
         rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
-        return _decoded(rows, self.gather(domain, keys, rows, backoff=True), out)
+        return _decoded(rows, self.gather(domain, keys, rows, backoff=True))
 
     def gather(self, domain: str, keys: Keys, rows: StoredRows, *, backoff: bool = False) -> Gathered:
         """What `lookup` or, with `backoff`, `backoff` finds, brought together in `rows` and not decoded yet.
@@ -207,5 +203,5 @@ def _as_it_is(keys: Keys) -> Keys:
     return keys
 
 
-def _decoded(rows: StoredRows, found: Gathered, out: NDArray[np.float32] | None) -> Lookup:
-    return Lookup(rows.decode(found.positions, out), found.hit, found.exact, found.inherited)
+def _decoded(rows: StoredRows, found: Gathered) -> Lookup:
+    return Lookup(rows.decode(found.positions), found.hit, found.exact, found.inherited)

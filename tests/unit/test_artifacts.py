@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,17 @@ def test_copies_are_removed_when_their_artifacts_were_deleted_elsewhere(bucket: 
     assert bucket.prune() == [gone]
     assert [folder.exists() for folder in folders] == [True, False]
     assert bucket.prune() == []
+
+
+def test_downloads_that_died_are_removed_a_day_later(bucket: ArtifactStore) -> None:
+    digest = put(bucket, CONTENT)
+    cached = bucket.folder(digest)
+    left, recent = (cached.with_name(f".{digest}.{token}.tmp") for token in ("00000000", "11111111"))
+    for folder in (left, recent):
+        shutil.copytree(cached, folder)
+    os.utime(left, (0, 0))
+    bucket.prune()
+    assert [folder.exists() for folder in (cached, left, recent)] == [True, False, True]
 
 
 def test_artifact_is_announced_when_nothing_of_it_is_there_yet(store: ArtifactStore) -> None:

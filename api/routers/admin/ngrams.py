@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, Query
 from api.dependencies import AdminRoute, Served, bearer
 from api.differences import describe
 from api.ngram_text import NgramReader, key_of, key_pattern, name_of
-from api.routers.admin.trees import BaseName
+from api.routers.admin.trees import BaseName, base_with_trees
 from api.schemas.common import errors
 from api.schemas.trees import Difference, NgramObject, NgramPage
 from api.tree_tables import find_version, open_tables, open_version, parents_of
-from hmi.catalog import bases, deltas, domains, ranking, trees
+from hmi.catalog import deltas, domains, ranking, trees
 from hmi.knowledge.difference import compare
 from hmi.knowledge.functions import functions_of
 from hmi.knowledge.hierarchy import lines_of
@@ -46,7 +46,7 @@ def list_top(
     Counts go on meanwhile; an n-gram whose place changes between two parts may come twice, or not at all.
     """
     with services.database.session(read_only=True) as session:
-        row = bases.get_base(session, base)
+        row = base_with_trees(session, base)
         place = domains.get_domain(session, domain)
         cursor = None if after is None else key_of(after)
         # One more than is shown: whether there are others.
@@ -89,7 +89,7 @@ def compare_versions(
     The heaviest ones are shown with their counts as they are now, those of the domains below included.
     """
     with services.database.session(read_only=True) as session:
-        row = bases.get_base(session, base)
+        row = base_with_trees(session, base)
         versions = [find_version(session, row, each, param=name) for each, name in ((before, "from"), (after, "to"))]
         parents = [parents_of(session, each) for each in versions]
     earlier, later = (open_version(services, *each) for each in zip(versions, parents, strict=True))

@@ -16,7 +16,7 @@ from hmi.catalog.tables import BaseModel
 from hmi.errors import InvalidInput
 from hmi.jobs.messages import TaskName, send
 
-__all__ = ["BaseName", "router"]
+__all__ = ["BaseName", "base_with_trees", "router"]
 
 router = APIRouter(
     prefix="/v1/hmi/trees",
@@ -50,7 +50,7 @@ def retrieve_tree(services: Served, base: BaseName) -> TreeObject:
 def list_versions(services: Served, base: BaseName) -> Listing[TreeVersionObject]:
     """Newest first, those that failed or are being built among them, with what each build did."""
     with services.database.session(read_only=True) as session:
-        return Listing(data=view_versions(session, bases.get_base(session, base)))
+        return Listing(data=view_versions(session, base_with_trees(session, base)))
 
 
 @router.post("/{base}/rollback", summary="Serve an earlier version", responses=errors(404, 409))
@@ -61,7 +61,7 @@ def roll_back(services: Served, base: BaseName, body: Rollback | None = None) ->
     from the version chosen here.
     """
     with services.database.session() as session:
-        row = _with_trees(session, base)
+        row = base_with_trees(session, base)
         trees.rollback(session, row.id, body.to if body else None)
         session.refresh(row)
         return view_tree(session, row)
@@ -74,11 +74,11 @@ def rebuild_tree(services: Served, base: BaseName) -> RebuildStarted:
     Where a build of this tree runs already, that one will do.
     """
     with services.database.session(read_only=True) as session:
-        name = _with_trees(session, base).name
+        name = base_with_trees(session, base).name
     return RebuildStarted(task=send(services.broker, TaskName.REBUILD_TREES, name))
 
 
-def _with_trees(session: Session, name: str) -> BaseModel:
+def base_with_trees(session: Session, name: str) -> BaseModel:
     """Raises `NotFound`, `InvalidInput` for a base model of which nothing is looked up."""
     base = bases.get_base(session, name)
     if not bases.spec_of(base).k:

@@ -132,4 +132,5 @@ def test_failed_versions_are_forgotten_when_newer_ones_are_kept(database: Databa
                 trees.publish(session, base.id, number, {"general": outcome}, {})
     with database.session() as session:
         assert leftovers.forget_retired(session, base.id) == ["a"]
+        leftovers.cleared(session, base.id, 2)
         assert [version.number for version in trees.versions(session, base.id)] == [5, 4, 3]

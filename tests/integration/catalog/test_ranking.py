@@ -60,7 +60,7 @@ def test_there_is_nothing_after_an_ngram_that_is_not_counted(database: Database)
 
 
 def test_all_counts_come_in_ascending_blocks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_BLOCK", 4)
+    monkeypatch.setattr("hmi.catalog.frequencies._PAGE", 4)
     base, other = add_base(database), add_base(database, "other", "b" * 64)
     counts = {"news": {key: float(key) for key in range(1, 10)}, "tweets": {5: 2.0, 2**62: 3.0}}
     for name, each in counts.items():

@@ -143,3 +143,15 @@ def test_one_process_trims_when_several_find_too_many(
     assert trim_in_turn(database, Limits(8, _MANY)) == 0
     monkeypatch.setattr(trimming, "clock", lambda session: now + 60)
     assert trim_in_turn(database, Limits(8, _MANY)) == pytest.approx(63, abs=2)
+
+
+def test_bounds_are_no_less_than_the_rows_when_two_trims_count_at_once(
+    database: Database, base_id: str, domain_ids: dict[str, str]
+) -> None:
+    for _ in range(3):
+        _add(database, base_id, domain_ids["news"], np.ones(100))
+    seen = trimming._bounds(database)
+    assert trimming._count(database, seen) == trimming._count(database, seen)
+    assert _bounds(database) == [100]
+    _add(database, base_id, domain_ids["news"], np.ones(10))
+    assert _bounds(database) == [110]

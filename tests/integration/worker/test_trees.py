@@ -155,6 +155,9 @@ def test_all_rows_are_computed_when_a_table_of_the_old_tree_is_gone(
         rebuild(other, "base")
     assert published(site).number == 2
     site.artifacts.folder(published(site).tables[movies])
+    with site.database.session(read_only=True) as session:
+        second, first = (each.report["domains"][movies] for each in trees.versions(session, base_id(site)))
+    assert (second["added"], second["dropped"], second["bytes_before"]) == (2, first["entries"], first["bytes"])
 
 
 def test_one_build_runs_when_two_are_asked_for(site: Worksite, runtime: Runtime, movies: str) -> None:

@@ -329,13 +329,18 @@ def test_a_damaged_table_is_left_out_when_trees_are_read(api_with_base: Api) -> 
     assert get(api, "/diff", **{"from": 1, "to": 1})["domains"]["movies"]["entries_after"] == 0
 
 
-def test_a_rebuild_is_refused_when_nothing_is_looked_up(api: Api) -> None:
+def test_what_a_tree_is_needed_for_is_refused_when_nothing_is_looked_up(api: Api) -> None:
     import dataclasses
 
     with api.services.database.session() as session:
         bases.register_base(session, "flat", "1" * 64, dataclasses.replace(SPEC, k=0))
     with api.http() as http:
         assert error(http.post("/v1/hmi/trees/flat/rebuild")) == (400, "base")
+        assert error(http.post("/v1/hmi/trees/flat/rollback")) == (400, "base")
+        assert error(http.get("/v1/hmi/trees/flat/versions")) == (400, "base")
+        assert error(http.get("/v1/hmi/trees/flat/top", params={"domain": "general"})) == (400, "base")
+        assert error(http.get("/v1/hmi/trees/flat/diff", params={"from": 1, "to": 2})) == (400, "base")
+        assert http.get("/v1/hmi/trees/flat").json()["k"] == 0
 
 
 def test_a_domain_is_moved_with_all_that_is_under_it(api_with_base: Api) -> None:
@@ -416,3 +421,5 @@ def test_a_delta_is_refused_with_the_reason_and_the_old_one_stays(api_with_base:
     assert error(set_delta(api, "movies")) == (400, "files")
     with api.http() as http:
         assert http.get("/v1/hmi/deltas").json()["data"] == [before]
+        for domain, code in (("unknown", "domain_not_found"), ("reviews", "delta_not_found")):
+            assert http.delete(f"/v1/hmi/deltas/{BASE}/{domain}").json()["error"]["code"] == code

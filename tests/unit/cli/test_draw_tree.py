@@ -109,6 +109,11 @@ def test_a_tree_says_so_when_none_is_published() -> None:
     assert lines[-1].split()[0] == "general"
 
 
+def test_a_base_model_has_no_tree_when_nothing_is_looked_up() -> None:
+    lines = drawn(knowledge_tree(Tree(base="b", k=0, domains={"general": DomainTable()})))
+    assert lines == ["b: its k is 0, so nothing is looked up and there is no tree"]
+
+
 def test_domains_are_named_when_their_tables_are_not_used() -> None:
     domains = {"general": DomainTable(), "movies": DomainTable(parent="general", usable=False)}
     assert drawn(knowledge_tree(Tree(base="b", number=1, domains=domains)), 100)[-1] == (
@@ -211,7 +216,7 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
     assert lines[0] == "minilm-k2: tree 3 -> tree 4"
     assert lines[3].split() == ["general", "-", "-", "-", "-", "30,522", "0", "100", "bytes"]
     assert lines[4].split() == [
-        "└──", "movies", "200k", "100k", "12,000", "7", "1M→1.1M", "5→0", "388.0", "MB→420.0", "MB",
+        "└──", "movies", "200k", "100k", "12,000", "7", "1M→1.1M", "5→0", "388.0→420.0", "MB",
     ]  # fmt: skip
     assert lines[5:] == [
         "",
@@ -222,6 +227,24 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
         "movies: 100,000 dropped, the heaviest 1",
         "  0.0  old",
     ]
+
+
+def test_a_difference_keeps_names_whole_in_80_columns() -> None:
+    change = DomainDifference(
+        parent="reviews", entries_before=33_910, entries_after=168_031, marks_before=2_110, marks_after=8_555,
+        bytes_before=219_800, bytes_after=955_900, added=140_300, moved_in=3_997, moved_out=1_831,
+    )  # fmt: skip
+    new = DomainDifference(parent="general", entries_after=99_960, bytes_after=255_600_000)
+    domains = {"general": DomainDifference(), "reviews": new, "horror_fun": change}
+    lines = drawn(difference(Difference(base="b", before=6, after=8, domains=domains)))
+    assert lines[1].split() == ["domain", "added", "in", "out", "n-grams", "marks", "bytes"]
+    assert lines[4].split() == ["└──", "reviews", "-", "-", "-", "0→99,960", "0", "0→255.6", "MB"]
+    assert lines[5].split() == [
+        "└──", "horror_fun", "140k", "3,997", "1,831", "33.9k→168k", "2.1k→8.6k", "219.8→955.9", "kB",
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
+    still = drawn(difference(Difference(base="b", before=6, after=6, domains={"general": DomainDifference()})))
+    assert still[1].split() == ["domain", "added", "n-grams", "bytes"]
 
 
 @pytest.mark.parametrize(

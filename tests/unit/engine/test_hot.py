@@ -236,6 +236,15 @@ def test_rows_are_as_hot_in_a_new_tree_as_in_the_one_before(tmp_path: Path) -> N
     assert held(batches.hot, second, "general") == [0]
 
 
+def test_batches_are_numbered_on_when_there_were_billions(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"general": as_keys(range(9))})
+    batches = Batches(hot_rows(4))
+    batches.hot._batch = 2**31 - 3
+    for _ in range(5):
+        batches.end(batches.run(tree, {"general": [0, 1]}))
+    assert held(batches.hot, tree, "general") == [0, 1]
+
+
 def test_counts_stay_at_their_highest_when_a_row_is_wanted_all_the_time(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys(range(9))})
     hot_, table = hot_rows(1), tree.tables["general"]

@@ -36,6 +36,7 @@ from hmi.models.loader import convert_pretrained, load_hplm
 from hmi.spec import HPLMSpec, MissPolicy, RowDtype, Site
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.tiny import tiny_bert_folder
+from tests.waiting import wait_until
 
 BASE = "k2"
 NAMES = ("general", "reviews", "movies", "news", "sport")
@@ -288,10 +289,31 @@ def test_only_the_rows_that_need_it_fail_when_a_delta_is_damaged_or_missing(worl
     assert [type(outcome.error) for outcome in outcomes] == [type(None), NotFound, AdapterRefused, type(None)]
 
 
+def test_a_delta_is_loaded_once_for_a_batch_when_there_is_room_for_one(world: World) -> None:
+    asked: list[str] = []
+
+    class CountingSource(FolderSource):
+        def adapter_file(self, digest: str) -> Path:
+            asked.append(digest)
+            return super().adapter_file(digest)
+
+    source = CountingSource(world.source.bases)
+    source.adapters = world.source.adapters
+    refs = [ModelRef(BASE, "general", None, delta=delta) for delta in ("left", "gone", "right")]
+    with tiny_engine(source, batch_rows=12, delta_bytes=0) as engine:
+        outcomes = engine.submit([Item(ref, Task.EMBED, tokens=(2, 6, 3)) for ref in refs * 4]).result(60)
+        batches = engine.stats().batches
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), NotFound, type(None)] * 4
+    # To see whether it is sound, and where rows are missing once more.
+    assert asked.count("gone") <= batches
+    assert asked.count("left") <= 2 * batches
+    assert asked.count("right") <= 2 * batches
+
+
 def test_an_engine_is_busy_until_everything_is_answered(world: World) -> None:
     with tiny_engine(world.source) as engine:
         assert not engine.busy()
         future = engine.submit([Item(ModelRef(BASE, "general", None), Task.EMBED, tokens=(2, 6, 3))] * 50)
         assert engine.busy() or future.done()
         future.result(60)
-        assert not engine.busy()
+        wait_until(lambda: not engine.busy())  # who waits for the result is woken first

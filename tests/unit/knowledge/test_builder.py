@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hmi.errors import Corrupt, InvalidInput
 from hmi.knowledge import ngrams
 from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
-from hmi.knowledge.coverage import coverage
+from hmi.knowledge.demand import subtree_demands
 from hmi.knowledge.functions import Function, functions_of
 from hmi.knowledge.hierarchy import lines_of
 from hmi.knowledge.ngrams import Keys
@@ -263,14 +263,15 @@ def test_a_share_of_approximate_lookups_weighs_by_the_error(case: Case, share: f
     counts = {
         domain: DomainCounts(each.keys, each.weights, approximate_share=share) for domain, each in case.counts().items()
     }
-    node_bytes = case.capacity * ROW_BYTES
-    plan = plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, node_bytes, ROW_BYTES, errors=errors)
-    weighed = {
-        domain: {each: weight * ((1 - share) + share * error.get(each, 1.0)) for each, weight in weights.items()}
-        for domain, weights in case.weights.items()
-    }
-    if all(weight > 0 for weights in weighed.values() for weight in weights.values()):
-        assert tables_of(plan) == tables_of(Case(weighed, {}, case.capacity).plan())
+    downwards = sorted(PARENTS, key=lambda domain: len(lines_of(PARENTS)[domain]))
+    weighed = subtree_demands(counts, PARENTS, downwards[::-1], VOCABULARY, errors, {})
+    exact = subtree_demands(case.counts(), PARENTS, downwards[::-1], VOCABULARY, errors, {})
+    for domain in PARENTS:
+        keys = exact[domain].keys
+        factor = (1 - share) + share * errors(domain, keys).astype(np.float64)
+        assert weighed[domain].keys.tolist() == keys.tolist()
+        np.testing.assert_allclose(weighed[domain].savings, exact[domain].savings * factor)
+        assert weighed[domain].per_lookup <= exact[domain].per_lookup == pytest.approx(1.0)
 
 
 def test_errors_are_not_asked_for_when_nobody_is_served_approximately() -> None:
@@ -314,7 +315,7 @@ def test_a_domain_with_a_delta_chooses_whatever_its_ancestors_hold() -> None:
 
 def test_unigrams_of_the_root_are_no_hits_below_a_delta() -> None:
     token = int(UNIGRAMS[0])
-    plan = plan_tree({"movies": counts_of({token: 1.0})}, PARENTS, DELTA, {}, VOCABULARY, ROW, ROW)
+    plan = plan_tree({"movies": counts_of({token: 2.0})}, PARENTS, DELTA, {}, VOCABULARY, ROW, ROW)
     assert plan.tables["movies"].tolist() == [token]
     assert plan.predicted == {"movies": 1.0}
 
@@ -355,10 +356,10 @@ def test_a_mark_for_a_middle_function_holds_only_when_its_row_is_sure() -> None:
 
 def test_children_of_different_functions_count_at_their_parent_by_the_share_of_their_marks() -> None:
     functions = functions_of(FUNCTION, PARENTS, {"news": "d1", "reviews": "d2"})
-    weights = {"news": {A: 4.0}, "reviews": {A: 4.0}, "general": {B: 5.0}}
+    weights = {"news": {A: 4.0}, "reviews": {A: 4.0}, "general": {B: 6.0}}
     assert plan_with(weights, {}, 1, functions)["general"] == {A}
     halves = {domain: marked(functions, domain, [C, D], [A, B]) for domain in ("news", "reviews")}
-    assert plan_with(weights, halves, 1, functions)["general"] == {B}  # 0.6 x 8 < 5
+    assert plan_with(weights, halves, 1, functions)["general"] == {B}  # 0.6 x (8 + sqrt(8)) < 6 + sqrt(6) / 2
     assert plan_with(weights, halves, 2, functions)["general"] == {A, B}
 
 
@@ -385,37 +386,140 @@ def test_marks_are_kept_as_rows_are_when_something_a_little_heavier_comes() -> N
     assert plan_with(weights, {"reviews": marked(DELTA, "reviews", [A], [])}, 1)["reviews"] == {A}
 
 
-# Coverage
+# Predicted hit rates
+
+LOOKUPS = st.dictionaries(
+    st.sampled_from(sorted(PARENTS)), st.dictionaries(st.sampled_from(KEYS), st.sampled_from([1.0, 1.0, 2.0, 3.0]))
+)
+
+
+def rate_without_itself(case: Case, domain: str, left_out: float = 1.0) -> float:
+    """Planned anew without each lookup in turn, or a part of it: the share that would be hits."""
+    hits = 0.0
+    for each, weight in case.weights[domain].items():
+        fewer = {**case.weights, domain: {**case.weights[domain], each: weight - left_out}}
+        hits += weight * (each in served(Case(fewer, case.old, case.capacity).plan(), domain))
+    return hits / sum(case.weights[domain].values())
+
+
+@settings(deadline=None)
+@given(LOOKUPS, HELD)
+def test_each_lookup_is_predicted_without_itself(
+    weights: dict[str, dict[int, float]], old: dict[str, set[int]]
+) -> None:
+    case = Case(weights, old, capacity=len(KEYS))
+    rates = case.plan().predicted
+    assert set(rates) == {domain for domain in weights if weights[domain]}
+    for domain, rate in rates.items():
+        assert rate == pytest.approx(rate_without_itself(case, domain))
 
 
 @settings(deadline=None)
 @given(CASES)
-def test_coverage_is_the_share_of_weight_that_the_line_serves(case: Case) -> None:
+def test_no_more_is_predicted_than_what_the_line_serves_of_the_counts(case: Case) -> None:
     plan = case.plan()
-    rates = coverage(case.counts(), PARENTS, plan.tables)
-    assert rates == plan.predicted
     for domain, weights in case.weights.items():
         total = sum(weights.values())
-        assert (domain in rates) == (total > 0)
+        assert (domain in plan.predicted) == (total > 0)
         if total > 0:
             hits = sum(weight for each, weight in weights.items() if each in served(plan, domain))
-            assert rates[domain] == pytest.approx(hits / total)
+            assert -1e-9 <= plan.predicted[domain] <= hits / total + 1e-9
 
 
-def test_coverage_is_none_without_tables_and_full_with_all() -> None:
-    counts = {"movies": counts_of({A: 1.0, B: 3.0})}
-    assert coverage(counts, PARENTS, {}) == {"movies": 0.0}
-    assert coverage(counts, PARENTS, {"general": as_keys([B])}) == {"movies": 0.75}
-    assert coverage(counts, PARENTS, {"general": as_keys([B]), "movies": as_keys([A])}) == {"movies": 1.0}
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), st.sampled_from([1.0, 2.0, 3.0, 10.0]), min_size=1), st.integers(0, 5))
+def test_within_a_budget_a_lookup_is_predicted_without_itself_but_with_what_it_says_of_bigrams(
+    weights: dict[int, float], capacity: int
+) -> None:
+    case = Case({"news": weights}, {}, capacity)
+    predicted = case.plan().predicted["news"]
+    assert rate_without_itself(case, "news") - 1e-9 <= predicted
+    assert predicted <= rate_without_itself(case, "news", left_out=0.75) + 1e-9
 
 
-def test_coverage_counts_as_missed_what_is_not_kept_in_the_counts() -> None:
+def test_a_new_window_is_predicted_as_often_as_windows_were_new() -> None:
+    weights = {A: 1.0, B: 1.0, C: 6.0}
+    assert Case({"news": weights}, {}, 9).plan().predicted == {"news": 6 / 8}
+    assert Case({"news": weights}, {}, 0).plan().predicted == {"news": 0.0}
+
+
+def test_a_sibling_that_asked_once_is_no_help_and_two_are() -> None:
+    rates = Case({"movies": {A: 1.0}, "products": {A: 1.0}}, {}, 9).plan().predicted
+    assert rates == {"movies": 0.0, "products": 0.0}  # without itself, the other's stays with the other
+    rates = Case({"movies": {A: 1.0}, "products": {A: 1.0}, "news": {A: 1.0}}, {}, 9).plan().predicted
+    assert rates == {"movies": 1.0, "products": 1.0, "news": 0.0}
+
+
+def test_what_only_just_fits_is_predicted_to_miss() -> None:
+    weights = {A: 10.0, B: 2.0, C: 1.9}
+    assert Case({"news": weights}, {}, 2).plan().predicted["news"] == pytest.approx(10 / 13.9)
+    assert Case({"news": weights}, {}, 3).plan().predicted["news"] == pytest.approx(1.0)
+
+
+def test_what_is_not_kept_in_the_counts_is_predicted_to_miss() -> None:
     counts = {"movies": DomainCounts(as_keys([A, B]), np.array([1.0, 3.0]), total=8.0)}
-    assert coverage(counts, PARENTS, {"general": as_keys([B])}) == {"movies": 0.375}
+    plan = plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, 9 * ROW_BYTES, ROW_BYTES)
+    assert plan.predicted == {"movies": 0.375}
 
 
-def test_coverage_ends_where_the_function_changes() -> None:
-    counts = {"movies": counts_of({A: 1.0, B: 3.0})}
-    functions = {domain: function.digest for domain, function in DELTA.items()}
-    tables = {"general": as_keys([B]), "reviews": as_keys([A])}
-    assert coverage(counts, PARENTS, tables, functions) == {"movies": 0.25}
+def test_what_ancestors_of_another_function_hold_is_predicted_to_miss() -> None:
+    counts = {"general": counts_of({A: 9.0}), "reviews": counts_of({A: 3.0, B: 5.0})}
+    plan = plan_tree(counts, PARENTS, DELTA, {}, VOCABULARY, ROW, ROW)
+    assert tables_of(plan)["reviews"] == {B}
+    assert plan.predicted == {"general": 1.0, "reviews": 5 / 8}
+
+
+def test_few_errors_make_little_of_a_lookup_that_is_left_out() -> None:
+    counts = {"news": DomainCounts(as_keys([A, B]), np.array([3.0, 2.0]), approximate_share=1.0)}
+    plan = plan_tree(
+        counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES,
+        errors=lambda _, keys: np.full(len(keys), 0.1, np.float32),
+    )  # fmt: skip
+    assert plan.predicted["news"] == pytest.approx(3 / 5)
+
+
+# What bigrams say
+
+TRIGRAMS = [
+    int(ngrams.pack(np.array([prev]), np.array([mid]), np.array([following]))[0])
+    for prev in (-1, 0, 1)
+    for mid in (0, 1)
+    for following in (-1, 0, 1)
+]
+FADED = st.dictionaries(st.sampled_from(TRIGRAMS), st.sampled_from([0.0, 0.01, 0.3, 1.0, 1.1, 2.0, 10.0]))
+
+
+def test_of_windows_asked_for_as_often_the_one_of_frequent_bigrams_is_held() -> None:
+    rare, likely, left, right = (
+        int(each) for each in ngrams.pack(np.array([1, 2, 2, 3]), np.array([0, 1, 1, 1]), np.array([1, 3, 0, 3]))
+    )
+    assert rare < likely
+    weights = {rare: 2.0, likely: 2.0, left: 1.0, right: 1.0}
+    assert tables_of(Case({"news": weights}, {}, 1).plan())["news"] == {likely}
+    elsewhere = {"news": {rare: 1.0, likely: 1.0}, "movies": {left: 1.0, right: 1.0}}
+    assert tables_of(Case(elsewhere, {}, 1).plan())["news"] == {likely}
+    assert tables_of(Case({"news": {**weights, rare: 4.0}}, {}, 1).plan())["news"] == {rare}
+
+
+@settings(deadline=None)
+@given(FADED, st.integers(1, 5), st.sampled_from(TRIGRAMS), st.sampled_from([0.01, 0.1, 1.0, 100.0]))
+def test_more_weight_never_loses_a_key_its_place_to_one_that_shares_its_bigrams(
+    weights: dict[int, float], capacity: int, which: int, more: float
+) -> None:
+    heavier = {**weights, which: weights.get(which, 0.0) + more}
+    if which in served(Case({"movies": weights}, {}, capacity).plan(), "movies"):
+        assert which in served(Case({"movies": heavier}, {}, capacity).plan(), "movies")
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(PARENTS)), FADED), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_bigrams_that_waver_by_less_than_the_hysteresis_change_nothing(
+    weights: dict[str, dict[int, float]], capacity: int, random: Random
+) -> None:
+    plan = Case(weights, {}, capacity).plan()
+    wavered = {
+        domain: {each: weight * random.uniform(1.0, 1.19) for each, weight in some.items()}
+        for domain, some in weights.items()
+    }
+    again = Case(wavered, {}, capacity).plan(old=dict(plan.tables))
+    assert tables_of(again) == tables_of(plan)

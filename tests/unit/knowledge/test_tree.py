@@ -3,13 +3,11 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge import ngrams
@@ -70,29 +68,6 @@ def test_the_nearest_domain_answers_when_several_hold_a_key(tmp_path: Path) -> N
     assert tree.held_at("reviews", as_keys([1, 2, 3, 4])).tolist() == [1, 1, -1, -1]
     assert tree.entries == 5
     assert tree.bytes == sum(table.bytes for table in tree.tables.values())
-
-
-def test_rows_go_into_the_given_buffer(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"general": as_keys(range(50))})
-    out = np.full((60, HIDDEN), 7, np.float32)
-    found = tree.lookup("movies", as_keys(range(50)), out=out)
-    assert np.shares_memory(found.rows, out)
-    np.testing.assert_array_equal(out[:50], round_trip(rows_of(as_keys(range(50))), RowDtype.INT8))
-    assert (out[50:] == 7).all()
-
-
-@pytest.mark.parametrize(
-    "out",
-    [
-        np.empty((9, HIDDEN), np.float32),
-        np.empty((10, HIDDEN + 1), np.float32),
-        np.empty((10, HIDDEN), np.float64),
-        np.empty((10, 2 * HIDDEN), np.float32)[:, ::2],
-    ],
-)
-def test_a_buffer_is_refused_when_rows_do_not_fit_it(tmp_path: Path, out: NDArray[Any]) -> None:
-    with pytest.raises(ValueError, match="out must be"):
-        make_tree(tmp_path, {}).lookup("movies", as_keys(range(10)), out=out)
 
 
 def test_the_empty_tree_knows_lines_and_holds_nothing() -> None:
@@ -197,10 +172,9 @@ def test_many_threads_look_up_in_one_tree(tmp_path: Path) -> None:
     def look_up(seed: int) -> bool:
         start.wait(timeout=30)
         random = np.random.default_rng(seed)
-        out = np.empty((400, HIDDEN), np.float32)
         for _ in range(30):
             keys = random.integers(0, 900, 400).astype(np.uint64)
-            found = tree.lookup("movies", keys, out=out)
+            found = tree.lookup("movies", keys)
             if not np.array_equal(found.hit, (keys % 2 == 0) | (keys % 3 == 0)):
                 return False
             if not np.array_equal(found.rows[found.hit], round_trip(rows_of(keys[found.hit]), RowDtype.INT8)):

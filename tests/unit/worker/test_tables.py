@@ -71,6 +71,18 @@ def test_a_table_is_let_go_when_it_is_not_kept(store: ArtifactStore, artifacts: 
     assert second.meta.entries == 5  # who has it keeps it
 
 
+def test_nothing_is_kept_of_openings_that_have_ended(
+    store: ArtifactStore, artifacts: list[str], tmp_path: Path
+) -> None:
+    cache = TableCache(store, tmp_path / "notes")
+    for _ in range(2):
+        cache.open(artifacts[0])
+    store.delete(artifacts[1])
+    with pytest.raises(NotFound):
+        cache.open(artifacts[1])
+    assert not cache._opening
+
+
 def test_opening_fails_again_and_again_when_a_table_is_gone_or_damaged(
     store: ArtifactStore, artifacts: list[str], tmp_path: Path
 ) -> None:

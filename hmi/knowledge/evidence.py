@@ -1,0 +1,53 @@
+"""What the counts of bigrams say about n-grams: most n-grams were asked for once, and are not worth the same.
+
+As in the smoothing of n-gram models (Chen and Goodman, "An empirical study of smoothing techniques for language
+modeling", 1999) a window's future is its own count less a discount, and more the likelier its bigrams make it. The
+discount is the same for all, so that it is left out where windows are compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.knowledge import ngrams
+from hmi.knowledge.ngrams import Keys
+
+__all__ = ["worth_of_bigrams"]
+
+_SHARE = 0.5
+"""Found on held-out text; from 0.3 to 1 the hit rates are the same to a tenth of a point."""
+
+
+def worth_of_bigrams(keys: Keys, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lookups `[n]` that each window is worth beyond its own count: half the square root of what is expected of it.
+
+    Expected is (prev, mid) times (mid, next) over (mid): its count if neighbours knew nothing of each other. With the
+    root, of two windows asked for once one gets a little more and none so much that it outweighs a second lookup for
+    long; and no more weight for some keys makes it grow by a greater share than the heaviest of them grew. More weight
+    for one key never lets another that it outweighs, window and worth together, overtake it.
+
+    Args:
+        keys: In any order; one may be there several times, as several domains ask for it.
+        weights: Decayed counts above 0 `[n]`, in lookups of now.
+    """
+    if not len(keys):
+        return np.empty(0)
+    with_prev = _sums(ngrams.without_next(keys), weights)
+    with_next = _sums(ngrams.without_prev(keys), weights)
+    middles = ngrams.middles(keys)
+    alone = np.bincount(middles, weights)[middles]
+    return _SHARE * np.sqrt(with_prev * np.minimum(with_next / alone, 1.0))  # above 1 by rounding alone
+
+
+def _sums(groups: NDArray[np.uint64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each `[n]` the sum of the weights of its group."""
+    is_sorted = bool((groups[1:] >= groups[:-1]).all())
+    order: Any = slice(None) if is_sorted else np.argsort(groups)
+    ordered = groups[order]
+    group = np.concatenate([[False], ordered[1:] != ordered[:-1]]).cumsum()
+    sums = np.empty(len(groups))
+    sums[order] = np.bincount(group, weights[order])[group]
+    return sums

@@ -1,0 +1,57 @@
+"""Publishing beside whatever else changes a base model's tree."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from hmi.catalog import trees
+from hmi.catalog.database import Database, change
+from hmi.catalog.tables import BaseModel
+from tests.integration.catalog.seeding import add_base, race
+
+
+def test_publishing_and_rolling_back_at_once_lock_in_one_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = add_base(database)
+    for table in ("a", "b"):
+        with database.session() as session:
+            trees.publish(session, base.id, trees.begin_build(session, base.id, 60), {"general": table}, {})
+    with database.session() as session:
+        building = trees.begin_build(session, base.id, 60)
+    changed, locked = threading.Event(), threading.Event()
+    lock_base = trees.lock_base
+
+    def pause_after_change(session: Session, statement: Any) -> int:
+        count = change(session, statement)
+        if threading.current_thread().name == "publisher" and not changed.is_set():
+            changed.set()
+            # What holds the other lock and wants this one would meet us here; where nothing does, nobody comes.
+            locked.wait(0.5)
+        return count
+
+    def say_locked(session: Session, base_id: str) -> BaseModel:
+        row = lock_base(session, base_id)
+        if threading.current_thread().name != "publisher":
+            locked.set()
+        return row
+
+    monkeypatch.setattr(trees, "change", pause_after_change)
+    monkeypatch.setattr(trees, "lock_base", say_locked)
+
+    def publish() -> int:
+        threading.current_thread().name = "publisher"
+        with database.session() as session:
+            trees.publish(session, base.id, building, {"general": "c"}, {})
+        return building
+
+    def roll_back() -> int:
+        assert changed.wait(30)
+        with database.session() as session:
+            return trees.rollback(session, base.id)
+
+    assert race([publish, roll_back]) == [building, 2]
