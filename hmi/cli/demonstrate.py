@@ -83,7 +83,9 @@ def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, q
         with Interrupts():
             figures = Story(services, steps, text, scale, device).run()
         (services.data_dir / _FIGURES).write_text(json.dumps(figures.to_dict(), indent=1))
-        console.print(f"\nDone in {figures.seconds:.0f} s. The figures are in {services.data_dir / _FIGURES}.")
+        console.print(
+            f"\nDone in {figures.seconds:.0f} s. The figures are in {services.data_dir / _FIGURES}.", soft_wrap=True
+        )
         if keep:
             _say_where(steps, services)
             steps.say(f"admin key: {services.admin_key}")
@@ -91,7 +93,7 @@ def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, q
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
         else:
-            console.print(f"To look around: hmi demo --keep, or hmi up --data-dir {services.data_dir}")
+            console.print(f"To look around: hmi demo --keep, or hmi up --data-dir {services.data_dir}", soft_wrap=True)
     return figures
 
 
