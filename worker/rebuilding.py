@@ -95,6 +95,7 @@ class Rebuilding:
             settings.tree_node_bytes,
             entry_bytes(self._spec.row_dtype, self._spec.hidden_size),
             errors=old.errors,
+            bigram_gain=old.bigram_gain,
         )
 
     def build(self, folder: Path, plan: TreePlan, old: OldVersion) -> BuildReport:

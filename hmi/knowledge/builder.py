@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
 from hmi.knowledge.coverage import Held, predicted_hit_rates
-from hmi.knowledge.demand import DomainCounts, Errors, subtree_demands
+from hmi.knowledge.demand import BigramGain, DomainCounts, Errors, subtree_demands
 from hmi.knowledge.functions import Function
 from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.keysets import holds
+from hmi.knowledge.keysets import holds, union
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.old import OldTable, staying_marks
 from hmi.knowledge.segments import segment_of
@@ -66,11 +66,14 @@ def plan_tree(
     hysteresis: float = 1.2,
     *,
     errors: Errors | None = None,
+    bigram_gain: BigramGain | None = None,
 ) -> TreePlan:
     """Plan the next version.
 
     The same arguments give the same plan. While all domains have one function, a plan given as `old` with the same
-    counts comes out again, and more weight for a key never loses its place for the domain that asked for it.
+    counts comes out again. More weight for a key never loses its place for the domain that asked for it, where its
+    bigrams are no other windows' of other domains: those gain a little of it too, and what that moves between domains
+    may need its place.
 
     Args:
         demands: By domain; n-grams that are no windows of the vocabulary are left out.
@@ -82,6 +85,7 @@ def plan_tree(
         hysteresis: A key that the old version held in the domain or above it, with the same function, counts as this
             much heavier there, so that two equals do not take turns.
         errors: What would stand in for rows, for domains that are served approximately; None: nothing would.
+        bigram_gain: What bigrams are good for there; None: nothing.
 
     Raises:
         Corrupt: The parents are no tree.
@@ -95,7 +99,7 @@ def plan_tree(
     downwards = sorted(lines, key=lambda domain: (len(lines[domain]), domain))
     digests = {domain: functions[domain].digest for domain in lines}
     shares = _mark_shares(parents, digests, old)
-    wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, errors, shares)
+    wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, errors, shares, bigram_gain)
     alone = ngrams.unigrams(vocabulary)
     tables: dict[str, Keys] = {}
     held: dict[str, Held] = {}
@@ -121,7 +125,7 @@ def plan_tree(
 
 def _with_all(always: Keys, chosen: Held) -> Held:
     """The same with ascending keys that are held whoever asks."""
-    keys = np.union1d(always, chosen.keys)
+    keys = union([always, chosen.keys])
     spare, voters = np.full(len(keys), np.inf), np.full(len(keys), np.iinfo(np.int64).max)
     at = np.searchsorted(keys, chosen.keys)
     spare[at], voters[at] = chosen.spare, chosen.voters

@@ -3,7 +3,7 @@
 The unit of saving is one lookup that is answered instead of missed. Future lookups are what counts: n-grams are weighed
 by how often they were asked for, and a little by their bigrams (`evidence`). A domain's lookups under the miss policy
 `backoff` save less: a miss costs no computing there, only the error of the row that stands in, relative to the right
-one.
+one. There bigrams are wanted that nobody asked for: they stand in for windows to come.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from hmi.knowledge.hierarchy import Parents, children_of
 from hmi.knowledge.keysets import NO_KEYS, holds, union
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["Demand", "DomainCounts", "Errors", "subtree_demands"]
+__all__ = ["BigramGain", "Demand", "DomainCounts", "Errors", "subtree_demands"]
 
 Errors = Callable[[str, Keys], NDArray[np.float32]]
 """A domain and ascending keys `[n]` to the relative error (0..1) of the row that would stand in for each, `[n]`."""
+
+BigramGain = Callable[[str, Keys], float]
+"""A domain and ascending keys to how much less the error is where their bigrams (prev, mid) stand in, not unigrams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def subtree_demands(
     vocabulary: int,
     errors: Errors | None,
     passed_on: Mapping[str, float],
+    bigram_gain: BigramGain | None = None,
 ) -> dict[str, Demand]:
     """Every domain's demand, its descendants' included.
 
@@ -102,11 +106,12 @@ def subtree_demands(
         upwards: All domains, children before their parents.
         errors: None: whatever stands in is as bad as nothing.
         passed_on: By what share of itself a domain's demand, and its vote, count at its parent; 1 for those not named.
+        bigram_gain: None: bigrams are not wanted but where they are asked for.
 
     Raises `InvalidInput` for weights or shares that are none.
     """
     children = children_of(parents)
-    own = _own_demands(counts, vocabulary, errors)
+    own = _own_demands(counts, vocabulary, errors, bigram_gain)
     demands: dict[str, Demand] = {}
     for domain in upwards:
         parts = [_votes(own[domain].keys, own[domain].savings, 2, 2.0)] if domain in own else []
@@ -124,7 +129,9 @@ def subtree_demands(
     return demands
 
 
-def _own_demands(counts: Mapping[str, DomainCounts], vocabulary: int, errors: Errors | None) -> dict[str, _Own]:
+def _own_demands(
+    counts: Mapping[str, DomainCounts], vocabulary: int, errors: Errors | None, bigram_gain: BigramGain | None
+) -> dict[str, _Own]:
     domains = sorted(counts)
     asked = {domain: _checked(domain, counts[domain], vocabulary) for domain in domains}
     # Bigrams tell most where they are counted over all domains together.
@@ -141,7 +148,12 @@ def _own_demands(counts: Mapping[str, DomainCounts], vocabulary: int, errors: Er
         if share > 0 and errors is not None:
             savings *= (1 - share) + share * errors(domain, keys).astype(np.float64)
         exact = float(weights.sum() + worth[start:end].sum())
-        own[domain] = _Own(keys, savings, float(savings.sum()) / exact if exact else 1.0)
+        per_lookup = float(savings.sum()) / exact if exact else 1.0
+        if share > 0 and bigram_gain is not None:
+            new = np.minimum(weights, 1.0) * (share * bigram_gain(domain, keys))
+            own[domain] = _Own(*_with_bigrams(keys, savings, new), per_lookup)
+        else:
+            own[domain] = _Own(keys, savings, per_lookup)
     return own
 
 
@@ -154,6 +166,25 @@ def _checked(domain: str, counts: DomainCounts, vocabulary: int) -> tuple[Keys, 
     good = ngrams.in_vocabulary(counts.keys, vocabulary) & (counts.weights > 0)
     keys, weights, _, _ = _merge([_votes(counts.keys[good], counts.weights[good], 2, 2.0)])
     return keys, weights
+
+
+def _with_bigrams(
+    keys: Keys, savings: NDArray[np.float64], new: NDArray[np.float64]
+) -> tuple[Keys, NDArray[np.float64]]:
+    """The same and the bigrams (prev, mid) of the windows.
+
+    What a bigram stands in for is not what its windows are asked for, as they may be held, but what is new of it: as
+    in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995) it weighs by how many
+    windows it has, for each was new once.
+
+    Args:
+        new: What standing in for each window once would save, `[n]`.
+    """
+    bigrams = ngrams.without_next(keys)
+    longer = (bigrams != keys) & (bigrams != ngrams.unigram(keys)) & (new > 0)
+    both = [_votes(keys, savings, 2, 2.0), _votes(bigrams[longer], new[longer], 2, 2.0)]
+    keys, savings, _, _ = _merge(both)
+    return keys, savings
 
 
 def _votes(keys: Keys, savings: NDArray[np.float64], voters: int, votes: float) -> _Part:

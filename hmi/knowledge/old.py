@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
-from hmi.knowledge.demand import Errors
+from hmi.knowledge.demand import BigramGain, Errors
 from hmi.knowledge.hierarchy import Parents
 from hmi.knowledge.keysets import NO_KEYS, holds
 from hmi.knowledge.ngrams import Keys
@@ -79,12 +79,14 @@ class OldVersion:
     held: What is known of them, by domain.
     sizes: Bytes of all tables by domain, the damaged ones too.
     errors: Measures what would stand in for rows; None without a tree.
+    bigram_gain: Measures how much better bigrams do that than unigrams; None without a tree.
     """
 
     tables: Mapping[str, Table]
     held: Mapping[str, OldTable]
     sizes: Mapping[str, int]
     errors: Errors | None
+    bigram_gain: BigramGain | None = None
 
     @classmethod
     def none(cls) -> Self:
@@ -133,7 +135,8 @@ class OldVersion:
             for domain in sound
         }
         sizes = {domain: table.bytes for domain, table in tree.tables.items()}
-        return cls(sound, held, sizes, StandInErrors(rest))
+        errors = StandInErrors(rest)
+        return cls(sound, held, sizes, errors, errors.bigram_gain)
 
 
 def _sound(tables: Mapping[str, Table], progress: Callable[[Progress], None]) -> dict[str, Table]:

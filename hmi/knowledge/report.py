@@ -32,7 +32,8 @@ class DomainReport:
         hoisted: N-grams that the old version held only below this domain.
         bytes: Of the table on disk.
         bytes_before: Of the old table.
-        predicted_hit_rate: 0..1; None where the domain was asked for nothing.
+        predicted_hit_rate: 0..1, to be expected of lookups to come, see `coverage`; None where the domain was asked for
+            nothing.
         mark_share: What the plan took for the share of marks among n-grams that ancestors of another function hold;
             None where there are no such ancestors.
     """

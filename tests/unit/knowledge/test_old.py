@@ -142,6 +142,32 @@ def test_the_error_of_what_is_not_held_is_the_mean_of_its_level(tmp_path: Path) 
     assert errors("sports", as_keys(held)).tolist() == [1.0] * 3
 
 
+def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> None:
+    every = [((prev, mid, 0), (prev, mid, -1), (-1, mid, -1)) for prev in range(60) for mid in range(9)]
+    measured = [
+        (relative(key, alone), relative(key, short), key, short)
+        for key, short, alone in (packed(*each) for each in every)
+    ]
+    best = sorted(measured, key=lambda each: each[1] - each[0])[:35]  # those whose bigrams do better
+    of_unigrams, of_bigrams = np.mean([each[:2] for each in best], axis=0)
+    assert of_bigrams < of_unigrams - 0.2
+    windows, bigrams = [each[2] for each in best], [each[3] for each in best]
+    alone = packed(*((-1, mid, -1) for mid in range(9)))
+    few = np.mean([each[0] for each in best[:9]])
+    for number, (held, gain) in enumerate(
+        [
+            ({"general": as_keys([*alone, *bigrams]), "movies": as_keys(windows)}, of_unigrams - of_bigrams),
+            ({"general": as_keys([*alone, *bigrams[:9]]), "movies": as_keys(windows)}, of_unigrams / 2),
+            ({"general": as_keys([*alone, *bigrams]), "movies": as_keys(windows[:9])}, few / 2),
+            ({"general": as_keys(alone)}, 0.0),
+        ]
+    ):
+        measure = OldVersion.of(make_tree(tmp_path / str(number), held), tolerance=0).bigram_gain
+        assert measure is not None
+        assert measure("movies", as_keys([*windows, *packed((9, 8, 9))])) == pytest.approx(gain, abs=0.02)
+        assert measure("sports", as_keys(windows)) == 0.0
+
+
 def test_a_mark_is_worth_nothing_where_its_row_stands_in_anyway(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     tree = built(tmp_path, builder, general=KEYS, reviews=KEYS)
