@@ -20,7 +20,7 @@ from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_device
 from hmi.engine.deltas import Deltas
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
-from hmi.engine.hosted import HostedBases, ModelSource
+from hmi.engine.hosted import HostedBase, HostedBases, ModelSource
 from hmi.engine.pipeline import Pipeline
 from hmi.engine.request import Item, ModelRef, Outcome
 from hmi.engine.scheduler import BatchLimits
@@ -135,7 +135,6 @@ class Engine:
 
     def stats(self) -> EngineStats:
         counters = self._counters
-        trees = [(base.digest, base.tree, base.overlay.stats()) for base in self._bases.loaded()]
         return EngineStats(
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
@@ -149,7 +148,7 @@ class Engine:
             busy_seconds=counters.busy(),
             host=self._host_tier.stats(),
             on_device=self._banks.stats(),
-            trees=tuple(TreeUse(base, tree.number, tree.entries, tree.bytes, kept) for base, tree, kept in trees),
+            trees=tuple(_tree_use(base) for base in self._bases.loaded()),
         )
 
     def close(self, *, drain: bool = True) -> None:
@@ -173,3 +172,10 @@ class Engine:
             adapter = load_adapter(self._source.adapter_file(digest))
             adapter.validate(spec)
             return pack_adapter(adapter, spec.hidden_size, self.dtype, pin=self.device.type == "cuda")
+
+
+def _tree_use(base: HostedBase) -> TreeUse:
+    tree, hot = base.tree, base.hot
+    return TreeUse(
+        base.digest, tree.number, tree.entries, tree.bytes, base.overlay.stats(), None if hot is None else hot.stats()
+    )

@@ -15,6 +15,7 @@ from hmi.engine.trace import NO_TRACE, Tracer
 from hmi.knowledge.overlay import OverlayStats
 
 if TYPE_CHECKING:
+    from hmi.engine.hot import HotStats
     from hmi.engine.work import Batch
 
 __all__ = ["Counters", "EngineStats", "TreeUse"]
@@ -24,7 +25,8 @@ __all__ = ["Counters", "EngineStats", "TreeUse"]
 class TreeUse:
     """The tree that an engine looks up in for one base model.
 
-    `overlay` is of the rows that the tree lacked, and that were kept once they were computed.
+    `overlay` is of the rows that the tree lacked, and that were kept once they were computed; `hot` of those of the
+    tree's that lie on the device, None where none shall.
     """
 
     base: str
@@ -32,6 +34,7 @@ class TreeUse:
     entries: int
     bytes: int
     overlay: OverlayStats | None = None
+    hot: HotStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,9 @@ def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monke
         monkeypatch.setattr(engine._device, "_run", run_alone)
         found = numbers(engine.submit(items).result(60))
         again = numbers(engine.submit(items).result(60))
+        (use,) = engine.stats().trees
+    assert use.hot is not None
+    assert use.hot.hits > 0  # the second time rows lay on the device
     for item, vector, second in zip(items, found, again, strict=True):
         np.testing.assert_allclose(vector, _expected(world, item, None), atol=1e-5)
         np.testing.assert_allclose(second, vector, atol=1e-5)
