@@ -76,6 +76,7 @@ class HPLMSpec:
         row_dtype: How the lower layers' output is rounded, in tables and when computed on a miss,
             so that an answer does not depend on which of the two gave the row.
         max_positions: Longest sequence in tokens, special tokens included.
+        distilled: The layers were trained to work with windows: they are not the pretrained model's any more.
     """
 
     family: Family
@@ -92,6 +93,7 @@ class HPLMSpec:
     k: int = 0
     row_dtype: RowDtype = RowDtype.INT8
     has_pooler: bool = True
+    distilled: bool = False
 
     def __post_init__(self) -> None:
         for name in _SIZES:

@@ -51,6 +51,7 @@ from benchmarks.coverage.planning import Planner  # noqa: E402
 from benchmarks.coverage.report import as_text  # noqa: E402
 from benchmarks.coverage.worth import measure_worth  # noqa: E402
 from benchmarks.harness import add_options, machine  # noqa: E402
+from benchmarks.options import cache_folder  # noqa: E402
 from hmi.cli.demo.making import find_pretrained  # noqa: E402
 from hmi.engine.config import resolve_device  # noqa: E402
 from hmi.errors import HmiError  # noqa: E402
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     try:
         with tempfile.TemporaryDirectory(prefix="hmi-bench-") as folder:
-            report = _measure(Path(folder), _cache(), plan)
+            report = _measure(Path(folder), cache_folder(), plan)
     except HmiError as error:
         raise SystemExit(f"benchmarks.coverage: {error.message}") from None
     if options.picture:
@@ -82,11 +83,6 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default: all")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves as SVG")
     return parser.parse_args(argv)
-
-
-def _cache() -> Path:
-    """As the demonstration's."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmi"
 
 
 def _measure(folder: Path, cache: Path, plan: CoveragePlan) -> dict[str, Any]:

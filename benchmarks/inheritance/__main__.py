@@ -41,7 +41,7 @@ from benchmarks.inheritance.learning import Learner  # noqa: E402
 from benchmarks.inheritance.measure import measure  # noqa: E402
 from benchmarks.inheritance.plan import FULL, QUICK, domain_texts  # noqa: E402
 from benchmarks.inheritance.report import as_text, make_report  # noqa: E402
-from benchmarks.options import add_options  # noqa: E402
+from benchmarks.options import add_options, cache_folder  # noqa: E402
 from hmi.cli.demo.text import fetch_sentences, read_sentences  # noqa: E402
 from hmi.engine.config import resolve_device  # noqa: E402
 
@@ -72,8 +72,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="where what is learnt stays for the next run of the same plan"
     )
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmi"
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", default=default, help="where the sentences are kept")
+    parser.add_argument(
+        "--cache", type=Path, metavar="FOLDER", default=cache_folder(), help="where the sentences are kept"
+    )
     return parser.parse_args(argv)
 
 

@@ -76,7 +76,7 @@ class Learner:
         if not self.base.exists():
             self.say(f"base model, k = {self.plan.k}")
             texts = [each.text for text in self.texts.values() for each in text.training]
-            build_base(find_pretrained(), self.base, self.plan.k, texts=_some(texts), device=self.device)
+            build_base(find_pretrained(), self.base, self.plan.k, corpora=[_some(texts)])
 
     def _make_delta(self, domain: str, texts: Sequence[str], steps: int, above: Adapter | None) -> Path:
         path = self.folder / f"{delta_name(domain)}{_SUFFIX}"

@@ -48,6 +48,7 @@ def fetch_glosses(cache: Path) -> Path:
 
     Raises `HmiError` (code `text_unavailable`) where apt is not here or cannot fetch the package.
     """
+    cache = cache.resolve()  # dpkg-deb runs in another folder
     folder = cache / _PACKAGE
     if folder.is_dir():
         return folder

@@ -2,28 +2,140 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hmi.cli.draw_training import fidelity_table
 from hmi.cli.options import AsJson
+from hmi.spec import RowDtype
 
 __all__ = ["app"]
+
+_K = 3
 
 app = typer.Typer(no_args_is_help=True, help="Make the parts of a hierarchical model from text. Needs no services.")
 
 
 @app.command(
-    epilog="Examples: `hmi build domain reviews.txt --base ./minilm-k2 --out ./reviews`, "
-    "`hmi build domain movies.txt --base ./minilm-k2 --out ./movies --above ./reviews`"
+    epilog="Examples: `hmi build base ./MiniLM-L6 --k 3 --out ./minilm-k3 --text news.txt --text reviews.txt`, "
+    "`hmi build base ./MiniLM-L6 --k 0 --out ./minilm-k0`"
+)
+def base(
+    source: Annotated[
+        str, typer.Argument(help="Folder of a pretrained BERT (safetensors), or its name on a model hub.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    k: Annotated[
+        int | None,
+        typer.Option(min=0, help="Lower layers to look up instead of computing; 0 hosts it unchanged.  [default: 3]"),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Text to distil it on, one sentence or so a line; may be given several times, and each file is drawn "
+            "from alike. Without text, what this package knows of the model is used."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Of distillation; 0 fits only what can be fitted in closed form.")
+    ] = 4000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Lines in one step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 5e-4,
+    hidden: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of windows that lose neighbours, for the policy backoff.")
+    ] = 0.1,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
+    rows: Annotated[RowDtype, typer.Option(help="How looked-up rows are stored.")] = RowDtype.INT8,
+    difference: Annotated[
+        Path | None, typer.Option(help="Make it from this file, which --difference-out wrote, without any text.")
+    ] = None,
+    difference_out: Annotated[
+        Path | None, typer.Option(help="Write what was learnt to this file of a few megabytes, and use it rounded so.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a base model from a pretrained one: windows for its lower layers, and what that takes away learnt anew.
+
+    What was done when it is stopped is kept beside --out, and the same command goes on with it.
+    """
+    from hmi.cli.textfiles import read_lines
+    from hmi.engine.cores import tune_process
+    from hmi.errors import InvalidInput
+
+    if difference and text:
+        raise InvalidInput("give --text or --difference, not both")
+    if difference_out and not text:
+        raise InvalidInput("--difference-out needs --text to learn from")
+    tune_process(os.environ)
+    # Read before torch is loaded, which takes seconds: a mistake in a file shows at once.
+    corpora = [read_lines(path) for path in text or ()]
+
+    from hmi.cli.draw_training import training_bar
+    from hmi.models.difference import read_difference
+    from hmi.models.loader import resolve_source
+    from hmi.models.shipped import find_shipped
+    from hmi.training.base import BaseReport, apply_difference, build_base
+    from hmi.training.distil import DistilConfig
+
+    folder = resolve_source(source)
+    known = read_difference(difference) if difference else None
+    if known is not None and k not in (None, known.spec.k):
+        raise InvalidInput(f"{difference} is of k = {known.spec.k}, not {k}")
+    k = _K if k is None else k
+    if known is None and k and not corpora:
+        known = find_shipped(folder, k)
+    if known is not None:
+        report = BaseReport(apply_difference(folder, known, out, rows))
+    else:
+        config = DistilConfig(
+            steps=steps if corpora else 0,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            hidden=hidden,
+            max_tokens=max_tokens,
+            seed=seed,
+            device=device,
+        )
+        with training_bar(config.steps) as show:
+            report = build_base(folder, out, k, rows, corpora, config, difference=difference_out, on_progress=show)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(report), indent=1))
+        return
+    spec = report.spec
+    typer.echo(f"{out}: {spec.family} with {spec.layers} layers of {spec.hidden_size}, the lower {spec.k} looked up")
+    if known is not None:
+        typer.echo(f"distilled as {json.dumps(known.about.get('config', {}))}")
+    elif report.before and report.fitted and report.after:
+        typer.echo(fidelity_table(spec.k, report.before, report.fitted, report.after))
+        typer.echo(f"on {report.judges} lines that training did not see, in {report.seconds:.0f} s")
+    elif spec.k:
+        typer.echo("without --text it is as it was converted: far from the pretrained model", err=True)
+
+
+@app.command(
+    epilog="Examples: `hmi build domain reviews.txt --base ./minilm-k3 --out ./reviews`, "
+    "`hmi build domain movies.txt --base ./minilm-k3 --out ./movies --above ./reviews`"
 )
 def domain(
     text: Annotated[Path, typer.Argument(help="The domain's text, one sentence or so a line; no labels.")],
-    base: Annotated[Path, typer.Option(help="Base model folder from `hmi base build`, with k > 0.")],
+    base: Annotated[Path, typer.Option(help="Base model folder from `hmi build base`, with k > 0.")],
     out: Annotated[Path, typer.Option(help="Folder to make, with the delta in it.")],
     above: Annotated[
         Path | None, typer.Option(help="Folder of the delta of the nearest domain above that has one, to refine it.")
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the full model to agree with: the pretrained one, or the domain's own, fine-tuned from it. "
+            "A distilled base needs it."
+        ),
     ] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA pairs; it adds to that of the delta above.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Of the optimiser.")] = 300,
@@ -40,12 +152,8 @@ def domain(
 ) -> None:
     """Train a domain delta: lower layers that fit one domain's text better, for the rows of its own windows.
 
-    It is distilled from the unchanged model, so that states after the lookup come nearer to that model's.
+    It is distilled from a full model, so that states after the lookup come nearer to that model's.
     """
-    import dataclasses
-    import json
-    import os
-
     from hmi.cli.textfiles import read_lines
     from hmi.engine.cores import tune_process
     from hmi.errors import Conflict
@@ -56,11 +164,9 @@ def domain(
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
     lines = read_lines(text)
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from hmi.adapters.canonical import FILE_NAME, load_adapter, save_adapter
-    from hmi.training.domain import DeltaConfig, DeltaProgress, train_delta
+    from hmi.cli.draw_training import training_bar
+    from hmi.training.domain import DeltaConfig, train_delta
 
     config = DeltaConfig(
         rank=rank,
@@ -72,16 +178,9 @@ def domain(
         seed=seed,
         device=device,
     )
-    columns = (TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=steps)
-
-        def show(progress: DeltaProgress) -> None:
-            left = f"error {progress.loss**0.5:.3f}, {progress.seconds_left:.0f} s left"
-            bar.update(task, completed=progress.done, description=left)
-
-        refined = load_adapter(above / FILE_NAME) if above else None
-        trained = train_delta(base, lines, config, above=refined, on_progress=show)
+    refined = load_adapter(above / FILE_NAME) if above else None
+    with training_bar(steps) as show:
+        trained = train_delta(base, lines, config, above=refined, teacher=teacher, on_progress=show)
     out.mkdir(parents=True)
     save_adapter(trained.delta, out / FILE_NAME)
     report = trained.report
@@ -92,7 +191,7 @@ def domain(
         f"{out}: rank {trained.delta.rank} on the lower layers from {report.texts} lines in {report.seconds:.1f} s"
     )
     typer.echo(
-        f"error of the last layer's states against the unchanged model: {report.before.upper:.3f} without it, "
+        f"error of the last layer's states against the full model: {report.before.upper:.3f} without it, "
         f"{report.after.upper:.3f} with it, on {report.judges} lines that training did not see"
     )
     if report.after.upper >= report.before.upper:

@@ -73,7 +73,7 @@ class HmiClient(Connection):
     # Base models, tenants' models
 
     def register_base(self, name: str, folder: Path) -> answers.Base:
-        """Upload the files of a base model folder (see `hmi base build`)."""
+        """Upload the files of a base model folder (see `hmi build base`)."""
         with files_of(folder) as files:
             return self._one(answers.Base, "POST", "/v1/hmi/bases", data={"name": name}, files=files)
 

@@ -20,7 +20,7 @@ _Base = Annotated[str, typer.Argument(metavar="BASE", help="Name of the base mod
 _Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain that it is for, with all that is under it.")]
 
 
-@app.command(name="set", epilog="Example: `hmi domain delta set minilm-k2 movies ./movies-delta`")
+@app.command(name="set", epilog="Example: `hmi domain delta set minilm-k3 movies ./movies-delta`")
 def set_(
     base: _Base,
     domain: _Domain,
@@ -45,7 +45,7 @@ def set_(
         typer.echo(f"its rows are stored by the next rebuild: hmi tree rebuild {base}")
 
 
-@app.command(name="list", epilog="Example: `hmi domain delta list minilm-k2`")
+@app.command(name="list", epilog="Example: `hmi domain delta list minilm-k3`")
 def list_(
     base: Annotated[str | None, typer.Argument(metavar="BASE", help="Default: all base models.")] = None,
     url: Url = None,
@@ -64,7 +64,7 @@ def list_(
     print_table(("base", "domain", "delta", "what it is", "set"), rows, empty="no domain has a delta of its own")
 
 
-@app.command(epilog="Example: `hmi domain delta remove minilm-k2 movies`")
+@app.command(epilog="Example: `hmi domain delta remove minilm-k3 movies`")
 def remove(base: _Base, domain: _Domain, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Have the domain run with its next ancestor's delta again, or with the base model as it is."""
     with connect(url, key) as client:

@@ -15,7 +15,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Tenants' models: a base model, a domain and an adapter.")
 
 
-@app.command(epilog="Example: `hmi model register acme/sentiment --base minilm-k2 --domain movies --adapter ./adapter`")
+@app.command(epilog="Example: `hmi model register acme/sentiment --base minilm-k3 --domain movies --adapter ./adapter`")
 def register(
     name: Annotated[str, typer.Argument(help="`tenant/model`, what requests name.")],
     base: Annotated[str, typer.Option(help="Name of the base model that the adapter was trained on.")],

@@ -21,14 +21,14 @@ class _Kind(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: `hmi train reviews.jsonl --base ./minilm-k2 --out ./adapter --dev held-out.jsonl`")(
+    app.command(epilog="Example: `hmi train reviews.jsonl --base ./minilm-k3 --out ./adapter --dev held-out.jsonl`")(
         train
     )
 
 
 def train(
     data: Annotated[Path, typer.Argument(help="Labelled text: JSON lines, or CSV with a heading.")],
-    base: Annotated[Path, typer.Option(help="Base model folder from `hmi base build`.")],
+    base: Annotated[Path, typer.Option(help="Base model folder from `hmi build base`.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to make, for `hmi model register --adapter`.")],
     dev: Annotated[Path | None, typer.Option(help="More labelled text, to measure the accuracy on.")] = None,
     kind: Annotated[_Kind, typer.Option(help="What is trained, beside the head.")] = _Kind.BOTTLENECK,

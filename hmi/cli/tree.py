@@ -23,7 +23,7 @@ _TEXTS_A_REQUEST = 10_000
 _Base = Annotated[str | None, typer.Argument(metavar="BASE", help="Name of the base model.")]
 
 
-@app.command(name="show", epilog="Examples: `hmi tree show`, `hmi tree show minilm-k2 --domain movies`")
+@app.command(name="show", epilog="Examples: `hmi tree show`, `hmi tree show minilm-k3 --domain movies`")
 def show_(
     name: Annotated[
         str | None, typer.Argument(metavar="BASE|DOMAIN", help="Default: all base models, all domains.")
@@ -66,7 +66,7 @@ def show_(
         show("no base models")
 
 
-@app.command(epilog="Example: `hmi tree versions minilm-k2`")
+@app.command(epilog="Example: `hmi tree versions minilm-k3`")
 def versions(base: _Base = None, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """List a tree's versions with what each build did: n-grams added, dropped and hoisted, rows copied and computed,
     bytes before and after, the hit rate that was predicted and the real one. A star marks the version that serves."""
@@ -81,7 +81,7 @@ def versions(base: _Base = None, url: Url = None, key: Key = None, as_json: AsJs
         show(versions_list(found) if found else f"{base} has no tree yet")
 
 
-@app.command(epilog="Example: `hmi tree rebuild minilm-k2 --wait`")
+@app.command(epilog="Example: `hmi tree rebuild minilm-k3 --wait`")
 def rebuild(
     base: _Base = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the new version is published.")] = False,
@@ -112,7 +112,7 @@ def rebuild(
         show(versions_list([made]))
 
 
-@app.command(epilog="Example: `hmi tree rollback minilm-k2 --to 3`")
+@app.command(epilog="Example: `hmi tree rollback minilm-k3 --to 3`")
 def rollback(
     base: _Base = None,
     to: Annotated[int | None, typer.Option(min=1, help="A version that is kept. Default: the one before.")] = None,
@@ -130,7 +130,7 @@ def rollback(
         typer.echo(f"tree {served.number} of {base} serves; `hmi tree rebuild {base}` goes on from it")
 
 
-@app.command(epilog="Example: `hmi tree count minilm-k2 movies reviews.txt && hmi tree rebuild minilm-k2`")
+@app.command(epilog="Example: `hmi tree count minilm-k3 movies reviews.txt && hmi tree rebuild minilm-k3`")
 def count(
     base: Annotated[str, typer.Argument(metavar="BASE", help="Name of the base model.")],
     domain: Annotated[str, typer.Argument(help="Domain that the text is of.")],

@@ -23,7 +23,16 @@ from hmi.models.bert import HBert
 from hmi.models.dense import ACTIVATIONS
 from hmi.spec import Family, HPLMSpec, RowDtype
 
-__all__ = ["convert_pretrained", "load_hplm", "load_spec", "load_tokenizer", "resolve_source", "save_hplm"]
+__all__ = [
+    "convert_pretrained",
+    "load_hplm",
+    "load_pretrained",
+    "load_spec",
+    "load_tokenizer",
+    "pretrained_tensors",
+    "resolve_source",
+    "save_hplm",
+]
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "model.safetensors", "tokenizer.json"
 
@@ -101,14 +110,7 @@ def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise Corrupt(f"{folder.name}: {WEIGHTS} cannot be read: {error}") from error
-    with torch.device("meta"):
-        model = HBert(spec)
-    try:
-        model.load_state_dict({name: t.to(device, dtype) for name, t in tensors.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise Corrupt(f"{folder.name}: {WEIGHTS} does not fit {SPEC}: {error}") from error
-    model.requires_grad_(False)
-    return model.eval()
+    return _model_of(spec, tensors, folder.name, device, dtype)
 
 
 def save_hplm(out: Path, spec: HPLMSpec, tensors: dict[str, Tensor], tokenizer: Tokenizer) -> None:
@@ -128,16 +130,57 @@ def convert_pretrained(folder: Path, out: Path, *, k: int = 0, row_dtype: RowDty
     `correction.position` zero. `hmi.training.base` fits both. Raises `InvalidInput` naming what is not understood.
     """
     spec = _read_config(folder, k=k, row_dtype=row_dtype)
-    tensors = _rename(_read_weights(folder), folder)
+    tensors = pretrained_tensors(folder)
     spec = dataclasses.replace(spec, has_pooler="pooler.weight" in tensors)
-    if k:
-        tensors["window.position"] = tensors["embeddings.position"][_WINDOW_POSITIONS].clone()
-        tensors["window.projection.weight"] = torch.eye(spec.hidden_size)
-        tensors["window.projection.bias"] = torch.zeros(spec.hidden_size)
-        tensors["correction.position"] = torch.zeros_like(tensors["embeddings.position"])
-    save_hplm(out, spec, tensors, _read_tokenizer(folder))
+    save_hplm(out, spec, tensors | _windows(tensors, spec), _read_tokenizer(folder))
     load_hplm(out)  # proves that names and shapes are whole
     return spec
+
+
+def load_pretrained(folder: Path, like: HPLMSpec, device: torch.device | str, dtype: torch.dtype) -> HBert:
+    """The ordinary model of a transformers folder, to compare an hPLM of the shapes `like` with: its `full_lower` and
+    its layers are what counts. Raises `InvalidInput` where the folder is not understood or holds another shape.
+    """
+    tensors = pretrained_tensors(folder)
+    spec = _read_config(folder, k=like.k, row_dtype=like.row_dtype)
+    spec = dataclasses.replace(spec, has_pooler="pooler.weight" in tensors)
+    for name in ("vocab_size", "hidden_size", "layers", "heads", "intermediate_size", "activation"):
+        if getattr(spec, name) != getattr(like, name):
+            raise InvalidInput(f"{folder}: {name} is {getattr(spec, name)}, and the base's is {getattr(like, name)}")
+    return _model_of(spec, tensors | _windows(tensors, spec), folder.name, device, dtype)
+
+
+def _windows(tensors: dict[str, Tensor], spec: HPLMSpec) -> dict[str, Tensor]:
+    """What a base with k > 0 has besides the pretrained weights, before anything was fitted."""
+    if not spec.k:
+        return {}
+    return {
+        "window.position": tensors["embeddings.position"][_WINDOW_POSITIONS].clone(),
+        "window.projection.weight": torch.eye(spec.hidden_size),
+        "window.projection.bias": torch.zeros(spec.hidden_size),
+        "correction.position": torch.zeros_like(tensors["embeddings.position"]),
+    }
+
+
+def _model_of(
+    spec: HPLMSpec, tensors: dict[str, Tensor], name: str, device: torch.device | str, dtype: torch.dtype
+) -> HBert:
+    with torch.device("meta"):
+        model = HBert(spec)
+    try:
+        model.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise Corrupt(f"{name}: {WEIGHTS} does not fit {SPEC}: {error}") from error
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def pretrained_tensors(folder: Path) -> dict[str, Tensor]:
+    """The weights of a transformers folder of the BERT family under the artifact's names, float32.
+
+    Raises `InvalidInput` naming what is not understood.
+    """
+    return _rename(_read_weights(folder), folder)
 
 
 def _read_config(folder: Path, *, k: int, row_dtype: RowDtype) -> HPLMSpec:

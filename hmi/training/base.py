@@ -1,49 +1,70 @@
-"""A base artifact from a pretrained model: conversion, and calibration on text.
+"""A base artifact from a pretrained model: converted, fitted to text, distilled from the unchanged model.
 
-With k > 0 the lower layers see 3-token windows instead of the sequence. Calibration fits what comes after
-them in closed form, from one pass over a sample of text: `window.projection` and `correction.position` together
-are the least-squares map from a window's state and position to the full model's state at that token.
+With k > 0 the lower layers see 3-token windows instead of the sequence. `calibration` makes up for the most of it in
+closed form, `distil` for most of what is left; `hmi.models.difference` keeps what came of it in a few megabytes, from
+which the artifact can be made again in seconds.
 """
 
 from __future__ import annotations
 
-import secrets
+import dataclasses
+import hashlib
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from tokenizers import Tokenizer
 
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
-from hmi.models.bert import HBert
-from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer, save_hplm
+from hmi.models.difference import Difference, digest_of
+from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer, pretrained_tensors, save_hplm
 from hmi.spec import HPLMSpec, RowDtype
-from hmi.training.fidelity import Fidelity, measure_fidelity, state_pairs
+from hmi.training.calibration import Calibration, calibrate
+from hmi.training.distil import DistilConfig, DistilProgress, distil
+from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.states import encode
 
-__all__ = ["BaseReport", "build_base", "calibrate"]
+__all__ = ["BaseReport", "apply_difference", "build_base", "work_folder"]
 
-_MOST_TEXTS = 4000  # more hardly moves the means
-_MAX_TOKENS = 128
-_HELD_OUT = 10  # every tenth text judges, the others calibrate
-_PRIOR_TEXTS = 32  # a position's correction is drawn to zero as if so many texts had shown none there
-_RIDGE = 1e-4  # relative to the mean square of the states: keeps directions that text never shows from growing
-_ROUNDS = 3  # projection and correction are fitted by turns; more change nothing
+_CALIBRATION_TEXTS = 4000  # more hardly moves the means
+_HELD_OUT = 20  # every twentieth text judges, the others are learnt from
+_MOST_JUDGES = 500  # of each corpus
+_CHECKPOINT = "checkpoint.safetensors"
+_NOT_DISTILLED = DistilConfig(steps=0)
+
+Sequences = list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
 class BaseReport:
-    """`texts` were used for calibration; `before` and `after` it are None where there was none (k = 0, or no text)."""
+    """What came of it.
+
+    Attributes:
+        texts: Learnt from; `judges` others measured the fidelity.
+        before: Of the plain conversion, `fitted` after the closed form, `after` at the end; None where there was no
+            text, and for k = 0, which is the pretrained model.
+        losses: Of distillation, means over each tenth of the steps.
+        seconds: From reading the pretrained model to the end, this run alone.
+    """
 
     spec: HPLMSpec
-    texts: int
-    before: Fidelity | None
-    after: Fidelity | None
+    texts: int = 0
+    judges: int = 0
+    before: Fidelity | None = None
+    fitted: Fidelity | None = None
+    after: Fidelity | None = None
+    losses: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+
+def work_folder(out: Path) -> Path:
+    """Where a build of `out` keeps what a later run goes on with."""
+    return out.with_name(f"{out.name}.building")
 
 
 def build_base(
@@ -51,126 +72,138 @@ def build_base(
     out: Path,
     k: int,
     row_dtype: RowDtype = RowDtype.INT8,
-    texts: Sequence[str] = (),
+    corpora: Sequence[Sequence[str]] = (),
+    config: DistilConfig = _NOT_DISTILLED,
     *,
-    device: str = "cpu",
+    difference: Path | None = None,
+    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
 ) -> BaseReport:
     """Make the base artifact `out` from a transformers folder; it appears whole or not at all.
 
-    Where k > 0 and texts are given, it is calibrated on them.
+    With text it is fitted, and distilled for `config.steps`; what is done of that stays in `work_folder(out)` until it
+    is whole, and the same call goes on with it.
 
-    Raises `InvalidInput` for a source that is not understood, `Conflict` where `out` is there already.
+    Args:
+        corpora: Texts, one sentence or so each. Distillation takes an equal share of each corpus.
+        difference: File to write what was learnt to; the artifact is then made from that file, rounded as it is.
+
+    Raises:
+        InvalidInput: A source that is not understood, too little text, or text for k = 0.
+        Conflict: `out` is there already.
+    """
+    began = time.monotonic()
+    if out.exists():
+        raise Conflict(f"{out} is there already; remove it or choose another folder")
+    if k and config.steps and not any(corpora):
+        raise InvalidInput("distillation needs text")
+    work = work_folder(out)
+    converted = work / "base"
+    shutil.rmtree(converted, ignore_errors=True)
+    try:
+        spec = convert_pretrained(source, converted, k=k, row_dtype=row_dtype)
+        report = BaseReport(spec)
+        if k and any(corpora):
+            report = _learn(source, converted, corpora, config, work / _CHECKPOINT, difference, on_progress)
+        converted.rename(out)
+    finally:
+        shutil.rmtree(converted, ignore_errors=True)
+        if not (work / _CHECKPOINT).exists() or out.exists():
+            shutil.rmtree(work, ignore_errors=True)
+    return dataclasses.replace(report, seconds=time.monotonic() - began)
+
+
+def apply_difference(source: Path, difference: Difference, out: Path, row_dtype: RowDtype | None = None) -> HPLMSpec:
+    """The base artifact that a difference from a pretrained model stands for, in seconds.
+
+    Args:
+        source: The transformers folder of the pretrained model.
+        row_dtype: Other than the one that it was made with.
+
+    Raises `InvalidInput` where `source` is another model, `Conflict` where `out` is there already.
     """
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    spec = dataclasses.replace(difference.spec, row_dtype=row_dtype or difference.spec.row_dtype)
+    beside = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
     try:
-        spec = convert_pretrained(source, beside, k=k, row_dtype=row_dtype)
-        report = BaseReport(spec, texts=0, before=None, after=None)
-        if k and texts:
-            report = calibrate(beside, texts, device=device)
+        convert_pretrained(source, beside, k=0)  # for its tokenizer, and the checks of what is read
+        save_hplm(beside, spec, difference.apply(pretrained_tensors(source)), load_tokenizer(beside))
+        load_hplm(beside)  # proves that names and shapes are whole
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    return spec
+
+
+def _learn(
+    source: Path,
+    folder: Path,
+    corpora: Sequence[Sequence[str]],
+    config: DistilConfig,
+    checkpoint: Path,
+    difference: Path | None,
+    on_progress: Callable[[DistilProgress], None],
+) -> BaseReport:
+    """Change the converted base in `folder` by what text teaches."""
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    tokenizer = load_tokenizer(folder)
+    seen, judges = _encoded(corpora, tokenizer, config.max_tokens, load_hplm(folder).spec)
+    teacher, model = load_hplm(folder, device, dtype), load_hplm(folder, device, dtype)
+    Calibration.identity(model.spec).set(model)
+    before = measure_fidelity(model, judges)
+    calibration = calibrate(model, _some([ids for corpus in seen for ids in corpus], _CALIBRATION_TEXTS))
+    calibration.set(model)
+    fitted = after = measure_fidelity(model, judges)
+    original = pretrained_tensors(source)
+    tensors = {**load_hplm(folder).state_dict(), **calibration.tensors()}
+    losses: tuple[float, ...] = ()
+    if config.steps:
+        student = load_hplm(folder, device)
+        calibration.set(student)
+        origin = f"{digest_of(original)} {model.spec.to_json()} {_digest(seen)}"
+        losses = distil(student, teacher, seen, config, checkpoint=checkpoint, origin=origin, on_progress=on_progress)
+        tensors = {name: each.detach().cpu() for name, each in student.state_dict().items()}
+    spec = dataclasses.replace(model.spec, distilled=bool(config.steps))
+    made = Difference.between(original, tensors, spec, {}) if difference else None
+    save_hplm(folder, spec, made.apply(original) if made else tensors, tokenizer)
+    if config.steps:
+        after = measure_fidelity(load_hplm(folder, device, dtype), judges, teacher=teacher)
+    report = BaseReport(spec, sum(map(len, seen)), len(judges), before, fitted, after, losses)
+    if made and difference:
+        about = {"config": dataclasses.asdict(config), **dataclasses.asdict(report)}
+        dataclasses.replace(made, about=about).save(difference)
     return report
 
 
-@torch.no_grad()
-def calibrate(folder: Path, texts: Sequence[str], *, device: str = "cpu") -> BaseReport:
-    """Fit the base artifact in `folder` to `texts` and write it back.
+def _encoded(
+    corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int, spec: HPLMSpec
+) -> tuple[list[Sequences], Sequences]:
+    """What is learnt from, by corpus, and what judges; a text that occurs twice is in one part only.
 
-    States are computed in the device's fast dtype: its rounding is far below what windows change.
-
-    Raises `InvalidInput` where k = 0 (nothing is looked up) or too few texts are given to judge the result.
+    Raises `InvalidInput`.
     """
-    where = resolve_device(device)
-    model = load_hplm(folder, where, resolve_dtype("auto", where))
-    if not model.spec.k:
-        raise InvalidInput("a base with k = 0 is the ordinary model; there is nothing to calibrate")
-    tokenizer = load_tokenizer(folder)
-    step = max(1, len(texts) // _MOST_TEXTS)
-    sequences = encode(tokenizer, [t for t in texts[::step] if t.strip()], min(_MAX_TOKENS, model.spec.max_positions))
-    if len(sequences) < 2:
-        raise InvalidInput("calibration needs at least two texts")
-    held_out = sequences[::_HELD_OUT]
-    seen = [ids for number, ids in enumerate(sequences) if number % _HELD_OUT]
-    _set(model, _Fit.identity(model.spec))
-    before = measure_fidelity(model, held_out)
-    fit = _fit(_moments(model, seen))
-    _set(model, fit)
-    after = measure_fidelity(model, held_out)
-    tensors = dict(load_hplm(folder).state_dict())
-    tensors |= {
-        "window.projection.weight": fit.weight,
-        "window.projection.bias": fit.bias,
-        "correction.position": fit.correction,
-    }
-    save_hplm(folder, model.spec, tensors, tokenizer)
-    return BaseReport(model.spec, len(seen), before, after)
+    seen: list[Sequences] = []
+    judges: Sequences = []
+    for texts in corpora:
+        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+        if len(distinct) < 2:
+            raise InvalidInput("fitting a base needs at least two different texts of each corpus")
+        sequences = encode(tokenizer, distinct, min(max_tokens, spec.max_positions))
+        judges += _some(sequences[::_HELD_OUT], _MOST_JUDGES)
+        seen.append([ids for number, ids in enumerate(sequences) if number % _HELD_OUT])
+    return seen, judges
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """weight [H, H], bias [H], correction [max_positions, H]; float32 on the CPU."""
-
-    weight: Tensor
-    bias: Tensor
-    correction: Tensor
-
-    @classmethod
-    def identity(cls, spec: HPLMSpec) -> _Fit:
-        hidden = spec.hidden_size
-        return cls(torch.eye(hidden), torch.zeros(hidden), torch.zeros(spec.max_positions, hidden))
+def _some(sequences: Sequences, most: int) -> Sequences:
+    return sequences[:: -(-len(sequences) // most)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Moments:
-    """Sums over all tokens of x = (window's state, 1) and y = the full model's state; float64.
-
-    Attributes:
-        xx: [H + 1, H + 1], the sum of x x^T; xy: [H + 1, H], the sum of x y^T.
-        x: [max_positions, H + 1], the sum of x at each position; y: [max_positions, H], likewise.
-    """
-
-    xx: Tensor
-    xy: Tensor
-    x: Tensor
-    y: Tensor
-
-
-def _set(model: HBert, fit: _Fit) -> None:
-    model.window.projection.weight.copy_(fit.weight)
-    model.window.projection.bias.copy_(fit.bias)
-    model.correction.position.copy_(fit.correction)
-
-
-def _moments(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> _Moments:
-    """Needs a model that is set to the identity, so that merged rows are the windows' own states."""
-    hidden, positions = model.spec.hidden_size, model.spec.max_positions
-    xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
-    at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
-    for full, merged, mask in state_pairs(model, sequences):
-        y = full[mask].float().cpu()
-        x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
-        position = torch.arange(mask.shape[1]).expand(mask.shape)[mask.cpu()]
-        xx += (x.T @ x).double()
-        xy += (x.T @ y).double()
-        at_x.index_add_(0, position, x.double())
-        at_y.index_add_(0, position, y.double())
-    return _Moments(xx, xy, at_x, at_y)
-
-
-def _fit(sums: _Moments) -> _Fit:
-    """Projection and correction by turns, each the best for the other; both problems have one answer."""
-    seen = sums.x[:, -1:]  # tokens at each position [max_positions, 1]
-    ridge = _RIDGE * sums.xx.diagonal()[:-1].mean() * torch.eye(len(sums.xx)).double()
-    ridge[-1, -1] = 0  # the bias is free
-    correction = torch.zeros_like(sums.y)
-    solved = torch.zeros_like(sums.xy)
-    for _ in range(_ROUNDS):
-        solved = torch.linalg.solve(sums.xx + ridge, sums.xy - sums.x.T @ correction)
-        left = sums.y - sums.x @ solved  # what is missing at each position, summed
-        correction = left / (seen + _PRIOR_TEXTS)
-        # The first position always holds the same special token: its own mean is all there is to know.
-        correction[0] = left[0] / seen[0]
-    return _Fit(solved[:-1].T.float().contiguous(), solved[-1].float(), correction.float())
+def _digest(corpora: Iterable[Iterable[NDArray[np.int64]]]) -> str:
+    digest = hashlib.sha256()
+    for corpus in corpora:
+        for ids in corpus:
+            digest.update(ids.tobytes() + b"\n")
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -1,9 +1,10 @@
-"""A domain delta from a domain's text: a LoRA on the lower layers, distilled from the ordinary full model.
+"""A domain delta from a domain's text: a LoRA on the lower layers, distilled from an ordinary full model.
 
 A window of three tokens does not show what the whole sentence shows, and the base model makes up for it as well as it
 can for all text alike. For one domain's text the lower layers can do better: the delta is trained so that the states
-that follow from windows' rows come nearer to those of the full model on the same text. No labels are needed, and the
-base model stays as it is.
+that follow from windows' rows come nearer to those of the full model on the same text: of the pretrained model, or of
+one that was fine-tuned for the domain, whose knowledge then goes into the rows. No labels are needed, and the base
+model stays as it is.
 """
 
 from __future__ import annotations
@@ -25,22 +26,19 @@ from hmi.adapters.delta import check_delta
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
-from hmi.knowledge.ngrams import unpack, window_keys
 from hmi.models.bert import HBert
-from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.loader import load_hplm, load_pretrained, load_tokenizer
 from hmi.spec import Site
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
 from hmi.training.states import encode
 from hmi.training.trainable import TrainableDelta
+from hmi.training.windows import WindowBatch, full_states, relative_error, upper_states
 
 __all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train_delta"]
 
 _HELD_OUT = 10  # every tenth text judges, the others are learnt from
 _MOST_JUDGES = 1000
-# oneDNN prepares itself anew for every number of rows that it meets; so they are few.
-_WINDOW_STEP = 128
-_TOKEN_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +123,21 @@ def train_delta(
     config: DeltaConfig,
     *,
     above: Adapter | None = None,
+    teacher: Path | None = None,
     on_progress: Callable[[DeltaProgress], None] = lambda progress: None,
 ) -> TrainedDelta:
     """Train a domain delta for the base artifact in `folder` on a domain's text, one sentence or so each.
 
     Args:
         above: The nearest delta on the line of the domain's ancestors, which it then refines.
+        teacher: Transformers folder of the full model to agree with: the pretrained one that the base was made from, or
+            the domain's own. None takes the base's own layers, which are the pretrained model's unless it was
+            distilled.
         on_progress: Told after every step; what it raises ends the training.
 
     Raises:
-        InvalidInput: k = 0 (nothing is looked up), or too little text to learn from and to judge by.
+        InvalidInput: k = 0 (nothing is looked up), too little text to learn from and to judge by, or a distilled base
+            and no teacher.
         AdapterRefused: `above` is no delta of this base's.
         Corrupt: A damaged base.
     """
@@ -146,6 +149,7 @@ def train_delta(
     seen, judges = _parts(texts, config.steps * config.batch_size)
     if above is not None:
         check_delta(above, model.spec)
+    full = _teacher(model, teacher)
     without = NoAdapters() if above is None else SingleAdapter.of(above, device, model.dtype)
     tokenizer = load_tokenizer(folder)
     max_tokens = min(config.max_tokens, model.spec.max_positions)
@@ -154,13 +158,25 @@ def train_delta(
     trainable = TrainableDelta(model.spec, rank=config.rank, sites=config.sites, generator=generator, above=above).to(
         device
     )
-    before = measure_fidelity(model, judging, without)
-    losses = _fit(model, trainable, without, learnt, config, generator, on_progress)
+    before = measure_fidelity(model, judging, without, teacher=full)
+    losses = _fit(model, full, trainable, without, learnt, config, generator, on_progress)
     delta = trainable.export()
     check_delta(delta, model.spec)
-    after = measure_fidelity(model, judging, SingleAdapter.of(delta, device, model.dtype))
+    after = measure_fidelity(model, judging, SingleAdapter.of(delta, device, model.dtype), teacher=full)
     seconds = time.monotonic() - started
     return TrainedDelta(delta, DeltaReport(len(learnt), len(judging), before, after, losses, seconds))
+
+
+def _teacher(model: HBert, folder: Path | None) -> HBert:
+    if folder is not None:
+        return load_pretrained(folder, model.spec, model.device, model.dtype)
+    if model.spec.distilled:
+        raise InvalidInput(
+            "this base was distilled, so its layers are not the pretrained model's any more: name that model, or the "
+            "domain's own full model, as the teacher",
+            param="teacher",
+        )
+    return model
 
 
 def _parts(texts: Sequence[str], most: int) -> tuple[list[str], list[str]]:
@@ -178,6 +194,7 @@ def _parts(texts: Sequence[str], most: int) -> tuple[list[str], list[str]]:
 
 def _fit(
     model: HBert,
+    teacher: HBert,
     trainable: TrainableDelta,
     without: AdapterMaths,
     sequences: Sequence[NDArray[np.int64]],
@@ -190,7 +207,8 @@ def _fit(
     losses = []
     started = time.monotonic()
     for done, chosen in enumerate(itertools.islice(_batches(sequences, config, generator), config.steps), start=1):
-        loss = _loss(model, trainable.maths(model.dtype), without, [sequences[n] for n in chosen], config.nearness)
+        batch = WindowBatch.of([sequences[number] for number in chosen], model.device)
+        loss = _loss(model, teacher, trainable.maths(model.dtype), without, batch, config.nearness)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(trainable.parameters(), LARGEST_GRADIENT)
@@ -212,51 +230,20 @@ def _batches(
 
 
 def _loss(
-    model: HBert,
-    delta: AdapterMaths,
-    without: AdapterMaths,
-    sequences: Sequence[NDArray[np.int64]],
-    nearness: float,
+    model: HBert, teacher: HBert, delta: AdapterMaths, without: AdapterMaths, batch: WindowBatch, nearness: float
 ) -> Tensor:
     """Squared relative error against the full model, the mean over the lower and every upper layer's states.
 
     `nearness` times that of the rows against those `without` the delta comes on top.
     """
-    lengths = np.asarray([len(ids) for ids in sequences], np.int64)
-    mask = np.arange(_filled(int(lengths.max()), _TOKEN_STEP)) < lengths[:, None]  # [B, T]
-    ids = np.zeros(mask.shape, np.int64)
-    ids[mask] = np.concatenate(sequences)
-    keys, place = np.unique(window_keys(np.concatenate(sequences), lengths), return_inverse=True)
-    windows = unpack(np.resize(keys, _filled(len(keys), _WINDOW_STEP)))  # some twice, and not asked for
-    index = np.zeros(mask.shape, np.int64)
-    index[mask] = place
-    real = torch.from_numpy(mask).to(model.device)
-    grams = torch.from_numpy(windows).to(model.device)
     with torch.no_grad():
-        full = list(_states(model, model.full_lower(torch.from_numpy(ids).to(model.device), real), real))
-    rows = model.lower(grams, delta)  # [windows, H]
-    ours = _states(model, model.merge(rows[torch.from_numpy(index).to(model.device)]), real)
-    errors = [_relative_error(state[real], reference[real]) for state, reference in zip(ours, full, strict=True)]
+        full = full_states(teacher, batch)
+    rows = model.lower(batch.windows, delta)  # [windows, H]
+    ours = upper_states(model, model.merge(rows[batch.index]), batch.mask)
+    errors = [relative_error(a[batch.mask], b[batch.mask]) for a, b in zip(ours, full, strict=True)]
     loss = torch.stack(errors).mean()
     if nearness:
         with torch.no_grad():
-            near = model.lower(grams, without)
-        loss = loss + nearness * _relative_error(rows, near)
+            near = model.lower(batch.windows, without)
+        loss = loss + nearness * relative_error(rows, near)
     return loss
-
-
-def _relative_error(ours: Tensor, reference: Tensor) -> Tensor:
-    """Squared."""
-    return (ours.float() - reference.float()).square().sum() / reference.float().square().sum()
-
-
-def _states(model: HBert, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
-    """What the upper layers are given and what each of them gives: [B, T, H] each."""
-    yield hidden
-    for layer in model.transformer_layers[model.spec.k :]:
-        hidden = layer(hidden, mask, NoAdapters())
-        yield hidden
-
-
-def _filled(count: int, step: int) -> int:
-    return -(-count // step) * step

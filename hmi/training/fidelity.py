@@ -1,4 +1,5 @@
-"""How far an hPLM's states are from those of the ordinary model that it was made from."""
+"""How far an hPLM's states are from those of an ordinary model, by default the one that its own layers are without
+windows."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths
 from hmi.models.bert import HBert
 from hmi.training.states import LowerStates
+from hmi.training.windows import upper_states
 
 __all__ = ["Fidelity", "measure_fidelity", "state_pairs"]
 
@@ -21,35 +24,62 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Relative errors |ours - full| / |full| over all tokens of text that was not learnt from.
+    """Relative errors |ours - full| / |full| on text that was not learnt from.
 
     Attributes:
-        lower: Of what the upper layers are given.
-        upper: Of the last layer's states.
+        layers: Over all tokens: of what the upper layers are given, and of each upper layer's states.
+        pooled: Of the mean over each text of the last layer's states.
     """
 
-    lower: float
-    upper: float
+    layers: tuple[float, ...]
+    pooled: float
+
+    @property
+    def lower(self) -> float:
+        """Of what the upper layers are given."""
+        return self.layers[0]
+
+    @property
+    def upper(self) -> float:
+        """Of the last layer's states."""
+        return self.layers[-1]
 
 
 @torch.no_grad()
 def measure_fidelity(
-    model: HBert, sequences: Sequence[NDArray[np.int64]], delta: AdapterMaths | None = None
+    model: HBert,
+    sequences: Sequence[NDArray[np.int64]],
+    delta: AdapterMaths | None = None,
+    *,
+    teacher: HBert | None = None,
 ) -> Fidelity:
-    """Over all tokens of the sequences, with rows rounded as stored ones are, and a domain's `delta` in them."""
-    errors, sizes = torch.zeros(2), torch.zeros(2)  # squared, of the lower and of the last states
-    for full, merged, mask in state_pairs(model, sequences, delta):
-        upper = model.upper(merged, mask), model.upper(full, mask)
-        for place, (ours, reference) in enumerate(((merged, full), upper)):
-            errors[place] += (ours.float() - reference.float())[mask].square().sum().cpu()
-            sizes[place] += reference.float()[mask].square().sum().cpu()
-    lower, last = (errors / sizes).sqrt().tolist()
-    return Fidelity(lower, last)
+    """With rows rounded as stored ones are, and a domain's `delta` in them.
+
+    Args:
+        teacher: The ordinary model to compare with; None is the model's own layers without windows, which is the
+            pretrained model as long as nobody changed them.
+    """
+    teacher = teacher or model
+    counted = model.spec.layers - model.spec.k + 2
+    errors, sizes = torch.zeros(counted).double(), torch.zeros(counted).double()  # squared
+    for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher):
+        ours, wanted = list(upper_states(model, merged, mask)), list(upper_states(teacher, full, mask))
+        pairs = [(a[mask], b[mask]) for a, b in zip(ours, wanted, strict=True)]
+        pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(wanted[-1].float(), mask)))
+        for place, (a, b) in enumerate(pairs):
+            errors[place] += (a.float() - b.float()).square().sum().cpu()
+            sizes[place] += b.float().square().sum().cpu()
+    *layers, pooled = (errors / sizes).sqrt().tolist()
+    return Fidelity(tuple(layers), pooled)
 
 
 @torch.no_grad()
 def state_pairs(
-    model: HBert, sequences: Sequence[NDArray[np.int64]], delta: AdapterMaths | None = None
+    model: HBert,
+    sequences: Sequence[NDArray[np.int64]],
+    delta: AdapterMaths | None = None,
+    *,
+    teacher: HBert | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """In batches of like length: the full model's states and the merged rows `[B, T, H]`, and their mask."""
     ordered = sorted(sequences, key=len)
@@ -58,4 +88,4 @@ def state_pairs(
         merged, mask = states.batch(range(start, min(start + _BATCH, len(ordered))))
         ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
         ids[mask] = torch.from_numpy(np.concatenate(ordered[start : start + _BATCH])).to(mask.device)
-        yield model.full_lower(ids, mask), merged, mask
+        yield (teacher or model).full_lower(ids, mask), merged, mask

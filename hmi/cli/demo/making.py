@@ -29,11 +29,12 @@ _CALIBRATION_TEXTS = 2000
 
 @dataclass(frozen=True, slots=True)
 class MadeBase:
-    """`error` is the last layer's relative error against the full model before and after calibration."""
+    """`error` is the last layer's relative error against the full model, as it was converted and as it is."""
 
     folder: Path
     k: int
     error: tuple[float, float] | None
+    distilled: bool
     reused: bool
 
 
@@ -60,9 +61,9 @@ def find_pretrained() -> Path:
 
 
 def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, MadeBase]:
-    """The base models of `BASES` under `out`, calibrated on a sample of `text` where layers are looked up."""
-    from hmi.training.base import build_base
-
+    """The base models of `BASES` under `out`. Where layers are looked up, as this package has distilled them; a
+    pretrained model that it does not know is fitted to a sample of `text`.
+    """
     source = find_pretrained()
     made_from = [_file_hash(source / "model.safetensors"), _code_hash()]
     sample = [each.text for each in thinned(text, _CALIBRATION_TEXTS)]
@@ -73,14 +74,30 @@ def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, Ma
         origin = _hash([*made_from, k, texts])
 
         def build(target: Path, k: int = k, texts: Sequence[str] = texts) -> dict[str, object]:
-            report = build_base(source, target, k, RowDtype.INT8, texts, device=device)
-            error = (report.before.upper, report.after.upper) if report.before and report.after else None
-            return {"error": error}
+            return _build(source, target, k, texts, device)
 
         note, reused = _made_once(folder, origin, build)
         error = note["error"]
-        made[name] = MadeBase(folder / "artifact", k, tuple(error) if isinstance(error, list) else None, reused)
+        made[name] = MadeBase(
+            folder / "artifact", k, tuple(error) if isinstance(error, list) else None, bool(note["distilled"]), reused
+        )
     return made
+
+
+def _build(source: Path, target: Path, k: int, texts: Sequence[str], device: str) -> dict[str, object]:
+    from hmi.models.shipped import find_shipped
+    from hmi.training.base import apply_difference, build_base
+    from hmi.training.distil import DistilConfig
+
+    shipped = find_shipped(source, k) if k else None
+    if shipped is not None:
+        apply_difference(source, shipped, target, RowDtype.INT8)
+        before, after = shipped.about["before"], shipped.about["after"]
+        return {"error": [each["layers"][-1] for each in (before, after)], "distilled": True}
+    corpora = [texts] if texts else []
+    report = build_base(source, target, k, RowDtype.INT8, corpora, DistilConfig(steps=0, device=device))
+    error = (report.before.upper, report.after.upper) if report.before and report.after else None
+    return {"error": error, "distilled": False}
 
 
 def make_adapters(
@@ -154,9 +171,9 @@ def _hash(value: object) -> str:
 
 @functools.cache
 def _code_hash() -> str:
-    """Of the code that makes bases and adapters: what another version of it made is made again."""
-    rooms = [Path(hmi.__file__).parent / room for room in ("models", "training")]
-    return _hash([_file_hash(path) for room in rooms for path in sorted(room.glob("*.py"))])
+    """Of the code, and the differences, that make bases and adapters: what another version made is made again."""
+    rooms = [Path(hmi.__file__).parent / room for room in ("differences", "models", "training")]
+    return _hash([_file_hash(path) for room in rooms for path in sorted(room.iterdir()) if path.is_file()])
 
 
 def _file_hash(path: Path) -> str:

@@ -98,7 +98,8 @@ class Story:
                 if base.error:
                     steps.say(
                         f"{' ' * len(name)}  error of the last layer's states against the full model: "
-                        f"{base.error[0]:.2f} before the merge was calibrated, {base.error[1]:.2f} after"
+                        f"{base.error[0]:.2f} as converted, {base.error[1]:.2f} "
+                        f"{'distilled' if base.distilled else 'fitted'}"
                     )
             new = registering.register_bases(self._client, bases)
             steps.say(_registered(new, len(bases), "base models"))

@@ -10,8 +10,8 @@ from hmi.cli.demo.text import Part, Sentence
 
 __all__ = ["BASES", "DOMAINS", "FULL", "QUICK", "DemoTenant", "Portion", "Scale", "portions", "thinned"]
 
-LOOKED_UP, EXACT_HOSTING = "minilm-k2", "minilm-k0"
-BASES: Mapping[str, int] = {LOOKED_UP: 2, EXACT_HOSTING: 0}  # name: layers that are looked up
+LOOKED_UP, EXACT_HOSTING = "minilm-k3", "minilm-k0"
+BASES: Mapping[str, int] = {LOOKED_UP: 3, EXACT_HOSTING: 0}  # name: layers that are looked up
 
 # Each domain and its parent; a parent comes before its children.
 DOMAINS: Mapping[str, str] = {

@@ -34,7 +34,7 @@ def sentences(count: int, words: range) -> list[Sentence]:
 def test_table_holds_every_tolerance_when_a_tiny_plan_is_run(tmp_path: Path) -> None:
     text = {"one": sentences(90, range(10)), "two": sentences(90, range(5, 15))}
     source = tiny_bert_folder(tmp_path / "source")
-    build_base(source, tmp_path / "kept" / "base", 2, texts=[each.text for each in text["one"]])
+    build_base(source, tmp_path / "kept" / "base", 2, corpora=[[each.text for each in text["one"]]])
     said: list[str] = []
     learner = Learner(tmp_path / "kept", PLAN, domain_texts(text, PLAN), "cpu", "float32", said.append)
     files = learner.learn()

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hmi.adapters.delta import load_delta
 from hmi.cli.main import app
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import convert_pretrained, load_hplm, load_spec
 from tests.tiny import tiny_bert_folder
 
 
@@ -54,3 +55,38 @@ def test_reason_is_said_when_nothing_is_looked_up(text: Path, tmp_path: Path) ->
     assert result.exit_code == 1
     assert "k = 0" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_is_made_of_text_and_again_of_what_was_learnt(text: Path, tmp_path: Path) -> None:
+    source, learnt = tiny_bert_folder(tmp_path / "source"), tmp_path / "learnt.safetensors"
+    options = ["--text", str(text), "--steps", "2", "--batch-size", "4", "--difference-out", str(learnt)]
+    runner = CliRunner()
+    result = runner.invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "one"), *options])
+    assert result.exit_code == 0, result.output
+    assert "layer 4" in result.stdout
+    assert "lines that training did not see" in result.stdout
+    options = ["--difference", str(learnt), "--json"]
+    result = runner.invoke(app, ["build", "base", str(source), "--out", str(tmp_path / "two"), *options])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["spec"]["k"] == 2
+    one, two = (load_hplm(tmp_path / name).state_dict() for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_k_of_what_was_learnt_is_named_when_another_is_asked_for(text: Path, tmp_path: Path) -> None:
+    source, learnt = tiny_bert_folder(tmp_path / "source"), tmp_path / "learnt.safetensors"
+    options = ["--text", str(text), "--steps", "1", "--batch-size", "4", "--difference-out", str(learnt)]
+    runner = CliRunner()
+    runner.invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "one"), *options])
+    options = ["--difference", str(learnt), "--k", "1", "--out", str(tmp_path / "two")]
+    result = runner.invoke(app, ["build", "base", str(source), *options])
+    assert result.exit_code == 1
+    assert "k = 2" in result.stderr
+
+
+def test_a_base_is_converted_and_that_said_when_there_is_no_text(tmp_path: Path) -> None:
+    source = tiny_bert_folder(tmp_path / "source")
+    result = CliRunner().invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "k2")])
+    assert result.exit_code == 0, result.output
+    assert "without --text" in result.stderr
+    assert not load_spec(tmp_path / "k2").distilled

@@ -52,7 +52,7 @@ def a_tree() -> Tree:
         "news": DomainTable(parent="general", entries=10, bytes=3_880, lookups=1000, hits=873),
     }
     building = TreeBuild(number=4, created_at=NOW - 300, progress=TreeProgress(stage="compute", done=1200, total=5000))
-    return Tree(base="minilm-k2", number=3, published_at=NOW - 3 * 3600, building=building, domains=domains)
+    return Tree(base="minilm-k3", number=3, published_at=NOW - 3 * 3600, building=building, domains=domains)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_domains_hang_under_their_parents_when_drawn(parents: dict[str, str | No
 def test_every_figure_of_a_domain_stands_in_its_column_in_80_columns() -> None:
     lines = drawn(knowledge_tree(a_tree(), NOW))
     assert max(map(len, lines)) <= 80
-    assert lines[0].startswith("minilm-k2: tree 3, published 20")
+    assert lines[0].startswith("minilm-k3: tree 3, published 20")
     assert lines[0].endswith(", 3 h ago")
     assert lines[1] == "1,365,098 n-grams, 100,999 marks, 1.0 GB"
     assert lines[2] == "building tree 4, begun 5 min ago: computing new rows, 1,200 of 5,000 (24%)"
@@ -182,7 +182,7 @@ def test_a_builds_progress_follows_its_stages() -> None:
 
 def test_ngrams_are_listed_with_where_they_are_held() -> None:
     page = NgramPage(
-        base="minilm-k2",
+        base="minilm-k3",
         domain="movies",
         number=3,
         ngrams=12_345,
@@ -194,7 +194,7 @@ def test_ngrams_are_listed_with_where_they_are_held() -> None:
         ],
     )
     lines = drawn(top_ngrams(page))
-    assert lines[0] == "movies on minilm-k2: 12,345 n-grams counted, tree 3"
+    assert lines[0] == "movies on minilm-k3: 12,345 n-grams counted, tree 3"
     assert [line.split("  ")[0].strip() for line in lines[3:]] == [
         "[CLS] the film", "of the", "film . [SEP]", r"[red]\x1b[31m\n",
     ]  # fmt: skip
@@ -210,10 +210,10 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
         heaviest_dropped=[NgramText(id="3", text="old", count=0)],
     )  # fmt: skip
     same = DomainDifference(entries_before=30_522, entries_after=30_522, bytes_before=100, bytes_after=100)
-    found = Difference(base="minilm-k2", before=3, after=4, domains={"general": same, "movies": movies})
+    found = Difference(base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
     lines = drawn(difference(found))
     assert max(map(len, lines)) <= 80
-    assert lines[0] == "minilm-k2: tree 3 -> tree 4"
+    assert lines[0] == "minilm-k3: tree 3 -> tree 4"
     assert lines[3].split() == ["general", "-", "-", "-", "-", "30,522", "0", "100", "bytes"]
     assert lines[4].split() == [
         "└──", "movies", "200k", "100k", "12,000", "7", "1M→1.1M", "5→0", "388.0→420.0", "MB",

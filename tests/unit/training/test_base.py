@@ -9,9 +9,14 @@ import pytest
 import torch
 
 from hmi.errors import Conflict, InvalidInput
-from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.difference import read_difference
+from hmi.models.loader import load_hplm, load_pretrained, load_spec, load_tokenizer
 from hmi.spec import RowDtype
-from hmi.training.base import _fit, _Moments, build_base, calibrate
+from hmi.training import distil
+from hmi.training.base import apply_difference, build_base, work_folder
+from hmi.training.calibration import Moments, fit
+from hmi.training.distil import DistilConfig, DistilProgress
+from hmi.training.fidelity import measure_fidelity
 from hmi.training.states import LowerStates, encode
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
@@ -29,8 +34,8 @@ def texts() -> list[str]:
 
 
 def test_states_come_nearer_to_the_full_model_when_calibrated(source: Path, tmp_path: Path, texts: list[str]) -> None:
-    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, texts)
-    assert report.texts == 180
+    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts])
+    assert (report.texts, report.judges) == (190, 10)
     assert report.before is not None
     assert report.after is not None
     assert report.after.lower < report.before.lower
@@ -38,9 +43,9 @@ def test_states_come_nearer_to_the_full_model_when_calibrated(source: Path, tmp_
 
 
 def test_first_position_is_the_mean_difference_when_calibrated(source: Path, tmp_path: Path, texts: list[str]) -> None:
-    build_base(source, tmp_path / "k1", 1, RowDtype.FLOAT16, texts)
+    build_base(source, tmp_path / "k1", 1, RowDtype.FLOAT16, [texts])
     model = load_hplm(tmp_path / "k1")
-    seen = [text for number, text in enumerate(texts) if number % 10]
+    seen = [text for number, text in enumerate(texts) if number % 20]
     sequences = encode(load_tokenizer(tmp_path / "k1"), seen, 48)
     hidden, mask = LowerStates(model, sequences).batch(range(len(seen)))
     ids = torch.zeros(mask.shape, dtype=torch.int64)
@@ -55,7 +60,7 @@ def test_first_position_is_the_mean_difference_when_calibrated(source: Path, tmp
 def test_unseen_positions_get_no_correction_when_texts_are_short(
     source: Path, tmp_path: Path, texts: list[str]
 ) -> None:
-    build_base(source, tmp_path / "k2", 2, RowDtype.INT8, texts)
+    build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts])
     position = load_hplm(tmp_path / "k2").correction.position
     assert float(position[40:].abs().max()) == 0
     assert float(position[:5].abs().min(dim=1).values.max()) > 0
@@ -66,13 +71,11 @@ def test_projection_is_the_least_squares_map_when_every_position_is_alike() -> N
     rng = np.random.default_rng(3)
     states, targets = rng.normal(size=(500, 8)), rng.normal(size=(500, 8))
     x = np.concatenate([states, np.ones((500, 1))], axis=1)
-    sums = _Moments(
-        *(torch.from_numpy(each) for each in (x.T @ x, x.T @ targets, x.sum(0)[None], targets.sum(0)[None]))
-    )
-    fit = _fit(sums)
+    sums = Moments(*(torch.from_numpy(each) for each in (x.T @ x, x.T @ targets, x.sum(0)[None], targets.sum(0)[None])))
+    found = fit(sums)
     expected, *_ = np.linalg.lstsq(x, targets, rcond=None)
-    np.testing.assert_allclose(fit.weight.numpy().T, expected[:-1], atol=1e-3)
-    np.testing.assert_allclose((fit.bias + fit.correction[0]).numpy(), expected[-1], atol=1e-3)
+    np.testing.assert_allclose(found.weight.numpy().T, expected[:-1], atol=1e-3)
+    np.testing.assert_allclose((found.bias + found.correction[0]).numpy(), expected[-1], atol=1e-3)
 
 
 def test_artifact_is_the_plain_conversion_when_no_text_is_given(source: Path, tmp_path: Path) -> None:
@@ -84,9 +87,7 @@ def test_artifact_is_the_plain_conversion_when_no_text_is_given(source: Path, tm
 
 
 def test_base_is_not_calibrated_when_nothing_is_looked_up(source: Path, tmp_path: Path, texts: list[str]) -> None:
-    assert build_base(source, tmp_path / "k0", 0, RowDtype.INT8, texts).after is None
-    with pytest.raises(InvalidInput, match="k = 0"):
-        calibrate(tmp_path / "k0", texts)
+    assert build_base(source, tmp_path / "k0", 0, RowDtype.INT8, [texts]).after is None
 
 
 def test_nothing_is_left_behind_when_the_source_is_not_understood(tmp_path: Path) -> None:
@@ -103,6 +104,94 @@ def test_existing_folder_is_kept_when_it_is_named_as_output(source: Path, tmp_pa
 
 
 def test_calibration_is_refused_when_there_is_too_little_text(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="at least two texts"):
-        build_base(source, tmp_path / "k2", 2, RowDtype.INT8, ["w1 w2", "  "])
+    with pytest.raises(InvalidInput, match="at least two different texts"):
+        build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [["w1 w2", "  "]])
     assert not (tmp_path / "k2").exists()
+
+
+QUICK = DistilConfig(steps=60, batch_size=16, learning_rate=3e-3, dtype="float32")
+
+
+def test_states_come_nearer_still_when_distilled(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK)
+    assert report.fitted is not None
+    assert report.after is not None
+    assert report.after.upper < 0.9 * report.fitted.upper
+    assert len(report.after.layers) == 3  # after the lookup, and after each of two upper layers
+    assert load_spec(tmp_path / "k2").distilled
+    assert not work_folder(tmp_path / "k2").exists()
+
+
+def test_unchanged_model_judges_when_the_layers_are_distilled(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK)
+    model = load_hplm(tmp_path / "k2")
+    teacher = load_pretrained(source, model.spec, "cpu", torch.float32)
+    judges = encode(load_tokenizer(tmp_path / "k2"), texts[::20], 48)
+    assert measure_fidelity(model, judges, teacher=teacher) == report.after
+    assert measure_fidelity(model, judges) != report.after
+
+
+def test_same_base_is_built_when_the_build_was_stopped_between(
+    source: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "_CHECKPOINT_SECONDS", 0.0)
+    build_base(source, tmp_path / "whole", 2, RowDtype.INT8, [texts], QUICK)
+
+    def stop(reached: DistilProgress) -> None:
+        if reached.done == 23:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, on_progress=stop)
+    assert not (tmp_path / "k2").exists()
+    seen: list[int] = []
+    build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, on_progress=lambda at: seen.append(at.done))
+    assert seen[0] > 20
+    whole, resumed = load_hplm(tmp_path / "whole").state_dict(), load_hplm(tmp_path / "k2").state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_build_begins_anew_when_the_checkpoint_is_of_another_text(
+    source: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(distil, "_CHECKPOINT_SECONDS", 0.0)
+
+    def stop(reached: DistilProgress) -> None:
+        if reached.done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, on_progress=stop)
+    seen: list[int] = []
+    build_base(
+        source, tmp_path / "k2", 2, corpora=[texts[:90]], config=QUICK, on_progress=lambda at: seen.append(at.done)
+    )
+    assert seen[0] == 1
+    assert "another text" in caplog.text
+
+
+def test_artifact_is_the_same_when_it_is_made_from_its_difference(
+    source: Path, tmp_path: Path, texts: list[str]
+) -> None:
+    path = tmp_path / "difference.safetensors"
+    report = build_base(source, tmp_path / "built", 2, RowDtype.INT8, [texts], QUICK, difference=path)
+    difference = read_difference(path)
+    assert apply_difference(source, difference, tmp_path / "applied") == report.spec
+    built, applied = load_hplm(tmp_path / "built").state_dict(), load_hplm(tmp_path / "applied").state_dict()
+    assert all(torch.equal(built[name], applied[name]) for name in built)
+    assert report.after is not None
+    assert difference.about["after"]["pooled"] == report.after.pooled
+
+
+def test_difference_is_refused_when_the_weights_are_others(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    path = tmp_path / "difference.safetensors"
+    build_base(source, tmp_path / "built", 2, corpora=[texts], config=QUICK, difference=path)
+    other = tiny_bert_folder(tmp_path / "other", seed=8)
+    with pytest.raises(InvalidInput, match="other pretrained weights"):
+        apply_difference(other, read_difference(path), tmp_path / "applied")
+    assert not (tmp_path / "applied").exists()
+
+
+def test_distillation_is_refused_when_there_is_no_text(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="needs text"):
+        build_base(source, tmp_path / "k2", 2, config=QUICK)

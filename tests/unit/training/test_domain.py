@@ -26,6 +26,7 @@ from hmi.training.examples import Example
 from hmi.training.fidelity import measure_fidelity
 from hmi.training.states import LowerStates, encode
 from hmi.training.task import TrainConfig, train_adapter
+from hmi.training.windows import WindowBatch
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 QUICK = DeltaConfig(rank=4, steps=40, batch_size=16, learning_rate=1e-2, dtype="float32")
@@ -42,7 +43,7 @@ def sentences(count: int, words: range, seed: int) -> list[str]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    build_base(tiny_bert_folder(folder / "source"), folder / "k2", 2, texts=sentences(200, range(95), 1))
+    build_base(tiny_bert_folder(folder / "source"), folder / "k2", 2, corpora=[sentences(200, range(95), 1)])
     return folder / "k2"
 
 
@@ -164,7 +165,7 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
                     ours, full = (layer(state, real, model._no_adapters) for state in (ours, full))
                 errors[place] += (ours - full).square().sum()
                 sizes[place] += full.square().sum()
-        loss = _loss(model, delta, NoAdapters(), sequences, nearness=0)
+        loss = _loss(model, model, delta, NoAdapters(), WindowBatch.of(sequences), nearness=0)
         torch.testing.assert_close(loss, (errors / sizes).mean())
 
 

@@ -31,11 +31,11 @@ def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, MadeBase
 
 
 def test_bases_are_kept_when_they_come_from_the_same(tmp_path: Path, bases: dict[str, MadeBase]) -> None:
-    assert [(load_spec(each.folder).k, each.reused) for each in bases.values()] == [(2, False), (0, False)]
-    assert bases["minilm-k2"].error is not None
+    assert [(load_spec(each.folder).k, each.reused) for each in bases.values()] == [(3, False), (0, False)]
+    assert bases["minilm-k3"].error is not None
     again = make_bases(tmp_path / "bases", TEXT, "cpu")
     assert all(each.reused for each in again.values())
-    assert again["minilm-k2"].error == bases["minilm-k2"].error
+    assert again["minilm-k3"].error == bases["minilm-k3"].error
     other = make_bases(tmp_path / "bases", TEXT[:20], "cpu")
     assert [each.reused for each in other.values()] == [False, True]  # k = 0 is not calibrated
 

@@ -60,12 +60,12 @@ def test_model_counts_as_new_when_its_revision_moved(tmp_path: Path, before: lis
 
 def test_remedy_is_named_when_a_base_has_other_weights(tmp_path: Path) -> None:
     (tmp_path / "spec.json").touch()
-    made = {"minilm-k2": MadeBase(tmp_path, 2, None, reused=False)}
+    made = {"minilm-k3": MadeBase(tmp_path, 3, None, distilled=False, reused=False)}
 
     def answer(request: httpx.Request) -> object:
         if request.method == "GET":
-            return {"data": [{"name": "minilm-k2"}]}
-        return {"error": {"message": "minilm-k2 is taken", "type": "conflict", "param": None, "code": "conflict"}}
+            return {"data": [{"name": "minilm-k3"}]}
+        return {"error": {"message": "minilm-k3 is taken", "type": "conflict", "param": None, "code": "conflict"}}
 
-    with pytest.raises(Conflict, match="minilm-k2 is taken; the data folder is another version's: remove it"):
+    with pytest.raises(Conflict, match="minilm-k3 is taken; the data folder is another version's: remove it"):
         register_bases(client(answer, status=400), made)

@@ -1,0 +1,96 @@
+"""Distils MiniLM-L6 on real text: what the package ships for k = 3, and what measurements at other k stand on.
+
+    python -m benchmarks.minilm                  # k = 3, into the package: what `make minilm` does
+    python -m benchmarks.minilm --k 2 --out minilm-l6-k2.safetensors
+
+Text: the glosses of WordNet, and the training part of the four-domain sentences without their labels; half of every
+batch each. Neither the development nor the test part of the sentences is seen. A run that was stopped goes on where it
+was; the same seed on the same machine gives the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from hmi.engine.cores import tune_process
+
+tune_process(os.environ)  # before anything imports torch
+
+from benchmarks.options import cache_folder  # noqa: E402
+from hmi.bench.glosses import fetch_glosses, read_glosses  # noqa: E402
+from hmi.cli.demo.making import find_pretrained  # noqa: E402
+from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
+from hmi.cli.draw_training import fidelity_table, training_bar  # noqa: E402
+from hmi.models.shipped import shipped_file  # noqa: E402
+from hmi.spec import RowDtype  # noqa: E402
+from hmi.training.base import BaseReport, build_base  # noqa: E402
+from hmi.training.distil import DistilConfig, DistilProgress  # noqa: E402
+
+__all__ = ["NAME", "RECIPE", "corpora", "make_base"]
+
+NAME = "minilm-l6"
+RECIPE = DistilConfig()
+
+
+def corpora(cache: Path) -> list[list[str]]:
+    """The texts to distil on, fetched where they are not in the cache yet."""
+    glosses = read_glosses(fetch_glosses(cache))
+    archive, _ = fetch_sentences(cache)
+    sentences = read_sentences(archive)
+    return [
+        [gloss for subject in glosses.values() for gloss in subject],
+        [each.text for domain in sentences.values() for each in domain if each.part is Part.TRAIN],
+    ]
+
+
+def make_base(
+    folder: Path,
+    k: int,
+    cache: Path,
+    config: DistilConfig = RECIPE,
+    *,
+    difference: Path | None = None,
+    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+) -> BaseReport:
+    """The base artifact of MiniLM-L6 at `k` in `folder`. See `hmi.training.base.build_base`."""
+    return build_base(
+        find_pretrained(),
+        folder,
+        k,
+        RowDtype.INT8,
+        corpora(cache),
+        config,
+        difference=difference,
+        on_progress=on_progress,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.minilm", description="Distils MiniLM-L6.")
+    parser.add_argument("--k", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="the difference's file (default: the package's own)")
+    parser.add_argument("--folder", type=Path, help="the base artifact's folder (default: in the cache)")
+    parser.add_argument("--steps", type=int, default=RECIPE.steps)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    options = parser.parse_args(arguments)
+    cache = cache_folder()
+    folder = options.folder or cache / "bases" / f"{NAME}-k{options.k}"
+    out = options.out or shipped_file(NAME, options.k)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config = DistilConfig(steps=options.steps)
+    with training_bar(config.steps) as show:
+        report = make_base(folder, options.k, cache, config, difference=out, on_progress=show)
+    if options.json:
+        print(json.dumps(asdict(report), indent=1))
+    elif report.before and report.fitted and report.after:
+        print(fidelity_table(options.k, report.before, report.fitted, report.after))
+        print(f"{out}: {out.stat().st_size / 1e6:.2f} MB in {report.seconds / 60:.0f} min")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Distillation: an hPLM's layers are trained until its states agree with the pretrained model's.
+
+The lower layers learn to say what a window of three tokens tells, the upper ones to make the rest of the sentence of
+that. Loss is the relative error of the states after the lookup and after every upper layer, against those of the
+unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022). A share of the windows
+loses neighbours, so that rows of bigrams and unigrams can stand in for trigrams that a tree lacks.
+
+Of a batch, each distinct window is computed once, and the last lower layer for its middle token alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hmi.errors import InvalidInput
+from hmi.models.bert import HBert
+from hmi.training.distil_state import DistilState
+from hmi.training.schedule import LARGEST_GRADIENT, share_of_peak
+from hmi.training.windows import WindowBatch, full_states, relative_error, upper_states
+
+__all__ = ["DistilConfig", "DistilProgress", "distil", "drawn"]
+
+_BLOCK = 16  # batches that are drawn at once, so that each can be of texts of like length
+_CHECKPOINT_SECONDS = 60.0
+_BETAS = (0.9, 0.98)
+_SHOWN = 50  # steps whose mean loss is shown
+_BLOCK_STREAM = 1  # of random numbers, beside those of single steps
+
+Sequences = Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class DistilConfig:
+    """How an hPLM is distilled.
+
+    Attributes:
+        steps: Of the optimiser; text is passed over as often as that takes. 0: not at all.
+        batch_size: Texts in one step.
+        learning_rate: Peak of the schedule.
+        hidden: Share of the windows that lose neighbours.
+        max_tokens: Longer texts are cut, special tokens included.
+        seed: Same seed, same text, same machine, same number of threads: same weights.
+        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the computation; the trained
+            weights are float32 always.
+    """
+
+    steps: int = 4000
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    hidden: float = 0.1
+    max_tokens: int = 128
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InvalidInput(f"steps must be at least 0, not {self.steps}", param="steps")
+        for name in ("batch_size", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
+        if not 0 <= self.hidden < 1:
+            raise InvalidInput(f"hidden must be a share from 0 and below 1, not {self.hidden}", param="hidden")
+        if not 0 < self.learning_rate < math.inf:
+            raise InvalidInput(
+                f"learning_rate must be a number above 0, not {self.learning_rate}", param="learning_rate"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DistilProgress:
+    """After `done` of `steps` steps. `loss` is the mean of the last ones, `seconds_left` an estimate for the others."""
+
+    done: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+class _Student(nn.Module):
+    """What the states of an hPLM are computed with, from weights that are handed in."""
+
+    def __init__(self, model: HBert) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: WindowBatch) -> list[Tensor]:
+        rows = self.model.lower(batch.windows)  # [n, H]
+        return list(upper_states(self.model, self.model.merge(rows[batch.index]), batch.mask))
+
+
+def distil(
+    student: HBert,
+    teacher: HBert,
+    corpora: Sequence[Sequences],
+    config: DistilConfig,
+    *,
+    checkpoint: Path | None = None,
+    origin: str = "",
+    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+) -> tuple[float, ...]:
+    """Train `student` (float32, on its device; changed in place) to agree with `teacher`, which runs in its own dtype.
+
+    Args:
+        corpora: Token ids of texts. Every corpus gives an equal share of each batch, however large it is.
+        checkpoint: File to keep how far it is, now and then; a run that finds its own there goes on from it, to the
+            same weights.
+        origin: Of models and text, whatever tells them from others: a checkpoint of another origin or config is
+            not taken up.
+        on_progress: Told after every step; what it raises ends the training, which a later run can go on with.
+
+    Returns:
+        The loss, means over each tenth of the steps.
+    """
+    trained = _trained(student)
+    optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
+    kept = DistilState(checkpoint, f"{origin} {config!r}") if checkpoint else None
+    losses = kept.restore(trained, optimizer) if kept else []
+    net = _Student(student)
+    frozen = {name: each.to(teacher.dtype) for name, each in student.named_parameters() if name not in trained}
+    first, began = len(losses), time.monotonic()
+    saved = began
+    for step in range(first, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * share_of_peak(step, config.steps)
+        rng = np.random.default_rng([config.seed, step])
+        batch = WindowBatch.of(drawn(corpora, step, config), student.device, hidden=config.hidden, rng=rng)
+        weights = frozen | {name: each.to(teacher.dtype) for name, each in trained.items()}
+        loss = _loss(net, weights, teacher, batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(trained.values(), LARGEST_GRADIENT)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        now, done = time.monotonic(), step + 1
+        if kept and now - saved > _CHECKPOINT_SECONDS and done < config.steps:
+            kept.save(trained, optimizer, losses)
+            saved = now
+        left = (now - began) / (done - first) * (config.steps - done)
+        on_progress(DistilProgress(done, config.steps, float(np.mean(losses[-_SHOWN:])), left))
+    return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses)))) if losses else ()
+
+
+def drawn(corpora: Sequence[Sequences], step: int, config: DistilConfig) -> list[NDArray[np.int64]]:
+    """The texts of a step, of like length; the same whenever it is asked. Every corpus gives an equal share of each
+    block of batches."""
+    block, place = divmod(step, _BLOCK)
+    rng = np.random.default_rng([config.seed, _BLOCK_STREAM, block])
+    count = _BLOCK * config.batch_size
+    shares = np.diff(np.linspace(0, count, len(corpora) + 1).astype(int))
+    some = [
+        corpus[number]
+        for corpus, share in zip(corpora, shares.tolist(), strict=True)
+        for number in rng.integers(0, len(corpus), share).tolist()
+    ]
+    order = np.argsort([len(ids) for ids in some] + rng.random(count), kind="stable")
+    first = int(rng.permutation(_BLOCK)[place]) * config.batch_size
+    return [some[number] for number in order[first : first + config.batch_size]]
+
+
+def _trained(model: HBert) -> dict[str, nn.Parameter]:
+    """All but the embeddings, which other layers' knowledge hangs on, and what no state depends on."""
+    trained = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith(("embeddings.", "pooler."))
+    }
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    return trained
+
+
+def _loss(net: _Student, weights: Mapping[str, Tensor], teacher: HBert, batch: WindowBatch) -> Tensor:
+    with torch.no_grad():
+        wanted = full_states(teacher, batch)
+    prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
+    ours: list[Tensor] = torch.func.functional_call(net, prefixed, (batch,))
+    errors = [relative_error(a[batch.mask], b[batch.mask]) for a, b in zip(ours, wanted, strict=True)]
+    return torch.stack(errors).mean()
