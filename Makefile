@@ -32,6 +32,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 UP_ARGS ?=
 BENCH_ARGS ?=
+MINILM_ARGS ?=
 
 ##@ Use
 .PHONY: help
@@ -99,6 +100,10 @@ bench: $(VENV)/.installed-bench ## Run the benchmarks (BENCH_ARGS=...)
 .PHONY: bench-peers
 bench-peers: $(VENV)/.installed-test $(ADAPTERHUB)/.installed $(POLYLORA)/.installed ## Compare with PEFT, AdapterHub and PolyLoRA (BENCH_ARGS=...)
 	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
+.PHONY: minilm
+minilm: $(VENV)/.installed-bench ## Distil MiniLM-L6 at k = 3 anew, into hmi/differences: most of an hour (MINILM_ARGS=...)
+	$(BIN)/python -m benchmarks.minilm $(MINILM_ARGS)
 
 .PHONY: fresh
 fresh: ## Clone HEAD into a temporary folder and run all tests there

@@ -43,12 +43,13 @@ def base(
     ] = None,
     steps: Annotated[
         int, typer.Option(min=0, help="Of distillation; 0 fits only what can be fitted in closed form.")
-    ] = 4000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Lines in one step.")] = 64,
+    ] = 6000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Lines in one step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 5e-4,
-    hidden: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of windows that lose neighbours, for the policy backoff.")
-    ] = 0.1,
+    thinned: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of lines whose windows lose neighbours, for the policy backoff."),
+    ] = 0.4,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
@@ -98,7 +99,7 @@ def base(
             steps=steps if corpora else 0,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            hidden=hidden,
+            thinned=thinned,
             max_tokens=max_tokens,
             seed=seed,
             device=device,
@@ -135,6 +136,12 @@ def domain(
         typer.Option(
             help="Folder of the full model to agree with: the pretrained one, or the domain's own, fine-tuned from it. "
             "A distilled base needs it."
+        ),
+    ] = None,
+    teacher_adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adapter folder, trained at k = 0 on the domain's labelled text: with --teacher its own model."
         ),
     ] = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA pairs; it adds to that of the delta above.")] = 16,
@@ -180,7 +187,15 @@ def domain(
     )
     refined = load_adapter(above / FILE_NAME) if above else None
     with training_bar(steps) as show:
-        trained = train_delta(base, lines, config, above=refined, teacher=teacher, on_progress=show)
+        trained = train_delta(
+            base,
+            lines,
+            config,
+            above=refined,
+            teacher=teacher,
+            teacher_adapter=load_adapter(teacher_adapter / FILE_NAME) if teacher_adapter else None,
+            on_progress=show,
+        )
     out.mkdir(parents=True)
     save_adapter(trained.delta, out / FILE_NAME)
     report = trained.report

@@ -181,14 +181,14 @@ class HBert(nn.Module):
             hidden = self.layers[number](hidden, mask, adapters or self._no_adapters)
         return hidden
 
-    def full_lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def full_lower(self, ids: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
         """What the ordinary model has after its first k layers: ids `[B, T]` -> `[B, T, H]`.
 
         The reference that windows are made to agree with; never used in serving when k > 0.
         """
         hidden = self.embed(ids)
         for number in range(self.spec.k):
-            hidden = self.layers[number](hidden, mask, self._no_adapters)
+            hidden = self.layers[number](hidden, mask, adapters or self._no_adapters)
         return hidden
 
     def pool(self, first: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from hmi.training.calibration import Calibration, calibrate
 from hmi.training.distil import DistilConfig, DistilProgress, distil
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.states import encode
+from hmi.training.teacher import Teacher
 
 __all__ = ["BaseReport", "apply_difference", "build_base", "work_folder"]
 
@@ -150,7 +151,7 @@ def _learn(
     dtype = resolve_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
     seen, judges = _encoded(corpora, tokenizer, config.max_tokens, load_hplm(folder).spec)
-    teacher, model = load_hplm(folder, device, dtype), load_hplm(folder, device, dtype)
+    teacher, model = Teacher(load_hplm(folder, device, dtype)), load_hplm(folder, device, dtype)
     Calibration.identity(model.spec).set(model)
     before = measure_fidelity(model, judges)
     calibration = calibrate(model, _some([ids for corpus in seen for ids in corpus], _CALIBRATION_TEXTS))

@@ -2,8 +2,8 @@
 
 The lower layers learn to say what a window of three tokens tells, the upper ones to make the rest of the sentence of
 that. Loss is the relative error of the states after the lookup and after every upper layer, against those of the
-unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022). A share of the windows
-loses neighbours, so that rows of bigrams and unigrams can stand in for trigrams that a tree lacks.
+unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022). In a share of the texts
+windows lose neighbours, so that rows of bigrams and unigrams can stand in for trigrams that a tree lacks.
 
 Of a batch, each distinct window is computed once, and the last lower layer for its middle token alone.
 """
@@ -25,7 +25,8 @@ from hmi.errors import InvalidInput
 from hmi.models.bert import HBert
 from hmi.training.distil_state import DistilState
 from hmi.training.schedule import LARGEST_GRADIENT, share_of_peak
-from hmi.training.windows import WindowBatch, full_states, relative_error, upper_states
+from hmi.training.teacher import Teacher
+from hmi.training.windows import WindowBatch, relative_error, upper_states
 
 __all__ = ["DistilConfig", "DistilProgress", "distil", "drawn"]
 
@@ -46,17 +47,17 @@ class DistilConfig:
         steps: Of the optimiser; text is passed over as often as that takes. 0: not at all.
         batch_size: Texts in one step.
         learning_rate: Peak of the schedule.
-        hidden: Share of the windows that lose neighbours.
+        thinned: Share of the texts whose windows lose neighbours, for the miss policy `backoff`.
         max_tokens: Longer texts are cut, special tokens included.
         seed: Same seed, same text, same machine, same number of threads: same weights.
         device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the computation; the trained
             weights are float32 always.
     """
 
-    steps: int = 4000
-    batch_size: int = 64
+    steps: int = 6000
+    batch_size: int = 32
     learning_rate: float = 5e-4
-    hidden: float = 0.1
+    thinned: float = 0.4
     max_tokens: int = 128
     seed: int = 0
     device: str = "cpu"
@@ -68,8 +69,8 @@ class DistilConfig:
         for name in ("batch_size", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
-        if not 0 <= self.hidden < 1:
-            raise InvalidInput(f"hidden must be a share from 0 and below 1, not {self.hidden}", param="hidden")
+        if not 0 <= self.thinned <= 1:
+            raise InvalidInput(f"thinned must be a share from 0 to 1, not {self.thinned}", param="thinned")
         if not 0 < self.learning_rate < math.inf:
             raise InvalidInput(
                 f"learning_rate must be a number above 0, not {self.learning_rate}", param="learning_rate"
@@ -100,7 +101,7 @@ class _Student(nn.Module):
 
 def distil(
     student: HBert,
-    teacher: HBert,
+    teacher: Teacher,
     corpora: Sequence[Sequences],
     config: DistilConfig,
     *,
@@ -108,7 +109,7 @@ def distil(
     origin: str = "",
     on_progress: Callable[[DistilProgress], None] = lambda progress: None,
 ) -> tuple[float, ...]:
-    """Train `student` (float32, on its device; changed in place) to agree with `teacher`, which runs in its own dtype.
+    """Train `student` (float32, on its device; changed in place) to agree with `teacher`, in whose dtype both run.
 
     Args:
         corpora: Token ids of texts. Every corpus gives an equal share of each batch, however large it is.
@@ -126,15 +127,15 @@ def distil(
     kept = DistilState(checkpoint, f"{origin} {config!r}") if checkpoint else None
     losses = kept.restore(trained, optimizer) if kept else []
     net = _Student(student)
-    frozen = {name: each.to(teacher.dtype) for name, each in student.named_parameters() if name not in trained}
+    frozen = {name: each.to(teacher.model.dtype) for name, each in student.named_parameters() if name not in trained}
     first, began = len(losses), time.monotonic()
     saved = began
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * share_of_peak(step, config.steps)
         rng = np.random.default_rng([config.seed, step])
-        batch = WindowBatch.of(drawn(corpora, step, config), student.device, hidden=config.hidden, rng=rng)
-        weights = frozen | {name: each.to(teacher.dtype) for name, each in trained.items()}
+        batch = WindowBatch.of(drawn(corpora, step, config), student.device, thinned=config.thinned, rng=rng)
+        weights = frozen | {name: each.to(teacher.model.dtype) for name, each in trained.items()}
         loss = _loss(net, weights, teacher, batch)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -179,9 +180,8 @@ def _trained(model: HBert) -> dict[str, nn.Parameter]:
     return trained
 
 
-def _loss(net: _Student, weights: Mapping[str, Tensor], teacher: HBert, batch: WindowBatch) -> Tensor:
-    with torch.no_grad():
-        wanted = full_states(teacher, batch)
+def _loss(net: _Student, weights: Mapping[str, Tensor], teacher: Teacher, batch: WindowBatch) -> Tensor:
+    wanted = teacher.states(batch)
     prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
     ours: list[Tensor] = torch.func.functional_call(net, prefixed, (batch,))
     errors = [relative_error(a[batch.mask], b[batch.mask]) for a, b in zip(ours, wanted, strict=True)]

@@ -27,13 +27,14 @@ from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.models.bert import HBert
-from hmi.models.loader import load_hplm, load_pretrained, load_tokenizer
+from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.spec import Site
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
 from hmi.training.states import encode
+from hmi.training.teacher import Teacher
 from hmi.training.trainable import TrainableDelta
-from hmi.training.windows import WindowBatch, full_states, relative_error, upper_states
+from hmi.training.windows import WindowBatch, relative_error, upper_states
 
 __all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train_delta"]
 
@@ -53,6 +54,7 @@ class DeltaConfig:
         nearness: Weight, in the loss, of the squared relative distance between the rows and those of the domain
             above. What stays within the trees' tolerance is not stored again; at 1, rows of MiniLM with k = 3 went
             half as far as at 0, for four fifths of the gain. 0 for the root's own delta: it has nothing to inherit.
+        thinned: Share of the texts whose windows lose neighbours, for the miss policy `backoff`.
         sites: The linear layers that get a pair, in every lower layer.
         max_tokens: Longer texts are cut, special tokens included.
         seed: Same seed, same text, same machine, same number of threads: same weights.
@@ -65,6 +67,7 @@ class DeltaConfig:
     batch_size: int = 32
     learning_rate: float = 4e-3
     nearness: float = 1.0
+    thinned: float = 0.4
     sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
     max_tokens: int = 128
     seed: int = 0
@@ -77,6 +80,8 @@ class DeltaConfig:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
         if not 0 <= self.nearness < math.inf:
             raise InvalidInput(f"nearness must be a number from 0, not {self.nearness}", param="nearness")
+        if not 0 <= self.thinned <= 1:
+            raise InvalidInput(f"thinned must be a share from 0 to 1, not {self.thinned}", param="thinned")
         if not self.sites:
             raise InvalidInput("a delta needs at least one linear layer to sit on", param="sites")
 
@@ -124,6 +129,7 @@ def train_delta(
     *,
     above: Adapter | None = None,
     teacher: Path | None = None,
+    teacher_adapter: Adapter | None = None,
     on_progress: Callable[[DeltaProgress], None] = lambda progress: None,
 ) -> TrainedDelta:
     """Train a domain delta for the base artifact in `folder` on a domain's text, one sentence or so each.
@@ -133,6 +139,8 @@ def train_delta(
         teacher: Transformers folder of the full model to agree with: the pretrained one that the base was made from, or
             the domain's own. None takes the base's own layers, which are the pretrained model's unless it was
             distilled.
+        teacher_adapter: On all layers of the pretrained model in `teacher`; both together are the domain's own full
+            model. What it does below k goes into the delta.
         on_progress: Told after every step; what it raises ends the training.
 
     Raises:
@@ -149,7 +157,7 @@ def train_delta(
     seen, judges = _parts(texts, config.steps * config.batch_size)
     if above is not None:
         check_delta(above, model.spec)
-    full = _teacher(model, teacher)
+    full = _teacher(model, teacher, teacher_adapter)
     without = NoAdapters() if above is None else SingleAdapter.of(above, device, model.dtype)
     tokenizer = load_tokenizer(folder)
     max_tokens = min(config.max_tokens, model.spec.max_positions)
@@ -167,16 +175,20 @@ def train_delta(
     return TrainedDelta(delta, DeltaReport(len(learnt), len(judging), before, after, losses, seconds))
 
 
-def _teacher(model: HBert, folder: Path | None) -> HBert:
+def _teacher(model: HBert, folder: Path | None, adapter: Adapter | None) -> Teacher:
+    """Raises `InvalidInput`, `AdapterRefused`."""
     if folder is not None:
-        return load_pretrained(folder, model.spec, model.device, model.dtype)
-    if model.spec.distilled:
-        raise InvalidInput(
-            "this base was distilled, so its layers are not the pretrained model's any more: name that model, or the "
-            "domain's own full model, as the teacher",
-            param="teacher",
+        return Teacher.of_folder(folder, model.spec, model.device, model.dtype, adapter)
+    if adapter is not None or model.spec.distilled:
+        reason = (
+            "the teacher's adapter needs the pretrained model that it was trained on"
+            if adapter is not None
+            else "this base was distilled, so its layers are not the pretrained model's any more"
         )
-    return model
+        raise InvalidInput(
+            f"{reason}: name that model, or the domain's own full model, as the teacher", param="teacher"
+        )
+    return Teacher(model)
 
 
 def _parts(texts: Sequence[str], most: int) -> tuple[list[str], list[str]]:
@@ -194,7 +206,7 @@ def _parts(texts: Sequence[str], most: int) -> tuple[list[str], list[str]]:
 
 def _fit(
     model: HBert,
-    teacher: HBert,
+    teacher: Teacher,
     trainable: TrainableDelta,
     without: AdapterMaths,
     sequences: Sequence[NDArray[np.int64]],
@@ -207,7 +219,8 @@ def _fit(
     losses = []
     started = time.monotonic()
     for done, chosen in enumerate(itertools.islice(_batches(sequences, config, generator), config.steps), start=1):
-        batch = WindowBatch.of([sequences[number] for number in chosen], model.device)
+        rng = np.random.default_rng([config.seed, done])
+        batch = WindowBatch.of([sequences[number] for number in chosen], model.device, thinned=config.thinned, rng=rng)
         loss = _loss(model, teacher, trainable.maths(model.dtype), without, batch, config.nearness)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -230,14 +243,13 @@ def _batches(
 
 
 def _loss(
-    model: HBert, teacher: HBert, delta: AdapterMaths, without: AdapterMaths, batch: WindowBatch, nearness: float
+    model: HBert, teacher: Teacher, delta: AdapterMaths, without: AdapterMaths, batch: WindowBatch, nearness: float
 ) -> Tensor:
     """Squared relative error against the full model, the mean over the lower and every upper layer's states.
 
     `nearness` times that of the rows against those `without` the delta comes on top.
     """
-    with torch.no_grad():
-        full = full_states(teacher, batch)
+    full = teacher.states(batch)
     rows = model.lower(batch.windows, delta)  # [windows, H]
     ours = upper_states(model, model.merge(rows[batch.index]), batch.mask)
     errors = [relative_error(a[batch.mask], b[batch.mask]) for a, b in zip(ours, full, strict=True)]

@@ -15,6 +15,7 @@ from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths
 from hmi.models.bert import HBert
 from hmi.training.states import LowerStates
+from hmi.training.teacher import Teacher
 from hmi.training.windows import upper_states
 
 __all__ = ["Fidelity", "measure_fidelity", "state_pairs"]
@@ -51,21 +52,22 @@ def measure_fidelity(
     sequences: Sequence[NDArray[np.int64]],
     delta: AdapterMaths | None = None,
     *,
-    teacher: HBert | None = None,
+    teacher: Teacher | None = None,
 ) -> Fidelity:
     """With rows rounded as stored ones are, and a domain's `delta` in them.
 
     Args:
-        teacher: The ordinary model to compare with; None is the model's own layers without windows, which is the
+        teacher: To compare with; None is the model's own layers without windows, which is the
             pretrained model as long as nobody changed them.
     """
-    teacher = teacher or model
+    teacher = teacher or Teacher(model)
     counted = model.spec.layers - model.spec.k + 2
     errors, sizes = torch.zeros(counted).double(), torch.zeros(counted).double()  # squared
     for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher):
-        ours, wanted = list(upper_states(model, merged, mask)), list(upper_states(teacher, full, mask))
-        pairs = [(a[mask], b[mask]) for a, b in zip(ours, wanted, strict=True)]
-        pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(wanted[-1].float(), mask)))
+        ours, wanted = upper_states(model, merged, mask), teacher.upper(full, mask)
+        whole = list(zip(ours, wanted, strict=True))
+        pairs = [(a[mask], b[mask]) for a, b in whole]
+        pairs.append((mean_pool(whole[-1][0].float(), mask), mean_pool(whole[-1][1].float(), mask)))
         for place, (a, b) in enumerate(pairs):
             errors[place] += (a.float() - b.float()).square().sum().cpu()
             sizes[place] += b.float().square().sum().cpu()
@@ -79,13 +81,14 @@ def state_pairs(
     sequences: Sequence[NDArray[np.int64]],
     delta: AdapterMaths | None = None,
     *,
-    teacher: HBert | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """In batches of like length: the full model's states and the merged rows `[B, T, H]`, and their mask."""
+    teacher = teacher or Teacher(model)
     ordered = sorted(sequences, key=len)
     states = LowerStates(model, ordered, delta)
     for start in range(0, len(ordered), _BATCH):
         merged, mask = states.batch(range(start, min(start + _BATCH, len(ordered))))
         ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
         ids[mask] = torch.from_numpy(np.concatenate(ordered[start : start + _BATCH])).to(mask.device)
-        yield (teacher or model).full_lower(ids, mask), merged, mask
+        yield teacher.lower(ids, mask), merged, mask

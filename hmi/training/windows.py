@@ -10,15 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.maths import AdapterMaths, NoAdapters
+from hmi.adapters.maths import NoAdapters
 from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
 from hmi.models.bert import HBert
 
-__all__ = ["WindowBatch", "full_states", "hide_neighbours", "relative_error", "upper_states"]
+__all__ = ["WindowBatch", "relative_error", "thin_windows", "upper_states"]
 
 # oneDNN prepares itself anew for every number of rows that it meets; so they are few.
 _WINDOW_STEP = 128
 _TOKEN_STEP = 8
+# What stands in for the windows of new text where a tree knows a few thousand sentences of its domain, by their share
+# (`python -m benchmarks.coverage`); the others it knows whole.
+_STAND_INS = ((0.225, without_next), (0.225, without_prev), (0.25, unigram))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,12 @@ class WindowBatch:
         sequences: Sequence[NDArray[np.int64]],
         device: torch.device | str = "cpu",
         *,
-        hidden: float = 0.0,
+        thinned: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> WindowBatch:
         """
         Args:
-            hidden: Share of the windows that lose a neighbour or both, see `hide_neighbours`; needs `rng`.
+            thinned: Share of the sequences whose windows lose neighbours, see `thin_windows`; needs `rng`.
         """
         lengths = np.asarray([len(ids) for ids in sequences], np.int64)
         flat = np.concatenate(sequences)
@@ -56,8 +59,8 @@ class WindowBatch:
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = flat
         wanted = window_keys(flat, lengths)
-        if hidden and rng is not None:
-            wanted = hide_neighbours(wanted, hidden, rng)
+        if thinned and rng is not None:
+            wanted = thin_windows(wanted, lengths, thinned, rng)
         keys, place = np.unique(wanted, return_inverse=True)
         windows = unpack(np.resize(keys, _filled(len(keys), _WINDOW_STEP)))
         index = np.zeros(mask.shape, np.int64)
@@ -65,27 +68,24 @@ class WindowBatch:
         return cls(*(torch.from_numpy(each).to(device) for each in (ids, mask, windows, index)))
 
 
-def hide_neighbours(keys: Keys, share: float, rng: np.random.Generator) -> Keys:
-    """Windows `[n]`, of which a `share` sees less, as a tree does that lacks them: a third of those without the next
-    token, a third without the one before, a third neither."""
+def thin_windows(keys: Keys, lengths: NDArray[np.int64], share: float, rng: np.random.Generator) -> Keys:
+    """Windows `[n]` of sequences, a `share` of which is seen as a tree sees it that does not know the text: of its
+    windows some are whole, some a bigram, and some the token alone."""
+    thinned = np.repeat(rng.random(len(lengths)) < share, lengths)
     drawn = rng.random(len(keys))
-    some = keys.copy()
-    for number, shorter in enumerate((without_next, without_prev, unigram)):
-        chosen = (drawn >= number * share / 3) & (drawn < (number + 1) * share / 3)
+    some, below = keys.copy(), 0.0
+    for part, shorter in _STAND_INS:
+        chosen = thinned & (drawn >= below) & (drawn < below + part)
         some[chosen] = shorter(keys[chosen])
+        below += part
     return some
 
 
-def full_states(model: HBert, batch: WindowBatch) -> list[Tensor]:
-    """What an ordinary model has after its k lower layers and after each upper one: [B, T, H] each."""
-    return list(upper_states(model, model.full_lower(batch.ids, batch.mask), batch.mask))
-
-
-def upper_states(model: HBert, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Iterator[Tensor]:
+def upper_states(model: HBert, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
     """What the upper layers are given and what each of them gives: [B, T, H] each."""
     yield hidden
     for layer in model.transformer_layers[model.spec.k :]:
-        hidden = layer(hidden, mask, adapters or NoAdapters())
+        hidden = layer(hidden, mask, NoAdapters())
         yield hidden
 
 

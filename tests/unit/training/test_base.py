@@ -10,7 +10,7 @@ import torch
 
 from hmi.errors import Conflict, InvalidInput
 from hmi.models.difference import read_difference
-from hmi.models.loader import load_hplm, load_pretrained, load_spec, load_tokenizer
+from hmi.models.loader import load_hplm, load_spec, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training import distil
 from hmi.training.base import apply_difference, build_base, work_folder
@@ -18,6 +18,7 @@ from hmi.training.calibration import Moments, fit
 from hmi.training.distil import DistilConfig, DistilProgress
 from hmi.training.fidelity import measure_fidelity
 from hmi.training.states import LowerStates, encode
+from hmi.training.teacher import Teacher
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 
@@ -125,7 +126,7 @@ def test_states_come_nearer_still_when_distilled(source: Path, tmp_path: Path, t
 def test_unchanged_model_judges_when_the_layers_are_distilled(source: Path, tmp_path: Path, texts: list[str]) -> None:
     report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK)
     model = load_hplm(tmp_path / "k2")
-    teacher = load_pretrained(source, model.spec, "cpu", torch.float32)
+    teacher = Teacher.of_folder(source, model.spec, "cpu", torch.float32)
     judges = encode(load_tokenizer(tmp_path / "k2"), texts[::20], 48)
     assert measure_fidelity(model, judges, teacher=teacher) == report.after
     assert measure_fidelity(model, judges) != report.after

@@ -21,12 +21,15 @@ from hmi.knowledge.rows import round_trip
 from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer
 from hmi.spec import Site
 from hmi.training.base import build_base
+from hmi.training.distil import DistilConfig
 from hmi.training.domain import DeltaConfig, DeltaProgress, TrainedDelta, _loss, train_delta
 from hmi.training.examples import Example
 from hmi.training.fidelity import measure_fidelity
 from hmi.training.states import LowerStates, encode
 from hmi.training.task import TrainConfig, train_adapter
+from hmi.training.teacher import Teacher
 from hmi.training.windows import WindowBatch
+from tests.adapter_samples import lora_adapter
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 QUICK = DeltaConfig(rank=4, steps=40, batch_size=16, learning_rate=1e-2, dtype="float32")
@@ -165,8 +168,37 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
                     ours, full = (layer(state, real, model._no_adapters) for state in (ours, full))
                 errors[place] += (ours - full).square().sum()
                 sizes[place] += full.square().sum()
-        loss = _loss(model, model, delta, NoAdapters(), WindowBatch.of(sequences), nearness=0)
+        loss = _loss(model, Teacher(model), delta, NoAdapters(), WindowBatch.of(sequences), nearness=0)
         torch.testing.assert_close(loss, (errors / sizes).mean())
+
+
+def test_lower_layers_of_the_domains_own_model_are_learnt_when_it_teaches(
+    base: Path, domain: list[str], tmp_path: Path
+) -> None:
+    """Rows come nearer to states of the full model with its adapter, which moves them far from the base's."""
+    source = tiny_bert_folder(tmp_path / "source")
+    spec = dataclasses.replace(load_spec(base), k=0)
+    adapter = lora_adapter(np.random.default_rng(3), 8, spec=spec, sites=(Site.Q, Site.V, Site.FC2))
+    config = dataclasses.replace(QUICK, nearness=0.0, thinned=0.0)
+    report = train_delta(base, domain, config, teacher=source, teacher_adapter=adapter).report
+    plain = train_delta(base, domain, config, teacher=source).report
+    assert report.before.lower > plain.before.lower
+    assert report.after.lower < 0.9 * report.before.lower
+
+
+def test_teacher_is_asked_for_when_the_base_was_distilled(domain: list[str], tmp_path: Path) -> None:
+    source = tiny_bert_folder(tmp_path / "source")
+    build_base(source, tmp_path / "k2", 2, corpora=[domain], config=DistilConfig(steps=2, batch_size=4))
+    with pytest.raises(InvalidInput, match="as the teacher"):
+        train_delta(tmp_path / "k2", domain, QUICK)
+    report = train_delta(tmp_path / "k2", domain, dataclasses.replace(QUICK, steps=2), teacher=source).report
+    assert report.before.lower > 0
+
+
+def test_teacher_is_refused_when_it_has_another_shape(base: Path, domain: list[str], tmp_path: Path) -> None:
+    other = tiny_bert_folder(tmp_path / "other", hidden_size=16)
+    with pytest.raises(InvalidInput, match="hidden_size is 16, and the base's is 32"):
+        train_delta(base, domain, QUICK, teacher=other)
 
 
 def test_progress_counts_every_step_when_a_delta_is_trained(base: Path, domain: list[str]) -> None:

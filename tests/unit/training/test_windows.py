@@ -7,7 +7,7 @@ import pytest
 
 from hmi.knowledge.ngrams import unigram, window_keys, without_next, without_prev
 from hmi.training.distil import DistilConfig, drawn
-from hmi.training.windows import WindowBatch, hide_neighbours
+from hmi.training.windows import WindowBatch, thin_windows
 
 SEQUENCES = [np.array(each, np.int64) for each in ([2, 7, 8, 3], [2, 7, 8, 9, 7, 3], [2, 3])]
 
@@ -29,19 +29,22 @@ def test_each_distinct_window_is_there_once_before_the_filling() -> None:
     assert len(batch.windows) % 128 == 0
 
 
-def test_neighbours_go_in_equal_parts_when_they_are_hidden() -> None:
-    keys = window_keys(np.tile(np.array([5, 6, 7, 8, 9], np.int64), 6000), np.full(6000, 5))
-    some = hide_neighbours(keys, 0.3, np.random.default_rng(0))
-    inner = (keys != without_next(keys)) & (keys != without_prev(keys))
-    keys, some = keys[inner], some[inner]
+def test_windows_of_some_sequences_are_thinned_as_a_tree_would() -> None:
+    lengths = np.full(6000, 5)
+    keys = window_keys(np.tile(np.array([5, 6, 7, 8, 9], np.int64), 6000), lengths)
+    some = thin_windows(keys, lengths, 0.5, np.random.default_rng(0))
+    touched = (keys != some).reshape(-1, 5)
+    assert float(np.mean(touched.any(1))) == pytest.approx(0.5, abs=0.02)
+    inner = np.zeros_like(touched)
+    inner[touched.any(1), 1:4] = True  # windows that have both neighbours, of sequences that were thinned
+    keys, some = keys[inner.reshape(-1)], some[inner.reshape(-1)]
     shares = [float(np.mean(some == shorter(keys))) for shorter in (without_next, without_prev, unigram)]
-    assert shares == pytest.approx([0.1, 0.1, 0.1], abs=0.01)
-    assert float(np.mean(some == keys)) == pytest.approx(0.7, abs=0.02)
+    assert shares == pytest.approx([0.225, 0.225, 0.25], abs=0.01)
 
 
-def test_nothing_is_hidden_when_the_share_is_none() -> None:
+def test_nothing_is_thinned_when_the_share_is_none() -> None:
     keys = window_keys(np.arange(5, 25, dtype=np.int64), np.array([20]))
-    assert np.array_equal(hide_neighbours(keys, 0.0, np.random.default_rng(0)), keys)
+    assert np.array_equal(thin_windows(keys, np.array([20]), 0.0, np.random.default_rng(0)), keys)
 
 
 def test_corpora_give_equal_shares_when_one_is_much_larger() -> None:

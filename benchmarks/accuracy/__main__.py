@@ -1,0 +1,112 @@
+"""What looking the lower layers up costs in accuracy: four domains, the full model beside hPLMs at k = 1, 2, 3.
+
+    python -m benchmarks.accuracy --keep FOLDER     # all of it: hours on two cores, and goes on where it was stopped
+    python -m benchmarks.accuracy --k 3 --json
+    python -m benchmarks.accuracy --quick           # a minute: that everything runs, nothing about accuracy
+
+Everybody gets the same adapter kind, rank and number of epochs, three seeds, and is judged by the test part of the
+four-domain sentences, in one table that is made once; `--part dev` is for choices. All answers come from the engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hmi.engine.cores import tune_process
+
+tune_process(os.environ)  # before anything imports torch
+
+from benchmarks.accuracy.asking import ask  # noqa: E402
+from benchmarks.accuracy.baselines import majority, tf_idf  # noqa: E402
+from benchmarks.accuracy.learning import Learner  # noqa: E402
+from benchmarks.accuracy.plan import FULL, QUICK, Plan, System, domain_texts  # noqa: E402
+from benchmarks.accuracy.report import as_text, k_report, score  # noqa: E402
+from benchmarks.accuracy.speed import measure_speed  # noqa: E402
+from benchmarks.harness import machine  # noqa: E402
+from benchmarks.options import add_options, cache_folder  # noqa: E402
+from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
+from hmi.engine.config import resolve_device  # noqa: E402
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    plan = QUICK if options.quick else FULL
+    plan = dataclasses.replace(plan, ks=tuple(options.k or plan.ks), seeds=options.seeds or plan.seeds)
+    cache = options.cache
+    archive, _ = fetch_sentences(cache)
+    texts = domain_texts(read_sentences(archive), plan, Part(options.part))
+    with _kept(options.keep, plan) as folder:
+        learner = Learner(folder, cache, plan, texts, options.device, options.dtype, _say)
+        learner.learn()
+        _say("asking")
+        report = _measure(learner, options.part)
+    print(json.dumps(report, indent=1) if options.json else as_text(report))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--k", type=int, nargs="+", help="lower layers that are looked up (default: 1 2 3)")
+    parser.add_argument("--seeds", type=int, help="tenants of each domain")
+    parser.add_argument("--part", choices=[Part.DEV.value, Part.TEST.value], default=Part.TEST.value)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where what is learnt stays for the next run")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", default=cache_folder(), help="of texts and bases")
+    options = parser.parse_args(arguments)
+    options.device = str(resolve_device(options.device))
+    return options
+
+
+@contextlib.contextmanager
+def _kept(keep: Path | None, plan: Plan) -> Iterator[Path]:
+    """Raises `SystemExit` where the folder was filled by another plan."""
+    if keep is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    keep.mkdir(parents=True, exist_ok=True)
+    note = keep / "plan.txt"
+    budget = repr(dataclasses.replace(plan, ks=(), seeds=0))  # more of either only adds to what is there
+    if note.exists() and note.read_text() != budget:
+        sys.exit(f"{keep} was filled by a run with another plan; take another folder")
+    note.write_text(budget)
+    yield keep
+
+
+def _measure(learner: Learner, part: str) -> dict[str, Any]:
+    texts = learner.texts
+    full = ask(learner, 0, (System.FULL,))
+    ks = {}
+    for k in learner.plan.ks:
+        asked = {System.UPPER: ask(learner, k, (System.UPPER,))}
+        for systems in ((System.EXACT, System.BACKOFF), (System.DELTA_EXACT, System.DELTA_BACKOFF)):
+            found = ask(learner, k, systems)
+            asked.update(dict.fromkeys(systems, found))
+        ks[str(k)] = k_report(full.answers, asked, texts, measure_speed(learner, k))
+    return {
+        "part": part,
+        "plan": {**dataclasses.asdict(learner.plan), "kind": learner.plan.kind.value},
+        "sentences": {domain: {"training": len(t.training), "asked": len(t.asked)} for domain, t in texts.items()},
+        "machine": machine(resolve_device(learner.device)),
+        "baselines": {
+            name: {domain: dataclasses.asdict(score([guess(text)], text.truth)) for domain, text in texts.items()}
+            for name, guess in (("majority", majority), ("tf_idf", tf_idf))
+        },
+        "k": ks,
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

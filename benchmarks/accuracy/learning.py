@@ -1,0 +1,165 @@
+"""What the systems are made of: bases, the domains' deltas, and an adapter for every domain, seed and system."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.accuracy.plan import DomainText, Plan, System
+from benchmarks.minilm import make_base
+from hmi.adapters.adapter import Adapter
+from hmi.adapters.canonical import load_adapter, save_adapter
+from hmi.cli.demo.making import find_pretrained
+from hmi.models.shipped import find_shipped
+from hmi.spec import MissPolicy, RowDtype
+from hmi.training.base import apply_difference, build_base
+from hmi.training.cores import side_by_side
+from hmi.training.distil import DistilConfig
+from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.examples import Example
+from hmi.training.task import TrainConfig, train_adapter
+
+__all__ = ["Job", "Learner"]
+
+_SUFFIX = ".safetensors"
+_TEACHER_SEED = 0  # of a domain's full models, the one that its delta is distilled from
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One adapter to train. `k` is 0 for the ordinary model on all layers."""
+
+    system: System
+    k: int
+    domain: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}-k{self.k}-{self.domain}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Makes everything in `folder`; what is there already stays, so that a run that was stopped goes on.
+
+    Attributes:
+        cache: Of texts, and of bases that take long to distil.
+        say: Told what was made, a line for each.
+    """
+
+    folder: Path
+    cache: Path
+    plan: Plan
+    texts: Mapping[str, DomainText]
+    device: str
+    dtype: str
+    say: Callable[[str], None]
+
+    def base(self, k: int) -> Path:
+        """The base artifact that looks its lower `k` layers up."""
+        return self.folder / f"base-k{k}"
+
+    def adapter(self, job: Job) -> Path:
+        return self.folder / f"{job.name}{_SUFFIX}"
+
+    def delta(self, k: int, domain: str) -> Path:
+        return self.folder / f"delta-k{k}-{domain}{_SUFFIX}"
+
+    def learn(self) -> None:
+        """Make all of it, in the order in which one thing needs another."""
+        for k in (0, *self.plan.ks):
+            self._make_base(k)
+        self._train(self.jobs(System.FULL, 0))
+        for k in self.plan.ks:
+            for domain in self.texts:
+                self._make_delta(k, domain)
+            for system in System:
+                if system is not System.FULL:
+                    self._train(self.jobs(system, k))
+
+    def jobs(self, system: System, k: int) -> list[Job]:
+        return [Job(system, k, domain, seed) for domain in self.texts for seed in range(self.plan.seeds)]
+
+    def _make_base(self, k: int) -> None:
+        folder = self.base(k)
+        if folder.exists():
+            return
+        source = find_pretrained()
+        shipped = find_shipped(source, k) if k else None
+        if not k:
+            build_base(source, folder, 0)
+        elif shipped is not None:
+            apply_difference(source, shipped, folder, RowDtype.INT8)
+        elif self.plan.distil_steps:
+            kept = self.cache / "bases" / f"minilm-l6-k{k}-{self.plan.distil_steps}"
+            if not kept.exists():
+                self.say(f"distilling MiniLM-L6 at k = {k}, {self.plan.distil_steps:,} steps")
+                make_base(kept, k, self.cache, DistilConfig(steps=self.plan.distil_steps))
+            shutil.copytree(kept, folder)
+        else:
+            training = [each.text for text in self.texts.values() for each in text.training]
+            build_base(source, folder, k, corpora=[training])
+
+    def _make_delta(self, k: int, domain: str) -> None:
+        path = self.delta(k, domain)
+        if path.exists():
+            return
+        teacher = self.adapter(Job(System.FULL, 0, domain, _TEACHER_SEED))
+        config = DeltaConfig(steps=self.plan.delta_steps, nearness=0.0, device=self.device, dtype=self.dtype)
+        trained = train_delta(
+            self.base(k),
+            [each.text for each in self.texts[domain].training],
+            config,
+            teacher=find_pretrained(),
+            teacher_adapter=load_adapter(teacher),
+        )
+        before, after = trained.report.before.upper, trained.report.after.upper
+        self.say(
+            f"delta of {domain} at k = {k}: error of the last layer's states {before:.3f} before, {after:.3f} after"
+        )
+        _save(trained.delta, path)
+
+    def _train(self, jobs: list[Job]) -> None:
+        missing = [job for job in jobs if not self.adapter(job).exists()]
+        if not missing:
+            return
+
+        def train(job: Job, check: Callable[[], None]) -> tuple[Adapter, float]:
+            trained = train_adapter(
+                self.base(job.k if job.system.looks_up else 0),
+                [Example(each.text, each.label) for each in self.texts[job.domain].training],
+                self._config(job),
+                delta=load_adapter(self.delta(job.k, job.domain)) if job.system.has_delta else None,
+                on_progress=lambda progress: check(),
+            )
+            return trained.adapter, trained.report.seconds
+
+        seconds = []
+        for job, (adapter, took) in side_by_side(train, missing):
+            _save(adapter, self.adapter(job))
+            seconds.append(took)
+        system = missing[0].system
+        self.say(f"{system} at k = {missing[0].k}: {len(missing)} adapters, {sum(seconds) / len(seconds):.0f} s each")
+
+    def _config(self, job: Job) -> TrainConfig:
+        return TrainConfig(
+            kind=self.plan.kind,
+            rank=self.plan.rank,
+            epochs=self.plan.epochs,
+            dev_share=0.0,
+            lowest_layer=job.k if job.system is System.UPPER else 0,
+            miss_policy=MissPolicy.BACKOFF if job.system.backs_off else MissPolicy.EXACT,
+            seed=job.seed,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
+def _save(adapter: Adapter, path: Path) -> None:
+    """Whole or not at all: a run that is cut short leaves nothing that the next one would take for made."""
+    beside = path.with_suffix(".tmp")
+    save_adapter(adapter, beside)
+    beside.replace(path)

@@ -1,0 +1,114 @@
+"""What a run of the benchmark takes: the text and its parts, the systems, the training budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hmi.adapters.adapter import AdapterKind
+from hmi.cli.demo.tenants import thinned
+from hmi.cli.demo.text import Part, Sentence
+
+__all__ = ["FULL", "QUICK", "DomainText", "Plan", "System", "domain_texts"]
+
+
+class System(StrEnum):
+    """What answers.
+
+    The first two are the ordinary model, with adapters on all layers or above k alone. The others look the lower k
+    layers up: with every window computed that the tree lacks, or with shorter n-grams standing in for it, from the
+    tree that the domain's own training text gives; of the base's rows, or of the domain's delta.
+    """
+
+    FULL = "full"
+    UPPER = "upper"
+    EXACT = "exact"
+    BACKOFF = "backoff"
+    DELTA_EXACT = "delta_exact"
+    DELTA_BACKOFF = "delta_backoff"
+
+    @property
+    def looks_up(self) -> bool:
+        return self not in (System.FULL, System.UPPER)
+
+    @property
+    def has_delta(self) -> bool:
+        return self in (System.DELTA_EXACT, System.DELTA_BACKOFF)
+
+    @property
+    def backs_off(self) -> bool:
+        return self in (System.BACKOFF, System.DELTA_BACKOFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything a run takes.
+
+    Attributes:
+        ks: Numbers of lower layers that are looked up.
+        seeds: Tenants of each domain, whose adapters are trained from different seeds.
+        kind, rank, epochs: Of every adapter of every system.
+        distil_steps: Of a base at a k that the package does not carry.
+        delta_steps: Of a domain's delta.
+        most_training, most_test: Sentences of each domain, at most.
+    """
+
+    ks: tuple[int, ...]
+    seeds: int
+    kind: AdapterKind
+    rank: int
+    epochs: int
+    distil_steps: int
+    delta_steps: int
+    most_training: int
+    most_test: int
+
+
+FULL = Plan(
+    ks=(1, 2, 3),
+    seeds=3,
+    kind=AdapterKind.BOTTLENECK,
+    rank=48,
+    epochs=4,
+    distil_steps=4000,
+    delta_steps=300,
+    most_training=100_000,
+    most_test=100_000,
+)
+QUICK = Plan(
+    ks=(3,),
+    seeds=1,
+    kind=AdapterKind.BOTTLENECK,
+    rank=48,
+    epochs=1,
+    distil_steps=0,
+    delta_steps=4,
+    most_training=128,
+    most_test=64,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainText:
+    """Of one domain: `training` is learnt from, `asked` is what the systems are judged by."""
+
+    training: tuple[Sentence, ...]
+    asked: tuple[Sentence, ...]
+
+    @property
+    def truth(self) -> list[str]:
+        return [each.label for each in self.asked]
+
+
+def domain_texts(
+    sentences: Mapping[str, Sequence[Sentence]], plan: Plan, judging: Part = Part.TEST
+) -> dict[str, DomainText]:
+    """By domain; evenly from beginning to end where there is more, for the files are sorted by subject."""
+    return {
+        domain: DomainText(
+            thinned([each for each in found if each.part is Part.TRAIN], plan.most_training),
+            thinned([each for each in found if each.part is judging], plan.most_test),
+        )
+        for domain, found in sentences.items()
+    }

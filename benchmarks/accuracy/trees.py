@@ -1,0 +1,80 @@
+"""The tree that a domain's own text gives, built as a rebuild builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.engine.engine import Engine
+from hmi.knowledge.build import build_tree
+from hmi.knowledge.builder import plan_tree
+from hmi.knowledge.demand import DomainCounts
+from hmi.knowledge.functions import Function
+from hmi.knowledge.ngrams import Keys, window_keys
+from hmi.knowledge.old import OldVersion
+from hmi.knowledge.rows import entry_bytes
+from hmi.knowledge.table import Table
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.loader import load_spec, load_tokenizer
+from hmi.training.states import encode
+
+__all__ = ["GENERAL", "MAX_TOKENS", "tree_of"]
+
+GENERAL = "general"
+MAX_TOKENS = 128
+_NODE_BYTES = 2**40  # no budget: a tree holds all of its domain's text
+
+
+def tree_of(
+    engine: Engine,
+    name: str,
+    base: Path,
+    folder: Path,
+    texts: Mapping[str, Sequence[str]],
+    deltas: Mapping[str, str],
+) -> KnowledgeTree:
+    """Of the windows of every domain's text, and of what stands in for others; unigrams at the root.
+
+    Args:
+        name: Of the base artifact in the folder `base`, as the engine knows it.
+        deltas: Those of domains that have one, by the domain's name.
+    """
+    spec, tokenizer = load_spec(base), load_tokenizer(base)
+    counted = {}
+    for domain, text in texts.items():
+        sequences = encode(tokenizer, text, MAX_TOKENS)
+        windows = window_keys(np.concatenate(sequences), np.array([len(ids) for ids in sequences]))
+        keys, counts = np.unique(windows, return_counts=True)
+        counted[domain] = DomainCounts(keys, counts.astype(np.float64), approximate_share=0.5)
+    parents = {GENERAL: None, **dict.fromkeys(texts, GENERAL)}
+    functions = {domain: Function(name, deltas.get(domain)) for domain in parents}
+    known = OldVersion.none()
+    plan = plan_tree(
+        counted,
+        parents,
+        functions,
+        known.held,
+        spec.vocab_size,
+        _NODE_BYTES,
+        entry_bytes(spec.row_dtype, spec.hidden_size),
+    )
+
+    def compute(function: Function, keys: Keys) -> NDArray[np.float32]:
+        return engine.compute_rows(function.base, keys, function.delta)
+
+    build_tree(
+        folder,
+        plan,
+        known,
+        compute,
+        row_dtype=spec.row_dtype,
+        hidden_size=spec.hidden_size,
+        tolerance=0.0,
+        progress=lambda progress: None,
+    )
+    tables = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}
+    digests = {domain: function.digest for domain, function in plan.functions.items()}
+    return KnowledgeTree(1, plan.parents, tables, spec.row_dtype, spec.hidden_size, digests)

@@ -1,0 +1,62 @@
+"""The ordinary full model that an hPLM, or a domain's rows, are made to agree with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hmi.adapters.adapter import Adapter
+from hmi.adapters.maths import SingleAdapter
+from hmi.models.bert import HBert
+from hmi.models.loader import load_pretrained
+from hmi.spec import HPLMSpec
+from hmi.training.windows import WindowBatch, upper_states
+
+__all__ = ["Teacher"]
+
+
+class Teacher:
+    """A model whose layers see whole sequences.
+
+    Args:
+        model: Of any k; its windows are not used.
+        adapter: Of a domain's full model, on all layers. What it does below k is learnt; above k it is left out, for
+            rows are what is made, and tenants have adapters of their own there.
+    """
+
+    def __init__(self, model: HBert, adapter: Adapter | None = None) -> None:
+        self.model = model
+        self._adapters = None if adapter is None else SingleAdapter.of(adapter, model.device, model.dtype)
+
+    @classmethod
+    def of_folder(
+        cls,
+        folder: Path,
+        like: HPLMSpec,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        adapter: Adapter | None = None,
+    ) -> Teacher:
+        """The model of a transformers folder, for an hPLM of the spec `like`.
+
+        Raises `InvalidInput` where the folder is not understood or of another shape, `AdapterRefused`.
+        """
+        if adapter is not None:
+            adapter.validate(dataclasses.replace(like, k=0))
+        return cls(load_pretrained(folder, like, device, dtype), adapter)
+
+    def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """States after the k lower layers: ids `[B, T]` -> `[B, T, H]`."""
+        return self.model.full_lower(ids, mask, self._adapters)
+
+    def upper(self, hidden: Tensor, mask: Tensor) -> list[Tensor]:
+        """`hidden` `[B, T, H]`, and the states after every upper layer from there."""
+        return list(upper_states(self.model, hidden, mask))
+
+    @torch.no_grad()
+    def states(self, batch: WindowBatch) -> list[Tensor]:
+        """After the k lower layers, and after each upper one: [B, T, H] each."""
+        return self.upper(self.lower(batch.ids, batch.mask), batch.mask)
