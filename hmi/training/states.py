@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.adapters.maths import AdapterMaths
-from hmi.knowledge.ngrams import unpack, window_keys
+from hmi.knowledge.ngrams import Keys, unpack, window_keys
 from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
 
-__all__ = ["LowerStates", "encode", "window_rows"]
+__all__ = ["LowerStates", "See", "encode", "window_rows"]
+
+See = Callable[[Keys, NDArray[np.int64]], Keys]
 
 _CHUNK = 4096  # windows at once
 
@@ -47,16 +49,27 @@ class LowerStates:
 
     With k = 0 the embeddings are cheap enough to be made with each batch, and nothing but ids is kept. With a domain's
     `delta` the rows are those of that domain.
+
+    Args:
+        see: From the windows `[tokens]` of all sequences, and the sequences' lengths, to the n-grams whose rows are
+            taken in their place; None takes the windows' own.
     """
 
-    def __init__(self, model: HBert, sequences: Sequence[NDArray[np.int64]], delta: AdapterMaths | None = None) -> None:
+    def __init__(
+        self,
+        model: HBert,
+        sequences: Sequence[NDArray[np.int64]],
+        delta: AdapterMaths | None = None,
+        see: See | None = None,
+    ) -> None:
         self._model = model
         self.lengths = np.asarray([len(ids) for ids in sequences], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
         flat = np.concatenate(sequences)
         self._rows: Tensor | None = None
         if model.spec.k:
-            keys, flat = np.unique(window_keys(flat, self.lengths), return_inverse=True)
+            windows = window_keys(flat, self.lengths)
+            keys, flat = np.unique(see(windows, self.lengths) if see else windows, return_inverse=True)
             self._rows = window_rows(model, keys, delta)
         self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0
 
