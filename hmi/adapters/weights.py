@@ -20,6 +20,7 @@ __all__ = [
     "Lora",
     "Pooling",
     "Transform",
+    "label_fault",
     "require_array",
 ]
 
@@ -43,10 +44,14 @@ class Activation(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How a sequence becomes one vector: its first token's state, or the mean over its real tokens."""
+    """How a sequence becomes one vector: its first token's state, or the mean over its real tokens.
+
+    `TOKENS` is none at all: the head answers for every token.
+    """
 
     CLS = "cls"
     MEAN = "mean"
+    TOKENS = "tokens"
 
 
 class Transform(StrEnum):
@@ -192,10 +197,8 @@ class Head:
         if len(set(self.labels)) != count or not all(self.labels):
             raise AdapterRefused("the head's label names are not distinct and non-empty")
         for label in self.labels:
-            if len(label) > _MAX_LABEL_CHARACTERS:
-                raise AdapterRefused(f"label {label[:80]!r}... is longer than {_MAX_LABEL_CHARACTERS} characters")
-            if _holds_control(label):
-                raise AdapterRefused(f"label {label!r} holds control characters")
+            if fault := label_fault(label):
+                raise AdapterRefused(f"label {label[:80]!r} {fault}")
         if (self.dense is None) != (self.dense_bias is None):
             raise AdapterRefused("head.dense and head.dense_bias must come together")
         if self.transform in (Transform.DENSE, Transform.POOLER_DENSE) and self.dense is None:
@@ -211,6 +214,10 @@ class Head:
         require_array("head.out_bias", self.out_bias, (count,))
 
 
-def _holds_control(label: str) -> bool:
-    """Line breaks, terminals' escapes, and halves of surrogate pairs, which no answer could carry."""
-    return any(character < " " or "\ud800" <= character <= "\udfff" for character in label)
+def label_fault(label: str) -> str | None:
+    """Why no answer could carry a label of this name; None where it can."""
+    if len(label) > _MAX_LABEL_CHARACTERS:
+        return f"is longer than {_MAX_LABEL_CHARACTERS} characters"
+    if any(character < " " or "\ud800" <= character <= "\udfff" for character in label):
+        return "holds control characters"  # line breaks, terminals' escapes, halves of surrogate pairs
+    return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hmi.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from hmi.training.examples import AnyExample
 
 __all__ = ["add_to"]
 
@@ -44,11 +48,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an adapter and a classification head on labelled text; only what lies above the lookup is trained."""
-    import dataclasses
     import json
     import os
 
-    from hmi.cli.textfiles import read_labelled
     from hmi.engine.cores import tune_process
     from hmi.errors import Conflict
 
@@ -56,12 +58,11 @@ def train(
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
-    labelled = read_labelled(data, text_field=text_field, label_field=label_field)
-    held_out = read_labelled(dev, text_field=text_field, label_field=label_field) if dev else []
+    labelled = _read(data, text_field, label_field, judging=False)
+    held_out = _read(dev, text_field, label_field, judging=True) if dev else ()
 
     from hmi.adapters.adapter import AdapterKind
     from hmi.adapters.canonical import save_adapter
-    from hmi.training.examples import Example
     from hmi.training.task import TrainConfig, train_adapter
 
     config = TrainConfig(
@@ -74,15 +75,30 @@ def train(
         seed=seed,
         device=device,
     )
-    trained = train_adapter(base, [Example(*each) for each in labelled], config, [Example(*each) for each in held_out])
+    trained = train_adapter(base, labelled, config, held_out)
     out.mkdir(parents=True)
     save_adapter(trained.adapter, out / "adapter.safetensors")
     report = trained.report
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(report), indent=1))
+        typer.echo(json.dumps(report.to_json(), indent=1))
         return
-    accuracy = f", accuracy {report.dev_accuracy:.3f}" if report.dev_accuracy is not None else ""
-    typer.echo(
-        f"{out}: {len(report.labels)} labels from {report.examples} texts in {report.seconds:.1f} s"
-        f"{accuracy} (always the most frequent label: {report.majority:.3f})"
-    )
+    judged = f", {report.dev.name} {report.dev.score:.3f} (baseline {report.baseline:.3f})" if report.dev else ""
+    typer.echo(f"{out}: {len(report.labels)} labels from {report.examples} texts in {report.seconds:.1f} s{judged}")
+
+
+def _read(path: Path, text_field: str, label_field: str, *, judging: bool) -> Sequence[AnyExample]:
+    from hmi.errors import InvalidInput
+    from hmi.training.labelled import FileFormat, read_labelled
+
+    try:
+        with path.open("rb") as stream:
+            return read_labelled(
+                stream,
+                FileFormat.of(path.name),
+                judging=judging,
+                text_field=text_field,
+                label_field=label_field,
+                name=str(path),
+            ).examples
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
