@@ -1,4 +1,4 @@
-"""Words labelled by the engine: as transformers with PEFT labels them, whoever is in the batch, however long the text."""
+"""Words labelled by the engine: as transformers with PEFT labels them, whoever else is in the batch."""
 
 from __future__ import annotations
 
