@@ -27,7 +27,8 @@ from benchmarks.options import cache_folder  # noqa: E402
 from hmi.bench.glosses import fetch_glosses, read_glosses  # noqa: E402
 from hmi.cli.demo.making import find_pretrained  # noqa: E402
 from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
-from hmi.cli.draw_training import fidelity_table, training_bar  # noqa: E402
+from hmi.cli.draw_fidelity import fidelity_table  # noqa: E402
+from hmi.cli.training_bar import TrainingBar  # noqa: E402
 from hmi.models.shipped import shipped_file  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
 from hmi.training.base import BaseReport, build_base  # noqa: E402
@@ -87,8 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or shipped_file(NAME, options.k)
     out.parent.mkdir(parents=True, exist_ok=True)
     config = DistilConfig(steps=options.steps)
-    with training_bar(config.steps) as show:
-        report = make_base(folder, options.k, cache, config, difference=out, on_progress=show)
+    with TrainingBar() as bar:
+        report = make_base(
+            folder,
+            options.k,
+            cache,
+            config,
+            difference=out,
+            on_progress=lambda reached: bar.show(reached, f"error {reached.loss**0.5:.3f}"),
+        )
     if options.json:
         print(json.dumps(asdict(report), indent=1))
     elif report.before and report.fitted and report.after:

@@ -23,7 +23,7 @@ from typing import IO
 from hmi.errors import Corrupt, InvalidInput, NotFound
 from hmi.storage import Storage, translate_full_disk
 
-__all__ = ["ArtifactFile", "ArtifactStore"]
+__all__ = ["ArtifactFile", "ArtifactStore", "folder_digest"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +69,13 @@ def _copy(source: IO[bytes], target: IO[bytes] | None, progress: Progress | None
 def _hash(path: Path, progress: Progress | None = None) -> str:
     with path.open("rb") as file:
         return _copy(file, None, progress)[1]
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest that `ArtifactStore.put_folder` would give; a stored artifact's folder gives its own."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != _MANIFEST)
+    files = [ArtifactFile(path.name, path.stat().st_size, _hash(path)) for path in paths]
+    return hashlib.sha256(_manifest_bytes(files)).hexdigest()
 
 
 class ArtifactStore:

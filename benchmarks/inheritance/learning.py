@@ -93,7 +93,7 @@ class Learner:
     def _make_adapter(self, name: str, text: DomainText, seed: int, delta: Adapter | None) -> Path:
         path = self.folder / f"{name}{_SUFFIX}"
         if not path.exists():
-            config = TrainConfig(epochs=self.plan.epochs, seed=seed, device=self.device, dtype=self.dtype)
+            config = TrainConfig(epochs=self.plan.epochs, dev_share=0, seed=seed, device=self.device, dtype=self.dtype)
             examples = [Example(each.text, each.label) for each in text.training]
             trained = train_adapter(self.base, examples, config, delta=delta)
             self.say(f"{name}: {trained.report.seconds:.0f} s")

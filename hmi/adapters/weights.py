@@ -13,6 +13,7 @@ from hmi.errors import AdapterRefused
 __all__ = [
     "MAX_LABELS",
     "MAX_RANK",
+    "MAX_TOKEN_LABELS",
     "Activation",
     "Array",
     "Bottleneck",
@@ -20,6 +21,7 @@ __all__ = [
     "Lora",
     "Pooling",
     "Transform",
+    "label_fault",
     "require_array",
 ]
 
@@ -29,6 +31,7 @@ Array = NDArray[np.float32]
 # adapter would take the memory that everybody's batches run in.
 MAX_RANK = 1024
 MAX_LABELS = 4096
+MAX_TOKEN_LABELS = 1024  # every token of a batch has so many logits
 _MAX_LABEL_CHARACTERS = 256  # every answer repeats one
 
 
@@ -43,10 +46,14 @@ class Activation(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How a sequence becomes one vector: its first token's state, or the mean over its real tokens."""
+    """How a sequence becomes one vector: its first token's state, or the mean over its real tokens.
+
+    `TOKENS` is none at all: the head answers for every token.
+    """
 
     CLS = "cls"
     MEAN = "mean"
+    TOKENS = "tokens"
 
 
 class Transform(StrEnum):
@@ -147,7 +154,8 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A classification head: pooling, transform, then logits = x out^T + out_bias.
+    """A classification head: pooling, transform, then logits = x out^T + out_bias; of every token where there is no
+    pooling.
 
     Attributes:
         activation: Of the head's own dense. A copy of the pooler always uses tanh.
@@ -192,16 +200,16 @@ class Head:
         if len(set(self.labels)) != count or not all(self.labels):
             raise AdapterRefused("the head's label names are not distinct and non-empty")
         for label in self.labels:
-            if len(label) > _MAX_LABEL_CHARACTERS:
-                raise AdapterRefused(f"label {label[:80]!r}... is longer than {_MAX_LABEL_CHARACTERS} characters")
-            if _holds_control(label):
-                raise AdapterRefused(f"label {label!r} holds control characters")
+            if fault := label_fault(label):
+                raise AdapterRefused(f"label {label[:80]!r} {fault}")
         if (self.dense is None) != (self.dense_bias is None):
             raise AdapterRefused("head.dense and head.dense_bias must come together")
         if self.transform in (Transform.DENSE, Transform.POOLER_DENSE) and self.dense is None:
             raise AdapterRefused(f"head.dense is missing for transform {self.transform.value}")
         if self.transform is Transform.NONE and self.dense is not None:
             raise AdapterRefused("head.dense is there, but the transform is none")
+        if self.pooling is Pooling.TOKENS:
+            self._check_token_head()
         if self.pooling is Pooling.MEAN and self.transform in (Transform.POOLER, Transform.POOLER_DENSE):
             raise AdapterRefused("a pooler reads the first token's state; it does not go with mean pooling")
         if self.dense is not None and self.dense_bias is not None:
@@ -210,7 +218,21 @@ class Head:
         require_array("head.out", self.out, (count, hidden))
         require_array("head.out_bias", self.out_bias, (count,))
 
+    def _check_token_head(self) -> None:
+        if self.transform is not Transform.NONE:
+            raise AdapterRefused(f"a head for tokens with transform {self.transform.value} is not understood")
+        if self.multi_label:
+            raise AdapterRefused("a head for tokens gives each of them one label; multi-label is not understood")
+        if len(self.labels) > MAX_TOKEN_LABELS:
+            raise AdapterRefused(
+                f"a head for tokens has {len(self.labels)} labels; at most {MAX_TOKEN_LABELS} are allowed"
+            )
 
-def _holds_control(label: str) -> bool:
-    """Line breaks, terminals' escapes, and halves of surrogate pairs, which no answer could carry."""
-    return any(character < " " or "\ud800" <= character <= "\udfff" for character in label)
+
+def label_fault(label: str) -> str | None:
+    """Why no answer could carry a label of this name; None where it can."""
+    if len(label) > _MAX_LABEL_CHARACTERS:
+        return f"is longer than {_MAX_LABEL_CHARACTERS} characters"
+    if any(character < " " or "\ud800" <= character <= "\udfff" for character in label):
+        return "holds control characters"  # line breaks, terminals' escapes, halves of surrogate pairs
+    return None

@@ -6,13 +6,17 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmi.cli.draw_training import fidelity_table
+from hmi.cli.draw_fidelity import fidelity_table
 from hmi.cli.options import AsJson
 from hmi.spec import RowDtype
+
+if TYPE_CHECKING:
+    from hmi.training.distil import DistilProgress
+    from hmi.training.domain import DeltaProgress
 
 __all__ = ["app"]
 
@@ -78,7 +82,7 @@ def base(
     # Read before torch is loaded, which takes seconds: a mistake in a file shows at once.
     corpora = [read_lines(path) for path in text or ()]
 
-    from hmi.cli.draw_training import training_bar
+    from hmi.cli.training_bar import TrainingBar
     from hmi.models.difference import read_difference
     from hmi.models.loader import resolve_source
     from hmi.models.shipped import find_shipped
@@ -104,8 +108,17 @@ def base(
             seed=seed,
             device=device,
         )
-        with training_bar(config.steps) as show:
-            report = build_base(folder, out, k, rows, corpora, config, difference=difference_out, on_progress=show)
+        with TrainingBar() as bar:
+            report = build_base(
+                folder,
+                out,
+                k,
+                rows,
+                corpora,
+                config,
+                difference=difference_out,
+                on_progress=lambda reached: bar.show(reached, _error(reached)),
+            )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(report), indent=1))
         return
@@ -172,7 +185,7 @@ def domain(
     lines = read_lines(text)
 
     from hmi.adapters.canonical import FILE_NAME, load_adapter, save_adapter
-    from hmi.cli.draw_training import training_bar
+    from hmi.cli.training_bar import TrainingBar
     from hmi.training.domain import DeltaConfig, train_delta
 
     config = DeltaConfig(
@@ -186,7 +199,7 @@ def domain(
         device=device,
     )
     refined = load_adapter(above / FILE_NAME) if above else None
-    with training_bar(steps) as show:
+    with TrainingBar() as bar:
         trained = train_delta(
             base,
             lines,
@@ -194,7 +207,7 @@ def domain(
             above=refined,
             teacher=teacher,
             teacher_adapter=load_adapter(teacher_adapter / FILE_NAME) if teacher_adapter else None,
-            on_progress=show,
+            on_progress=lambda reached: bar.show(reached, _error(reached)),
         )
     out.mkdir(parents=True)
     save_adapter(trained.delta, out / FILE_NAME)
@@ -211,3 +224,7 @@ def domain(
     )
     if report.after.upper >= report.before.upper:
         typer.echo("the delta does not help: more text or more steps may", err=True)
+
+
+def _error(reached: DistilProgress | DeltaProgress) -> str:
+    return f"error {reached.loss**0.5:.3f}"

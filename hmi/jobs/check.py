@@ -13,13 +13,13 @@ from typing import IO, Any
 
 from hmi.errors import InvalidInput
 from hmi.jobs.lines import Limits, parse_line
+from hmi.jsonlines import read_bounded
 
 __all__ = ["CheckedInput", "LineRange", "Problem", "check_input"]
 
 MAX_PROBLEMS = 100  # as many are reported; the file is read no further
 SHARD_BYTES = 16 * 1024**2  # a shard is held in memory, so lines close to their limit make shorter ones
 SHARD_INPUTS = 4096  # a shard in a worker is not interrupted, so lines of many inputs make shorter ones too
-_SKIP_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +59,11 @@ def check_input(stream: IO[bytes], *, endpoint: str, limits: Limits, shard_lines
         shard_lines: Most lines of a shard; shards also end at `SHARD_BYTES` and at `SHARD_INPUTS`.
     """
     reader = _Reader(endpoint, limits, shard_lines)
-    while reader.wants_more and (raw := stream.readline(limits.max_line_bytes + 2)):
-        skipped = 0 if raw.endswith(b"\n") else _skip_rest(stream)
+    for raw, skipped in read_bounded(stream, limits.max_line_bytes):
         reader.take(raw, skipped)
-    return reader.result()
-
-
-def _skip_rest(stream: IO[bytes]) -> int:
-    """Read to the end of an over-long line without keeping it; gives the bytes passed over."""
-    skipped = 0
-    while chunk := stream.readline(_SKIP_BYTES):
-        skipped += len(chunk)
-        if chunk.endswith(b"\n"):
+        if not reader.wants_more:
             break
-    return skipped
+    return reader.result()
 
 
 @dataclass(slots=True)

@@ -6,17 +6,16 @@ answer to; it fails the batch at validation. What is wrong inside `body` is `hmi
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from hmi.errors import InvalidInput
+from hmi.jsonlines import is_text, parse_object
 
-__all__ = ["BatchLine", "Limits", "is_text", "parse_line", "read_lines", "unknown_field"]
+__all__ = ["BatchLine", "Limits", "parse_line", "read_lines", "unknown_field"]
 
-MAX_DEPTH = 32
 MAX_CUSTOM_ID = 512
 _FIELDS = frozenset({"custom_id", "method", "url", "body"})
 
@@ -49,15 +48,6 @@ def unknown_field(where: str, name: str) -> InvalidInput:
     return InvalidInput(f"{where} has no field {name[:80]!r}", code="unknown_parameter", param=shown)
 
 
-def is_text(value: str) -> bool:
-    """Whether the string can be written as UTF-8: JSON's escapes can spell half a surrogate pair."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def read_lines(stream: IO[bytes], length: int) -> Iterator[bytes]:
     """The lines in the next `length` bytes of a checked file, line feeds stripped.
 
@@ -83,7 +73,7 @@ def parse_line(raw: bytes, limits: Limits) -> BatchLine:
         raise InvalidInput(
             f"the line is {len(raw)} bytes long; at most {limits.max_line_bytes} are allowed", code="line_too_long"
         )
-    line = _parse_object(raw)
+    line = parse_object(raw)
     unknown = sorted(line.keys() - _FIELDS)
     if unknown:
         raise unknown_field("the line", unknown[0])
@@ -99,40 +89,6 @@ def parse_line(raw: bytes, limits: Limits) -> BatchLine:
     if not isinstance(body, dict):
         raise InvalidInput("body must be an object", code="invalid_value", param="body")
     return BatchLine(custom_id, url, body)
-
-
-def _parse_object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"not UTF-8 at byte {error.start}", code="invalid_json_line") from None
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"not JSON: {error.msg} at column {error.colno}", code="invalid_json_line") from None
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError as error:  # a constant refused below, or an integer of thousands of digits
-        raise InvalidInput(f"not JSON: {error}", code="invalid_json_line") from None
-    if not isinstance(value, dict):
-        raise InvalidInput("the line is not a JSON object", code="invalid_json_line")
-    _check_depth(value, MAX_DEPTH)
-    return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def _too_deep() -> InvalidInput:
-    return InvalidInput(f"the line nests deeper than {MAX_DEPTH} levels", code="invalid_json_line")
-
-
-def _check_depth(value: object, left: int) -> None:
-    if not isinstance(value, dict | list):
-        return
-    if left == 0:
-        raise _too_deep()
-    for inner in value.values() if isinstance(value, dict) else value:
-        _check_depth(inner, left - 1)
 
 
 def _check_custom_id(value: object) -> None:

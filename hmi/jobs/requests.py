@@ -13,7 +13,8 @@ from typing import Any
 
 from hmi.engine.request import Task
 from hmi.errors import InvalidInput
-from hmi.jobs.lines import Limits, is_text, unknown_field
+from hmi.jobs.lines import Limits, unknown_field
+from hmi.jsonlines import is_text
 
 __all__ = ["ENDPOINTS", "TRUNCATE_TO_MODEL", "EncodingFormat", "LineRequest", "parse_body"]
 

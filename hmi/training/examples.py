@@ -1,14 +1,35 @@
-"""Labelled text, and the checks that training makes before it spends any time."""
+"""Labelled text as training takes it. What an example looks like is what it is for."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from hmi.errors import InvalidInput
+from hmi.jsonlines import is_text
 
-__all__ = ["Example", "labels_of", "majority_label"]
+__all__ = [
+    "AnyExample",
+    "Example",
+    "MultiLabelExample",
+    "PairExample",
+    "Span",
+    "TaggedExample",
+    "TaskKind",
+    "kind_of",
+    "labels_in",
+    "texts_of",
+]
+
+
+class TaskKind(StrEnum):
+    """What is learnt: one label of many, any number of labels, a label for each word, or which texts are alike."""
+
+    CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi_label"
+    TOKENS = "tokens"
+    EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +40,91 @@ class Example:
     label: str
 
 
-def labels_of(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The distinct labels in alphabetical order, which becomes the order of the head's outputs.
+@dataclass(frozen=True, slots=True)
+class MultiLabelExample:
+    """One text and all labels that are true of it, each once; none may be."""
 
-    Raises `InvalidInput` for text or labels that a classifier cannot be trained on, naming the example
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` (excluded) of a text, and their label."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedExample:
+    """One text and the labels of parts of it, in order and without overlap.
+
+    Attributes:
+        entities: True: a span is a named part of the text, and what lies between spans has no label. False: every word
+            is a span, its label is the word's tag as it was given (`B-PER`, `O`, `NOUN`).
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    entities: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """Two texts that belong together, and one that does not belong to the first, if it is known."""
+
+    text: str
+    positive: str
+    negative: str | None = None
+
+
+AnyExample = Example | MultiLabelExample | TaggedExample | PairExample
+
+_KINDS: dict[type[AnyExample], TaskKind] = {
+    Example: TaskKind.CLASSIFICATION,
+    MultiLabelExample: TaskKind.MULTI_LABEL,
+    TaggedExample: TaskKind.TOKENS,
+    PairExample: TaskKind.EMBEDDING,
+}
+
+
+def kind_of(examples: Sequence[AnyExample]) -> TaskKind:
+    """The task that all examples are for.
+
+    Raises `InvalidInput` for no examples, for those of different tasks, and for an empty text, naming the example
     (1-based).
     """
+    if not examples:
+        raise InvalidInput("there are no examples")
+    kind = _KINDS[type(examples[0])]
     for number, example in enumerate(examples, start=1):
-        if not example.text.strip():
-            raise InvalidInput(f"example {number}: its text is empty")
-        if not example.label:
-            raise InvalidInput(f"example {number}: its label is empty")
-    labels = tuple(sorted({example.label for example in examples}))
-    if len(labels) < 2:
-        found = f"only {labels[0]!r} is there" if labels else "there are no examples"
-        raise InvalidInput(f"a classifier needs at least two labels; {found}")
-    return labels
+        if _KINDS[type(example)] is not kind:
+            raise InvalidInput(f"example {number} is for {_KINDS[type(example)]}, the first one for {kind}")
+        for text in texts_of(example):
+            if not text.strip():
+                raise InvalidInput(f"example {number}: its text is empty")
+            if not is_text(text):
+                raise InvalidInput(f"example {number}: its text holds half a surrogate pair, which is no character")
+    return kind
 
 
-def majority_label(examples: Sequence[Example]) -> str:
-    """The most frequent label, the first in alphabetical order where two are equal."""
-    counts = Counter(example.label for example in examples)
-    return min(counts, key=lambda label: (-counts[label], label))
+def texts_of(example: AnyExample) -> tuple[str, ...]:
+    """Every text that the model reads for it."""
+    if isinstance(example, PairExample):
+        return tuple(text for text in (example.text, example.positive, example.negative) if text is not None)
+    return (example.text,)
+
+
+def labels_in(example: AnyExample) -> tuple[str, ...]:
+    """The labels that one example has."""
+    match example:
+        case Example():
+            return (example.label,)
+        case MultiLabelExample():
+            return example.labels
+        case TaggedExample():
+            return tuple(span.label for span in example.spans)
+        case _:
+            return ()

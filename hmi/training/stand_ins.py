@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import BACKOFF, Keys, unigram
 
-__all__ = ["leave_one_out", "stand_ins"]
+__all__ = ["TreeOfText", "leave_one_out", "stand_ins"]
 
 _SHORTER = BACKOFF[:-1]  # unigrams are always held
 
@@ -51,3 +51,19 @@ def _is_in(keys: Keys, known: Keys) -> NDArray[np.bool_]:
         return np.zeros(len(keys), np.bool_)
     held: NDArray[np.bool_] = known[np.searchsorted(known, keys).clip(max=len(known) - 1)] == keys
     return held
+
+
+class TreeOfText:
+    """The sight of a tree that is built of what is learnt from. To be used as `LowerStates`' `see`."""
+
+    def __init__(self) -> None:
+        self._known: Keys = np.zeros(0, np.uint64)
+
+    def learnt(self, windows: Keys, lengths: NDArray[np.int64]) -> Keys:
+        """What each text that is learnt from would be given if the tree did not know it."""
+        self._known = np.unique(np.concatenate([windows, *(shorter(windows) for shorter in _SHORTER)]))
+        return leave_one_out(windows, lengths)
+
+    def others(self, windows: Keys, lengths: NDArray[np.int64]) -> Keys:
+        """What texts are given that were not learnt from."""
+        return stand_ins(windows, self._known)

@@ -6,203 +6,157 @@ trained on exactly what it will see. It is computed once for each distinct windo
 
 from __future__ import annotations
 
-import math
+import hashlib
+import itertools
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
+from hmi.adapters.adapter import Adapter, AdapterKind
 from hmi.adapters.delta import check_delta
 from hmi.adapters.maths import SingleAdapter
+from hmi.artifacts import folder_digest
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
-from hmi.models.bert import HBert
 from hmi.models.loader import load_hplm, load_tokenizer
-from hmi.spec import Placement, Site
-from hmi.training.examples import Example, labels_of, majority_label
-from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
-from hmi.training.states import LowerStates, encode
+from hmi.spec import MissPolicy
+from hmi.training.checkpoint import Checkpoint
+from hmi.training.classes import Classification, MultiLabel, class_labels, multi_labels
+from hmi.training.config import TrainConfig
+from hmi.training.contrast import Contrast, require_contrast
+from hmi.training.examples import AnyExample, TaskKind, kind_of
+from hmi.training.loop import Loop
+from hmi.training.network import Network
+from hmi.training.objective import Objective, Texts
+from hmi.training.parts import require_known, split
+from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
+from hmi.training.stand_ins import TreeOfText
+from hmi.training.tagging import Tagging, tag_labels
 from hmi.training.trainable import TrainableAdapter
 
-__all__ = ["OnStep", "TrainConfig", "TrainReport", "TrainedAdapter", "train_adapter"]
-
-OnStep = Callable[[int, int], None]
-
-_EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How an adapter is trained. The defaults suit hundreds to a few thousand sentences.
-
-    Attributes:
-        rank: Of every LoRA pair or bottleneck.
-        learning_rate: Peak of the schedule. The default suits every kind and rank that was tried.
-        sites: The linear layers that get a LoRA pair, in every upper layer.
-        placements: Where bottlenecks go: after the feed-forward (Pfeiffer et al., 2021), or at both places.
-        max_tokens: Longer texts are cut, special tokens included.
-        seed: Same seed, same text, same machine, same number of threads: same weights.
-        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
-            activations; the trained weights are float32 always.
-    """
-
-    kind: AdapterKind = AdapterKind.BOTTLENECK
-    rank: int = 48
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
-    placements: tuple[Placement, ...] = (Placement.OUTPUT,)
-    pooling: Pooling = Pooling.MEAN
-    max_tokens: int = 128
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "batch_size", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainReport:
-    """What came of a training.
-
-    Attributes:
-        dev_accuracy: Share of right answers on the dev part, 0..1; None without one.
-        majority: What always answering the most frequent training label gives, on the dev part where
-            there is one, else on the training part.
-        losses: Mean cross entropy of each epoch.
-        seconds: From loading the base model to the end.
-    """
-
-    examples: int
-    dev_examples: int
-    labels: tuple[str, ...]
-    dev_accuracy: float | None
-    majority: float
-    losses: tuple[float, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedAdapter:
-    adapter: Adapter
-    report: TrainReport
+__all__ = ["TrainConfig", "TrainProgress", "TrainReport", "TrainedAdapter", "train_adapter"]
 
 
 def train_adapter(
     folder: Path,
-    examples: Sequence[Example],
+    examples: Sequence[AnyExample],
     config: TrainConfig,
-    dev: Sequence[Example] = (),
+    dev: Sequence[AnyExample] = (),
     *,
     delta: Adapter | None = None,
-    on_step: OnStep = lambda done, steps: None,
+    on_progress: OnProgress = lambda progress: None,
+    checkpoint: Path | None = None,
 ) -> TrainedAdapter:
-    """Train an adapter and a classification head for the base artifact in `folder`.
+    """Train an adapter, and the head that the examples ask for, on the base artifact in `folder`.
 
     Args:
+        dev: Judges, after every epoch, and says which one is kept. Without it a share of the examples does
+            (`TrainConfig.dev_share`), chosen by the text's hash; too few to say anything are not set apart.
         delta: Of the domain that the model will be served in, so that it learns from that domain's rows.
-        on_step: Told how many of how many steps are done; what it raises ends the training.
+        on_progress: Told after every step of the optimiser; what it raises ends the training.
+        checkpoint: Where the training's state is kept while it runs. Found there, it is taken over, and the weights
+            are, to the bit, those of a training that was never stopped; what another training left is replaced.
 
     Raises:
-        InvalidInput: Text or labels that cannot be trained on.
+        InvalidInput: Examples that nothing can be learnt from, or of different tasks; or training that diverges.
         AdapterRefused: A delta that is none of this base's.
         Corrupt: A damaged base.
+        OSError: A checkpoint that cannot be written.
     """
     started = time.monotonic()
-    labels = labels_of(examples)
-    if unknown := sorted({each.label for each in dev} - set(labels)):
-        raise InvalidInput(f"the dev part has a label that the training part lacks: {unknown[0]!r}")
+    kind = kind_of(examples)
+    if dev:
+        if kind_of(dev) is not kind:
+            raise InvalidInput(f"the dev part is for {kind_of(dev)}, the training part for {kind}")
+        learnt, judging = list(examples), list(dev)
+        require_known(judging, learnt)
+    else:
+        learnt, judging = split(examples, config.dev_share)
     device = resolve_device(config.device)
     model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
-    max_tokens = min(config.max_tokens, model.spec.max_positions)
-    tokenizer = load_tokenizer(folder)
+    if config.lowest_layer >= model.spec.layers:
+        raise InvalidInput(f"lowest_layer must be one of the model's {model.spec.layers}", param="lowest_layer")
     if delta is not None:
         check_delta(delta, model.spec)
     lower = None if delta is None else SingleAdapter.of(delta, device, model.dtype)
-
-    def prepare(part: Sequence[Example]) -> tuple[LowerStates, Tensor]:
-        sequences = encode(tokenizer, [each.text for each in part], max_tokens)
-        targets = torch.tensor([labels.index(each.label) for each in part], device=model.device)
-        return LowerStates(model, sequences, lower), targets
-
+    max_tokens = min(config.max_tokens, model.spec.max_positions)
+    tokenizer = load_tokenizer(folder)
+    tree = TreeOfText() if config.miss_policy is MissPolicy.BACKOFF else None
+    texts = Texts(model, tokenizer, max_tokens, lower, tree.learnt if tree else None)
+    others = Texts(model, tokenizer, max_tokens, lower, tree.others if tree else None)
+    objective = _objective(kind, learnt, config)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
         model.spec,
-        labels,
+        objective.labels,
+        lowest_layer=config.lowest_layer,
         kind=config.kind,
         rank=config.rank,
         sites=config.sites,
         placements=config.placements,
-        pooling=config.pooling,
+        pooling=objective.pooling,
         generator=generator,
-    ).to(model.device)
-    losses = _fit(model, trainable, *prepare(examples), config, generator, on_step)
-    usual = majority_label(examples)
-    judged = dev or examples
-    return TrainedAdapter(
-        adapter=trainable.export(),
-        report=TrainReport(
-            examples=len(examples),
-            dev_examples=len(dev),
-            labels=labels,
-            dev_accuracy=_accuracy(model, trainable, *prepare(dev)) if dev else None,
-            majority=sum(each.label == usual for each in judged) / len(judged),
-            losses=losses,
-            seconds=time.monotonic() - started,
-        ),
+        multi_label=kind is TaskKind.MULTI_LABEL,
+    ).to(device)
+    network = Network(model, trainable)
+    base = folder_digest(folder)
+    saved = Checkpoint(checkpoint, _identity(base, config, delta, learnt, judging)) if checkpoint else None
+    part, judges = objective.prepare(learnt, texts), objective.prepare(judging, others) if judging else None
+    baseline = objective.baseline(network, part, judges) if judges else None
+    loop = Loop(network, config, generator, on_progress, saved, started)
+    course = loop.run(objective, part, judges)
+    adapter = trainable.export()
+    adapter.validate(model.spec)
+    report = TrainReport(
+        task=kind,
+        examples=len(learnt),
+        dev_examples=len(judging),
+        labels=objective.labels,
+        label_counts=objective.counts(part),
+        epochs=course.epochs,
+        best_epoch=course.best_epoch or course.epochs,
+        losses=tuple(course.losses),
+        dev_scores=tuple(each.score for each in course.judged),
+        dev=course.judged[course.best_epoch - 1] if course.judged else None,
+        baseline=baseline,
+        tokens=int(part.tokens.sum()),
+        trained_tokens=course.trained_tokens,
+        seconds=course.seconds,
+        base=base,
+        k=model.spec.k,
+        config=config,
+        resumed_at=loop.resumed_at,
     )
+    return TrainedAdapter(adapter, report)
 
 
-def _fit(
-    model: HBert,
-    trainable: TrainableAdapter,
-    states: LowerStates,
-    targets: Tensor,
-    config: TrainConfig,
-    generator: torch.Generator,
-    on_step: OnStep,
-) -> tuple[float, ...]:
-    optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * math.ceil(len(states) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, steps))
-    losses = []
-    done = 0
-    for _ in range(config.epochs):
-        total = 0.0
-        for chosen in batches_of_like_length(states.lengths, config.batch_size, generator):
-            hidden, mask = states.batch(chosen)
-            upper = model.upper(hidden, mask, trainable.maths(model.dtype))
-            loss = F.cross_entropy(trainable.logits(upper, mask), targets[chosen])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(trainable.parameters(), LARGEST_GRADIENT)
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(chosen)
-            done += 1
-            on_step(done, steps)
-        losses.append(total / len(states))
-    return tuple(losses)
+def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig) -> Objective[Any]:
+    match kind:
+        case TaskKind.CLASSIFICATION:
+            return Classification(class_labels(learnt), config.pooling)
+        case TaskKind.MULTI_LABEL:
+            return MultiLabel(multi_labels(learnt), config.pooling)
+        case TaskKind.TOKENS:
+            return Tagging(tag_labels(learnt))
+        case TaskKind.EMBEDDING:
+            if config.kind is AdapterKind.NONE:
+                raise InvalidInput("embeddings without an adapter are the base model's own", param="kind")
+            require_contrast(learnt)
+            return Contrast(config.temperature)
 
 
-@torch.no_grad()
-def _accuracy(model: HBert, trainable: TrainableAdapter, states: LowerStates, targets: Tensor) -> float:
-    order = np.argsort(states.lengths, kind="stable").tolist()
-    right = 0
-    for start in range(0, len(order), _EVALUATION_BATCH):
-        chosen = order[start : start + _EVALUATION_BATCH]
-        hidden, mask = states.batch(chosen)
-        logits = trainable.logits(model.upper(hidden, mask, trainable.maths(model.dtype)), mask)
-        right += int((logits.argmax(1) == targets[chosen]).sum())
-    return right / len(order)
+def _identity(
+    base: str, config: TrainConfig, delta: Adapter | None, learnt: Sequence[AnyExample], judging: Sequence[AnyExample]
+) -> str:
+    """Digest of all that decides what comes of a training."""
+    digest = hashlib.sha256(f"{base}\n{json.dumps(config.to_json())}\n".encode())
+    for name, tensor in delta.tensors().items() if delta else ():
+        digest.update(name.encode())
+        digest.update(tensor.tobytes())
+    for example in itertools.chain(learnt, [None], judging):
+        digest.update(repr(example).encode())
+    return digest.hexdigest()

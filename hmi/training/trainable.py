@@ -19,9 +19,13 @@ __all__ = ["TrainableAdapter", "TrainableDelta"]
 
 
 class TrainableAdapter(nn.Module):
-    """LoRA pairs or Pfeiffer bottlenecks on every upper layer, and a linear head on the pooled states.
+    """LoRA pairs or Pfeiffer bottlenecks on every upper layer from the lowest that is wanted, and a linear head on the
+    pooled or on all states.
 
     It starts as the base model: what adds to the base starts at zero, and so does the head.
+
+    Args:
+        labels: Of the head; empty for an adapter that only gives embeddings and has none.
     """
 
     def __init__(
@@ -35,14 +39,17 @@ class TrainableAdapter(nn.Module):
         placements: tuple[Placement, ...],
         pooling: Pooling,
         generator: torch.Generator,
+        lowest_layer: int = 0,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
-        self._labels = labels
+        self.labels = labels
+        self._multi_label = multi_label
         self._kind = kind
         self._pooling = pooling
         self._lora: dict[tuple[int, Site], LoraTensors] = {}
         self._bottleneck: dict[tuple[int, Placement], BottleneckTensors] = {}
-        upper = range(spec.k, spec.layers)
+        upper = range(max(spec.k, lowest_layer), spec.layers)
 
         hidden = spec.hidden_size
         if kind is AdapterKind.LORA:
@@ -53,8 +60,9 @@ class TrainableAdapter(nn.Module):
                     self._bottleneck[layer, place] = BottleneckTensors(
                         _drawn(rank, hidden, generator), _zeros(rank), _zeros(hidden, rank), _zeros(hidden)
                     )
-        self.out = nn.Parameter(torch.zeros(len(labels), hidden))
-        self.out_bias = nn.Parameter(torch.zeros(len(labels)))
+        if labels:
+            self.out = _zeros(len(labels), hidden)
+            self.out_bias = _zeros(len(labels))
         self.body = nn.ParameterList(self._body())
 
     def maths(self, dtype: torch.dtype) -> AdapterMaths:
@@ -72,10 +80,13 @@ class TrainableAdapter(nn.Module):
         )
 
     def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Upper states `[B, T, H]` and mask bool `[B, T]` -> float32 `[B, labels]`."""
+        """Upper states `[B, T, H]` and mask bool `[B, T]` -> float32 `[B, labels]`; `[B, T, labels]` of every token."""
         states = hidden.float()
-        pooled = mean_pool(states, mask) if self._pooling is Pooling.MEAN else states[:, 0]  # [B, H]
-        return F.linear(pooled, self.out, self.out_bias)
+        if self._pooling is Pooling.MEAN:
+            states = mean_pool(states, mask)  # [B, H]
+        elif self._pooling is Pooling.CLS:
+            states = states[:, 0]
+        return F.linear(states, self.out, self.out_bias)
 
     def export(self) -> Adapter:
         """The trained weights as the plain adapter that is served."""
@@ -88,17 +99,20 @@ class TrainableAdapter(nn.Module):
             },
             adapter_before_norm=True,
             activation=Activation.RELU,
-            head=Head(
-                pooling=self._pooling,
-                transform=Transform.NONE,
-                activation=Activation.IDENTITY,
-                dense=None,
-                dense_bias=None,
-                out=_array(self.out),
-                out_bias=_array(self.out_bias),
-                labels=self._labels,
-                multi_label=False,
-            ),
+            head=self._head() if self.labels else None,
+        )
+
+    def _head(self) -> Head:
+        return Head(
+            pooling=self._pooling,
+            transform=Transform.NONE,
+            activation=Activation.IDENTITY,
+            dense=None,
+            dense_bias=None,
+            out=_array(self.out),
+            out_bias=_array(self.out_bias),
+            labels=self.labels,
+            multi_label=self._multi_label,
         )
 
     def _body(self) -> Iterator[Tensor]:

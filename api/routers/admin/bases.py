@@ -27,7 +27,7 @@ router = APIRouter(
 @router.post("", summary="Register a base model", responses=errors(409, 413, 507))
 def register_base(
     services: Served,
-    name: Annotated[str, Form(pattern=NamePattern, examples=["minilm-k2"])],
+    name: Annotated[str, Form(pattern=NamePattern, examples=["minilm-k3"])],
     files: Annotated[list[UploadFile], File(description="spec.json, model.safetensors and tokenizer.json.")],
 ) -> BaseObject:
     """Upload an hPLM. A name stands for one content for ever; the same content again changes nothing."""

@@ -29,7 +29,7 @@ router = APIRouter(
     responses=errors(401, 403),
 )
 
-_Base = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k2"], max_length=64)]
+_Base = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k3"], max_length=64)]
 _Domain = Annotated[str, Path(description="Name of a domain.", examples=["movies"], max_length=64)]
 
 

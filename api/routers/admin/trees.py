@@ -26,7 +26,7 @@ router = APIRouter(
     responses=errors(401, 403),
 )
 
-BaseName = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k2"], max_length=64)]
+BaseName = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k3"], max_length=64)]
 
 
 @router.get("", summary="List knowledge trees", responses=errors(404))

@@ -130,13 +130,14 @@ def _make_adapter(
         rank=tenant.rank,
         epochs=scale.epochs,
         batch_size=scale.batch_size,
+        dev_share=0,  # judged by the test sentences alone, after a fixed number of epochs
         device=device,
     )
     made_from = [_file_hash(base.folder / "model.safetensors"), _code_hash()]
     origin = _hash([*made_from, repr(config), [dataclasses.astuple(each) for each in examples]])
 
     def train(target: Path) -> dict[str, object]:
-        trained = train_adapter(base.folder, examples, config, on_step=lambda done, steps: check())
+        trained = train_adapter(base.folder, examples, config, on_progress=lambda progress: check())
         target.mkdir()
         save_adapter(trained.adapter, target / "adapter.safetensors")
         return {"seconds": trained.report.seconds}

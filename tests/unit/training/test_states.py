@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from hmi.knowledge.ngrams import unpack, window_keys, without_next, without_prev
 from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
 from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer
+from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
 from hmi.training.states import LowerStates, encode
 from tests.tiny import tiny_bert_folder
 
@@ -61,3 +63,24 @@ def test_long_text_keeps_its_last_special_token_when_it_is_cut(bases: dict[int, 
     tokenizer = load_tokenizer(bases[2])
     whole, cut = encode(tokenizer, ["w1 w2 w3 w4"], 48)[0], encode(tokenizer, ["w1 w2 w3 w4"], 4)[0]
     assert cut.tolist() == [*whole[:3].tolist(), whole[-1]]
+
+
+def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dict[int, Path]) -> None:
+    model = load_hplm(bases[2])
+    tokenizer = load_tokenizer(bases[2])
+    learnt, asked = encode(tokenizer, TEXTS, 48), encode(tokenizer, ["w1 w2 w9", "w4 w5 w6"], 48)
+    tree = TreeOfText()
+    windows = window_keys(np.concatenate(learnt), np.array([len(ids) for ids in learnt]))
+    for sequences, see, expected in (
+        (learnt, tree.learnt, leave_one_out(windows, np.array([len(ids) for ids in learnt]))),
+        (asked, tree.others, None),
+    ):
+        states = LowerStates(model, sequences, see=see)
+        hidden, mask = states.batch(range(len(sequences)))
+        if expected is None:
+            known = np.unique(np.concatenate([windows, without_next(windows), without_prev(windows)]))
+            lengths = np.array([len(ids) for ids in sequences])
+            expected = stand_ins(window_keys(np.concatenate(sequences), lengths), known)
+        rows = model.lower(torch.from_numpy(unpack(expected))).detach().numpy()
+        wanted = torch.from_numpy(round_trip(rows, model.spec.row_dtype))
+        torch.testing.assert_close(hidden[mask], wanted, atol=1e-3, rtol=0)

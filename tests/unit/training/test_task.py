@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import random
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +13,20 @@ import torch
 from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer
-from hmi.spec import Placement, Site
+from hmi.models.loader import load_hplm, load_spec, load_tokenizer
+from hmi.spec import MissPolicy, Placement, Site
 from hmi.training.examples import Example
 from hmi.training.states import LowerStates, encode
 from hmi.training.task import TrainConfig, train_adapter
-from tests.tiny import tiny_bert_folder
+from tests.sentences import sentences
+from tests.tiny import tiny_base
 
 QUICK = TrainConfig(rank=4, epochs=12, batch_size=8, learning_rate=1e-2, dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    convert_pretrained(tiny_bert_folder(folder / "source"), folder / "k2", k=2)
-    return folder / "k2"
-
-
-def sentences(count: int, seed: int) -> list[Example]:
-    """Labelled by which of two words is among them, at any place."""
-    drawn = random.Random(seed)
-    found = []
-    for number in range(count):
-        words = [f"w{drawn.randrange(10, 90)}" for _ in range(drawn.randrange(2, 9))]
-        words.insert(drawn.randrange(len(words) + 1), f"w{number % 2}")
-        found.append(Example(" ".join(words), ("no", "yes")[number % 2]))
-    return found
+    return tiny_base(tmp_path_factory.mktemp("base"), k=2)
 
 
 def same_weights(one: Adapter, other: Adapter) -> bool:
@@ -53,12 +40,12 @@ def test_adapter_learns_when_a_word_decides_the_label(base: Path, kind: AdapterK
     report = trained.report
     assert trained.adapter.kind is kind
     assert report.losses[-1] < 0.5 * report.losses[0]
-    assert report.dev_accuracy is not None
-    assert report.dev_accuracy > 0.8 > report.majority == 0.5
+    assert report.dev is not None
+    assert report.dev.values["accuracy"] > 0.8 > (report.baseline or 1) == 0.5
 
 
 @pytest.mark.parametrize("kind", list(AdapterKind))
-@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize("pooling", [Pooling.CLS, Pooling.MEAN])
 def test_report_is_of_the_exported_adapter_when_it_is_run_alone(
     base: Path, kind: AdapterKind, pooling: Pooling
 ) -> None:
@@ -76,7 +63,8 @@ def test_report_is_of_the_exported_adapter_when_it_is_run_alone(
     pooled = upper[:, 0] if head.pooling is Pooling.CLS else (upper * weights).sum(1) / weights.sum(1)
     answered = [head.labels[best] for best in (pooled @ head.out.T + head.out_bias).argmax(1)]
     right = sum(label == each.label for label, each in zip(answered, dev, strict=True))
-    assert trained.report.dev_accuracy == right / len(dev)
+    assert trained.report.dev is not None
+    assert trained.report.dev.score == right / len(dev)
 
 
 def test_weights_are_the_same_when_the_seed_is(base: Path) -> None:
@@ -102,8 +90,8 @@ def test_three_labels_are_learnt_when_the_text_has_three(base: Path) -> None:
     examples = [Example(f"w{number % 3} w{30 + number}", "abc"[number % 3]) for number in range(45)]
     trained = train_adapter(base, examples, QUICK, examples)
     assert trained.report.labels == ("a", "b", "c")
-    assert trained.report.dev_accuracy is not None
-    assert trained.report.dev_accuracy > 0.9
+    assert trained.report.dev is not None
+    assert trained.report.dev.score > 0.9
 
 
 def test_bfloat16_gives_float32_weights_when_the_base_runs_in_it(base: Path) -> None:
@@ -121,3 +109,19 @@ def test_dev_part_is_refused_when_it_has_an_unknown_label(base: Path) -> None:
 def test_config_is_refused_when_a_count_is_zero(field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
         TrainConfig(**{field: 0})  # type: ignore[arg-type]
+
+
+def test_adapters_begin_at_the_lowest_layer_that_is_wanted(base: Path) -> None:
+    spec = load_spec(base)
+    config = dataclasses.replace(QUICK, epochs=1, lowest_layer=spec.layers - 1)
+    adapter = train_adapter(base, sentences(40, 1), config).adapter
+    assert {layer for layer, _ in [*adapter.bottleneck, *adapter.lora]} == {spec.layers - 1}
+    with pytest.raises(InvalidInput, match="lowest_layer"):
+        train_adapter(base, sentences(40, 1), dataclasses.replace(config, lowest_layer=spec.layers))
+
+
+def test_training_sees_stand_ins_when_the_model_will_back_off(base: Path) -> None:
+    exact = train_adapter(base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1))
+    backoff = train_adapter(base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1, miss_policy=MissPolicy.BACKOFF))
+    assert not same_weights(exact.adapter, backoff.adapter)
+    assert backoff.report.losses != exact.report.losses

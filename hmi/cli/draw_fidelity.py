@@ -1,0 +1,20 @@
+"""How near an hPLM is to the model that it was made of, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hmi.training.fidelity import Fidelity
+
+__all__ = ["fidelity_table"]
+
+
+def fidelity_table(k: int, before: Fidelity, fitted: Fidelity, after: Fidelity) -> str:
+    """Relative errors against the unchanged model, a line for each layer from the k-th."""
+    lines = ["error against the unchanged model    converted  fitted  distilled"]
+    names = ["after the lookup", *(f"layer {k + number}" for number in range(1, len(after.layers))), "text's mean"]
+    columns = [(*each.layers, each.pooled) for each in (before, fitted, after)]
+    for name, *values in zip(names, *columns, strict=True):
+        lines.append(f"  {name:<34} {values[0]:>9.3f} {values[1]:>7.3f} {values[2]:>10.3f}")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Labelled text from files: read line by line, checked before any time is spent on training.
+
+Who takes files from others asks `check_labelled` for all that is wrong with one; who trains asks `read_labelled` for
+the examples. Both hold one line at a time, and nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from hmi.errors import InvalidInput
+from hmi.training.examples import (
+    AnyExample,
+    Example,
+    MultiLabelExample,
+    PairExample,
+    Span,
+    TaggedExample,
+    TaskKind,
+)
+from hmi.training.reader import LabelledLimits, Reader
+from hmi.training.records import FileFormat, Problem
+
+__all__ = [
+    "MAX_PROBLEMS",
+    "AnyExample",
+    "Checked",
+    "Example",
+    "FileFormat",
+    "Labelled",
+    "LabelledLimits",
+    "MultiLabelExample",
+    "PairExample",
+    "Problem",
+    "Span",
+    "TaggedExample",
+    "TaskKind",
+    "check_labelled",
+    "read_labelled",
+]
+
+MAX_PROBLEMS = 100
+"""As many are reported; the file is read no further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a file holds.
+
+    Attributes:
+        kind: None where no example could be read.
+        characters: Of all texts.
+        labels: How often each occurs, in the order of their first occurrence.
+        problems: At most `MAX_PROBLEMS`; without any, the file can be trained on.
+        warnings: What is harmless, but may not be meant.
+    """
+
+    kind: TaskKind | None
+    examples: int
+    characters: int
+    labels: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A file that can be trained on, in the order of its lines."""
+
+    kind: TaskKind
+    examples: tuple[AnyExample, ...]
+    warnings: tuple[str, ...]
+
+
+def check_labelled(
+    stream: IO[bytes],
+    form: FileFormat = FileFormat.JSONL,
+    *,
+    kind: TaskKind | None = None,
+    judging: bool = False,
+    limits: LabelledLimits = LabelledLimits(),  # noqa: B008 - frozen
+    text_field: str = "text",
+    label_field: str = "label",
+) -> Checked:
+    """Read a file to its end, or to its hundredth problem, and keep nothing of it but counts.
+
+    Args:
+        kind: The task; None finds it from the fields.
+        judging: The file only judges, so one label is enough.
+        text_field, label_field: What `text` and `label` are called in the file.
+    """
+    reader = Reader(kind, limits, judging, text_field, label_field)
+    problems: list[Problem] = []
+    for found in reader.read(stream, form):
+        if isinstance(found, Problem):
+            problems.append(found)
+            if len(problems) == MAX_PROBLEMS:
+                break
+    counts = dict(reader.labels)
+    return Checked(reader.kind, reader.examples, reader.characters, counts, tuple(problems), reader.warnings())
+
+
+def read_labelled(
+    stream: IO[bytes],
+    form: FileFormat = FileFormat.JSONL,
+    *,
+    kind: TaskKind | None = None,
+    judging: bool = False,
+    limits: LabelledLimits = LabelledLimits(),  # noqa: B008 - frozen
+    text_field: str = "text",
+    label_field: str = "label",
+    name: str = "",
+) -> Labelled:
+    """The examples of a file; arguments as of `check_labelled`.
+
+    Raises `InvalidInput` for the first problem, naming the file by `name` and the line.
+    """
+    reader = Reader(kind, limits, judging, text_field, label_field)
+    examples: list[AnyExample] = []
+    for found in reader.read(stream, form):
+        if isinstance(found, Problem):
+            raise found.error(name)
+        examples.append(found)
+    if reader.kind is None:
+        raise InvalidInput("there are no examples")
+    return Labelled(reader.kind, tuple(examples), reader.warnings())

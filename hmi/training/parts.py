@@ -1,0 +1,45 @@
+"""Which examples are learnt from and which judge, decided by the text alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from hmi.errors import InvalidInput
+from hmi.training.examples import AnyExample, labels_in
+
+__all__ = ["require_known", "split"]
+
+_FEWEST_JUDGES = 16  # fewer say nothing about which epoch is the best
+_SALT = b"hmi dev part\n"  # who cut the text by its hash before must not find all of it on one side here
+
+
+def split(examples: Sequence[AnyExample], dev_share: float) -> tuple[list[AnyExample], list[AnyExample]]:
+    """The part that is learnt from and the part that judges, about `dev_share` of all.
+
+    A text that occurs twice is in one part only, and every label of the judging part is in the other one too. Where
+    so few would judge that it would say little, none do.
+    """
+    learnt: list[AnyExample] = []
+    judging: list[AnyExample] = []
+    for example in examples:
+        (judging if _place(example.text) < dev_share else learnt).append(example)
+    known = {label for example in learnt for label in labels_in(example)}
+    # An example goes with all others of its text.
+    back = {example.text for example in judging if not known.issuperset(labels_in(example))}
+    learnt += [example for example in judging if example.text in back]
+    judging = [example for example in judging if example.text not in back]
+    return (list(examples), []) if len(judging) < _FEWEST_JUDGES else (learnt, judging)
+
+
+def require_known(judging: Sequence[AnyExample], learnt: Sequence[AnyExample]) -> None:
+    """Raises `InvalidInput` for a judging part with a label that cannot be learnt."""
+    known = {label for example in learnt for label in labels_in(example)}
+    unknown = sorted({label for example in judging for label in labels_in(example)} - known)
+    if unknown:
+        raise InvalidInput(f"the dev part has a label that the training part lacks: {unknown[0]!r}")
+
+
+def _place(text: str) -> float:
+    """0..1, evenly."""
+    return int.from_bytes(hashlib.sha256(_SALT + text.encode()).digest()[:8]) / 2**64
