@@ -122,6 +122,8 @@ def test_adapters_begin_at_the_lowest_layer_that_is_wanted(base: Path) -> None:
 
 def test_training_sees_stand_ins_when_the_model_will_back_off(base: Path) -> None:
     exact = train_adapter(base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1))
-    backoff = train_adapter(base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1, miss_policy=MissPolicy.BACKOFF))
+    backoff = train_adapter(
+        base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1, miss_policy=MissPolicy.BACKOFF)
+    )
     assert not same_weights(exact.adapter, backoff.adapter)
     assert backoff.report.losses != exact.report.losses
