@@ -50,20 +50,26 @@ class DistilState:
                     _log.warning("%s is of another text, model or configuration; beginning anew", self._path)
                     return []
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                losses: list[float] = json.loads(metadata["losses"])
-            if any(found[name].shape != weight.shape for name, weight in weights.items()):
-                raise ValueError("a tensor has another shape")
+            losses: list[float] = json.loads(metadata["losses"])
+            states = {
+                place: self._moments(name, weight, found, len(losses))
+                for place, (name, weight) in enumerate(weights.items())
+            }
         except FileNotFoundError:
             return []
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             _log.warning("%s cannot be read (%s); beginning anew", self._path, error)
             return []
-        step = torch.tensor(float(len(losses)))
-        states = {}
         with torch.no_grad():
-            for place, (name, weight) in enumerate(weights.items()):
+            for name, weight in weights.items():
                 weight.copy_(found[name])
-                moments = {moment: found[f"{name}|{moment}"].to(weight.device) for moment in _MOMENTS}
-                states[place] = {"step": step.clone().to(weight.device), **moments}
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
         return losses
+
+    @staticmethod
+    def _moments(name: str, weight: Tensor, found: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+        """Adam's state of a weight. Raises `KeyError` or `ValueError` where something is missing or misshapen."""
+        moments = {moment: found[f"{name}|{moment}"].to(weight.device) for moment in _MOMENTS}
+        if any(each.shape != weight.shape for each in (found[name], *moments.values())):
+            raise ValueError(f"{name} has another shape")
+        return {"step": torch.tensor(float(steps), device=weight.device), **moments}
