@@ -81,7 +81,7 @@ def test_gap_is_of_the_same_sentences_and_the_mean_of_domains() -> None:
     wrong = {"small": np.array(["b", "a", "a", "a"]), "large": right["large"]}
     full = {Job(System.FULL, 0, name, 0): answers for name, answers in right.items()}
     others = [system for system in System if system is not System.FULL]
-    asked = {
+    asked: dict[System, Asked] = {
         system: Asked({Job(system, 3, name, 0): answers for name, answers in wrong.items()}, {}, 0) for system in others
     }
     report = k_report(full, asked, texts, {})
