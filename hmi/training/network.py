@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmi.models.bert import HBert
-from hmi.training.states import LowerStates
+from hmi.training.states import Breathe, LowerStates
 from hmi.training.trainable import TrainableAdapter
 
 __all__ = ["Network"]
@@ -18,11 +18,12 @@ _JUDGING_BATCH = 64
 
 
 class Network:
-    """`model` is frozen, `adapter` learns."""
+    """`model` is frozen, `adapter` learns; `breathe` is called after every batch that is judged."""
 
-    def __init__(self, model: HBert, adapter: TrainableAdapter) -> None:
+    def __init__(self, model: HBert, adapter: TrainableAdapter, breathe: Breathe) -> None:
         self.model = model
         self.adapter = adapter
+        self._breathe = breathe
 
     @property
     def device(self) -> torch.device:
@@ -40,3 +41,4 @@ class Network:
         for start in range(0, len(order), _JUDGING_BATCH):
             chosen = order[start : start + _JUDGING_BATCH]
             yield chosen, *self.upper(states, chosen)
+            self._breathe()

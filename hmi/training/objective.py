@@ -15,7 +15,7 @@ from hmi.adapters.maths import AdapterMaths
 from hmi.models.bert import HBert
 from hmi.training.metrics import Metrics
 from hmi.training.network import Network
-from hmi.training.states import LowerStates, encode
+from hmi.training.states import Breathe, LowerStates, encode
 
 __all__ = ["Objective", "Part", "Texts"]
 
@@ -26,17 +26,21 @@ class Texts:
     Args:
         max_tokens: Longer texts are cut, special tokens included.
         delta: Of the domain whose rows are looked up.
+        breathe: Called after every few thousand windows.
     """
 
-    def __init__(self, model: HBert, tokenizer: Tokenizer, max_tokens: int, delta: AdapterMaths | None) -> None:
+    def __init__(
+        self, model: HBert, tokenizer: Tokenizer, max_tokens: int, delta: AdapterMaths | None, breathe: Breathe
+    ) -> None:
         self._model = model
         self._delta = delta
+        self._breathe = breathe
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
 
     def states(self, texts: Sequence[str]) -> LowerStates:
         """The lower layers' output for them, looked up once."""
-        return LowerStates(self._model, encode(self.tokenizer, texts, self.max_tokens), self._delta)
+        return LowerStates(self._model, encode(self.tokenizer, texts, self.max_tokens), self._delta, self._breathe)
 
 
 class Part(Protocol):

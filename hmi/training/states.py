@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,9 +15,16 @@ from hmi.knowledge.ngrams import unpack, window_keys
 from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
 
-__all__ = ["LowerStates", "encode", "window_rows"]
+__all__ = ["Breathe", "LowerStates", "encode", "window_rows"]
+
+Breathe = Callable[[], None]
+"""Called after every small piece of work, so that a training can give way to others; what it raises ends the work."""
 
 _CHUNK = 4096  # windows at once
+
+
+def _go_on() -> None:
+    """Without giving way to anybody."""
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[NDArray[np.int64]]:
@@ -28,7 +35,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
 
 
 @torch.no_grad()
-def window_rows(model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | None = None) -> Tensor:
+def window_rows(
+    model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | None = None, breathe: Breathe = _go_on
+) -> Tensor:
     """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
 
     Args:
@@ -39,6 +48,7 @@ def window_rows(model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | No
         windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
         raw = model.lower(windows.to(model.device), delta).float().cpu().numpy()
         rows.append(torch.from_numpy(round_trip(raw, model.spec.row_dtype)).to(model.device, model.dtype))
+        breathe()
     return torch.cat(rows)
 
 
@@ -49,7 +59,13 @@ class LowerStates:
     `delta` the rows are those of that domain.
     """
 
-    def __init__(self, model: HBert, sequences: Sequence[NDArray[np.int64]], delta: AdapterMaths | None = None) -> None:
+    def __init__(
+        self,
+        model: HBert,
+        sequences: Sequence[NDArray[np.int64]],
+        delta: AdapterMaths | None = None,
+        breathe: Breathe = _go_on,
+    ) -> None:
         self._model = model
         self.lengths = np.asarray([len(ids) for ids in sequences], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -57,7 +73,7 @@ class LowerStates:
         self._rows: Tensor | None = None
         if model.spec.k:
             keys, flat = np.unique(window_keys(flat, self.lengths), return_inverse=True)
-            self._rows = window_rows(model, keys, delta)
+            self._rows = window_rows(model, keys, delta, breathe)
         self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0
 
     def __len__(self) -> int:

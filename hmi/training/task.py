@@ -32,6 +32,7 @@ from hmi.training.network import Network
 from hmi.training.objective import Objective, Texts
 from hmi.training.parts import require_known, split
 from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
+from hmi.training.states import Breathe
 from hmi.training.trainable import TrainableAdapter
 
 __all__ = ["TrainConfig", "TrainProgress", "TrainReport", "TrainedAdapter", "train_adapter"]
@@ -45,6 +46,7 @@ def train_adapter(
     *,
     delta: Adapter | None = None,
     on_progress: OnProgress = lambda progress: None,
+    breathe: Breathe = lambda: None,
     checkpoint: Path | None = None,
 ) -> TrainedAdapter:
     """Train an adapter, and the head that the examples ask for, on the base artifact in `folder`.
@@ -54,6 +56,7 @@ def train_adapter(
             (`TrainConfig.dev_share`), chosen by the text's hash; too few to say anything are not set apart.
         delta: Of the domain that the model will be served in, so that it learns from that domain's rows.
         on_progress: Told after every step of the optimiser; what it raises ends the training.
+        breathe: Called after every small piece of the work that lies before and between the steps; likewise.
         checkpoint: Where the training's state is kept while it runs. Found there, it is taken over, and the weights
             are, to the bit, those of a training that was never stopped; what another training left is replaced.
 
@@ -78,7 +81,7 @@ def train_adapter(
         check_delta(delta, model.spec)
     lower = None if delta is None else SingleAdapter.of(delta, device, model.dtype)
     max_tokens = min(config.max_tokens, model.spec.max_positions)
-    texts = Texts(model, load_tokenizer(folder), max_tokens, lower)
+    texts = Texts(model, load_tokenizer(folder), max_tokens, lower, breathe)
     objective = _objective(kind, learnt, config)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
@@ -92,7 +95,7 @@ def train_adapter(
         generator=generator,
         multi_label=kind is TaskKind.MULTI_LABEL,
     ).to(device)
-    network = Network(model, trainable)
+    network = Network(model, trainable, breathe)
     base = folder_digest(folder)
     saved = Checkpoint(checkpoint, _identity(base, config, delta, learnt, judging)) if checkpoint else None
     part, judges = objective.prepare(learnt, texts), objective.prepare(judging, texts) if judging else None
