@@ -11,7 +11,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
-__all__ = ["TINY_WORDS", "tiny_bert_config", "tiny_bert_folder", "tiny_tokenizer"]
+from hmi.models.loader import convert_pretrained
+
+__all__ = ["TINY_WORDS", "tiny_base", "tiny_bert_config", "tiny_bert_folder", "tiny_tokenizer"]
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TINY_WORDS = [f"w{number}" for number in range(95)]
@@ -50,3 +52,9 @@ def tiny_bert_folder(folder: Path, *, seed: int = 7, **changes: int) -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
+
+
+def tiny_base(folder: Path, *, k: int) -> Path:
+    """A base artifact of it, not calibrated."""
+    convert_pretrained(tiny_bert_folder(folder / "bert"), folder / f"k{k}", k=k)
+    return folder / f"k{k}"

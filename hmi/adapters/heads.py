@@ -1,4 +1,4 @@
-"""Heads of many tenants over one batch, and the plain maths of one head."""
+"""Heads of many tenants that answer for whole sequences, over one batch, and the plain maths of one head."""
 
 from __future__ import annotations
 
@@ -54,13 +54,15 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, pooler: Pooler | None) -> Tensor:
-    """One head for every row, differentiable in `tensors`: logits [batch, labels].
+    """One head for every row, differentiable in `tensors`: logits [batch, labels], or [batch, tokens, labels].
 
     Args:
         head: Says pooling, transform and activation; its arrays are not read.
         pooler: The base model's dense + tanh, [n, hidden] -> [n, hidden].
     """
-    x = hidden[:, 0] if head.pooling is Pooling.CLS else mean_pool(hidden, mask)
+    x = hidden
+    if head.pooling is not Pooling.TOKENS:
+        x = hidden[:, 0] if head.pooling is Pooling.CLS else mean_pool(hidden, mask)
     if head.uses_base_pooler:
         x = _required(pooler)(x)
     if tensors.dense is not None:
@@ -75,14 +77,14 @@ class HeadPlan:
         residents: One for each row of the batch; they must be pinned for as long as the plan is used.
 
     Attributes:
-        counts: int64 [batch], labels of each row's head; 0 without one.
-        first_only: Every row has a head, and it reads nothing but the first token.
+        counts: int64 [batch], labels of each row's head; 0 without one, and for heads that answer for every token.
+        first_only: Every row has such a head, and it reads nothing but the first token.
     """
 
     def __init__(self, residents: Sequence[Resident | None], width: int, device: torch.device | str) -> None:
         layouts: dict[HeadLayout, list[int]] = defaultdict(list)
         for row, resident in enumerate(residents):
-            if resident is not None and resident.head is not None:
+            if resident is not None and resident.head is not None and resident.head.pooling is not Pooling.TOKENS:
                 layouts[resident.head].append(row)
         where = {
             layout: np.stack([resident.head_rows for row in rows if (resident := residents[row]) is not None])

@@ -13,6 +13,7 @@ from hmi.errors import AdapterRefused
 __all__ = [
     "MAX_LABELS",
     "MAX_RANK",
+    "MAX_TOKEN_LABELS",
     "Activation",
     "Array",
     "Bottleneck",
@@ -30,6 +31,7 @@ Array = NDArray[np.float32]
 # adapter would take the memory that everybody's batches run in.
 MAX_RANK = 1024
 MAX_LABELS = 4096
+MAX_TOKEN_LABELS = 1024  # every token of a batch has so many logits
 _MAX_LABEL_CHARACTERS = 256  # every answer repeats one
 
 
@@ -152,7 +154,8 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A classification head: pooling, transform, then logits = x out^T + out_bias.
+    """A classification head: pooling, transform, then logits = x out^T + out_bias; of every token where there is no
+    pooling.
 
     Attributes:
         activation: Of the head's own dense. A copy of the pooler always uses tanh.
@@ -205,6 +208,8 @@ class Head:
             raise AdapterRefused(f"head.dense is missing for transform {self.transform.value}")
         if self.transform is Transform.NONE and self.dense is not None:
             raise AdapterRefused("head.dense is there, but the transform is none")
+        if self.pooling is Pooling.TOKENS:
+            self._check_token_head()
         if self.pooling is Pooling.MEAN and self.transform in (Transform.POOLER, Transform.POOLER_DENSE):
             raise AdapterRefused("a pooler reads the first token's state; it does not go with mean pooling")
         if self.dense is not None and self.dense_bias is not None:
@@ -212,6 +217,16 @@ class Head:
             require_array("head.dense_bias", self.dense_bias, (hidden,))
         require_array("head.out", self.out, (count, hidden))
         require_array("head.out_bias", self.out_bias, (count,))
+
+    def _check_token_head(self) -> None:
+        if self.transform is not Transform.NONE:
+            raise AdapterRefused(f"a head for tokens with transform {self.transform.value} is not understood")
+        if self.multi_label:
+            raise AdapterRefused("a head for tokens gives each of them one label; multi-label is not understood")
+        if len(self.labels) > MAX_TOKEN_LABELS:
+            raise AdapterRefused(
+                f"a head for tokens has {len(self.labels)} labels; at most {MAX_TOKEN_LABELS} are allowed"
+            )
 
 
 def label_fault(label: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmi.cli.options import AsJson
+from hmi.training.examples import TaskKind
 
 if TYPE_CHECKING:
-    from hmi.training.examples import AnyExample
+    from hmi.training.labelled import Labelled
+    from hmi.training.report import TrainReport
 
 __all__ = ["add_to"]
 
@@ -22,32 +23,47 @@ class _Kind(StrEnum):
 
     LORA = "lora"
     BOTTLENECK = "bottleneck"
+    NONE = "none"
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: `hmi train reviews.jsonl --base ./minilm-k2 --out ./adapter --dev held-out.jsonl`")(
-        train
-    )
+    app.command(
+        epilog="Examples: `hmi train reviews.jsonl --base ./minilm-k2 --out ./adapter`, "
+        "`hmi train people.jsonl --base ./minilm-k2 --out ./people --task tokens --dev held-out.jsonl`"
+    )(train)
 
 
 def train(
     data: Annotated[Path, typer.Argument(help="Labelled text: JSON lines, or CSV with a heading.")],
     base: Annotated[Path, typer.Option(help="Base model folder from `hmi base build`.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to make, for `hmi model register --adapter`.")],
-    dev: Annotated[Path | None, typer.Option(help="More labelled text, to measure the accuracy on.")] = None,
+    task: Annotated[TaskKind | None, typer.Option(help="What is learnt.  [default: what the fields are for]")] = None,
+    dev: Annotated[Path | None, typer.Option(help="More labelled text, which judges each epoch.")] = None,
+    dev_share: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Of the text, to judge by without --dev; 0 trains on all of it.")
+    ] = 0.1,
+    delta: Annotated[
+        Path | None, typer.Option(help="Folder of the delta of the domain that it will look up in.")
+    ] = None,
     kind: Annotated[_Kind, typer.Option(help="What is trained, beside the head.")] = _Kind.BOTTLENECK,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA pairs, or width of the bottlenecks.")] = 48,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text, at most.")] = 4,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one before it stops.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 3e-3,
-    max_tokens: Annotated[int, typer.Option(min=2, help="Longer texts are cut.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are cut.")] = 128,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
     label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",
     as_json: AsJson = False,
 ) -> None:
-    """Train an adapter and a classification head on labelled text; only what lies above the lookup is trained."""
+    """Train an adapter on labelled text; only what lies above the lookup is trained.
+
+    A line is {"text", "label"}, {"text", "labels": [...]}, {"tokens": [...], "tags": [...]}, {"text", "spans":
+    [{"start", "end", "label"}]}, {"text", "positive", "negative"} or OpenAI's {"messages"}. The folder gets the
+    adapter, a report and a model card. Stopped and started again in the same way, training goes on where it was.
+    """
     import json
     import os
 
@@ -58,11 +74,15 @@ def train(
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
-    labelled = _read(data, text_field, label_field, judging=False)
-    held_out = _read(dev, text_field, label_field, judging=True) if dev else ()
+    labelled = _read(data, task, text_field, label_field, judging=False)
+    judging = _read(dev, labelled.kind, text_field, label_field, judging=True).examples if dev else ()
+    for warning in labelled.warnings:
+        typer.echo(f"{data}: {warning}", err=True)
 
     from hmi.adapters.adapter import AdapterKind
-    from hmi.adapters.canonical import save_adapter
+    from hmi.adapters.canonical import FILE_NAME, load_adapter
+    from hmi.cli.training_bar import TrainingBar
+    from hmi.training.card import save_trained
     from hmi.training.task import TrainConfig, train_adapter
 
     config = TrainConfig(
@@ -72,21 +92,45 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         max_tokens=max_tokens,
+        patience=patience,
+        dev_share=dev_share,
         seed=seed,
         device=device,
     )
-    trained = train_adapter(base, labelled, config, held_out)
-    out.mkdir(parents=True)
-    save_adapter(trained.adapter, out / "adapter.safetensors")
-    report = trained.report
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=1))
-        return
-    judged = f", {report.dev.name} {report.dev.score:.3f} (baseline {report.baseline:.3f})" if report.dev else ""
-    typer.echo(f"{out}: {len(report.labels)} labels from {report.examples} texts in {report.seconds:.1f} s{judged}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = out.with_name(f".{out.name}.training")
+    with TrainingBar() as bar:
+        trained = train_adapter(
+            base,
+            labelled.examples,
+            config,
+            judging,
+            delta=load_adapter(delta / FILE_NAME) if delta else None,
+            on_progress=bar.show,
+            checkpoint=checkpoint,
+        )
+    save_trained(trained, out, data.name)
+    checkpoint.unlink(missing_ok=True)
+    typer.echo(json.dumps(trained.report.to_json(), indent=1) if as_json else _summary(trained.report, out))
 
 
-def _read(path: Path, text_field: str, label_field: str, *, judging: bool) -> Sequence[AnyExample]:
+def _summary(report: TrainReport, out: Path) -> str:
+    lines = [
+        f"{out}: {report.task} from {report.examples:,} examples in {report.seconds:.1f} s "
+        f"({report.seconds_per_thousand_examples:.1f} s for a thousand), {report.epochs} epochs"
+    ]
+    if report.dev is None:
+        lines.append("no examples were kept to judge by: all of them were trained on")
+    else:
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.dev.values.items())
+        lines.append(
+            f"on {report.dev_examples:,} others, after epoch {report.best_epoch}: {figures} "
+            f"({report.dev.name.replace('_', ' ')} {report.baseline:.3f} without learning)"
+        )
+    return "\n".join(lines)
+
+
+def _read(path: Path, task: TaskKind | None, text_field: str, label_field: str, *, judging: bool) -> Labelled:
     from hmi.errors import InvalidInput
     from hmi.training.labelled import FileFormat, read_labelled
 
@@ -95,10 +139,11 @@ def _read(path: Path, text_field: str, label_field: str, *, judging: bool) -> Se
             return read_labelled(
                 stream,
                 FileFormat.of(path.name),
+                kind=task,
                 judging=judging,
                 text_field=text_field,
                 label_field=label_field,
                 name=str(path),
-            ).examples
+            )
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error

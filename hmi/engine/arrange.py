@@ -11,6 +11,7 @@ from hmi.adapters.kernels import kernels_run_on
 from hmi.adapters.maths import ServingAdapters
 from hmi.adapters.plan import AdapterPlan, order_key
 from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
+from hmi.adapters.token_heads import TokenHeadPlan
 from hmi.engine.request import Task
 from hmi.engine.work import Batch
 
@@ -28,7 +29,13 @@ def plan_adapters(batch: Batch, device: torch.device) -> None:
     """Say how the batch's adapters and heads are applied. Its adapters are resident and pinned."""
     spec = batch.base.spec
     tasks = {work.item.task for work in batch.works}
-    batch.heads = HeadPlan(batch.residents, spec.hidden_size, device) if Task.CLASSIFY in tasks else None
+    batch.heads = batch.taggers = None
+    if Task.CLASSIFY in tasks:
+        pairs = zip(batch.works, batch.residents, strict=True)
+        asking = [resident if work.item.task is Task.CLASSIFY else None for work, resident in pairs]
+        heads, taggers = HeadPlan(asking, spec.hidden_size, device), TokenHeadPlan(asking, spec.hidden_size, device)
+        batch.heads = heads if heads.counts.any() else None
+        batch.taggers = taggers if taggers.rows else None
     batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
     last = spec.layers - 1
     if kernels_run_on(device):

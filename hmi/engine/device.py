@@ -55,7 +55,7 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Batch]:
-        """Fill `logits` float32 `[B, most labels]` and `pooled` float32 `[B, H]`, as its items ask.
+        """Fill `logits` float32 `[B, most labels]`, `pooled` float32 `[B, H]` and the tags, as its items ask.
 
         Returns the batch, or the parts that it was cut into: a batch that does not fit, or that fails for
         whatever reason, is run in halves, down to the sequence that is to blame. That one is settled with its
@@ -120,6 +120,9 @@ class DeviceRunner:
         if batch.heads is not None:
             pooler = model.pool if batch.base.spec.has_pooler else None
             batch.logits = batch.heads.apply(bank.arena, hidden, batch.mask, pooler).cpu().numpy()
+        if batch.taggers is not None:
+            tags, scores = batch.taggers.apply(bank.arena, hidden)
+            batch.tags, batch.tag_scores = tags.cpu().numpy(), scores.cpu().numpy()
 
     def _lower(self, batch: Batch, ids: Tensor) -> Tensor:
         model = batch.base.model

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hmi.adapters.adapter import Pooling
 from hmi.adapters.bank import Bank, Resident
 from hmi.adapters.packed import PackedAdapter
 from hmi.adapters.tiers import HostTier
@@ -86,8 +87,8 @@ class Fetcher:
         for work in batch.works:
             try:
                 resident = self._take_adapter(work, bank, taken, batch.pinned)
-                if work.item.task is Task.CLASSIFY and (resident is None or resident.head is None):
-                    raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
+                if work.item.task is Task.CLASSIFY:
+                    _check_head(work, resident)
                 self._check_delta(work, deltas)
             except Overloaded:
                 deferred.append(work)
@@ -149,3 +150,11 @@ class Fetcher:
         if self._stream is None:
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _check_head(work: Work, resident: Resident | None) -> None:
+    """Raises `InvalidInput` unless the adapter can answer with classes."""
+    if resident is None or resident.head is None:
+        raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")
+    if resident.head.pooling is Pooling.TOKENS and work.item.text is None:
+        raise InvalidInput("the model labels the words of a text, and token ids are not one; send text", param="input")

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.adapters.packed import Labels
-from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.engine.request import Classification, Embedding, Outcome, Tag, Tagging, Task
 from hmi.engine.work import Batch
 from hmi.errors import Corrupt, HmiError
+from hmi.models.words import Word, words_of
 
 __all__ = ["finish"]
 
@@ -16,11 +17,15 @@ __all__ = ["finish"]
 def finish(batch: Batch) -> None:
     """Keep the rows that a batch has computed, and settle every sequence of it."""
     _keep_computed(batch)  # first: who has an answer finds what was computed for it
+    words = _words(batch)
     for row, work in enumerate(batch.works):
         resident = batch.residents[row]
         try:
+            result: Classification | Tagging | Embedding
             if work.item.task is Task.EMBED:
-                result: Classification | Embedding = _embedding(batch, row)
+                result = _embedding(batch, row)
+            elif row in words:
+                result = _tagging(batch, row, words[row], resident.labels if resident else None)
             else:
                 result = _classification(batch, row, resident.labels if resident else None)
         except HmiError as error:
@@ -58,6 +63,28 @@ def _classification(batch: Batch, row: int, labels: Labels | None) -> Classifica
         powers = np.exp(logits - logits.max())
         probs = powers / powers.sum()
     return Classification(labels.names, tuple(probs.tolist()))
+
+
+def _words(batch: Batch) -> dict[int, list[Word]]:
+    """Of the rows whose heads answer for every token. Their texts are cut again, to know where each piece stands: the
+    first stage does not ask for that, since it costs every text time and few want it."""
+    if batch.taggers is None:
+        return {}
+    rows = batch.taggers.rows
+    encodings = batch.base.tokenizer.encode_batch([batch.works[row].item.text or "" for row in rows])
+    return {row: words_of(encoding, len(batch.works[row].ids)) for row, encoding in zip(rows, encodings, strict=True)}
+
+
+def _tagging(batch: Batch, row: int, words: list[Word], labels: Labels | None) -> Tagging:
+    if batch.taggers is None or batch.tags is None or batch.tag_scores is None or labels is None:
+        raise Corrupt("the device gave no tags")
+    place = batch.taggers.rows.index(row)
+    firsts = [word.token for word in words]
+    tags, scores = batch.tags[place, firsts].tolist(), _finite(batch.tag_scores[place, firsts]).tolist()
+    found = zip(words, tags, scores, strict=True)
+    return Tagging(
+        labels.names, tuple(Tag(word.start, word.end, labels.names[tag], score) for word, tag, score in found)
+    )
 
 
 def _finite(values: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hmi.errors import HmiError
 from hmi.spec import MissPolicy
 
-__all__ = ["Classification", "Embedding", "Item", "ModelRef", "Outcome", "Task"]
+__all__ = ["Classification", "Embedding", "Item", "ModelRef", "Outcome", "Tag", "Tagging", "Task"]
 
 
 class Task(StrEnum):
@@ -68,6 +68,24 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """Characters `start` to `end` (excluded) are a word of the text, `label` its most likely one, at `score` 0..1."""
+
+    start: int
+    end: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tagging:
+    """A label for each word that was read, in the order of the text, out of `labels`."""
+
+    labels: tuple[str, ...]
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """A pooled, L2-normalised vector, float32 `[hidden]`."""
 
@@ -78,6 +96,6 @@ class Embedding:
 class Outcome:
     """Either a result or an error, and the tokens that were read (0 where none were)."""
 
-    result: Classification | Embedding | None
+    result: Classification | Tagging | Embedding | None
     error: HmiError | None
     tokens: int

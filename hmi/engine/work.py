@@ -16,6 +16,7 @@ from hmi.adapters.heads import HeadPlan
 from hmi.adapters.plan import AdapterPlan
 from hmi.adapters.segmented import SegmentedPlan
 from hmi.adapters.shared import SharedLora
+from hmi.adapters.token_heads import TokenHeadPlan
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Item, Outcome
 from hmi.errors import HmiError
@@ -117,11 +118,13 @@ class Batch:
         groups: Which function computes which of them; together N keys.
         places: int64 `[M]`: flat positions in `B * T` of missing rows.
         sources: int64 `[M]`: which of `windows` each of them gets.
-        plan, heads: How adapters and heads are applied; no heads where nobody asks for classes.
+        plan, heads, taggers: How adapters, heads of whole sequences and heads of tokens are applied; none where nobody
+            asks for such classes.
         first_only: Nobody reads more than the first token's last state.
         ready: On CUDA, when all of the above has arrived.
         computed: float32 `[N, H]`, the windows' rows, once they are computed.
         logits: float32 `[B, most labels]`; pooled: float32 `[B, H]`, normalised.
+        tags, tag_scores: int64 and float32 `[rows of taggers, T]`: each token's most likely label.
     """
 
     base: HostedBase
@@ -144,11 +147,14 @@ class Batch:
     sources: torch.Tensor | None = None
     plan: AdapterPlan | SegmentedPlan | None = None
     heads: HeadPlan | None = None
+    taggers: TokenHeadPlan | None = None
     first_only: bool = False
     ready: torch.cuda.Event | None = None
     computed: torch.Tensor | None = None
     logits: NDArray[np.float32] | None = None
     pooled: NDArray[np.float32] | None = None
+    tags: NDArray[np.int64] | None = None
+    tag_scores: NDArray[np.float32] | None = None
 
     @property
     def width(self) -> int:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.adapters.tags import OUTSIDE, chunks, is_bio
+from hmi.engine.request import Classification, Embedding, Outcome, Tagging, Task
 from hmi.errors import HmiError
 from hmi.jobs.requests import EncodingFormat, LineRequest
 from hmi.jobs.status import error_detail
@@ -81,7 +82,7 @@ def response_body(
     if request.task is Task.EMBED:
         vectors = [_embedding(index, outcome, request.encoding_format) for index, outcome in enumerate(outcomes)]
         return {"object": "list", "data": vectors, "model": model_name, "usage": usage}
-    data = [_classification(index, outcome) for index, outcome in enumerate(outcomes)]
+    data = [_classified(index, outcome) for index, outcome in enumerate(outcomes)]
     return {
         "id": f"classify-{ids.answer}",
         "object": "list",
@@ -92,13 +93,36 @@ def response_body(
     }
 
 
-def _classification(index: int, outcome: Outcome) -> dict[str, Any]:
+def _classified(index: int, outcome: Outcome) -> dict[str, Any]:
     result = outcome.result
+    if isinstance(result, Tagging):
+        return {"index": index, "num_classes": len(result.labels), **_tagged(result)}
     if not isinstance(result, Classification):
         raise HmiError("the engine gave no classification for a classification request")
     if not all(map(math.isfinite, result.probs)):
         raise HmiError("the model gave a probability that is not a finite number", code="not_finite")
     return {"index": index, "label": result.label, "probs": list(result.probs), "num_classes": len(result.probs)}
+
+
+def _tagged(result: Tagging) -> dict[str, Any]:
+    """The words that have a label, and where labels are in BIO form the named parts that they spell.
+
+    A part is as sure as its least sure word.
+    """
+    tags = result.tags
+    words = [_place(tag.start, tag.end, tag.label, tag.score) for tag in tags if tag.label != OUTSIDE]
+    if not is_bio(result.labels):
+        return {"tokens": words}
+    parts = [
+        _place(tags[chunk.first].start, tags[chunk.last].end, chunk.name, min(tag.score for tag in covered))
+        for chunk in chunks([tag.label for tag in tags])
+        for covered in [tags[chunk.first : chunk.last + 1]]
+    ]
+    return {"tokens": words, "entities": parts}
+
+
+def _place(start: int, end: int, label: str, score: float) -> dict[str, Any]:
+    return {"start": start, "end": end, "label": label, "score": score}
 
 
 def _embedding(index: int, outcome: Outcome, encoding_format: EncodingFormat) -> dict[str, Any]:

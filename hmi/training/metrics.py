@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hmi.adapters.tags import OUTSIDE
 from hmi.training.examples import Span
 
-__all__ = ["LabelScore", "Metrics", "class_metrics", "entity_metrics", "multi_label_metrics", "ranking_metrics"]
+__all__ = [
+    "LabelScore",
+    "Metrics",
+    "class_metrics",
+    "entity_metrics",
+    "multi_label_metrics",
+    "ranking_metrics",
+    "word_metrics",
+]
 
 _MOST_CONFUSED = 100  # labels; a table of more is read by nobody
 
@@ -80,6 +89,15 @@ def class_metrics(labels: Sequence[str], true: Indices, said: Indices, loss: flo
     values = {"accuracy": _ratio(confusion.trace(), confusion.sum()), "macro_f1": _macro(scores)}
     table = tuple(map(tuple, confusion.tolist())) if count <= _MOST_CONFUSED else None
     return Metrics("accuracy", loss, values, scores, table)
+
+
+def word_metrics(labels: Sequence[str], true: Indices, said: Indices, loss: float = 0.0) -> Metrics:
+    """As `class_metrics`, with the F1 over all labels together that say something: all but `O`."""
+    plain = class_metrics(labels, true, said, loss)
+    told = np.array([label != OUTSIDE for label in labels])
+    right = (true == said) & told[true]
+    f1 = _f1(right.sum(), told[said].sum(), told[true].sum())
+    return dataclasses.replace(plain, name="token_f1", values={**plain.values, "token_f1": f1})
 
 
 def multi_label_metrics(labels: Sequence[str], true: Flags, said: Flags, loss: float = 0.0) -> Metrics:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hmi.adapters.adapter import Adapter
+from hmi.adapters.adapter import Adapter, AdapterKind
 from hmi.adapters.delta import check_delta
 from hmi.adapters.maths import SingleAdapter
 from hmi.artifacts import folder_digest
@@ -26,6 +26,7 @@ from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.training.checkpoint import Checkpoint
 from hmi.training.classes import Classification, MultiLabel, class_labels, multi_labels
 from hmi.training.config import TrainConfig
+from hmi.training.contrast import Contrast, require_contrast
 from hmi.training.examples import AnyExample, TaskKind, kind_of
 from hmi.training.loop import Loop
 from hmi.training.network import Network
@@ -33,6 +34,7 @@ from hmi.training.objective import Objective, Texts
 from hmi.training.parts import require_known, split
 from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
 from hmi.training.states import Breathe
+from hmi.training.tagging import Tagging, tag_labels
 from hmi.training.trainable import TrainableAdapter
 
 __all__ = ["TrainConfig", "TrainProgress", "TrainReport", "TrainedAdapter", "train_adapter"]
@@ -131,8 +133,15 @@ def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig) -> Ob
     match kind:
         case TaskKind.CLASSIFICATION:
             return Classification(class_labels(learnt), config.pooling)
-        case _:
+        case TaskKind.MULTI_LABEL:
             return MultiLabel(multi_labels(learnt), config.pooling)
+        case TaskKind.TOKENS:
+            return Tagging(tag_labels(learnt))
+        case TaskKind.EMBEDDING:
+            if config.kind is AdapterKind.NONE:
+                raise InvalidInput("embeddings without an adapter are the base model's own", param="kind")
+            require_contrast(learnt)
+            return Contrast(config.temperature)
 
 
 def _identity(

@@ -56,7 +56,7 @@ TORCH = {"torch", "transformers", "peft"}
 TORCH_ROOMS = {"bench", "engine", "training", "models"}
 TORCH_MODULES = {"hmi.adapters.bank", "hmi.adapters.batched", "hmi.adapters.heads", "hmi.adapters.maths"}
 TORCH_MODULES |= {"hmi.adapters.kernels", "hmi.adapters.packed", "hmi.adapters.plan", "hmi.adapters.segmented"}
-TORCH_MODULES |= {"hmi.adapters.shared"}
+TORCH_MODULES |= {"hmi.adapters.shared", "hmi.adapters.token_heads"}
 
 # What a training is asked for with and told by: the API reads it, and has no torch.
 TORCH_FREE = {"hmi.training.config", "hmi.training.labelled", "hmi.training.report"}

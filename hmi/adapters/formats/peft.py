@@ -1,4 +1,5 @@
-"""Adapters saved by PEFT: LoRA on BERT, with the classifier of `BertForSequenceClassification` or without a head.
+"""Adapters saved by PEFT: LoRA on BERT, without a head or with the classifier of `BertForSequenceClassification` or
+`BertForTokenClassification`.
 
 Method: Hu et al., "LoRA" (arXiv 2106.09685); scaling alpha / rank, or alpha / sqrt(rank) with rsLoRA
 (Kalajdzievski, arXiv 2312.03732).
@@ -31,6 +32,7 @@ _WITHOUT_EFFECT = (
 )  # fmt: skip
 # PEFT always lists "score" beside "classifier": some models call their head so; BERT does not.
 _HEAD_MODULES = {"classifier", "score"}
+_CLASSIFIERS = ("BertForSequenceClassification", "BertForTokenClassification")
 
 
 def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
@@ -41,7 +43,7 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
     _check_plain_lora(config)
     selected = _Selection.read(config)
     scaling = _Scaling.read(config)
-    head_modules = _read_head_modules(config)
+    form = _read_head_form(config)
     config.finish()
 
     lora: dict[tuple[int, Site], Lora] = {}
@@ -49,7 +51,7 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
         if selected.holds(module, layer):
             lora[layer, site] = _read_pair(tensors, module, spec.site_shape(site), scaling)
     _claim_idle_pooler(tensors, prefix, spec.hidden_size)
-    head = _read_head(tensors, prefix, spec, head_modules) if head_modules else None
+    head = _read_head(tensors, prefix, spec, form) if form else None
     tensors.finish()
     if not lora:
         raise AdapterRefused(
@@ -176,41 +178,52 @@ def _claim_idle_pooler(tensors: TensorClaims, prefix: str, hidden: int) -> None:
         )
 
 
-def _read_head_modules(config: ConfigClaims) -> frozenset[str]:
-    """Names of modules saved whole, where they make a classification head; empty for embeddings."""
+@dataclass(frozen=True, slots=True)
+class _HeadForm:
+    """`own_pooler`: the adapter brings a pooler of its own. `tokens`: the head answers for every token."""
+
+    own_pooler: bool
+    tokens: bool
+
+
+def _read_head_form(config: ConfigClaims) -> _HeadForm | None:
+    """None for embeddings."""
     task = config.require(
         "task_type",
-        ("SEQ_CLS", "FEATURE_EXTRACTION", ""),
+        ("SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION", ""),
         default="",
-        reason="sequence classification and feature extraction are understood",
+        reason="classification of sequences and of tokens, and feature extraction, are understood",
     )
     saved = frozenset(config.take_names("modules_to_save"))
     auto_mapping = config.take_object("auto_mapping")
     if unknown := saved - _HEAD_MODULES - {"pooler"}:
         reason = "only the classifier and the pooler may be saved whole"
         raise config.refusal("modules_to_save", sorted(unknown), reason)
-    if task == "SEQ_CLS":
-        return saved | {"classifier"}
     if task == "FEATURE_EXTRACTION" and saved:
         raise config.refusal("modules_to_save", sorted(saved), "feature extraction has no head to apply them in")
-    # A classifier may also stand on tokens or on choices, with the same shape of weights.
-    if saved and auto_mapping.get("base_model_class") != "BertForSequenceClassification":
-        reason = "without a task_type, a head is understood for BertForSequenceClassification only"
+    if task == "FEATURE_EXTRACTION" or not (task or saved):
+        return None
+    # A classifier may also stand on choices, with the same shape of weights.
+    made_for = auto_mapping.get("base_model_class")
+    if not task and made_for not in _CLASSIFIERS:
+        reason = f"without a task_type, a head is understood for {' and '.join(_CLASSIFIERS)} only"
         raise config.refusal("auto_mapping", auto_mapping, reason)
-    return saved
+    form = _HeadForm("pooler" in saved, tokens=task == "TOKEN_CLS" or (not task and made_for == _CLASSIFIERS[1]))
+    if form.tokens and form.own_pooler:
+        raise config.refusal("modules_to_save", sorted(saved), "a classifier of tokens reads no pooler")
+    return form
 
 
-def _read_head(tensors: TensorClaims, prefix: str, spec: HPLMSpec, modules: frozenset[str]) -> Head:
+def _read_head(tensors: TensorClaims, prefix: str, spec: HPLMSpec, form: _HeadForm) -> Head:
     hidden = spec.hidden_size
     out = tensors.take(f"{_ROOT}classifier.weight", (None, hidden))
-    own_pooler = "pooler" in modules
     pooler = f"{_ROOT}{prefix}pooler.dense"
     return Head(
-        pooling=Pooling.CLS,
-        transform=Transform.POOLER,
-        activation=Activation.TANH,
-        dense=tensors.take(f"{pooler}.weight", (hidden, hidden)) if own_pooler else None,
-        dense_bias=tensors.take(f"{pooler}.bias", (hidden,)) if own_pooler else None,
+        pooling=Pooling.TOKENS if form.tokens else Pooling.CLS,
+        transform=Transform.NONE if form.tokens else Transform.POOLER,
+        activation=Activation.IDENTITY if form.tokens else Activation.TANH,
+        dense=tensors.take(f"{pooler}.weight", (hidden, hidden)) if form.own_pooler else None,
+        dense_bias=tensors.take(f"{pooler}.bias", (hidden,)) if form.own_pooler else None,
         out=out,
         out_bias=tensors.take(f"{_ROOT}classifier.bias", (out.shape[0],)),
         labels=tuple(f"LABEL_{number}" for number in range(out.shape[0])),

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from hmi.engine.request import Classification, Embedding, Outcome, Task
+from hmi.engine.request import Classification, Embedding, Outcome, Tag, Tagging, Task
 from hmi.errors import ContextTooLong, HmiError
 from hmi.jobs.answers import NotRun, error_line, line_ids, not_run_line, output_line, response_body
 from hmi.jobs.requests import EncodingFormat, LineRequest
@@ -38,6 +38,30 @@ def test_a_classification_has_the_shape_of_vllm() -> None:
         ],
         "usage": {"prompt_tokens": 10, "total_tokens": 10, "completion_tokens": 0},
     }
+
+
+def test_words_that_have_a_label_are_told_and_joined_when_their_labels_say_so() -> None:
+    tags = (Tag(0, 3, "B-PER", 0.9), Tag(4, 12, "I-PER", 0.75), Tag(13, 15, "O", 0.99), Tag(16, 22, "I-LOC", 0.5))
+    outcome = Outcome(Tagging(("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), tags), None, tokens=6)
+    nouns = Outcome(Tagging(("O", "NOUN"), (Tag(0, 3, "NOUN", 0.9), Tag(4, 5, "O", 1.0))), None, tokens=4)
+    body = response_body(request(Task.CLASSIFY, 2), "acme/m", [outcome, nouns], 9, IDS)
+    assert body["data"] == [
+        {
+            "index": 0,
+            "num_classes": 5,
+            "tokens": [
+                {"start": 0, "end": 3, "label": "B-PER", "score": 0.9},
+                {"start": 4, "end": 12, "label": "I-PER", "score": 0.75},
+                {"start": 16, "end": 22, "label": "I-LOC", "score": 0.5},
+            ],
+            "entities": [
+                {"start": 0, "end": 12, "label": "PER", "score": 0.75},
+                {"start": 16, "end": 22, "label": "LOC", "score": 0.5},
+            ],
+        },
+        {"index": 1, "num_classes": 2, "tokens": [{"start": 0, "end": 3, "label": "NOUN", "score": 0.9}]},
+    ]
+    assert body["usage"] == {"prompt_tokens": 10, "total_tokens": 10, "completion_tokens": 0}
 
 
 def test_an_embedding_survives_both_encodings_exactly() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import random
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +13,20 @@ import torch
 from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer
+from hmi.models.loader import load_hplm, load_spec, load_tokenizer
 from hmi.spec import Placement, Site
 from hmi.training.examples import Example
 from hmi.training.states import LowerStates, encode
 from hmi.training.task import TrainConfig, train_adapter
-from tests.tiny import tiny_bert_folder
+from tests.sentences import sentences
+from tests.tiny import tiny_base
 
 QUICK = TrainConfig(rank=4, epochs=12, batch_size=8, learning_rate=1e-2, dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    convert_pretrained(tiny_bert_folder(folder / "source"), folder / "k2", k=2)
-    return folder / "k2"
-
-
-def sentences(count: int, seed: int) -> list[Example]:
-    """Labelled by which of two words is among them, at any place."""
-    drawn = random.Random(seed)
-    found = []
-    for number in range(count):
-        words = [f"w{drawn.randrange(10, 90)}" for _ in range(drawn.randrange(2, 9))]
-        words.insert(drawn.randrange(len(words) + 1), f"w{number % 2}")
-        found.append(Example(" ".join(words), ("no", "yes")[number % 2]))
-    return found
+    return tiny_base(tmp_path_factory.mktemp("base"), k=2)
 
 
 def same_weights(one: Adapter, other: Adapter) -> bool:

@@ -277,7 +277,11 @@ PEFT_CASES: dict[str, tuple[Callable[[Sample], None], str]] = {
         "modules_to_save = .*embeddings",
     ),
     "a pooler that is not there": (_set(modules_to_save=["classifier", "pooler"]), r"pooler\.dense\.weight is missing"),
-    "a head for tokens": (_set(task_type="TOKEN_CLS"), "task_type = 'TOKEN_CLS'"),
+    "a head for answers": (_set(task_type="QUESTION_ANS"), "task_type = 'QUESTION_ANS'"),
+    "a pooler for tokens": (
+        _set(task_type="TOKEN_CLS", modules_to_save=["classifier", "pooler"]),
+        "modules_to_save = .*reads no pooler",
+    ),
     "a head for embeddings": (_set(task_type="FEATURE_EXTRACTION"), "modules_to_save = "),
     "a head of an unnamed model": (_set(task_type=None), "auto_mapping"),
     "no targets": (_set(target_modules=None), "target_modules is missing"),

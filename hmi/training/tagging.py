@@ -1,0 +1,180 @@
+"""A label for each word of a text, or named parts of it, which are trained as BIO tags of words.
+
+Words are the tokenizer's, as in serving, and a word's first piece speaks for it (Devlin et al., 2019, section 5.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from hmi.adapters.adapter import Pooling
+from hmi.adapters.tags import BEGIN, INSIDE, OUTSIDE, chunks, is_bio
+from hmi.errors import InvalidInput
+from hmi.models.words import Word, words_of
+from hmi.training.examples import Span, TaggedExample
+from hmi.training.metrics import Metrics, entity_metrics, word_metrics
+from hmi.training.network import Network
+from hmi.training.objective import Texts
+from hmi.training.states import LowerStates
+
+__all__ = ["TagPart", "Tagging", "named_parts", "tag_labels"]
+
+_UNLABELLED = -100  # what cross entropy passes over
+
+
+def tag_labels(examples: Sequence[TaggedExample]) -> tuple[str, ...]:
+    """`O` first where nothing is a label too, then in alphabetical order; of named parts `B-x` and `I-x` for each x.
+
+    Raises `InvalidInput` where there is nothing to tell apart, or where some examples name parts and others tag words
+    in a form that names none.
+    """
+    tags = {span.label for example in examples if not example.entities for span in example.spans}
+    if not tags - {OUTSIDE} or is_bio(tags):
+        names = {span.label for example in examples for span in named_parts(example)}
+        if not names:
+            raise InvalidInput("no example has a labelled word")
+        return (OUTSIDE, *(f"{mark}{name}" for name in sorted(names) for mark in (BEGIN, INSIDE)))
+    if any(example.entities for example in examples):
+        raise InvalidInput(
+            "some examples tag every word, and others name parts of the text; these tags are not B-, I- or O"
+        )
+    if len(tags) < 2:
+        raise InvalidInput(f"a tagger needs at least two tags; only {next(iter(tags))!r} is there")
+    return tuple(sorted(tags, key=lambda tag: (tag != OUTSIDE, tag)))
+
+
+def named_parts(example: TaggedExample) -> tuple[Span, ...]:
+    """The parts that an example names, be it by spans or by BIO tags of words."""
+    if example.entities:
+        return example.spans
+    words = example.spans
+    return tuple(
+        Span(words[chunk.first].start, words[chunk.last].end, chunk.name)
+        for chunk in chunks([word.label for word in words])
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TagPart:
+    """Attributes:
+    places: For each text the tokens that speak for its words, int64 `[words]`.
+    targets: For each text the labels of its words, int64 `[words]`; -100 where a word has none.
+    """
+
+    states: LowerStates
+    places: list[NDArray[np.int64]]
+    targets: list[NDArray[np.int64]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.states.lengths
+
+    tokens = lengths
+
+    def known(self) -> NDArray[np.int64]:
+        """The labels of all words that have one."""
+        flat: NDArray[np.int64] = np.concatenate(self.targets)
+        return flat[flat != _UNLABELLED]
+
+
+class Tagging:
+    """A label for each word."""
+
+    pooling = Pooling.TOKENS
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self._bio = is_bio(labels)
+
+    def prepare(self, examples: Sequence[TaggedExample], texts: Texts) -> TagPart:
+        states = texts.states([example.text for example in examples])
+        encodings = texts.tokenizer.encode_batch([example.text for example in examples])
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        places, targets = [], []
+        for example, encoding, length in zip(examples, encodings, states.lengths.tolist(), strict=True):
+            words = words_of(encoding, length)
+            places.append(np.array([word.token for word in words], np.int64))
+            tags = _bio_tags(words, named_parts(example)) if self._bio else _plain_tags(words, example.spans)
+            found = [_UNLABELLED if tag is None else numbers[tag] for tag in tags]
+            targets.append(np.array(found, np.int64))
+        return TagPart(states, places, targets)
+
+    def loss(self, network: Network, part: TagPart, chosen: Sequence[int]) -> Tensor:
+        hidden, mask = network.upper(part.states, chosen)
+        targets = _padded(part, chosen, hidden.shape[1]).to(network.device)
+        return _mean_loss(network.adapter.logits(hidden, mask), targets)
+
+    @torch.no_grad()
+    def judge(self, network: Network, part: TagPart) -> Metrics:
+        said: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(part.states)
+        total = 0.0
+        for chosen, hidden, mask in network.judged(part.states):
+            logits = network.adapter.logits(hidden, mask)
+            total += len(chosen) * float(_mean_loss(logits, _padded(part, chosen, hidden.shape[1]).to(network.device)))
+            best = logits.argmax(-1).cpu().numpy()
+            for row, example in enumerate(chosen):
+                said[example] = best[row, part.places[example]]
+        return self._metrics(part, said, total / len(part.states))
+
+    def counts(self, part: TagPart) -> tuple[int, ...]:
+        return tuple(np.bincount(part.known(), minlength=len(self.labels)).tolist())
+
+    def baseline(self, network: Network, learnt: TagPart, judging: TagPart) -> float:
+        usual = int(np.argmax(self.counts(learnt)))
+        return self._metrics(judging, [np.full_like(each, usual) for each in judging.targets], 0.0).score
+
+    def _metrics(self, part: TagPart, said: Sequence[NDArray[np.int64]], loss: float) -> Metrics:
+        if self._bio:
+            names = sorted({label[len(BEGIN) :] for label in self.labels if label != OUTSIDE})
+            return entity_metrics(
+                names, [self._parts(each) for each in part.targets], [self._parts(s) for s in said], loss
+            )
+        true = np.concatenate(part.targets)
+        has = true != _UNLABELLED
+        return word_metrics(self.labels, true[has], np.concatenate(said)[has], loss)
+
+    def _parts(self, numbers: NDArray[np.int64]) -> list[Span]:
+        """Named parts as words from, to and name."""
+        tags = [OUTSIDE if number == _UNLABELLED else self.labels[number] for number in numbers.tolist()]
+        return [Span(chunk.first, chunk.last, chunk.name) for chunk in chunks(tags)]
+
+
+def _bio_tags(words: Sequence[Word], parts: Sequence[Span]) -> list[str | None]:
+    """A word belongs to the first part that it shares a character with; words in none are outside."""
+    tags: list[str | None] = []
+    begun: Span | None = None
+    for word in words:
+        part = _part_of(word, parts)
+        tags.append(OUTSIDE if part is None else f"{INSIDE if part is begun else BEGIN}{part.label}")
+        begun = part
+    return tags
+
+
+def _plain_tags(words: Sequence[Word], spans: Sequence[Span]) -> list[str | None]:
+    parts = (_part_of(word, spans) for word in words)
+    return [None if part is None else part.label for part in parts]
+
+
+def _part_of(word: Word, spans: Sequence[Span]) -> Span | None:
+    return next((span for span in spans if span.start < word.end and word.start < span.end), None)
+
+
+def _padded(part: TagPart, chosen: Sequence[int], tokens: int) -> Tensor:
+    """The targets of the chosen texts at their words' tokens, int64 `[B, T]`."""
+    targets = np.full((len(chosen), tokens), _UNLABELLED, np.int64)
+    for row, example in enumerate(chosen):
+        targets[row, part.places[example]] = part.targets[example]
+    return torch.from_numpy(targets)
+
+
+def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Over the words that have a label; texts may have none at all."""
+    total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_UNLABELLED, reduction="sum")
+    return total / (targets != _UNLABELLED).sum().clamp(min=1)

@@ -1,0 +1,45 @@
+"""What BIO tags spell."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmi.adapters.tags import Chunk, chunks, is_bio
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("O O", []),
+        ("B-X I-X O B-X", [Chunk(0, 1, "X"), Chunk(3, 3, "X")]),
+        ("B-X B-X I-X", [Chunk(0, 0, "X"), Chunk(1, 2, "X")]),
+        ("I-X I-X", [Chunk(0, 1, "X")]),
+        ("B-X I-Y I-Y", [Chunk(0, 0, "X"), Chunk(1, 2, "Y")]),
+        ("B-X O I-X", [Chunk(0, 0, "X"), Chunk(2, 2, "X")]),
+    ],
+)
+def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expected: list[Chunk]) -> None:
+    assert chunks(tags.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["O", "B-X", "I-X"], True),
+        (["B-X"], True),
+        (["O"], False),
+        (["O", "X"], False),
+        (["B-X", "B-"], False),
+        ([], False),
+    ],
+)
+def test_form_is_told_from_the_labels(labels: list[str], expected: bool) -> None:
+    assert is_bio(labels) is expected
+
+
+@given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"])))
+def test_every_labelled_word_is_in_one_part(tags: list[str]) -> None:
+    covered = [place for chunk in chunks(tags) for place in range(chunk.first, chunk.last + 1)]
+    assert covered == [place for place, tag in enumerate(tags) if tag != "O"]

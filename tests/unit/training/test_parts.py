@@ -1,0 +1,74 @@
+"""The part that judges is chosen by the text alone, and asks for nothing that could not be learnt."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from hmi.errors import InvalidInput
+from hmi.training.examples import AnyExample, Example, MultiLabelExample, PairExample, Span, TaggedExample, kind_of
+from hmi.training.parts import require_known, split
+
+
+def some(count: int) -> list[AnyExample]:
+    return [Example(f"text {number}", "ab"[number % 2]) for number in range(count)]
+
+
+def test_about_the_share_judges_and_no_text_is_on_both_sides() -> None:
+    examples = some(2000) * 2
+    learnt, judging = split(examples, 0.1)
+    assert 0.08 < len(judging) / len(examples) < 0.12
+    assert len(learnt) + len(judging) == len(examples)
+    assert not {each.text for each in learnt} & {each.text for each in judging}
+    again, same = split(list(reversed(examples)), 0.1)
+    assert set(judging) == set(same)
+    assert set(learnt) == set(again)
+
+
+def test_share_is_kept_when_the_text_was_cut_by_its_hash_before() -> None:
+    """The demonstration's own parts are chosen by the first byte of SHA-256."""
+    examples = [each for each in some(4000) if hashlib.sha256(each.text.encode()).digest()[0] < 179]
+    _, judging = split(examples, 0.1)
+    assert 0.08 < len(judging) / len(examples) < 0.12
+
+
+def test_label_stays_in_the_part_that_is_learnt_from_when_it_is_rare() -> None:
+    examples = [*some(2000), *(Example(f"rare {number}", f"r{number}") for number in range(50))]
+    learnt, judging = split(examples, 0.3)
+    assert {each.label for each in learnt if isinstance(each, Example)} == {"a", "b", *(f"r{n}" for n in range(50))}
+    assert all(isinstance(each, Example) and each.label in "ab" for each in judging)
+
+
+@pytest.mark.parametrize("share", [0, 0.1])
+def test_nobody_judges_when_so_few_would_say_nothing(share: float) -> None:
+    examples = some(100)
+    assert split(examples, share) == (examples, [])
+
+
+@pytest.mark.parametrize(
+    ("judging", "learnt"),
+    [
+        (Example("x", "c"), Example("y", "a")),
+        (MultiLabelExample("x", ("a", "c")), MultiLabelExample("y", ("a",))),
+        (TaggedExample("x", (Span(0, 1, "c"),), True), TaggedExample("y", (), True)),
+    ],
+)
+def test_dev_part_is_refused_when_its_label_cannot_be_learnt(judging: AnyExample, learnt: AnyExample) -> None:
+    with pytest.raises(InvalidInput, match="lacks: 'c'"):
+        require_known([judging], [learnt])
+
+
+@pytest.mark.parametrize(
+    ("examples", "reason"),
+    [
+        ([], "there are no examples"),
+        ([Example("x", "a"), Example("  ", "b")], "example 2: its text is empty"),
+        ([PairExample("x", "y", " ")], "example 1: its text is empty"),
+        ([Example("x", "a"), Example("\ud800", "b")], "example 2: its text holds half"),
+        ([Example("x", "a"), MultiLabelExample("y", ())], "example 2 is for multi_label, the first one for class"),
+    ],
+)
+def test_examples_are_refused_when_they_are_for_no_one_task(examples: list[AnyExample], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        kind_of(examples)
