@@ -111,15 +111,13 @@ class TrainingWatch:
             for name, value in said.items()
             if not name.endswith(("step", "steps"))
         ]
-        with self._runtime.database.session() as session:
-            kept = runs.say_epoch(
-                session,
-                self._claim.job_id,
-                self._claim.attempt,
-                epoch,
-                f"Epoch {epoch}: {', '.join(shown)}",
-                {"epoch": epoch, **said},
-            )
+        message, data = f"Epoch {epoch}: {', '.join(shown)}", {"epoch": epoch, **said}
+        try:
+            with self._runtime.database.session() as session:
+                kept = runs.say_epoch(session, self._claim.job_id, self._claim.attempt, epoch, message, data)
+        except HmiError as error:  # the report has the epoch too; a database that is away for a moment ends no training
+            _log.warning("epoch_not_said", job=self._claim.job_id, reason=describe(error))
+            return
         if not kept:
             raise self._lost()
         self._epochs_said = epoch

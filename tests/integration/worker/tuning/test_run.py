@@ -13,9 +13,9 @@ from hmi.catalog import files, models
 from hmi.catalog.database import change
 from hmi.catalog.tables import BaseModel, TenantModel
 from hmi.catalog.tenants import principal_of
-from hmi.catalog.tuning import jobs, recovery
+from hmi.catalog.tuning import jobs, recovery, runs
 from hmi.catalog.tuning.tables import TuningJob, TuningState
-from hmi.errors import StorageFull
+from hmi.errors import StorageFull, Transient
 from hmi.storage import Storage
 from tests.runtimes import running
 from tests.stub_trainer import expected_adapter
@@ -200,6 +200,19 @@ def test_training_goes_on_when_its_checkpoint_finds_no_room(
     fill_disk(monkeypatch, "safetensors", within=CHECKPOINTS)
     run_jobs(runtime, site)
     assert_trained(site, job_id)
+
+
+def test_training_goes_on_when_the_catalog_is_away_for_a_moment(
+    site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise Transient("database is locked")
+
+    job_id = make_job(site)
+    for name in ("say_progress", "say_epoch", "keep_checkpoint"):
+        monkeypatch.setattr(runs, name, fail)
+    run_jobs(runtime, site)
+    assert assert_trained(site, job_id).attempt == 1
 
 
 def test_a_job_waits_without_blame_when_its_model_finds_no_room(
