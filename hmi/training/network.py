@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hmi.models.bert import HBert
 from hmi.training.states import Breathe, LowerStates
@@ -15,6 +16,7 @@ from hmi.training.trainable import TrainableAdapter
 __all__ = ["Network"]
 
 _JUDGING_BATCH = 64
+_TOKEN_STEP = 8
 
 
 class Network:
@@ -31,7 +33,7 @@ class Network:
 
     def upper(self, states: LowerStates, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Last states `[B, T, H]` of the chosen sequences and their mask, bool `[B, T]`; gradients flow."""
-        hidden, mask = states.batch(chosen)
+        hidden, mask = _filled(*states.batch(chosen))
         return self.model.upper(hidden, mask, self.adapter.maths(self.model.dtype)), mask
 
     @torch.no_grad()
@@ -42,3 +44,10 @@ class Network:
             chosen = order[start : start + _JUDGING_BATCH]
             yield chosen, *self.upper(states, chosen)
             self._breathe()
+
+
+def _filled(hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """On a CPU `[B, T, H]` and `[B, T]` with padding up to a few lengths: oneDNN prepares itself anew for every shape
+    that it meets, on some processors for longer than a batch of short sentences takes."""
+    missing = -mask.shape[1] % _TOKEN_STEP if mask.device.type == "cpu" else 0
+    return (F.pad(hidden, (0, 0, 0, missing)), F.pad(mask, (0, missing))) if missing else (hidden, mask)

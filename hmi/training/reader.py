@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import IO
 
 from hmi.errors import InvalidInput
-from hmi.training.examples import AnyExample, TaskKind, labels_in, texts_of
+from hmi.training.examples import AnyExample, PairExample, TaggedExample, TaskKind, labels_in, texts_of
 from hmi.training.records import FileFormat, Problem, Record, read_records
 from hmi.training.shapes import Shape, shapes_for
+from hmi.training.wordlabels import word_labels
 
 __all__ = ["LabelledLimits", "Reader"]
 
@@ -56,6 +57,9 @@ class Reader:
         self._seen: dict[int, tuple[int, int]] = {}  # by a text's hash: its line, and its labels' hash
         self._conflict: tuple[int, int] | None = None
         self._conflicts = 0
+        self._tags: set[str] = set()  # of words, and names of parts
+        self._names: set[str] = set()
+        self._others: set[str] = set()  # two texts that others belong to, or do not
 
     def read(self, stream: IO[bytes], form: FileFormat) -> Iterator[AnyExample | Problem]:
         """Examples and problems in the order of the file; after too many examples or labels it ends."""
@@ -123,6 +127,10 @@ class Reader:
             raise InvalidInput(
                 f"there are more than {self._limits.max_labels} different labels", code="too_many_labels"
             )
+        if isinstance(example, TaggedExample):
+            (self._names if example.entities else self._tags).update(labels)
+        if isinstance(example, PairExample) and len(self._others) < 2:
+            self._others.update(texts_of(example)[1:])
         text, said = _hash(example.text), _hash(repr(labels))
         first, before = self._seen.setdefault(text, (line, said))
         if before != said:
@@ -138,10 +146,17 @@ class Reader:
         if self.kind is TaskKind.CLASSIFICATION and len(self.labels) < 2:
             only = f"from here on, all {self.examples} examples have the label {next(iter(self.labels))!r}"
             return Problem(self._first_line, f"{only}; a classifier needs at least two labels", "one_label")
-        if self.kind is TaskKind.EMBEDDING and self.examples < 2:
-            return Problem(self._first_line, "there is one pair; a contrast needs at least two", "one_example")
-        if self.kind in (TaskKind.MULTI_LABEL, TaskKind.TOKENS) and not self.labels.keys() - {"O"}:
-            return Problem(self._first_line, f"none of {self.examples} examples has any label", "no_label")
+        if self.kind is TaskKind.EMBEDDING and len(self._others) < 2:
+            only = f"from here on, all {self.examples} examples have one positive text"
+            return Problem(self._first_line, f"{only}; embeddings need at least two texts to tell apart", "one_text")
+        if self.kind is TaskKind.MULTI_LABEL and not self.labels:
+            only = f"from here on, none of {self.examples} examples has a label"
+            return Problem(self._first_line, only, "no_label")
+        if self.kind is TaskKind.TOKENS:
+            try:
+                word_labels(self._tags, self._names)
+            except InvalidInput as error:
+                return Problem(self._first_line, f"from here on: {error.message}", "word_labels")
         return None
 
 

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from hmi.adapters.adapter import Pooling
 from hmi.adapters.tags import BEGIN, INSIDE, OUTSIDE, chunks, is_bio
-from hmi.errors import InvalidInput
 from hmi.models.words import Word, words_of
 from hmi.training.examples import Span, TaggedExample
 from hmi.training.metrics import Metrics, entity_metrics, word_metrics
 from hmi.training.network import Network
 from hmi.training.objective import Texts
 from hmi.training.states import LowerStates
+from hmi.training.wordlabels import word_labels
 
 __all__ = ["TagPart", "Tagging", "named_parts", "tag_labels"]
 
@@ -30,24 +30,10 @@ _UNLABELLED = -100  # what cross entropy passes over
 
 
 def tag_labels(examples: Sequence[TaggedExample]) -> tuple[str, ...]:
-    """`O` first where nothing is a label too, then in alphabetical order; of named parts `B-x` and `I-x` for each x.
-
-    Raises `InvalidInput` where there is nothing to tell apart, or where some examples name parts and others tag words
-    in a form that names none.
-    """
+    """As `word_labels`, of examples. Raises `InvalidInput`."""
     tags = {span.label for example in examples if not example.entities for span in example.spans}
-    if not tags - {OUTSIDE} or is_bio(tags):
-        names = {span.label for example in examples for span in named_parts(example)}
-        if not names:
-            raise InvalidInput("no example has a labelled word")
-        return (OUTSIDE, *(f"{mark}{name}" for name in sorted(names) for mark in (BEGIN, INSIDE)))
-    if any(example.entities for example in examples):
-        raise InvalidInput(
-            "some examples tag every word, and others name parts of the text; these tags are not B-, I- or O"
-        )
-    if len(tags) < 2:
-        raise InvalidInput(f"a tagger needs at least two tags; only {next(iter(tags))!r} is there")
-    return tuple(sorted(tags, key=lambda tag: (tag != OUTSIDE, tag)))
+    names = {span.label for example in examples if example.entities for span in example.spans}
+    return word_labels(tags, names)
 
 
 def named_parts(example: TaggedExample) -> tuple[Span, ...]:
@@ -80,8 +66,9 @@ class TagPart:
 
     def known(self) -> NDArray[np.int64]:
         """The labels of all words that have one."""
-        flat: NDArray[np.int64] = np.concatenate(self.targets)
-        return flat[flat != _UNLABELLED]
+        flat = np.concatenate(self.targets)
+        known: NDArray[np.int64] = flat[flat != _UNLABELLED]
+        return known
 
 
 class Tagging:

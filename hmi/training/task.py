@@ -64,7 +64,7 @@ def train_adapter(
 
     Raises:
         InvalidInput: Examples that nothing can be learnt from, or of different tasks; or training that diverges.
-        AdapterRefused: A delta that is none of this base's.
+        AdapterRefused: A delta that is none of this base's, or labels that no head may have.
         Corrupt: A damaged base.
         OSError: A checkpoint that cannot be written.
     """
@@ -97,6 +97,7 @@ def train_adapter(
         generator=generator,
         multi_label=kind is TaskKind.MULTI_LABEL,
     ).to(device)
+    trainable.export().validate(model.spec)  # what would be refused at the end is refused before
     network = Network(model, trainable, breathe)
     base = folder_digest(folder)
     saved = Checkpoint(checkpoint, _identity(base, config, delta, learnt, judging)) if checkpoint else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.artifacts import ArtifactFile, ArtifactStore
+from hmi.artifacts import ArtifactFile, ArtifactStore, folder_digest
 from hmi.errors import Corrupt, InvalidInput, NotFound, StorageFull
 from hmi.storage import Storage
 
@@ -61,7 +61,8 @@ def test_folder_and_streams_give_one_digest(store: ArtifactStore, tmp_path: Path
     (folder / "ignored").mkdir(parents=True)
     for name, data in CONTENT.items():
         (folder / name).write_bytes(data)
-    assert store.put_folder(folder) == put(store, CONTENT)
+    assert store.put_folder(folder) == put(store, CONTENT) == folder_digest(folder)
+    assert folder_digest(store.folder(folder_digest(folder))) == folder_digest(folder)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "manifest.json", "a\n", "é", "x" * 101])

@@ -18,7 +18,7 @@ from hmi.catalog import bases, domains, frequencies
 from hmi.catalog.pieces import Pieces
 from hmi.catalog.trimming import Limits, trim_in_turn
 from hmi.errors import InvalidInput
-from hmi.jobs.lines import is_text
+from hmi.jsonlines import is_text
 from hmi.knowledge.ngrams import Keys, window_keys
 from hmi.spec import HPLMSpec
 

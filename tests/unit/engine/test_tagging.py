@@ -98,7 +98,7 @@ def tagging(outcome: Outcome) -> Tagging:
 
 def expected(hosted: Hosted, text: str) -> list[tuple[int, int, str, float]]:
     """As transformers' own users do it: `word_ids()` of the fast tokenizer, the first piece of each word."""
-    fast = PreTrainedTokenizerFast(tokenizer_object=hosted.tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+    fast = PreTrainedTokenizerFast(tokenizer_object=hosted.tokenizer, unk_token="[UNK]", pad_token="[PAD]")  # type: ignore[no-untyped-call]
     encoded = fast(text, return_tensors="pt", return_offsets_mapping=True)
     with torch.no_grad():
         logits = hosted.model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[0]

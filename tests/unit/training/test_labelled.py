@@ -193,9 +193,20 @@ def test_csv_is_refused_when_a_quote_that_is_not_closed_swallows_it() -> None:
         ([], "empty_file", "no examples"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], "one_label", "all 2 examples have the label 'x'"),
         ([{"text": "a", "labels": []}], "no_label", "none of 1 examples"),
-        ([{"tokens": ["a", "b"], "tags": ["O", "O"]}], "no_label", "none of 1 examples"),
-        ([{"text": "a", "spans": []}], "no_label", "none of 1 examples"),
-        ([{"text": "a", "positive": "b"}], "one_example", "at least two"),
+        ([{"tokens": ["a", "b"], "tags": ["O", "O"]}], "word_labels", "no example has a labelled word"),
+        ([{"tokens": ["a", "b"], "tags": ["X", "X"]}], "word_labels", "only 'X' is there"),
+        ([{"text": "a", "spans": []}], "word_labels", "no example has a labelled word"),
+        (
+            [{"tokens": ["a"], "tags": ["X"]}, {"text": "a", "spans": [{"start": 0, "end": 1, "label": "Y"}]}],
+            "word_labels",
+            "some examples name parts of the text",
+        ),
+        (
+            [{"text": "a", "spans": [{"start": 0, "end": 1, "label": f"n{number}"}]} for number in range(600)],
+            "word_labels",
+            "at most 1024 labels, and these examples make 1201",
+        ),
+        ([{"text": "a", "positive": "b"}, {"text": "c", "positive": "b"}], "one_text", "at least two texts"),
     ],
 )
 def test_file_is_refused_when_nothing_could_be_learnt_from_it(

@@ -168,7 +168,7 @@ def test_tags_are_refused_when_some_name_parts_and_others_do_not() -> None:
     bio = TaggedExample("Ada", (Span(0, 3, "B-PER"),), entities=False)
     words = TaggedExample("Ada", (Span(0, 3, "NOUN"),), entities=False)
     assert tag_labels([parts, bio]) == ("O", "B-PER", "I-PER")
-    with pytest.raises(InvalidInput, match="others name parts"):
+    with pytest.raises(InvalidInput, match="some examples name parts"):
         tag_labels([parts, words])
     with pytest.raises(InvalidInput, match="only 'NOUN'"):
         tag_labels([words])

@@ -1,0 +1,40 @@
+"""The labels that a tagger of words has, from what its examples say."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from hmi.adapters.tags import BEGIN, INSIDE, OUTSIDE, is_bio
+from hmi.adapters.weights import MAX_TOKEN_LABELS
+from hmi.errors import InvalidInput
+
+__all__ = ["word_labels"]
+
+
+def word_labels(tags: Set[str], names: Set[str]) -> tuple[str, ...]:
+    """`O` first where nothing is a label too, then in alphabetical order; of named parts `B-x` and `I-x` for each x.
+
+    Args:
+        tags: Of words that were tagged one by one.
+        names: Of parts of texts.
+
+    Raises `InvalidInput` where there is nothing to tell apart, or too much, or where some examples name parts and
+    others tag words in a form that names none.
+    """
+    told = tags - {OUTSIDE}
+    if not told or is_bio(tags):
+        names = names | {tag[len(BEGIN) :] for tag in told}
+        if not names:
+            raise InvalidInput("no example has a labelled word")
+        labels = (OUTSIDE, *(f"{mark}{name}" for name in sorted(names) for mark in (BEGIN, INSIDE)))
+    elif names:
+        raise InvalidInput(
+            "some examples name parts of the text, and others tag words by something else than B-, I- and O"
+        )
+    else:
+        labels = tuple(sorted(tags, key=lambda tag: (tag != OUTSIDE, tag)))
+    if len(labels) < 2:
+        raise InvalidInput(f"a tagger needs at least two tags; only {labels[0]!r} is there")
+    if len(labels) > MAX_TOKEN_LABELS:
+        raise InvalidInput(f"words can have at most {MAX_TOKEN_LABELS} labels, and these examples make {len(labels)}")
+    return labels
