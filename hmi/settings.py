@@ -58,7 +58,7 @@ class Settings(BaseSettings):
 
     # Fine-tuning. Limits are of one job, unless they name the tenant.
     training_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # of a worker's time that a training takes while jobs run
-    training_threads: Annotated[int, Field(ge=0)] = 0  # CPU threads of a training; 0: all cores
+    training_threads: Annotated[int, Field(ge=0)] = 0  # CPU threads of a training; 0: as `threads`
     trainings_in_flight: Annotated[int, Field(gt=0)] = 1  # a worker runs one at a time
     training_checkpoint_seconds: Seconds = 15  # between two copies in the storage, for another worker to go on from
     training_silence_seconds: Seconds = 1800  # a training that says nothing for so long is killed
