@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.models.bert import HBert
-from hmi.training.states import LowerStates
+from hmi.training.states import Breathe, LowerStates
 from hmi.training.trainable import TrainableAdapter
 
 __all__ = ["Network"]
@@ -20,11 +20,12 @@ _TOKEN_STEP = 8
 
 
 class Network:
-    """`model` is frozen, `adapter` learns."""
+    """`model` is frozen, `adapter` learns; `breathe` is called after every batch that is judged."""
 
-    def __init__(self, model: HBert, adapter: TrainableAdapter) -> None:
+    def __init__(self, model: HBert, adapter: TrainableAdapter, breathe: Breathe) -> None:
         self.model = model
         self.adapter = adapter
+        self._breathe = breathe
 
     @property
     def device(self) -> torch.device:
@@ -42,6 +43,7 @@ class Network:
         for start in range(0, len(order), _JUDGING_BATCH):
             chosen = order[start : start + _JUDGING_BATCH]
             yield chosen, *self.upper(states, chosen)
+            self._breathe()
 
 
 def _filled(hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

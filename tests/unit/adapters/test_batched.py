@@ -94,8 +94,11 @@ def _check(
     alone = [model.run(x[row : row + 1], _single(number, inner))[0] for row, number in enumerate(chosen)]
     for row, expected in enumerate(alone):
         torch.testing.assert_close(
-            hidden[row], expected[: hidden.shape[1]], rtol=0, atol=2e-5
-        # Rounding, of states of size 1 to 9: one processor's differs from the next one's.
+            hidden[row],
+            expected[: hidden.shape[1]],
+            rtol=0,
+            atol=2e-5,
+            # Rounding, of states of size 1 to 9: one processor's differs from the next one's.
         )
     if first_only:
         return

@@ -91,8 +91,11 @@ def _check(
         expected = model.upper(x[row : row + 1], mask[row : row + 1], maths)[0]
         real = mask[row, : found.shape[1]]
         torch.testing.assert_close(
-            found[row][real], expected[: found.shape[1]][real], rtol=0, atol=2e-5
-        # Rounding, of states of size 1 to 9: one processor's differs from the next one's.
+            found[row][real],
+            expected[: found.shape[1]][real],
+            rtol=0,
+            atol=2e-5,
+            # Rounding, of states of size 1 to 9: one processor's differs from the next one's.
         )
 
 
