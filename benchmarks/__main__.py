@@ -19,6 +19,8 @@ _BENCHMARKS = (
     "coverage",
     "inheritance",
     "beside_training",
+    "recipes",
+    "accuracy",
 )
 
 

@@ -22,15 +22,15 @@ from tokenizers import Tokenizer
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
 from hmi.models.difference import Difference, digest_of
-from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer, pretrained_tensors, save_hplm
+from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer, pretrained_tensors, save_hplm
 from hmi.spec import HPLMSpec, RowDtype
 from hmi.training.calibration import Calibration, calibrate
-from hmi.training.distil import DistilConfig, DistilProgress, distil
+from hmi.training.distil import DistilConfig, DistilProgress, Student, distil
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
 
-__all__ = ["BaseReport", "apply_difference", "build_base", "work_folder"]
+__all__ = ["BaseReport", "apply_difference", "build_base", "split_corpora", "work_folder"]
 
 _CALIBRATION_TEXTS = 4000  # more hardly moves the means
 _HELD_OUT = 20  # every twentieth text judges, the others are learnt from
@@ -150,7 +150,7 @@ def _learn(
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
-    seen, judges = _encoded(corpora, tokenizer, config.max_tokens, load_hplm(folder).spec)
+    seen, judges = split_corpora(corpora, tokenizer, min(config.max_tokens, load_spec(folder).max_positions))
     teacher, model = Teacher(load_hplm(folder, device, dtype)), load_hplm(folder, device, dtype)
     Calibration.identity(model.spec).set(model)
     before = measure_fidelity(model, judges)
@@ -164,7 +164,9 @@ def _learn(
         student = load_hplm(folder, device)
         calibration.set(student)
         origin = f"{digest_of(original)} {model.spec.to_json()} {_digest(seen)}"
-        losses = distil(student, teacher, seen, config, checkpoint=checkpoint, origin=origin, on_progress=on_progress)
+        losses = distil(
+            Student(student), teacher, seen, config, checkpoint=checkpoint, origin=origin, on_progress=on_progress
+        )
         tensors = {name: each.detach().cpu() for name, each in student.state_dict().items()}
     spec = dataclasses.replace(model.spec, distilled=bool(config.steps))
     made = Difference.between(original, tensors, spec, {}) if difference else None
@@ -178,10 +180,10 @@ def _learn(
     return report
 
 
-def _encoded(
-    corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int, spec: HPLMSpec
+def split_corpora(
+    corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int
 ) -> tuple[list[Sequences], Sequences]:
-    """What is learnt from, by corpus, and what judges; a text that occurs twice is in one part only.
+    """Token ids of what is learnt from, by corpus, and of what judges; a text that occurs twice is in one part only.
 
     Raises `InvalidInput`.
     """
@@ -191,7 +193,7 @@ def _encoded(
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
         if len(distinct) < 2:
             raise InvalidInput("fitting a base needs at least two different texts of each corpus")
-        sequences = encode(tokenizer, distinct, min(max_tokens, spec.max_positions))
+        sequences = encode(tokenizer, distinct, max_tokens)
         judges += _some(sequences[::_HELD_OUT], _MOST_JUDGES)
         seen.append([ids for number, ids in enumerate(sequences) if number % _HELD_OUT])
     return seen, judges

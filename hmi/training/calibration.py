@@ -6,7 +6,7 @@ to the full model's state at that token: minutes less of distillation, and most 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ class Calibration:
 def calibrate(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> Calibration:
     """The best fit to the sequences, for a model whose layers are still the original's. It is set to the identity."""
     Calibration.identity(model.spec).set(model)
-    return fit(_moments(model, sequences))
+    return fit(Moments.of(state_pairs(model, sequences), model.spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,25 @@ class Moments:
     x: Tensor
     y: Tensor
 
-
-def _moments(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> Moments:
-    """Needs a model that is set to the identity, so that merged rows are the windows' own states."""
-    hidden, positions = model.spec.hidden_size, model.spec.max_positions
-    xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
-    at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
-    for full, merged, mask in state_pairs(model, sequences):
-        y = full[mask].float().cpu()
-        x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
-        position = torch.arange(mask.shape[1]).expand(mask.shape)[mask.cpu()]
-        xx += (x.T @ x).double()
-        xy += (x.T @ y).double()
-        at_x.index_add_(0, position, x.double())
-        at_y.index_add_(0, position, y.double())
-    return Moments(xx, xy, at_x, at_y)
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Tensor, Tensor, Tensor]], spec: HPLMSpec) -> Moments:
+        """
+        Args:
+            pairs: In batches, the full model's states, merged rows `[B, T, H]`, and their mask; of a model that is set
+                to the identity, so that merged rows are the windows' own states.
+        """
+        hidden, positions = spec.hidden_size, spec.max_positions
+        xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
+        at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
+        for full, merged, mask in pairs:
+            y = full[mask].float().cpu()
+            x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
+            position = torch.arange(mask.shape[1]).expand(mask.shape)[mask.cpu()]
+            xx += (x.T @ x).double()
+            xy += (x.T @ y).double()
+            at_x.index_add_(0, position, x.double())
+            at_y.index_add_(0, position, y.double())
+        return cls(xx, xy, at_x, at_y)
 
 
 def fit(sums: Moments) -> Calibration:

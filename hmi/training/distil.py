@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from hmi.models.bert import HBert
 from hmi.training.distil_state import DistilState
 from hmi.training.schedule import LARGEST_GRADIENT, share_of_peak
 from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch, relative_error, upper_states
+from hmi.training.windows import WindowBatch, states_error, upper_states
 
-__all__ = ["DistilConfig", "DistilProgress", "distil", "drawn"]
+__all__ = ["DistilConfig", "DistilProgress", "Student", "distil", "drawn"]
 
 _BLOCK = 16  # batches that are drawn at once, so that each can be of texts of like length
 _CHECKPOINT_SECONDS = 60.0
@@ -87,20 +87,36 @@ class DistilProgress:
     seconds_left: float
 
 
-class _Student(nn.Module):
-    """What the states of an hPLM are computed with, from weights that are handed in."""
+class Student(nn.Module):
+    """An hPLM in training: which of its weights are trained, and what a batch costs it.
+
+    Other recipes than this one are tried as subclasses (`benchmarks.recipes`).
+    """
 
     def __init__(self, model: HBert) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, batch: WindowBatch) -> list[Tensor]:
+    def is_trained(self, name: str) -> bool:
+        """All but the embeddings, which other layers' knowledge hangs on, and what no state depends on.
+
+        Args:
+            name: Of a parameter of the model.
+        """
+        return not name.startswith(("embeddings.", "pooler."))
+
+    def states(self, batch: WindowBatch) -> list[Tensor]:
+        """After the lookup, and after each upper layer: `[B, T, H]` each."""
         rows = self.model.lower(batch.windows)  # [n, H]
         return list(upper_states(self.model, self.model.merge(rows[batch.index]), batch.mask))
 
+    def forward(self, batch: WindowBatch, teacher: Teacher) -> Tensor:
+        """The loss."""
+        return states_error(self.states(batch), teacher.states(batch), batch.mask)
+
 
 def distil(
-    student: HBert,
+    student: Student,
     teacher: Teacher,
     corpora: Sequence[Sequences],
     config: DistilConfig,
@@ -109,7 +125,7 @@ def distil(
     origin: str = "",
     on_progress: Callable[[DistilProgress], None] = lambda progress: None,
 ) -> tuple[float, ...]:
-    """Train `student` (float32, on its device; changed in place) to agree with `teacher`, in whose dtype both run.
+    """Train the student's model (float32; changed in place) to agree with `teacher`, in whose dtype both run.
 
     Args:
         corpora: Token ids of texts. Every corpus gives an equal share of each batch, however large it is.
@@ -122,21 +138,22 @@ def distil(
     Returns:
         The loss, means over each tenth of the steps.
     """
+    model = student.model
     trained = _trained(student)
     optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
     kept = DistilState(checkpoint, f"{origin} {config!r}") if checkpoint else None
     losses = kept.restore(trained, optimizer) if kept else []
-    net = _Student(student)
-    frozen = {name: each.to(teacher.model.dtype) for name, each in student.named_parameters() if name not in trained}
+    frozen = {name: each.to(teacher.model.dtype) for name, each in model.named_parameters() if name not in trained}
     first, began = len(losses), time.monotonic()
     saved = began
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * share_of_peak(step, config.steps)
         rng = np.random.default_rng([config.seed, step])
-        batch = WindowBatch.of(drawn(corpora, step, config), student.device, thinned=config.thinned, rng=rng)
+        batch = WindowBatch.of(drawn(corpora, step, config), model.device, thinned=config.thinned, rng=rng)
         weights = frozen | {name: each.to(teacher.model.dtype) for name, each in trained.items()}
-        loss = _loss(net, weights, teacher, batch)
+        prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
+        loss: Tensor = torch.func.functional_call(student, prefixed, (batch, teacher))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(trained.values(), LARGEST_GRADIENT)
@@ -168,21 +185,8 @@ def drawn(corpora: Sequence[Sequences], step: int, config: DistilConfig) -> list
     return [some[number] for number in order[first : first + config.batch_size]]
 
 
-def _trained(model: HBert) -> dict[str, nn.Parameter]:
-    """All but the embeddings, which other layers' knowledge hangs on, and what no state depends on."""
-    trained = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if not name.startswith(("embeddings.", "pooler."))
-    }
+def _trained(student: Student) -> dict[str, nn.Parameter]:
+    trained = {name: parameter for name, parameter in student.model.named_parameters() if student.is_trained(name)}
     for parameter in trained.values():
         parameter.requires_grad_(True)
     return trained
-
-
-def _loss(net: _Student, weights: Mapping[str, Tensor], teacher: Teacher, batch: WindowBatch) -> Tensor:
-    wanted = teacher.states(batch)
-    prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
-    ours: list[Tensor] = torch.func.functional_call(net, prefixed, (batch,))
-    errors = [relative_error(a[batch.mask], b[batch.mask]) for a, b in zip(ours, wanted, strict=True)]
-    return torch.stack(errors).mean()

@@ -34,7 +34,7 @@ from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, shar
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
 from hmi.training.trainable import TrainableDelta
-from hmi.training.windows import WindowBatch, relative_error, upper_states
+from hmi.training.windows import WindowBatch, relative_error, states_error, upper_states
 
 __all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train_delta"]
 
@@ -251,9 +251,8 @@ def _loss(
     """
     full = teacher.states(batch)
     rows = model.lower(batch.windows, delta)  # [windows, H]
-    ours = upper_states(model, model.merge(rows[batch.index]), batch.mask)
-    errors = [relative_error(a[batch.mask], b[batch.mask]) for a, b in zip(ours, full, strict=True)]
-    loss = torch.stack(errors).mean()
+    ours = list(upper_states(model, model.merge(rows[batch.index]), batch.mask))
+    loss = states_error(ours, full, batch.mask)
     if nearness:
         with torch.no_grad():
             near = model.lower(batch.windows, without)

@@ -3,7 +3,7 @@ windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from hmi.training.states import LowerStates
 from hmi.training.teacher import Teacher
 from hmi.training.windows import upper_states
 
-__all__ = ["Fidelity", "measure_fidelity", "state_pairs"]
+__all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
 
 _BATCH = 64
 
@@ -61,16 +61,24 @@ def measure_fidelity(
             pretrained model as long as nobody changed them.
     """
     teacher = teacher or Teacher(model)
-    counted = model.spec.layers - model.spec.k + 2
-    errors, sizes = torch.zeros(counted).double(), torch.zeros(counted).double()  # squared
-    for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher):
-        ours, wanted = upper_states(model, merged, mask), teacher.upper(full, mask)
-        whole = list(zip(ours, wanted, strict=True))
-        pairs = [(a[mask], b[mask]) for a, b in whole]
-        pairs.append((mean_pool(whole[-1][0].float(), mask), mean_pool(whole[-1][1].float(), mask)))
-        for place, (a, b) in enumerate(pairs):
-            errors[place] += (a.float() - b.float()).square().sum().cpu()
-            sizes[place] += b.float().square().sum().cpu()
+    return compare(
+        (list(upper_states(model, merged, mask)), teacher.upper(full, mask), mask)
+        for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher)
+    )
+
+
+def compare(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]) -> Fidelity:
+    """
+    Args:
+        batches: What the upper layers are given and each of them gives, ours and the full model's, `[B, T, H]` each;
+            and their mask. At least one.
+    """
+    sums = []
+    for ours, wanted, mask in batches:
+        pairs = [(a[mask].float(), b[mask].float()) for a, b in zip(ours, wanted, strict=True)]
+        pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(wanted[-1].float(), mask)))
+        sums.append(torch.tensor([[float((a - b).square().sum()), float(b.square().sum())] for a, b in pairs]).double())
+    errors, sizes = torch.stack(sums).sum(0).T  # squared, of each layer and of the pooled states
     *layers, pooled = (errors / sizes).sqrt().tolist()
     return Fidelity(tuple(layers), pooled)
 

@@ -14,7 +14,7 @@ from hmi.adapters.maths import NoAdapters
 from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
 from hmi.models.bert import HBert
 
-__all__ = ["WindowBatch", "relative_error", "thin_windows", "upper_states"]
+__all__ = ["WindowBatch", "relative_error", "states_error", "thin_windows", "upper_states"]
 
 # oneDNN prepares itself anew for every number of rows that it meets; so they are few.
 _WINDOW_STEP = 128
@@ -92,6 +92,12 @@ def upper_states(model: HBert, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]
 def relative_error(ours: Tensor, reference: Tensor) -> Tensor:
     """|ours - reference|^2 / |reference|^2 over all values, float32."""
     return (ours.float() - reference.float()).square().sum() / reference.float().square().sum()
+
+
+def states_error(ours: Sequence[Tensor], reference: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The mean over layers of the relative error of their states `[B, T, H]`, of real tokens alone."""
+    errors = [relative_error(a[mask], b[mask]) for a, b in zip(ours, reference, strict=True)]
+    return torch.stack(errors).mean()
 
 
 def _filled(count: int, step: int) -> int:

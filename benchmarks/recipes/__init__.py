@@ -1,0 +1,1 @@
+"""Recipes for making a base, tried beside the product's own."""

@@ -1,0 +1,175 @@
+"""From a training to figures: fit it in closed form, distil it, keep it in every way that is asked for, judge it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.recipes.costs import Costs, costs
+from benchmarks.recipes.keeping import keep
+from benchmarks.recipes.plan import Plan, Training, Variant
+from benchmarks.recipes.students import Tried
+from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer, pretrained_tensors
+from hmi.training.base import split_corpora
+from hmi.training.calibration import Calibration, Moments, fit
+from hmi.training.cores import side_by_side
+from hmi.training.distil import DistilConfig, distil
+from hmi.training.fidelity import Fidelity, compare
+from hmi.training.teacher import Teacher
+from hmi.training.windows import WindowBatch
+
+__all__ = ["Learner", "Result", "Text", "read_text"]
+
+_JUDGED_AT_ONCE = 64
+_THINNING_SEED = 1
+
+Sequences = Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Token ids: `seen` by corpus, to learn from, and what judges."""
+
+    seen: Sequence[Sequences]
+    judges: Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    Attributes:
+        whole: Of windows as they are.
+        thinned: Of windows as a tree leaves them that does not know the text.
+        difference_bytes: Of what the base differs by from the pretrained model, as it is kept.
+        losses: Of distillation, means over each tenth of the steps.
+        seconds: Of fitting and distillation.
+    """
+
+    whole: Fidelity
+    thinned: Fidelity
+    costs: Costs
+    difference_bytes: int
+    losses: tuple[float, ...]
+    seconds: float
+
+
+def read_text(corpora: Sequence[Sequence[str]], source: Path, folder: Path, plan: Plan) -> Text:
+    """Every recipe's text, divided as `hmi build base` divides it.
+
+    Args:
+        folder: For a conversion of `source`, whose tokenizer is taken.
+    """
+    spec = convert_pretrained(source, folder)
+    some = [corpus[:: plan.every] for corpus in corpora]
+    return Text(*split_corpora(some, load_tokenizer(folder), min(DistilConfig().max_tokens, spec.max_positions)))
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """
+    Attributes:
+        source: The pretrained model's transformers folder.
+        folder: For conversions of it.
+    """
+
+    source: Path
+    folder: Path
+    text: Text
+    plan: Plan
+    device: torch.device
+    dtype: torch.dtype
+
+    def measure(self, variants: Mapping[str, Variant], say: Callable[[str], None]) -> dict[str, Result]:
+        """By name, in the order in which they are done.
+
+        Trainings run side by side, and variants of one training are of the same trained weights.
+
+        Args:
+            say: Told of each variant that is done.
+        """
+        trainings: dict[Training, dict[str, Variant]] = {}
+        for name, variant in variants.items():
+            trainings.setdefault(variant.training, {})[name] = variant
+        for k in {training.k for training in trainings}:
+            convert_pretrained(self.source, self._base(k), k=k)
+
+        def measure(training: Training, check: Callable[[], None]) -> dict[str, Result]:
+            return self._measure(training, trainings[training], check)
+
+        results: dict[str, Result] = {}
+        for _, found in side_by_side(measure, list(trainings)):
+            results |= found
+            for name, each in found.items():
+                say(f"{name}: error of the last layer {each.whole.upper:.3f}, {each.seconds:.0f} s of training")
+        return results
+
+    def _measure(
+        self, training: Training, variants: Mapping[str, Variant], check: Callable[[], None]
+    ) -> dict[str, Result]:
+        began = time.monotonic()
+        teacher = Teacher(load_hplm(self._base(training.k), self.device, self.dtype))
+        student, losses = self._learn(training, teacher, check)
+        seconds = time.monotonic() - began
+        original, spec = pretrained_tensors(self.source), student.model.spec
+        changed = {name: each.detach().float().cpu() for name, each in student.model.state_dict().items()}
+        student.to(self.dtype).eval()
+        cost = costs(spec, student.vectors, round(np.mean([len(ids) for ids in self.text.judges])))
+        results = {}
+        for name, variant in variants.items():
+            tensors, nbytes = keep(original, changed, variant.keep, spec)
+            student.model.load_state_dict(tensors)
+            whole, thinned = (self._judge(student, teacher, share) for share in (0.0, 1.0))
+            results[name] = Result(whole, thinned, cost, nbytes, losses, seconds)
+        return results
+
+    def _base(self, k: int) -> Path:
+        return self.folder / f"k{k}"
+
+    def _learn(
+        self, training: Training, teacher: Teacher, check: Callable[[], None]
+    ) -> tuple[Tried, tuple[float, ...]]:
+        seen = [ids for corpus in self.text.seen for ids in corpus]
+        sample = seen[:: -(-len(seen) // self.plan.calibration_texts)]
+        calibration = self._fit(
+            training.student(load_hplm(self._base(training.k), self.device, self.dtype)), teacher, sample
+        )
+        student = training.student(load_hplm(self._base(training.k), self.device))
+        calibration.set(student.model)
+        config = DistilConfig(
+            steps=self.plan.steps if training.is_distilled else 0,
+            batch_size=self.plan.batch_size,
+            thinned=training.thinned,
+        )
+        losses = distil(student, teacher, self.text.seen, config, on_progress=lambda progress: check())
+        student.fold()
+        return student, losses
+
+    @torch.no_grad()
+    def _fit(self, student: Tried, teacher: Teacher, sample: Sequences) -> Calibration:
+        """As `hmi.training.calibration.calibrate`, of what this student gives the upper layers."""
+        Calibration.identity(student.model.spec).set(student.model)
+        student.eval()
+        pairs = (
+            (teacher.lower(batch.ids, batch.mask), student.given(batch), batch.mask)
+            for batch in self._batches(sample, thinned=0.0)
+        )
+        return fit(Moments.of(pairs, student.model.spec))
+
+    @torch.no_grad()
+    def _judge(self, student: Tried, teacher: Teacher, thinned: float) -> Fidelity:
+        return compare(
+            (student.states(batch), teacher.states(batch), batch.mask)
+            for batch in self._batches(self.text.judges, thinned=thinned)
+        )
+
+    def _batches(self, sequences: Sequences, *, thinned: float) -> Iterator[WindowBatch]:
+        """Of like length; the same, and thinned alike, for every recipe."""
+        ordered, rng = sorted(sequences, key=len), np.random.default_rng(_THINNING_SEED)
+        for start in range(0, len(ordered), _JUDGED_AT_ONCE):
+            yield WindowBatch.of(ordered[start : start + _JUDGED_AT_ONCE], self.device, thinned=thinned, rng=rng)
