@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.models.bert import HBert
+from hmi.training.fixed import FixedAdapter
 from hmi.training.states import LowerStates
 from hmi.training.trainable import TrainableAdapter
 
@@ -20,9 +21,9 @@ _TOKEN_STEP = 8
 
 
 class Network:
-    """`model` is frozen, `adapter` learns."""
+    """`model` is frozen, `adapter` learns, unless it is only to be judged."""
 
-    def __init__(self, model: HBert, adapter: TrainableAdapter) -> None:
+    def __init__(self, model: HBert, adapter: TrainableAdapter | FixedAdapter) -> None:
         self.model = model
         self.adapter = adapter
 
