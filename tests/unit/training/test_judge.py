@@ -57,7 +57,7 @@ def peft_model(kind: Any, task: TaskType, bert: Path, labels: int) -> Any:
     # Random weights give every text the same label; what they answer on average is taken away.
     means = torch.stack([peft_logits(model, text, 48).reshape(-1, labels).mean(0) for text in texts(40, seed=9)])
     with torch.no_grad():
-        model.base_model.model.classifier.modules_to_save["default"].bias -= means.mean(0)
+        dict(model.named_parameters())["base_model.model.classifier.modules_to_save.default.bias"].sub_(means.mean(0))
     return model
 
 
