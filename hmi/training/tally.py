@@ -78,6 +78,9 @@ class Gap:
     points: float
     standard_error: float
 
+    def __str__(self) -> str:
+        return f"{self.points:+.1f} ± {self.standard_error:.1f}"
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
