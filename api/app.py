@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from api.docs import add_docs
 from api.errors import install_error_handlers
 from api.middleware import RequestContext
-from api.routers import batches, files, health, models
+from api.routers import batches, files, fine_tuning, health, models
 from api.routers.admin import bases, deltas, domains, frequencies, ngrams, nodes, tenants, trees
 from api.routers.admin import models as tenant_models
 from api.services import Services
@@ -28,7 +28,7 @@ _TEXTS_BYTES = 32 * 1024**2  # texts to count; more go in several requests
 _DESCRIPTION = """\
 Multi-tenant inference for fine-tuned language models: one base model on the device, thousands of tenants' adapters.
 
-* **Files**, **Batches** and **Models** follow OpenAI's API; the official `openai` client works unchanged.
+* **Files**, **Batches**, **Fine-tuning** and **Models** follow OpenAI's API; the `openai` client works unchanged.
 * Lines of a batch go to `/v1/classify` (vLLM's shape) or `/v1/embeddings` (OpenAI's).
 * **Administration** under `/v1/hmi/` needs an admin key; a tenant may register its own models.
 
@@ -77,6 +77,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
     for router, max_bytes in (
         (files.router, settings.max_file_bytes + _FORM_BYTES),
         (batches.router, _BODY_BYTES),
+        (fine_tuning.router, _BODY_BYTES),
         (models.router, _BODY_BYTES),
         (tenants.router, _BODY_BYTES),
         (domains.router, _BODY_BYTES),

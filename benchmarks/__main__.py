@@ -8,7 +8,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_BENCHMARKS = ("forward", "adapters", "peers", "tenants", "overlap", "tree", "flush", "coverage", "inheritance")
+_BENCHMARKS = (
+    "forward",
+    "adapters",
+    "peers",
+    "tenants",
+    "overlap",
+    "tree",
+    "flush",
+    "coverage",
+    "inheritance",
+    "beside_training",
+)
 
 
 def main(argv: list[str]) -> int:

@@ -56,6 +56,19 @@ class Settings(BaseSettings):
     rebuild_seconds: Seconds = 6 * 3600
     visibility_timeout_seconds: Seconds = 6 * 3600
 
+    # Fine-tuning. Limits are of one job, unless they name the tenant.
+    training_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # of a worker's time that a training takes while jobs run
+    training_threads: Annotated[int, Field(ge=0)] = 0  # CPU threads of a training; 0: as `threads`
+    trainings_in_flight: Annotated[int, Field(gt=0)] = 1  # a worker runs one at a time
+    training_checkpoint_seconds: Seconds = 15  # between two copies in the storage, for another worker to go on from
+    training_silence_seconds: Seconds = 1800  # a training that says nothing for so long is killed
+    training_retry_seconds: Seconds = 30  # before another try, where a disk was full or a service lost
+    max_training_failures: Annotated[int, Field(gt=0)] = 3  # in a row, without getting further
+    max_open_trainings_per_tenant: Annotated[int, Field(gt=0)] = 16
+    max_training_file_bytes: Bytes = 64 * 1024**2
+    max_training_examples: Annotated[int, Field(gt=0)] = 200_000  # of the training and the validation file together
+    max_training_tokens: Annotated[int, Field(gt=0)] = 100_000_000  # of all epochs
+
     # Engine
     device: str = "auto"  # auto, cpu, cuda:0, ...
     dtype: str = "auto"  # auto, float32, bfloat16

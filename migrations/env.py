@@ -6,14 +6,15 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from hmi.catalog.database import Database
-from hmi.catalog.tables import Base
+from hmi.catalog.tuning.tables import TuningJob
 from hmi.settings import Settings
 
 
 def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        # All tables are in it: the module of this one stands on that of the others.
+        target_metadata=TuningJob.metadata,
         # SQLite changes a table by making it anew.
         render_as_batch=connection.dialect.name == "sqlite",
         # Both databases can take a change of the schema back, SQLite too where BEGIN is not left to its driver.

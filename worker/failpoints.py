@@ -7,7 +7,7 @@ import os
 import signal
 from enum import StrEnum
 
-__all__ = ["PAUSE", "VARIABLE", "BuildPoint", "FailPoint", "fail_at"]
+__all__ = ["PAUSE", "VARIABLE", "BuildPoint", "FailPoint", "TuningPoint", "fail_at"]
 
 VARIABLE = "HMI_FAIL_AT"
 PAUSE = "HMI_PAUSE_AT"
@@ -35,7 +35,17 @@ class BuildPoint(StrEnum):
     PUBLISHED = "build_published"  # served; the build's folder and the oldest version are still there
 
 
-def fail_at(point: FailPoint | BuildPoint) -> None:
+class TuningPoint(StrEnum):
+    """Likewise in the life of a fine-tuning job."""
+
+    CLAIMED = "tuning_claimed"  # leased, nothing read
+    CHECKPOINT = "tuning_checkpoint"  # a checkpoint is in the storage, and named in the catalog
+    TRAINED = "tuning_trained"  # adapter and report lie in the work folder
+    STORED = "tuning_stored"  # and in the storage, where nobody names them
+    FINISHED = "tuning_finished"  # the model is registered, the message not acknowledged
+
+
+def fail_at(point: FailPoint | BuildPoint | TuningPoint) -> None:
     """Die without any clean-up, as a machine does that loses power, or sleep as one does that is suspended, if this
     point was asked for."""
     if os.environ.get(VARIABLE) == point:

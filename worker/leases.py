@@ -18,6 +18,8 @@ import structlog
 from hmi.catalog import shards, trees
 from hmi.catalog.database import Database
 from hmi.catalog.shards import ShardMessage
+from hmi.catalog.tuning import runs
+from hmi.catalog.tuning.dispatching import TuningMessage
 from hmi.errors import LeaseLost
 from worker.logs import describe
 
@@ -54,13 +56,14 @@ class Lease:
 
 
 class LeaseKeeper:
-    """Extends shard leases and tree builds three times within a lease's length."""
+    """Extends leases of shards, trainings and tree builds three times within a lease's length."""
 
     def __init__(self, database: Database, lease_seconds: float) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
         self._shards: dict[ShardMessage, Lease] = {}
         self._builds: dict[tuple[str, int], Lease] = {}
+        self._trainings: dict[TuningMessage, Lease] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -76,7 +79,7 @@ class LeaseKeeper:
     def held(self) -> list[Lease]:
         """Everything that this process works on."""
         with self._lock:
-            return [*self._shards.values(), *self._builds.values()]
+            return [*self._shards.values(), *self._builds.values(), *self._trainings.values()]
 
     @contextlib.contextmanager
     def shard(self, claim: ShardMessage) -> Iterator[Lease]:
@@ -88,6 +91,12 @@ class LeaseKeeper:
     def build(self, base_id: str, number: int) -> Iterator[Lease]:
         """Hold the lease of a tree build while the block runs."""
         with self._registered(self._builds, (base_id, number), f"tree {number} of {base_id}") as lease:
+            yield lease
+
+    @contextlib.contextmanager
+    def training(self, claim: TuningMessage) -> Iterator[Lease]:
+        """Hold the lease of a claimed fine-tuning job while the block runs."""
+        with self._registered(self._trainings, claim, f"fine-tuning job {claim.job_id}") as lease:
             yield lease
 
     @contextlib.contextmanager
@@ -104,7 +113,7 @@ class LeaseKeeper:
     def extend(self) -> None:
         """Extend all leases once, and mark the ones that are gone."""
         with self._lock:
-            held, builds = dict(self._shards), dict(self._builds)
+            held, builds, trainings = dict(self._shards), dict(self._builds), dict(self._trainings)
         if held:
             with self._database.session() as session:
                 kept = shards.extend(session, list(held), self._lease_seconds)
@@ -114,10 +123,18 @@ class LeaseKeeper:
                     self._lose(lease)
         for (base_id, number), lease in builds.items():
             self._extend_build(base_id, number, lease)
+        for training, lease in trainings.items():
+            self._extend_training(training, lease)
 
     def _extend_build(self, base_id: str, number: int, lease: Lease) -> None:
         with self._database.session() as session:
             kept = trees.extend_build(session, base_id, number, self._lease_seconds)
+        if not kept:
+            self._lose(lease)
+
+    def _extend_training(self, claim: TuningMessage, lease: Lease) -> None:
+        with self._database.session() as session:
+            kept = runs.extend(session, [claim], self._lease_seconds)
         if not kept:
             self._lose(lease)
 

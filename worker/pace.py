@@ -39,10 +39,18 @@ class Pace:
 
     def __call__(self, done: object = None) -> None:
         """`done`, whatever a step has to report, is not looked at."""
+        # A step that waited for a job's batch on the device cost the job less than it took: never too little waiting.
+        self._give_way(None)
+
+    def after(self, cost_seconds: float) -> None:
+        """The same for a step that is known to have had the device for so long, which may be less than it took."""
+        self._give_way(cost_seconds)
+
+    def _give_way(self, cost_seconds: float | None) -> None:
         self._check()
         paused = self._clock()
-        # A step that waited for a job's batch on the device cost the job less than it took: never too little waiting.
-        until = paused + (paused - self._resumed) * (1 / self._share - 1)
+        cost_seconds = paused - self._resumed if cost_seconds is None else cost_seconds
+        until = self._resumed + cost_seconds / self._share
         while (now := self._clock()) < until and self._busy():
             self._sleep(min(_LOOK_SECONDS, until - now))
             self._check()

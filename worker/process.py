@@ -46,7 +46,8 @@ def run_worker(
         if not migrate.is_current(database):
             raise Transient("the catalog's schema is not this version's; run `hmi db upgrade`")
         runtime = Runtime(settings, app, database, make_engine, name)
-        runtime.load_bases()
+        if set(queues) != {QueueName.TRAINING.value}:
+            runtime.load_bases()  # one that only trains serves nothing: its trainings load their own
     except Exception as error:  # noqa: BLE001 - whatever it is, a supervisor shall read one line
         message = error.message if isinstance(error, HmiError) else f"{error} ({describe(error)})"
         sys.stderr.write(f"hmi worker: cannot start: {message}\n")

@@ -17,6 +17,8 @@ from worker.logs import describe
 from worker.places import SHARDS, shard_folder
 from worker.runtime import Runtime
 from worker.sweep import sweep_builds
+from worker.tuning.dispatch import dispatch_trainings
+from worker.tuning.reconcile import put_back_trainings, sweep_trainings
 
 __all__ = ["reconcile"]
 
@@ -30,7 +32,10 @@ def reconcile(runtime: Runtime) -> None:
         isolate_exhausted,
         _finalize,
         dispatch,
+        put_back_trainings,
+        dispatch_trainings,
         _sweep_shards,
+        sweep_trainings,
         _forget_files,
         sweep_builds,
     )

@@ -109,6 +109,7 @@ class Runtime:
         )
         self.stopping = Stopping()
         self.solitude = Solitude()
+        self.training = threading.Lock()  # of the one training that a worker runs at a time
         self._periodic = (
             Periodic("refresh-trees", _REFRESH_SECONDS, self.refresh_trees),
             Periodic("flush-frequencies", settings.flush_seconds, self.flusher.flush),
@@ -163,9 +164,10 @@ class Runtime:
         if self.stopping.requested:
             raise Cancelled("the worker was stopped")
 
-    def pace(self, check: Callable[[], None] | None = None) -> Pace:
-        """For work that gives way to jobs; by default it ends with `Cancelled` where this worker is stopped."""
-        return Pace(self.settings.tree_build_share, self.engine.busy, check or self.check_running)
+    def pace(self, check: Callable[[], None] | None = None, share: float | None = None) -> Pace:
+        """For work that gives way to jobs, by default a tree's; without a `check` of its own it ends with `Cancelled`
+        where this worker is stopped."""
+        return Pace(share or self.settings.tree_build_share, self.engine.busy, check or self.check_running)
 
     def refresh_trees(self) -> None:
         """Look up in what was published. New tables are read whole first, while jobs run on."""

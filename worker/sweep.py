@@ -10,6 +10,7 @@ import shutil
 import structlog
 
 from hmi.catalog import bases, leftovers, trees
+from hmi.catalog.tuning import recovery
 from hmi.errors import HmiError
 from worker.building import build_owner, builds_folder
 from worker.logs import describe
@@ -35,6 +36,7 @@ def _sweep_artifacts(runtime: Runtime) -> None:
     unfinished = {name: owner for name, owner in runtime.artifacts.unfinished().items() if owner}
     with runtime.database.session(read_only=True) as session:
         running = {build_owner(base_id, number) for base_id, number in trees.building(session)}
+        running |= {job_id for job_id, _ in recovery.leased(session)}
         litter = leftovers.litter(session)
     for name, owner in unfinished.items():
         if owner not in running:

@@ -18,6 +18,8 @@ from worker import dispatch, reconcile, shards, trees
 from worker.logs import describe
 from worker.runtime import Runtime
 from worker.schedule import claim_rebuild
+from worker.tuning import run as tuning
+from worker.tuning.dispatch import dispatch_trainings
 
 __all__ = ["register_tasks"]
 
@@ -40,10 +42,16 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
         with _contained(TaskName.RUN_SHARD):
             shards.run_shard(runtime, shard_id, attempt)
 
+    @app.task(name=TaskName.TRAIN.value)  # type: ignore[untyped-decorator]
+    def train(job_id: str, attempt: int) -> None:
+        with _contained(TaskName.TRAIN):
+            tuning.run_job(runtime, job_id, attempt)
+
     @app.task(name=TaskName.DISPATCH.value)  # type: ignore[untyped-decorator]
-    def dispatch_shards() -> None:
+    def dispatch_waiting() -> None:
         with _contained(TaskName.DISPATCH):
             dispatch.dispatch(runtime)
+            dispatch_trainings(runtime)
 
     @app.task(name=TaskName.RECONCILE.value)  # type: ignore[untyped-decorator]
     def reconcile_record() -> None:

@@ -1,4 +1,4 @@
-"""/v1/files: input files and results of batches."""
+"""/v1/files: what batches and fine-tuning jobs read and write."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ FileId = Annotated[str, Path(description="`file-...`", max_length=64)]
 def create_file(
     services: Served,
     caller: Caller,
-    file: Annotated[UploadFile, "JSON lines, one request each"],
-    purpose: Annotated[Literal["batch"], Form()],
+    file: Annotated[UploadFile, "JSON lines: requests, or labelled text, which may be CSV too"],
+    purpose: Annotated[Literal["batch", "fine-tune"], Form()],
     anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
     seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=3600, le=30 * 24 * 3600)] = None,
 ) -> FileObject:
-    """Upload the input of a batch. Without `expires_after` the file stays until it is deleted.
+    """Upload the input of a batch, or labelled text. Without `expires_after` the file stays until it is deleted.
 
-    The lines are checked when a batch is created from the file.
+    The lines are checked when a batch or a fine-tuning job is created from the file.
     """
     if (anchor is None) != (seconds is None):
         raise InvalidInput("expires_after needs both anchor and seconds", param="expires_after")
@@ -100,7 +100,7 @@ def retrieve_file(services: Served, caller: Caller, file_id: FileId) -> FileObje
 
 @router.delete("/{file_id}", summary="Delete a file", responses=errors(404, 409))
 def delete_file(services: Served, caller: Caller, file_id: FileId) -> FileDeleted:
-    """Gone at once. 409 while a batch that has not ended reads it."""
+    """Gone at once. 409 while a batch or a fine-tuning job that has not ended reads it."""
     with services.database.session() as session:
         row = files.delete_file(session, caller.tenant_id, file_id)
     services.storage.delete(row.path)

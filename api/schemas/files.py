@@ -18,7 +18,9 @@ class FileObject(BaseModel):
     created_at: Annotated[int, Field(description="Unix seconds.")]
     expires_at: Annotated[int | None, Field(description="Unix seconds; from then on the file is not found.")]
     filename: Annotated[str, Field(description="For display only.")]
-    purpose: Annotated[str, Field(description="`batch` for uploads, `batch_output` for results.")]
+    purpose: Annotated[
+        str, Field(description="`batch` or `fine-tune` for uploads, `batch_output` or `fine-tune-results` for results.")
+    ]
     status: Annotated[Literal["processed"], Field(description="Files are ready as soon as they exist.")] = "processed"
     status_details: str | None = None
 

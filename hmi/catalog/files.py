@@ -10,6 +10,8 @@ from hmi.catalog.names import check_text
 from hmi.catalog.pages import Order, Page, read_page
 from hmi.catalog.states import OPEN_BATCH
 from hmi.catalog.tables import Batch, File
+from hmi.catalog.tuning.states import OPEN as OPEN_TUNING
+from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import Conflict, NotFound
 
 __all__ = ["create_file", "delete_expired_files", "delete_file", "get_file", "list_files"]
@@ -74,9 +76,9 @@ def list_files(
 def delete_file(session: Session, tenant_id: str, file_id: str) -> File:
     """Forget a file and give what it was; the caller deletes its bytes after the commit.
 
-    Raises `NotFound`; `Conflict` while an open batch reads it.
+    Raises `NotFound`; `Conflict` while a batch or a fine-tuning job that has not ended reads it.
     """
-    # The lock meets that of create_batch: a file is either deleted or read by a new batch, never both.
+    # The lock meets those of create_batch and create_job: a file is either deleted or read by a new one, never both.
     file = session.scalars(
         select(File).where(File.tenant_id == tenant_id, File.id == file_id, _is_kept()).with_for_update()
     ).one_or_none()
@@ -84,12 +86,12 @@ def delete_file(session: Session, tenant_id: str, file_id: str) -> File:
         raise _no_file(file_id)
     unread = delete(File).where(File.tenant_id == tenant_id, File.id == file_id, ~_is_read())
     if not change(session, unread):
-        raise Conflict(f"file {file_id} is read by a batch that has not ended", code="file_in_use")
+        raise Conflict(f"file {file_id} is read by a batch or a fine-tuning job that has not ended", code="file_in_use")
     return file
 
 
 def delete_expired_files(session: Session, *, limit: int = 100) -> list[File]:
-    """Forget files that are past their time and that no open batch reads; the caller deletes their bytes."""
+    """Forget files that are past their time and that nothing open reads; the caller deletes their bytes."""
     over = select(File.id).where(File.expires_at <= now(), ~_is_read()).limit(limit)
     ids = list(session.scalars(over.with_for_update(skip_locked=True)))
     unread = delete(File).where(File.id.in_(ids), ~_is_read()).returning(File)
@@ -101,9 +103,17 @@ def _is_kept() -> ColumnElement[bool]:
 
 
 def _is_read() -> ColumnElement[bool]:
-    return exists().where(
+    by_batch = exists().where(
         and_(Batch.tenant_id == File.tenant_id, Batch.input_file_id == File.id, Batch.status.in_(OPEN_BATCH))
     )
+    by_tuning = exists().where(
+        and_(
+            TuningJob.tenant_id == File.tenant_id,
+            or_(TuningJob.training_file_id == File.id, TuningJob.validation_file_id == File.id),
+            TuningJob.state.in_(OPEN_TUNING),
+        )
+    )
+    return or_(by_batch, by_tuning)
 
 
 def _no_file(file_id: str) -> NotFound:

@@ -9,13 +9,14 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from hmi.catalog.tables import Batch, File
+from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
 
 __all__ = ["Order", "Page", "read_page"]
 
 Order = Literal["asc", "desc"]
 ItemT = TypeVar("ItemT")
-RowT = TypeVar("RowT", File, Batch)
+RowT = TypeVar("RowT", File, Batch, TuningJob)
 
 
 @dataclass(frozen=True, slots=True)

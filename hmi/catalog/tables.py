@@ -121,7 +121,8 @@ class Tenant(Base):
     """A customer. `weight` is its share when shards of several tenants wait.
 
     `served_from` and `served_to` are the virtual times, in lines / weight, at which its last dispatched
-    shard began and ended; see `catalog.shards.dispatch`.
+    shard began and ended; see `catalog.shards.dispatch`. `tuned_from` and `tuned_to` are the same of its fine-tuning
+    jobs, in tokens / weight; see `catalog.tuning.dispatching`.
     """
 
     __tablename__ = "tenants"
@@ -130,6 +131,8 @@ class Tenant(Base):
     weight: Mapped[int] = mapped_column(Integer, default=1)
     served_from: Mapped[float] = mapped_column(default=0.0)
     served_to: Mapped[float] = mapped_column(default=0.0)
+    tuned_from: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
+    tuned_to: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     created_at: Mapped[float]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from hmi.cli import answers, tree_answers
+from hmi.cli import answers, tree_answers, tuning_answers
 from hmi.cli.connection import Connection, files_of, opened, quoted
 from hmi.cli.failures import error_of, translated
 from hmi.errors import Transient
@@ -17,6 +17,7 @@ __all__ = ["HmiClient"]
 
 _BATCH_FILES: Final = "batch"
 _ADAPTER_FILE: Final = "adapter.safetensors"
+_TUNING: Final = "/v1/fine_tuning/jobs"
 
 
 class HmiClient(Connection):
@@ -160,10 +161,10 @@ class HmiClient(Connection):
 
     # Files and batches
 
-    def upload(self, path: Path) -> answers.File:
-        """Upload a batch's input file (JSON lines)."""
+    def upload(self, path: Path, purpose: str = _BATCH_FILES) -> answers.File:
+        """Upload a batch's input file (JSON lines), or with the purpose `fine-tune` labelled text."""
         with opened(path) as file:
-            form = {"data": {"purpose": _BATCH_FILES}, "files": {"file": (path.name, file, "application/jsonl")}}
+            form = {"data": {"purpose": purpose}, "files": {"file": (path.name, file, "application/jsonl")}}
             return self._one(answers.File, "POST", "/v1/files", **form)
 
     def create_batch(self, file_id: str, *, endpoint: str, window: str = "24h") -> answers.Batch:
@@ -181,6 +182,27 @@ class HmiClient(Connection):
 
     def cancel_batch(self, batch_id: str) -> answers.Batch:
         return self._one(answers.Batch, "POST", f"/v1/batches/{quoted(batch_id)}/cancel")
+
+    # Fine-tuning
+
+    def create_tuning(self, body: Mapping[str, Any]) -> tuning_answers.TuningJob:
+        """Args: body: As OpenAI's API has it, with what is HMI's own under `hmi`."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex}  # as for a batch
+        return self._one(tuning_answers.TuningJob, "POST", _TUNING, json=dict(body), headers=headers)
+
+    def tuning(self, job_id: str) -> tuning_answers.TuningJob:
+        return self._one(tuning_answers.TuningJob, "GET", f"{_TUNING}/{quoted(job_id)}")
+
+    def tunings(self, limit: int = 20) -> list[tuning_answers.TuningJob]:
+        """The newest ones first."""
+        return self._all(tuning_answers.TuningJob, _TUNING, {"limit": str(limit)})
+
+    def tuning_events(self, job_id: str, limit: int = 20) -> list[tuning_answers.TuningEvent]:
+        """The newest ones first."""
+        return self._all(tuning_answers.TuningEvent, f"{_TUNING}/{quoted(job_id)}/events", {"limit": str(limit)})
+
+    def cancel_tuning(self, job_id: str) -> tuning_answers.TuningJob:
+        return self._one(tuning_answers.TuningJob, "POST", f"{_TUNING}/{quoted(job_id)}/cancel")
 
     def download(self, file_id: str, target: BinaryIO) -> int:
         """Write a file's content to `target` as it arrives, and return its bytes."""

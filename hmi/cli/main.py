@@ -26,6 +26,7 @@ from hmi.cli import (
     tenant,
     train,
     tree,
+    tune,
     up,
 )
 from hmi.errors import HmiError
@@ -86,6 +87,7 @@ for _name, _group in (
     ("key", key.app),
     ("model", model.app),
     ("batch", batch.app),
+    ("tune", tune.app),
     ("tree", tree.app),
     ("bench", bench.app),
 ):

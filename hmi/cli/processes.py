@@ -1,7 +1,7 @@
 """Child processes that are watched, restarted and never left behind.
 
 One thread starts and watches them all. It has to be one thread that lives as long as they do: the
-kernel's "parent died" signal (see die_with_parent.py) is sent when the *thread* that started a child ends.
+kernel's "parent died" signal (see hmi/die_with_parent.py) is sent when the *thread* that started a child ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hmi.cli import die_with_parent
+from hmi import die_with_parent
 from hmi.errors import HmiError
 
 __all__ = ["ProcessSpec", "Processes", "ServiceEvent", "ServiceState", "tail"]
@@ -217,10 +216,9 @@ class Processes:
 
 
 def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
-    launcher = (sys.executable, "-I", "-S", str(Path(die_with_parent.__file__).resolve()), str(os.getpid()))
     with spec.log.open("ab") as log:
         return subprocess.Popen(
-            [*launcher, *spec.command],
+            [*die_with_parent.launcher(), *spec.command],
             env=dict(spec.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,

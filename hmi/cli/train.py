@@ -10,6 +10,7 @@ import typer
 
 from hmi.cli.labelledfile import read_labelled_file
 from hmi.cli.options import AsJson
+from hmi.spec import MissPolicy
 from hmi.training.examples import TaskKind
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def train(
     delta: Annotated[
         Path | None, typer.Option(help="Folder of the delta of the domain that it will look up in.")
     ] = None,
+    policy: Annotated[
+        MissPolicy, typer.Option(help="Under which it will be served; for backoff it is trained on what stands in.")
+    ] = MissPolicy.EXACT,
     kind: Annotated[_Kind, typer.Option(help="What is trained, beside the head.")] = _Kind.BOTTLENECK,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA pairs, or width of the bottlenecks.")] = 48,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the text, at most.")] = 4,
@@ -95,6 +99,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         max_tokens=max_tokens,
+        miss_policy=policy,
         patience=patience,
         dev_share=dev_share,
         seed=seed,

@@ -24,12 +24,14 @@ KEY_PREFIX = "hmi:"  # of every key in Redis, so that the server can be shared
 class QueueName(StrEnum):
     SHARDS = "hmi.shards"
     CONTROL = "hmi.control"
+    TRAINING = "hmi.training"
 
 
 class TaskName(StrEnum):
     """Each task's arguments are given by position."""
 
     RUN_SHARD = "hmi.run_shard"  # (shard id, attempt)
+    TRAIN = "hmi.train"  # (fine-tuning job's id, attempt)
     DISPATCH = "hmi.dispatch"  # ()
     RECONCILE = "hmi.reconcile"  # ()
     FLUSH_FREQUENCIES = "hmi.flush_frequencies"  # ()
@@ -37,7 +39,10 @@ class TaskName(StrEnum):
 
     @property
     def queue(self) -> QueueName:
-        return QueueName.SHARDS if self is TaskName.RUN_SHARD else QueueName.CONTROL
+        return _QUEUES.get(self, QueueName.CONTROL)
+
+
+_QUEUES = {TaskName.RUN_SHARD: QueueName.SHARDS, TaskName.TRAIN: QueueName.TRAINING}
 
 
 def make_client(settings: Settings, *, socket_timeout_seconds: float = 30) -> Celery:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from hmi.adapters.adapter import Activation, AdapterKind, Pooling
 from hmi.errors import InvalidInput
@@ -89,3 +89,12 @@ class TrainConfig:
             for name in self.__slots__
             for value in [getattr(self, name)]
         }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """What `to_json` gave. Raises `TypeError`, `ValueError` or `KeyError` for anything else."""
+        sites, placements = tuple(map(Site, raw["sites"])), tuple(map(Placement, raw["placements"]))
+        kind, pooling = AdapterKind(raw["kind"]), Pooling(raw["pooling"])
+        policy, activation = MissPolicy(raw["miss_policy"]), Activation(raw["activation"])
+        typed = {"kind": kind, "pooling": pooling, "sites": sites, "placements": placements, "miss_policy": policy}
+        return cls(**raw | typed | {"activation": activation})

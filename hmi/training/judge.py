@@ -86,9 +86,11 @@ def judge_adapter(
     if delta is not None:
         check_delta(delta, model.spec)
     lower = None if delta is None else SingleAdapter.of(delta, where, model.dtype)
-    texts = Texts(model, load_tokenizer(folder), min(max_tokens, model.spec.max_positions), lower)
+    longest = min(max_tokens, model.spec.max_positions)
+    texts = Texts(model, load_tokenizer(folder), longest, lower, breathe=lambda: None)
+    network = Network(model, FixedAdapter(adapter, model), breathe=lambda: None)
     objective = _objective(adapter.head)
-    return objective.examine(Network(model, FixedAdapter(adapter, model)), objective.prepare(examples, texts))
+    return objective.examine(network, objective.prepare(examples, texts))
 
 
 def _objective(head: Head) -> Labelling[Any]:

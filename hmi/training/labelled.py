@@ -6,7 +6,7 @@ the examples. Both hold one line at a time, and nothing here needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -83,6 +83,7 @@ def check_labelled(
     limits: LabelledLimits = LabelledLimits(),  # noqa: B008 - frozen
     text_field: str = "text",
     label_field: str = "label",
+    each: Callable[[AnyExample], None] = lambda example: None,
 ) -> Checked:
     """Read a file to its end, or to its hundredth problem, and keep nothing of it but counts.
 
@@ -90,6 +91,7 @@ def check_labelled(
         kind: The task; None finds it from the fields.
         judging: The file only judges, so one label is enough.
         text_field, label_field: What `text` and `label` are called in the file.
+        each: Called with every example.
     """
     reader = Reader(kind, limits, judging, text_field, label_field)
     problems: list[Problem] = []
@@ -98,6 +100,8 @@ def check_labelled(
             problems.append(found)
             if len(problems) == MAX_PROBLEMS:
                 break
+        else:
+            each(found)
     counts = dict(reader.labels)
     return Checked(reader.kind, reader.examples, reader.characters, counts, tuple(problems), reader.warnings())
 

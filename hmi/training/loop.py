@@ -112,18 +112,26 @@ class Loop:
             course.loss_sum += value * len(chosen)
             course.trained_tokens += int(learnt.tokens[chosen].sum())
             left = (time.monotonic() - clock) / (course.done - first) * (steps - course.done)
-            self._tell(value, steps, left)
+            so_far = min(course.in_epoch * config.batch_size, len(learnt.lengths))  # the last batch may be any one
+            self._tell(value, course.loss_sum / so_far, steps, left)
             if self._checkpoint is not None and self._checkpoint.is_due():
                 self._save()
 
-    def _tell(self, loss: float, steps: int, seconds_left: float) -> None:
+    def _tell(self, loss: float, epoch_loss: float, steps: int, seconds_left: float) -> None:
         course = self._course
-        dev = course.judged[-1] if course.judged else None
-        epoch, epochs = course.epochs + 1, self._config.epochs
+        progress = TrainProgress(
+            done=course.done,
+            steps=steps,
+            epoch=course.epochs + 1,
+            epochs=self._config.epochs,
+            loss=loss,
+            epoch_loss=epoch_loss,
+            dev=course.judged[-1] if course.judged else None,
+            trained_tokens=course.trained_tokens,
+            seconds_left=seconds_left,
+        )
         try:
-            self._on_progress(
-                TrainProgress(course.done, steps, epoch, epochs, loss, dev, course.trained_tokens, seconds_left)
-            )
+            self._on_progress(progress)
         except BaseException:
             # Whoever ends it may want it to go on later; a full disk must not hide why it ended.
             with contextlib.suppress(OSError, SafetensorError):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hmi.models.bert import HBert
 from hmi.training.fixed import FixedAdapter
-from hmi.training.states import LowerStates
+from hmi.training.states import Breathe, LowerStates
 from hmi.training.trainable import TrainableAdapter
 
 __all__ = ["Network"]
@@ -21,11 +21,13 @@ _TOKEN_STEP = 8
 
 
 class Network:
-    """`model` is frozen, `adapter` learns, unless it is only to be judged."""
+    """`model` is frozen, `adapter` learns, if it is not there to be judged alone; `breathe` is called after every batch
+    that is judged."""
 
-    def __init__(self, model: HBert, adapter: TrainableAdapter | FixedAdapter) -> None:
+    def __init__(self, model: HBert, adapter: TrainableAdapter | FixedAdapter, breathe: Breathe) -> None:
         self.model = model
         self.adapter = adapter
+        self._breathe = breathe
 
     @property
     def device(self) -> torch.device:
@@ -43,6 +45,7 @@ class Network:
         for start in range(0, len(order), _JUDGING_BATCH):
             chosen = order[start : start + _JUDGING_BATCH]
             yield chosen, *self.upper(states, chosen)
+            self._breathe()
 
 
 def _filled(hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from hmi.adapters.maths import AdapterMaths
 from hmi.models.bert import HBert
 from hmi.training.metrics import Metrics
 from hmi.training.network import Network
-from hmi.training.states import LowerStates, See, encode
+from hmi.training.states import Breathe, LowerStates, See, encode
 from hmi.training.tally import Examined
 
 __all__ = ["Labelling", "Objective", "Part", "Texts"]
@@ -27,6 +27,7 @@ class Texts:
     Args:
         max_tokens: Longer texts are cut, special tokens included.
         delta: Of the domain whose rows are looked up.
+        breathe: Called after every few thousand windows.
         see: As in `LowerStates`.
     """
 
@@ -36,17 +37,20 @@ class Texts:
         tokenizer: Tokenizer,
         max_tokens: int,
         delta: AdapterMaths | None,
+        breathe: Breathe,
         see: See | None = None,
     ) -> None:
         self._model = model
         self._delta = delta
+        self._breathe = breathe
         self._see = see
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
 
     def states(self, texts: Sequence[str]) -> LowerStates:
         """The lower layers' output for them, looked up once."""
-        return LowerStates(self._model, encode(self.tokenizer, texts, self.max_tokens), self._delta, self._see)
+        sequences = encode(self.tokenizer, texts, self.max_tokens)
+        return LowerStates(self._model, sequences, self._delta, self._breathe, self._see)
 
 
 class Part(Protocol):

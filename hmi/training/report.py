@@ -20,6 +20,7 @@ class TrainProgress:
 
     Attributes:
         loss: Of the last step.
+        epoch_loss: Mean loss of the epoch so far.
         dev: Of the last judging, after the epoch before; None before the first, or without a dev part.
         trained_tokens: All tokens of all steps, special tokens counted.
         seconds_left: An estimate that takes no account of an early end.
@@ -30,6 +31,7 @@ class TrainProgress:
     epoch: int
     epochs: int
     loss: float
+    epoch_loss: float
     dev: Metrics | None
     trained_tokens: int
     seconds_left: float

@@ -15,11 +15,18 @@ from hmi.knowledge.ngrams import Keys, unpack, window_keys
 from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
 
-__all__ = ["LowerStates", "See", "encode", "window_rows"]
+__all__ = ["Breathe", "LowerStates", "See", "encode", "window_rows"]
 
+Breathe = Callable[[], None]
+"""Called after every small piece of work, so that a training can give way to others; what it raises ends the work."""
 See = Callable[[Keys, NDArray[np.int64]], Keys]
+"""From windows `[tokens]`, and the lengths of their sequences, to the n-grams whose rows are taken in their place."""
 
 _CHUNK = 4096  # windows at once
+
+
+def _go_on() -> None:
+    """Without giving way to anybody."""
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[NDArray[np.int64]]:
@@ -30,7 +37,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
 
 
 @torch.no_grad()
-def window_rows(model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | None = None) -> Tensor:
+def window_rows(
+    model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | None = None, breathe: Breathe = _go_on
+) -> Tensor:
     """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
 
     Args:
@@ -41,6 +50,7 @@ def window_rows(model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | No
         windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
         raw = model.lower(windows.to(model.device), delta).float().cpu().numpy()
         rows.append(torch.from_numpy(round_trip(raw, model.spec.row_dtype)).to(model.device, model.dtype))
+        breathe()
     return torch.cat(rows)
 
 
@@ -51,8 +61,7 @@ class LowerStates:
     `delta` the rows are those of that domain.
 
     Args:
-        see: From the windows `[tokens]` of all sequences, and the sequences' lengths, to the n-grams whose rows are
-            taken in their place; None takes the windows' own.
+        see: None takes the windows' own rows.
     """
 
     def __init__(
@@ -60,6 +69,7 @@ class LowerStates:
         model: HBert,
         sequences: Sequence[NDArray[np.int64]],
         delta: AdapterMaths | None = None,
+        breathe: Breathe = _go_on,
         see: See | None = None,
     ) -> None:
         self._model = model
@@ -70,7 +80,7 @@ class LowerStates:
         if model.spec.k:
             windows = window_keys(flat, self.lengths)
             keys, flat = np.unique(see(windows, self.lengths) if see else windows, return_inverse=True)
-            self._rows = window_rows(model, keys, delta)
+            self._rows = window_rows(model, keys, delta, breathe)
         self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0
 
     def __len__(self) -> int:

@@ -35,6 +35,7 @@ from hmi.training.objective import Objective, Texts
 from hmi.training.parts import require_known, split
 from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
 from hmi.training.stand_ins import TreeOfText
+from hmi.training.states import Breathe
 from hmi.training.tagging import Tagging, tag_labels
 from hmi.training.trainable import TrainableAdapter
 
@@ -49,6 +50,7 @@ def train_adapter(
     *,
     delta: Adapter | None = None,
     on_progress: OnProgress = lambda progress: None,
+    breathe: Breathe = lambda: None,
     checkpoint: Path | None = None,
 ) -> TrainedAdapter:
     """Train an adapter, and the head that the examples ask for, on the base artifact in `folder`.
@@ -58,6 +60,7 @@ def train_adapter(
             (`TrainConfig.dev_share`), chosen by the text's hash; too few to say anything are not set apart.
         delta: Of the domain that the model will be served in, so that it learns from that domain's rows.
         on_progress: Told after every step of the optimiser; what it raises ends the training.
+        breathe: Called after every small piece of the work that lies before and between the steps; likewise.
         checkpoint: Where the training's state is kept while it runs. Found there, it is taken over, and the weights
             are, to the bit, those of a training that was never stopped; what another training left is replaced.
 
@@ -86,8 +89,8 @@ def train_adapter(
     max_tokens = min(config.max_tokens, model.spec.max_positions)
     tokenizer = load_tokenizer(folder)
     tree = TreeOfText() if config.miss_policy is MissPolicy.BACKOFF else None
-    texts = Texts(model, tokenizer, max_tokens, lower, tree.learnt if tree else None)
-    others = Texts(model, tokenizer, max_tokens, lower, tree.others if tree else None)
+    texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None)
+    others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None)
     objective = _objective(kind, learnt, config)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
@@ -105,7 +108,7 @@ def train_adapter(
         activation=config.activation,
     ).to(device)
     trainable.export().validate(model.spec)  # what would be refused at the end is refused before
-    network = Network(model, trainable)
+    network = Network(model, trainable, breathe)
     base = folder_digest(folder)
     saved = Checkpoint(checkpoint, _identity(base, config, delta, learnt, judging)) if checkpoint else None
     part, judges = objective.prepare(learnt, texts), objective.prepare(judging, others) if judging else None

@@ -27,7 +27,7 @@ FLOORS = (
     {"engine", "training"},
     {"models"},
     {"adapters", "knowledge", "catalog", "artifacts", "jobs"},
-    {"spec", "settings", "logs", "storage", "jsonlines", "errors"},
+    {"spec", "settings", "logs", "storage", "jsonlines", "errors", "die_with_parent"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

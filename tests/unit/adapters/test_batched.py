@@ -93,7 +93,13 @@ def _check(
     assert hidden.shape[1] == (1 if first_only else TOKENS)
     alone = [model.run(x[row : row + 1], _single(number, inner))[0] for row, number in enumerate(chosen)]
     for row, expected in enumerate(alone):
-        torch.testing.assert_close(hidden[row], expected[: hidden.shape[1]], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            hidden[row],
+            expected[: hidden.shape[1]],
+            rtol=0,
+            atol=2e-5,
+            # Rounding, of states of size 1 to 9: one processor's differs from the next one's.
+        )
     if first_only:
         return
     with torch.inference_mode():

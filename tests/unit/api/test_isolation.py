@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.apis import Api, batch_line
+from tests.unit.api.tuning import BASE, add_base, tune, upload_text
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 
@@ -22,21 +23,43 @@ FOREIGN = [
     ("GET", "/v1/batches/{batch}"),
     ("POST", "/v1/batches/{batch}/cancel"),
     ("GET", "/v1/batches?after={batch}"),
+    ("GET", "/v1/fine_tuning/jobs/{job}"),
+    ("POST", "/v1/fine_tuning/jobs/{job}/cancel"),
+    ("GET", "/v1/fine_tuning/jobs/{job}/events"),
+    ("GET", "/v1/fine_tuning/jobs/{job}/checkpoints"),
+    ("GET", "/v1/fine_tuning/jobs?after={job}"),
     ("GET", "/v1/models/{model}"),
     ("GET", "/v1/hmi/models/{model}"),
     ("DELETE", "/v1/hmi/models/{model}"),
 ]
-UNKNOWN = {"file": "file-" + "0" * 32, "batch": "batch_" + "0" * 32, "model": "nobody/sentiment"}
+UNKNOWN = {
+    "file": "file-" + "0" * 32,
+    "batch": "batch_" + "0" * 32,
+    "job": "ftjob-" + "0" * 32,
+    "text": "file-" + "1" * 32,
+    "model": "nobody/sentiment",
+}
+
+
+LISTS = ("/v1/files", "/v1/batches", "/v1/fine_tuning/jobs", "/v1/models", "/v1/hmi/models")
 
 
 @pytest.fixture
 def acme(api: Api) -> dict[str, str]:
-    return {"file": api.upload(batch_line()), "batch": api.submit(batch_line()), "model": "acme/sentiment"}
+    add_base(api)
+    job = tune(api)
+    return {
+        "file": api.upload(batch_line()),
+        "batch": api.submit(batch_line()),
+        "job": job.id,
+        "text": job.training_file,
+        "model": "acme/sentiment",
+    }
 
 
 def snapshot(api: Api) -> object:
     with api.http("acme") as http:
-        return [http.get(path).json() for path in ("/v1/files", "/v1/batches", "/v1/models", "/v1/hmi/models")]
+        return [http.get(path).json() for path in LISTS]
 
 
 def neutral(answer: httpx.Response, ids: dict[str, str]) -> tuple[int, str]:
@@ -70,6 +93,18 @@ def test_a_batch_cannot_be_made_of_anothers_file(api: Api, acme: dict[str, str])
     assert answers[0][0] == 404
 
 
+@pytest.mark.parametrize("field", ["training_file", "validation_file", "model"])
+def test_nothing_is_trained_from_what_is_anothers(api: Api, acme: dict[str, str], field: str) -> None:
+    mine, answers = upload_text(api, who="rival"), []
+    with api.http("rival") as http:
+        for ids in (acme, UNKNOWN):
+            named = ids["model"] if field == "model" else ids["text"]
+            body = {"model": BASE, "training_file": mine, "validation_file": mine, field: named}
+            answers.append(neutral(http.post("/v1/fine_tuning/jobs", json=body), ids))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+
+
 def test_a_model_cannot_be_registered_for_another(api: Api, tmp_path: Path) -> None:
     answers = []
     with api.http("rival") as http:
@@ -84,6 +119,7 @@ def test_lists_hold_the_callers_own_alone(api: Api, acme: dict[str, str]) -> Non
     with api.http("rival") as http:
         assert http.get("/v1/files").json()["data"] == []
         assert http.get("/v1/batches").json()["data"] == []
+        assert http.get("/v1/fine_tuning/jobs").json()["data"] == []
         assert [each["id"] for each in http.get("/v1/models").json()["data"]] == ["rival/sentiment"]
         assert [each["id"] for each in http.get("/v1/hmi/models").json()["data"]] == ["rival/sentiment"]
         assert http.get("/v1/hmi/models?tenant=acme").json()["data"] == []

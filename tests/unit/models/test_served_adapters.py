@@ -90,7 +90,13 @@ def _check(
         maths: AdapterMaths = NoAdapters() if number is None else SingleAdapter.of(_tenants(spec)[number])
         expected = model.upper(x[row : row + 1], mask[row : row + 1], maths)[0]
         real = mask[row, : found.shape[1]]
-        torch.testing.assert_close(found[row][real], expected[: found.shape[1]][real], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            found[row][real],
+            expected[: found.shape[1]][real],
+            rtol=0,
+            atol=2e-5,
+            # Rounding, of states of size 1 to 9: one processor's differs from the next one's.
+        )
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -87,3 +87,15 @@ def test_waiting_is_broken_off_when_the_work_shall_end() -> None:
     with pytest.raises(InterruptedError):
         pace()
     assert time.now < 101.7
+
+
+def test_a_step_costs_no_more_than_it_had_of_the_device_when_that_is_known() -> None:
+    time = Time()
+    time.jobs_until = float("inf")
+    pace = time.pace(0.1)
+    time.now += 8.0  # of which it worked for half a second, and waited for jobs in the rest
+    pace.after(0.5)
+    assert time.slept == 0.0
+    time.now += 1.0
+    pace.after(0.5)
+    assert time.slept == pytest.approx(4.0)

@@ -13,7 +13,15 @@ import os
 import signal
 import sys
 
+__all__ = ["launcher"]
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h; the request outlives exec
+
+
+def launcher() -> tuple[str, ...]:
+    """What to put before a command so that it ends with this process, or rather with the thread that starts it: the
+    kernel takes that for the parent."""
+    return sys.executable, "-I", "-S", os.path.realpath(__file__), str(os.getpid())
 
 
 def main(arguments: list[str]) -> None:

@@ -1,0 +1,108 @@
+"""Labelled text before it is trained on: read to its end, every problem named, its tokens counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from api.services import Services
+from hmi.catalog.tables import File
+from hmi.errors import Corrupt, InvalidInput, NotFound
+from hmi.training.examples import AnyExample, TaskKind, texts_of
+from hmi.training.labelled import Checked, FileFormat, LabelledLimits, check_labelled
+
+__all__ = ["TokenCounter", "TrainingFile", "check_file"]
+
+_TOKENIZER = "tokenizer.json"
+_CHUNK = 1000
+_MOST_SAID = 20  # problems in one message
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFile:
+    """One that can be trained on, or be judged by."""
+
+    form: FileFormat
+    checked: Checked
+
+
+class TokenCounter:
+    """Tokens as the base model sees them: special tokens included, cut at `max_tokens`."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        self._tokenizer = tokenizer
+        self._waiting: list[str] = []
+        self._counted = 0
+
+    @classmethod
+    def open(cls, services: Services, base_artifact: str, max_tokens: int) -> TokenCounter:
+        """Reads the tokenizer alone. Raises `Corrupt`."""
+        try:
+            folder = services.artifacts.part(base_artifact, {_TOKENIZER})
+        except NotFound as error:
+            raise Corrupt(f"the base model's content is lost: {error.message}") from error
+        return cls(Tokenizer.from_file(str(folder / _TOKENIZER)), max_tokens)
+
+    def add(self, example: AnyExample) -> None:
+        self._waiting += texts_of(example)
+        if len(self._waiting) >= _CHUNK:
+            self._count()
+
+    @property
+    def total(self) -> int:
+        self._count()
+        return self._counted
+
+    def _count(self) -> None:
+        self._counted += sum(len(each.ids) for each in self._tokenizer.encode_batch_fast(self._waiting))
+        self._waiting = []
+
+
+def check_file(
+    services: Services,
+    file: File,
+    param: str,
+    counter: TokenCounter,
+    *,
+    kind: TaskKind | None = None,
+    judged: Checked | None = None,
+) -> TrainingFile:
+    """Read the whole file.
+
+    Args:
+        param: What the caller calls it.
+        kind: The task; None finds it from the fields.
+        judged: What the file is to judge: it may have one label alone, and none that this has not.
+
+    Raises: `InvalidInput` with the first problems and their lines; `Corrupt` where its content is lost.
+    """
+    settings = services.settings
+    if file.purpose != "fine-tune":
+        raise InvalidInput(f"the file's purpose is {file.purpose}, not fine-tune", param=param)
+    if file.bytes > settings.max_training_file_bytes:
+        message = f"the file is {file.bytes} bytes long; at most {settings.max_training_file_bytes} can be trained on"
+        raise InvalidInput(message, code="training_file_too_large", param=param)
+    form = FileFormat.of(file.filename)
+    limits = LabelledLimits(max_line_bytes=settings.max_line_bytes, max_examples=settings.max_training_examples)
+    try:
+        stream = services.storage.open(file.path)
+    except NotFound as error:
+        raise Corrupt(f"the content of file {file.id} is lost") from error
+    with stream:
+        checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=counter.add)
+    if checked.problems:
+        raise InvalidInput(_problems(checked), code="invalid_training_file", param=param)
+    unknown = sorted(set(checked.labels) - set(judged.labels)) if judged else []
+    if unknown:
+        message = f"the file has a label that the training file lacks: {unknown[0][:80]!r}"
+        raise InvalidInput(message, code="unknown_label", param=param)
+    return TrainingFile(form, checked)
+
+
+def _problems(checked: Checked) -> str:
+    said = [each.error().message for each in checked.problems[:_MOST_SAID]]
+    rest = len(checked.problems) - len(said)
+    return "the file cannot be trained on: " + "; ".join(said) + (f"; and {rest} more" if rest else "")

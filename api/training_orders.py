@@ -1,0 +1,158 @@
+"""From what was asked for to what is trained: the model to start from, the plan, its cost."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.schemas.fine_tuning import Hyperparameters, JobCreate, TuningOptions
+from api.services import Services
+from api.training_files import TokenCounter, check_file
+from hmi.adapters.adapter import AdapterKind
+from hmi.catalog import bases, domains, files, models
+from hmi.catalog.tables import GENERAL, File
+from hmi.catalog.tenants import Principal
+from hmi.catalog.tuning.jobs import NewTuningJob
+from hmi.errors import InvalidInput, NotFound
+from hmi.spec import HPLMSpec, MissPolicy
+from hmi.training.config import TrainConfig
+from hmi.training.plan import TrainingPlan
+
+__all__ = ["Start", "find_start", "order_job", "request_of"]
+
+_AUTO = "auto"
+_SEEDS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a job starts from: a base model and where the new model will be looked up, and the files, by their ids."""
+
+    base: str
+    base_artifact: str
+    spec: HPLMSpec
+    domain: str
+    miss_policy: MissPolicy
+    training: File
+    validation: File | None
+
+
+def request_of(body: JobCreate) -> dict[str, Any]:
+    """By which a repeated request is known."""
+    return body.model_dump(mode="json", exclude_none=True)
+
+
+def find_start(session: Session, caller: Principal, body: JobCreate) -> Start:
+    """Raises `NotFound` for model, domain and files, the same for unknown ones and for another tenant's."""
+    options = body.hmi or TuningOptions()
+    domain, miss_policy = GENERAL, MissPolicy.EXACT
+    if "/" in body.model:
+        model = models.get_model(session, caller, body.model)
+        if model.tenant_id != caller.tenant_id:  # an operator's key sees others', which are not its own to follow up
+            raise _no_model(body.model)
+        name, domain, miss_policy = model.base_name, model.domain, model.miss_policy
+    else:
+        name = body.model
+    try:
+        base = bases.get_base(session, name)
+    except NotFound:
+        raise _no_model(body.model) from None
+    return Start(
+        base=base.name,
+        base_artifact=base.artifact,
+        spec=bases.spec_of(base),
+        domain=domains.get_domain(session, options.domain or domain, param="hmi.domain").name,
+        miss_policy=options.miss_policy or miss_policy,
+        training=_file(session, caller.tenant_id, body.training_file, "training_file"),
+        validation=_file(session, caller.tenant_id, body.validation_file, "validation_file")
+        if body.validation_file
+        else None,
+    )
+
+
+def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob:
+    """Read the files and settle what is trained.
+
+    Raises `InvalidInput` for files that cannot be trained on, settings that contradict each other, and more work than a
+    job may be.
+    """
+    options = body.hmi or TuningOptions()
+    multiplier, config = _configure(body, options, start.miss_policy)
+    counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))
+    training = check_file(services, start.training, "training_file", counter, kind=options.task)
+    task = training.checked.kind
+    if task is None:
+        raise InvalidInput("there are no examples", code="invalid_training_file", param="training_file")
+    examples, validation = training.checked.examples, None
+    if start.validation is not None:
+        validation = check_file(
+            services, start.validation, "validation_file", counter, kind=task, judged=training.checked
+        )
+        examples += validation.checked.examples
+    cost = counter.total * config.epochs
+    _check_size(services, examples, cost)
+    plan = TrainingPlan(task, training.form, validation.form if validation else None, config)
+    return NewTuningJob(
+        model=body.model,
+        base=start.base,
+        domain=start.domain,
+        miss_policy=start.miss_policy,
+        suffix=body.suffix,
+        training_file_id=start.training.id,
+        validation_file_id=start.validation.id if start.validation else None,
+        examples=examples,
+        cost=cost,
+        request=request_of(body),
+        config=plan.to_json() | {"learning_rate_multiplier": multiplier},
+        attributes=body.metadata or {},
+    )
+
+
+def _configure(body: JobCreate, options: TuningOptions, miss_policy: MissPolicy) -> tuple[float, TrainConfig]:
+    """The learning rate's multiplier, and the configuration that it is part of."""
+    usual = TrainConfig()
+    newer = body.method.supervised.hyperparameters if body.method and body.method.supervised else None
+    if newer is not None and body.hyperparameters is not None and newer != body.hyperparameters:
+        raise InvalidInput(
+            "hyperparameters and method.supervised.hyperparameters differ; one is enough", param="hyperparameters"
+        )
+    asked = newer or body.hyperparameters or Hyperparameters()
+
+    def chosen(value: float | str | None, otherwise: float) -> float:
+        return otherwise if value is None or isinstance(value, str) else value
+
+    multiplier = float(chosen(asked.learning_rate_multiplier, 1.0))
+    return multiplier, TrainConfig(
+        kind=AdapterKind(options.kind) if options.kind else usual.kind,
+        rank=options.rank or usual.rank,
+        epochs=int(chosen(asked.n_epochs, usual.epochs)),
+        batch_size=int(chosen(asked.batch_size, usual.batch_size)),
+        learning_rate=usual.learning_rate * multiplier,
+        max_tokens=options.max_tokens or usual.max_tokens,
+        miss_policy=miss_policy,
+        seed=secrets.randbelow(_SEEDS) if body.seed is None else body.seed,
+    )
+
+
+def _check_size(services: Services, examples: int, cost: int) -> None:
+    settings = services.settings
+    if examples > settings.max_training_examples:
+        message = f"{examples} examples in all; a job may have {settings.max_training_examples}"
+        raise InvalidInput(message, code="too_many_examples", param="validation_file")
+    if cost > settings.max_training_tokens:
+        message = f"{cost} tokens in all epochs; a job may have {settings.max_training_tokens}: fewer epochs or texts"
+        raise InvalidInput(message, code="too_many_tokens", param="training_file")
+
+
+def _file(session: Session, tenant_id: str, file_id: str, param: str) -> File:
+    try:
+        return files.get_file(session, tenant_id, file_id)
+    except NotFound as error:
+        raise NotFound(error.message, code=error.code, param=param) from None
+
+
+def _no_model(name: str) -> NotFound:
+    return NotFound(f"there is no model {name[:200]!r}", code="model_not_found", param="model")

@@ -1,0 +1,112 @@
+"""What crashes and lost messages leave of fine-tuning jobs is put right, and trainings give way to jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+from sqlalchemy import update
+
+from hmi.catalog.database import change
+from hmi.catalog.tuning import jobs
+from hmi.catalog.tuning.tables import TuningJob, TuningState
+from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs
+from tests.worksite import Worksite
+from worker.pace import Pace
+from worker.reconcile import reconcile
+from worker.runtime import Runtime
+from worker.tuning.dispatch import dispatch_trainings
+from worker.tuning.places import checkpoint_path, job_folder, work_folder
+
+
+def waiting_messages(site: Worksite) -> int:
+    with redis.Redis.from_url(site.settings.broker_url.get_secret_value()) as client:
+        return int(client.llen("hmi:hmi.training"))
+
+
+def cancel(site: Worksite, job_id: str) -> None:
+    with site.database.session() as session:
+        jobs.cancel_job(session, found_job(site, job_id).tenant_id, job_id)
+
+
+def test_jobs_are_sent_so_many_at_a_time(site: Worksite, runtime: Runtime) -> None:
+    for name in ("one", "two", "three"):
+        make_job(site, suffix=name)
+    assert dispatch_trainings(runtime) == 1
+    assert dispatch_trainings(runtime) == 0
+    assert waiting_messages(site) == 1
+
+
+def test_a_job_is_sent_again_when_its_worker_or_its_message_is_lost(site: Worksite, runtime: Runtime) -> None:
+    job_id = make_job(site)
+    queue_jobs(site)
+    with site.database.session() as session:
+        change(session, update(TuningJob).values(queued_at=1.0))
+    reconcile(runtime)
+    job = found_job(site, job_id)
+    assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (TuningState.QUEUED, 2, 0, 1)
+    with site.database.session() as session:
+        change(session, update(TuningJob).values(state=TuningState.LEASED, lease_until=1.0))
+    reconcile(runtime)
+    job = found_job(site, job_id)
+    assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (TuningState.QUEUED, 3, 1, 2)
+
+
+def test_checkpoints_go_with_their_job_and_not_before(site: Worksite, runtime: Runtime) -> None:
+    job_id = make_job(site)
+    with site.storage.create(checkpoint_path(job_id, 1)) as out:
+        out.write(b"weights")
+    reconcile(runtime)
+    assert site.storage.exists(checkpoint_path(job_id, 1))
+    cancel(site, job_id)
+    reconcile(runtime)
+    assert not site.storage.exists(job_folder(job_id))
+
+
+def test_what_a_job_is_storing_is_left_alone_while_it_runs(
+    site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = make_job(site)
+    with site.storage.create(f"staging/{job_id}.0123") as out:  # as `ArtifactStore.put` leaves it when it is killed
+        out.write(b"half")
+    left: list[int] = []
+
+    def look() -> None:
+        reconcile(runtime)
+        left.append(len(site.artifacts.unfinished()))
+
+    at_step(monkeypatch, 2, look)
+    run_jobs(runtime, site)
+    assert left == [1]
+    reconcile(runtime)
+    assert site.artifacts.unfinished() == {}
+
+
+def test_folders_of_attempts_that_died_here_go_with_the_next_job(site: Worksite, runtime: Runtime) -> None:
+    dead = work_folder(site.settings.resolved_cache_dir, "ftjob-dead", 3)
+    dead.mkdir(parents=True)
+    make_job(site)
+    run_jobs(runtime, site)
+    assert not dead.exists()
+
+
+def test_a_training_gives_way_in_the_measure_of_what_it_takes(
+    site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    time = [0.0]
+
+    def sleep(seconds: float) -> None:
+        time[0] += seconds
+        slept.append(seconds)
+
+    def pace(check: Callable[[], None] | None = None, share: float | None = None) -> Pace:
+        assert share == site.settings.training_share == 0.1
+        return Pace(share, lambda: True, check or runtime.check_running, lambda: time[0], sleep)
+
+    monkeypatch.setattr(runtime, "pace", pace)
+    job_id = make_job(site, cost_seconds=0.5)
+    run_jobs(runtime, site)
+    assert found_job(site, job_id).state is TuningState.SUCCEEDED
+    assert sum(slept) == pytest.approx(6 * 0.5 / 0.1)  # six steps; the clock stands still but for sleep

@@ -1,0 +1,56 @@
+"""A training can give way to others at every small piece of its work, and says how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hmi.models.loader import convert_pretrained
+from hmi.training import network, states
+from hmi.training.config import TrainConfig
+from hmi.training.examples import Example
+from hmi.training.report import TrainProgress
+from hmi.training.task import train_adapter
+from tests.tiny import tiny_bert_folder
+
+EXAMPLES = [Example(f"w{number % 2} w{number}", ("no", "yes")[number % 2]) for number in range(40)]
+QUICK = TrainConfig(rank=2, epochs=2, batch_size=8, dtype="float32")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    convert_pretrained(tiny_bert_folder(tmp_path / "source"), tmp_path / "base", k=2)
+    return tmp_path / "base"
+
+
+def test_work_before_and_between_steps_is_done_in_pieces(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "_CHUNK", 16)  # windows
+    monkeypatch.setattr(network, "_JUDGING_BATCH", 4)
+    said: list[str] = []
+    train_adapter(
+        base,
+        EXAMPLES,
+        QUICK,
+        EXAMPLES[:12],
+        on_progress=lambda progress: said.append("step"),
+        breathe=lambda: said.append("."),
+    )
+    before, *after = "".join(said).replace("step", "s").split("sssss")
+    assert len(before) > 2  # both parts' windows
+    assert after == ["...", "..."]  # twelve texts, four at a time, after each epoch
+
+
+def test_a_training_ends_when_it_may_not_go_on(base: Path) -> None:
+    def refuse() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_adapter(base, EXAMPLES, QUICK, breathe=refuse)
+
+
+def test_the_loss_of_an_epoch_so_far_is_that_of_the_epoch_at_its_end(base: Path) -> None:
+    heard: list[TrainProgress] = []
+    trained = train_adapter(base, EXAMPLES, QUICK, EXAMPLES[:4], on_progress=heard.append)
+    ends = [progress.epoch_loss for progress in heard if progress.done % 5 == 0]
+    assert ends == pytest.approx(trained.report.losses)

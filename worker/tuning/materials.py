@@ -1,0 +1,72 @@
+"""Bringing together on this machine what a training needs: base model, delta, files, the last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+
+from hmi.adapters.canonical import FILE_NAME
+from hmi.catalog.tuning.runs import ClaimedJob
+from hmi.errors import Corrupt, NotFound
+from hmi.storage import translate_full_disk
+from worker.runtime import Runtime
+from worker.tuning.places import CHECKPOINT
+from worker.tuning.wire import Order
+
+__all__ = ["fetch"]
+
+_log = structlog.get_logger(__name__)
+
+_BLOCK = 1024**2
+
+
+def fetch(runtime: Runtime, claim: ClaimedJob, folder: Path) -> Order:
+    """Make the work folder and what of the order comes from afar.
+
+    Raises `NotFound` where base model or domain are gone; `Corrupt` for a file whose content is lost and for a damaged
+    artifact; `StorageFull`.
+    """
+    if claim.base_artifact is None or claim.domain is None:
+        raise NotFound("the base model or the domain that this job was made for is gone", code="base_not_found")
+    settings = runtime.settings
+    with translate_full_disk(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+    if claim.checkpoint_path is not None:
+        try:
+            _download(runtime, claim.checkpoint_path, folder / CHECKPOINT)
+        except NotFound as error:
+            _log.warning("checkpoint_not_found", job=claim.job_id, reason=error.message)
+    delta = runtime.artifacts.folder(claim.delta) / FILE_NAME if claim.delta else None
+    validation = claim.validation_path and _local(runtime, claim.validation_path, folder / "validation")
+    return Order(
+        base=str(runtime.artifacts.folder(claim.base_artifact)),
+        delta=str(delta) if delta else None,
+        training=str(_local(runtime, claim.training_path, folder / "training")),
+        validation=str(validation) if validation else None,
+        plan=dict(claim.config),
+        folder=str(folder),
+        threads=settings.training_threads or settings.threads or len(os.sched_getaffinity(0)),
+        device="cuda:0" if runtime.device.startswith("cuda") else "cpu",
+        dtype=settings.dtype,
+    )
+
+
+def _local(runtime: Runtime, path: str, target: Path) -> Path:
+    """A stored file on this machine's disk."""
+    found = runtime.storage.local(path)
+    try:
+        if found is None:
+            _download(runtime, path, target)
+        elif not found.is_file():
+            raise NotFound(f"nothing is stored at {path}")
+    except NotFound as error:
+        raise Corrupt("the content of one of the job's files is lost", code="file_lost") from error
+    return found or target
+
+
+def _download(runtime: Runtime, path: str, target: Path) -> None:
+    with runtime.storage.open(path) as source, translate_full_disk(str(target)), target.open("wb") as out:
+        while block := source.read(_BLOCK):
+            out.write(block)
