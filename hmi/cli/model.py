@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hmi.cli import model_import
 from hmi.cli.options import AsJson, Key, Url, connect, print_answer, print_table
 from hmi.spec import MissPolicy
 
@@ -72,3 +73,6 @@ def remove(name: Annotated[str, typer.Argument(help="`tenant/model`")], url: Url
     with connect(url, key) as client:
         client.delete_model(name)
     typer.echo(f"{name} was removed")
+
+
+model_import.add_to(app)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmi.cli.labelledfile import read_labelled_file
 from hmi.cli.options import AsJson
 from hmi.spec import MissPolicy
 from hmi.training.examples import TaskKind
 
 if TYPE_CHECKING:
-    from hmi.training.labelled import Labelled
-    from hmi.training.report import TrainProgress, TrainReport
+    from hmi.training.examples import AnyExample
+    from hmi.training.report import TrainReport
 
 __all__ = ["add_to"]
 
@@ -78,14 +79,16 @@ def train(
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
-    labelled = _read(data, task, text_field, label_field, judging=False)
-    judging = _read(dev, labelled.kind, text_field, label_field, judging=True).examples if dev else ()
+    labelled = read_labelled_file(data, task, text_field, label_field, judging=False)
+    judging: tuple[AnyExample, ...] = ()
+    if dev:
+        judging = read_labelled_file(dev, labelled.kind, text_field, label_field, judging=True).examples
     for warning in labelled.warnings:
         typer.echo(f"{data}: {warning}", err=True)
 
     from hmi.adapters.adapter import AdapterKind
     from hmi.adapters.canonical import FILE_NAME, load_adapter
-    from hmi.cli.training_bar import TrainingBar
+    from hmi.cli.training_bar import TrainingBar, training_words
     from hmi.training.card import save_trained
     from hmi.training.task import TrainConfig, train_adapter
 
@@ -111,17 +114,12 @@ def train(
             config,
             judging,
             delta=load_adapter(delta / FILE_NAME) if delta else None,
-            on_progress=lambda reached: bar.show(reached, _words(reached)),
+            on_progress=lambda reached: bar.show(reached, training_words(reached)),
             checkpoint=checkpoint,
         )
     save_trained(trained, out, data.name)
     checkpoint.unlink(missing_ok=True)
     typer.echo(json.dumps(trained.report.to_json(), indent=1) if as_json else _summary(trained.report, out))
-
-
-def _words(reached: TrainProgress) -> str:
-    judged = f", {reached.dev.name.replace('_', ' ')} {reached.dev.score:.3f}" if reached.dev else ""
-    return f"epoch {reached.epoch} of {reached.epochs}, loss {reached.loss:.3f}{judged}"
 
 
 def _summary(report: TrainReport, out: Path) -> str:
@@ -138,22 +136,3 @@ def _summary(report: TrainReport, out: Path) -> str:
             f"({report.dev.name.replace('_', ' ')} {report.baseline:.3f} without learning)"
         )
     return "\n".join(lines)
-
-
-def _read(path: Path, task: TaskKind | None, text_field: str, label_field: str, *, judging: bool) -> Labelled:
-    from hmi.errors import InvalidInput
-    from hmi.training.labelled import FileFormat, read_labelled
-
-    try:
-        with path.open("rb") as stream:
-            return read_labelled(
-                stream,
-                FileFormat.of(path.name),
-                kind=task,
-                judging=judging,
-                text_field=text_field,
-                label_field=label_field,
-                name=str(path),
-            )
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-__all__ = ["Reached", "TrainingBar"]
+if TYPE_CHECKING:
+    from hmi.training.report import TrainProgress
+
+__all__ = ["Reached", "TrainingBar", "training_words"]
 
 _LINE_SECONDS = 30.0
 
@@ -55,6 +58,12 @@ class TrainingBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+
+def training_words(reached: TrainProgress) -> str:
+    """How well an adapter's training goes."""
+    judged = f", {reached.dev.name.replace('_', ' ')} {reached.dev.score:.3f}" if reached.dev else ""
+    return f"epoch {reached.epoch} of {reached.epochs}, loss {reached.loss:.3f}{judged}"
 
 
 def _spoken(seconds: float) -> str:

@@ -6,20 +6,23 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from hmi.adapters.adapter import Adapter
 from hmi.adapters.canonical import FILE_NAME, save_adapter
 from hmi.training.examples import TaskKind
+from hmi.training.markdown import plain, table
 from hmi.training.metrics import Metrics
 from hmi.training.report import TrainedAdapter, TrainReport
 
-__all__ = ["CARD", "REPORT", "model_card", "save_trained"]
+__all__ = ["CARD", "REPORT", "TASK_WORDS", "model_card", "save_folder", "save_trained"]
 
 CARD, REPORT = "README.md", "report.json"
 _MOST_CONFUSED = 20  # labels; a wider table is read by nobody
 
-_TASKS = {
+TASK_WORDS = {
     TaskKind.CLASSIFICATION: "one label for each text",
     TaskKind.MULTI_LABEL: "any number of labels for each text",
     TaskKind.TOKENS: "a label for each word",
@@ -32,13 +35,17 @@ def save_trained(trained: TrainedAdapter, out: Path, data: str) -> None:
 
     Raises `OSError`; then nothing is left.
     """
+    save_folder(out, trained.adapter, trained.report.to_json(), model_card(trained.report, out.name, data))
+
+
+def save_folder(out: Path, adapter: Adapter, report: Mapping[str, Any], card: str) -> None:
+    """Make the folder `out` of these three. Raises `OSError`; then nothing is left."""
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
     try:
-        save_adapter(trained.adapter, beside / FILE_NAME)
-        report = trained.report
-        (beside / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
-        (beside / CARD).write_text(model_card(report, out.name, data), encoding="utf-8")
+        save_adapter(adapter, beside / FILE_NAME)
+        (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (beside / CARD).write_text(card, encoding="utf-8")
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -49,7 +56,7 @@ def model_card(report: TrainReport, name: str, data: str) -> str:
     return (
         "\n\n".join(
             [
-                f"# {_plain(name)}",
+                f"# {plain(name)}",
                 _what(report),
                 "## Trained on",
                 _trained_on(report, data),
@@ -70,7 +77,7 @@ def _what(report: TrainReport) -> str:
     where = f"looks {report.k} lower layers up" if report.k else "is the ordinary model (k = 0)"
     kind = {"lora": f"A LoRA of rank {config.rank}", "bottleneck": f"Bottlenecks of width {config.rank}"}
     return (
-        f"{kind.get(config.kind.value, 'A head alone')} for {_TASKS[report.task]}, on top of base model "
+        f"{kind.get(config.kind.value, 'A head alone')} for {TASK_WORDS[report.task]}, on top of base model "
         f"`{report.base[:12]}`, which {where}. It runs on that base alone: the digest of another is refused."
     )
 
@@ -80,12 +87,12 @@ def _trained_on(report: TrainReport, data: str) -> str:
     early = f" of at most {config.epochs}" if report.epochs < config.epochs else ""
     which = f", of which number {report.best_epoch} was kept" if report.dev else ""
     lines = [
-        f"{report.examples:,} examples of {_plain(data)}, {report.tokens:,} tokens in all; {report.epochs} epochs"
+        f"{report.examples:,} examples of {plain(data)}, {report.tokens:,} tokens in all; {report.epochs} epochs"
         f"{early}{which}; {report.seconds:.1f} s, {report.seconds_per_thousand_examples:.1f} s for a thousand.",
     ]
     if report.labels:
         pairs = zip(report.labels, report.label_counts, strict=True)
-        lines.append(_table(["label", "examples" if report.task is not TaskKind.TOKENS else "words"], pairs))
+        lines.append(table(["label", "examples" if report.task is not TaskKind.TOKENS else "words"], pairs))
     return "\n\n".join(lines)
 
 
@@ -98,16 +105,14 @@ def _judgement(report: TrainReport) -> list[str]:
     parts = [
         f"On {report.dev_examples:,} examples that were not trained on; they chose the epoch, so on new text it may do "
         "a little worse.",
-        _table(
-            ["figure", "value"], [*figures, (f"{dev.name.replace('_', ' ')}: {compared}", f"{report.baseline:.3f}")]
-        ),
+        table(["figure", "value"], [*figures, (f"{dev.name.replace('_', ' ')}: {compared}", f"{report.baseline:.3f}")]),
     ]
     if dev.labels:
         rows = [
             (each.label, f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}", each.support)
             for each in dev.labels
         ]
-        parts.append(_table(["label", "precision", "recall", "F1", "support"], rows))
+        parts.append(table(["label", "precision", "recall", "F1", "support"], rows))
     return parts + _confusion(report.labels, dev)
 
 
@@ -115,7 +120,7 @@ def _confusion(labels: Sequence[str], dev: Metrics) -> list[str]:
     if dev.confusion is None or len(labels) > _MOST_CONFUSED:
         return []
     rows = [(label, *counts) for label, counts in zip(labels, dev.confusion, strict=True)]
-    return ["How often a label (row) was answered with another (column):", _table(["", *labels], rows)]
+    return ["How often a label (row) was answered with another (column):", table(["", *labels], rows)]
 
 
 def _use(report: TrainReport) -> str:
@@ -138,14 +143,3 @@ def _limits(report: TrainReport) -> str:
     if report.k:
         limits.append("Under the miss policy `backoff` answers may differ from those that were judged here.")
     return "\n".join(f"- {each}" for each in limits)
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(_plain(str(cell)) for cell in line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """A name of somebody else's, unable to break out of a table or to become markup."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return "".join(f"\\{character}" if character in "\\`*_{}[]<>|#" else character for character in shown)

@@ -18,6 +18,7 @@ from hmi.training.metrics import Metrics, class_metrics, multi_label_metrics
 from hmi.training.network import Network
 from hmi.training.objective import Texts
 from hmi.training.states import LowerStates
+from hmi.training.tally import Examined, class_tally, multi_label_tally
 
 __all__ = ["ClassPart", "Classification", "MultiLabel", "MultiLabelPart", "class_labels", "multi_labels"]
 
@@ -75,9 +76,17 @@ class Classification:
         return F.cross_entropy(logits, torch.from_numpy(part.targets[chosen]).to(network.device))
 
     def judge(self, network: Network, part: ClassPart) -> Metrics:
+        return class_metrics(self.labels, part.targets, *self._answer(network, part))
+
+    def examine(self, network: Network, part: ClassPart) -> Examined:
+        said, loss = self._answer(network, part)
+        metrics = class_metrics(self.labels, part.targets, said, loss)
+        return Examined(metrics, class_tally(self.labels, part.targets, said))
+
+    def _answer(self, network: Network, part: ClassPart) -> tuple[NDArray[np.int64], float]:
+        """The label of each text, and the loss."""
         logits = _all_logits(network, part.states)
-        loss = F.cross_entropy(logits, torch.from_numpy(part.targets))
-        return class_metrics(self.labels, part.targets, logits.argmax(1).numpy(), float(loss))
+        return logits.argmax(1).numpy(), float(F.cross_entropy(logits, torch.from_numpy(part.targets)))
 
     def counts(self, part: ClassPart) -> tuple[int, ...]:
         return tuple(np.bincount(part.targets, minlength=len(self.labels)).tolist())
@@ -120,9 +129,17 @@ class MultiLabel:
         return F.binary_cross_entropy_with_logits(logits, torch.from_numpy(part.targets[chosen]).to(network.device))
 
     def judge(self, network: Network, part: MultiLabelPart) -> Metrics:
+        return multi_label_metrics(self.labels, part.targets > 0.5, *self._answer(network, part))
+
+    def examine(self, network: Network, part: MultiLabelPart) -> Examined:
+        true, (said, loss) = part.targets > 0.5, self._answer(network, part)
+        return Examined(multi_label_metrics(self.labels, true, said, loss), multi_label_tally(true, said))
+
+    def _answer(self, network: Network, part: MultiLabelPart) -> tuple[NDArray[np.bool_], float]:
+        """Which labels each text is given, and the loss."""
         logits = _all_logits(network, part.states)
         loss = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(part.targets))
-        return multi_label_metrics(self.labels, part.targets > 0.5, logits.numpy() > 0, float(loss))
+        return logits.numpy() > 0, float(loss)
 
     def counts(self, part: MultiLabelPart) -> tuple[int, ...]:
         return tuple(part.targets.sum(0).astype(int).tolist())

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from hmi.adapters.adapter import AdapterKind, Pooling
+from hmi.adapters.adapter import Activation, AdapterKind, Pooling
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy, Placement, Site
 
@@ -28,6 +28,9 @@ class TrainConfig:
             built of all the others; what such a model says of whole windows is no worse.
         sites: The linear layers that get a LoRA pair, in every upper layer.
         placements: Where bottlenecks go: after the feed-forward (Pfeiffer et al., 2021), or at both places.
+        before_norm: Bottlenecks read the normalised sum of state and residual (Pfeiffer et al.), not the state alone
+            (Houlsby et al., 2019).
+        activation: Of bottlenecks.
         pooling: How a text becomes the vector that its classes are read from.
         max_tokens: Longer texts are cut, special tokens included.
         patience: So many epochs that are no better than the best one end the training.
@@ -50,6 +53,8 @@ class TrainConfig:
     miss_policy: MissPolicy = MissPolicy.EXACT
     sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
     placements: tuple[Placement, ...] = (Placement.OUTPUT,)
+    before_norm: bool = True
+    activation: Activation = Activation.RELU
     pooling: Pooling = Pooling.MEAN
     max_tokens: int = 128
     patience: int = 2
@@ -90,6 +95,6 @@ class TrainConfig:
         """What `to_json` gave. Raises `TypeError`, `ValueError` or `KeyError` for anything else."""
         sites, placements = tuple(map(Site, raw["sites"])), tuple(map(Placement, raw["placements"]))
         kind, pooling = AdapterKind(raw["kind"]), Pooling(raw["pooling"])
-        policy = MissPolicy(raw["miss_policy"])
+        policy, activation = MissPolicy(raw["miss_policy"]), Activation(raw["activation"])
         typed = {"kind": kind, "pooling": pooling, "sites": sites, "placements": placements, "miss_policy": policy}
-        return cls(**raw | typed)
+        return cls(**raw | typed | {"activation": activation})

@@ -16,8 +16,9 @@ from hmi.models.bert import HBert
 from hmi.training.metrics import Metrics
 from hmi.training.network import Network
 from hmi.training.states import Breathe, LowerStates, See, encode
+from hmi.training.tally import Examined
 
-__all__ = ["Objective", "Part", "Texts"]
+__all__ = ["Labelling", "Objective", "Part", "Texts"]
 
 
 class Texts:
@@ -93,3 +94,10 @@ class Objective(Protocol[PartT]):
     def baseline(self, network: Network, learnt: PartT, judging: PartT) -> float:
         """The judging part's score for always answering what is most frequent where it was learnt; where nothing is,
         that of the network, which is not trained yet."""
+
+
+class Labelling(Objective[PartT], Protocol[PartT]):
+    """A task whose answers are labels."""
+
+    def examine(self, network: Network, part: PartT) -> Examined:
+        """As `judge`, and with it what was answered to each text."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hmi.errors import InvalidInput
 from hmi.training.examples import AnyExample, labels_in
 
-__all__ = ["require_known", "split"]
+__all__ = ["require_known", "split", "split_in_three"]
 
 _FEWEST_JUDGES = 16  # fewer say nothing about which epoch is the best
 _SALT = b"hmi dev part\n"  # who cut the text by its hash before must not find all of it on one side here
@@ -30,6 +30,26 @@ def split(examples: Sequence[AnyExample], dev_share: float) -> tuple[list[AnyExa
     learnt += [example for example in judging if example.text in back]
     judging = [example for example in judging if example.text not in back]
     return (list(examples), []) if len(judging) < _FEWEST_JUDGES else (learnt, judging)
+
+
+def split_in_three(
+    examples: Sequence[AnyExample], dev: Sequence[AnyExample], share: float
+) -> tuple[list[AnyExample], list[AnyExample], list[AnyExample]]:
+    """What is learnt from, what chooses the epoch, and what only judges; no text is in two of them.
+
+    The last is `dev` where that is given, the second and otherwise the last about `share` of the examples. Raises
+    `InvalidInput` where there are too few to judge by.
+    """
+    if dev:
+        asked = {example.text for example in dev}
+        others = [example for example in examples if example.text not in asked]
+        require_known(dev, others)
+        return *split(others, share), list(dev)
+    rest, judging = split(examples, share)
+    if not judging:
+        raise InvalidInput(f"{len(examples)} examples are too few to keep some of them for judging; give a dev part")
+    # The places of what is left begin where those of the judging part end.
+    return *split(rest, 2 * share), judging
 
 
 def require_known(judging: Sequence[AnyExample], learnt: Sequence[AnyExample]) -> None:

@@ -22,6 +22,7 @@ from hmi.training.metrics import Metrics, entity_metrics, word_metrics
 from hmi.training.network import Network
 from hmi.training.objective import Texts
 from hmi.training.states import LowerStates
+from hmi.training.tally import Examined, Tally, entity_tally, word_tally
 from hmi.training.wordlabels import word_labels
 
 __all__ = ["TagPart", "Tagging", "named_parts", "tag_labels"]
@@ -79,6 +80,7 @@ class Tagging:
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
         self._bio = is_bio(labels)
+        self._names = sorted({label[len(BEGIN) :] for label in labels if label != OUTSIDE}) if self._bio else []
 
     def prepare(self, examples: Sequence[TaggedExample], texts: Texts) -> TagPart:
         states = texts.states([example.text for example in examples])
@@ -98,8 +100,16 @@ class Tagging:
         targets = _padded(part, chosen, hidden.shape[1]).to(network.device)
         return _mean_loss(network.adapter.logits(hidden, mask), targets)
 
-    @torch.no_grad()
     def judge(self, network: Network, part: TagPart) -> Metrics:
+        return self._metrics(part, *self._answer(network, part))
+
+    def examine(self, network: Network, part: TagPart) -> Examined:
+        said, loss = self._answer(network, part)
+        return Examined(self._metrics(part, said, loss), self._tally(part, said))
+
+    @torch.no_grad()
+    def _answer(self, network: Network, part: TagPart) -> tuple[list[NDArray[np.int64]], float]:
+        """The labels of each text's words, and the loss."""
         said: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(part.states)
         total = 0.0
         for chosen, hidden, mask in network.judged(part.states):
@@ -108,7 +118,7 @@ class Tagging:
             best = logits.argmax(-1).cpu().numpy()
             for row, example in enumerate(chosen):
                 said[example] = best[row, part.places[example]]
-        return self._metrics(part, said, total / len(part.states))
+        return said, total / len(part.states)
 
     def counts(self, part: TagPart) -> tuple[int, ...]:
         return tuple(np.bincount(part.known(), minlength=len(self.labels)).tolist())
@@ -119,13 +129,20 @@ class Tagging:
 
     def _metrics(self, part: TagPart, said: Sequence[NDArray[np.int64]], loss: float) -> Metrics:
         if self._bio:
-            names = sorted({label[len(BEGIN) :] for label in self.labels if label != OUTSIDE})
-            return entity_metrics(
-                names, [self._parts(each) for each in part.targets], [self._parts(s) for s in said], loss
-            )
+            return entity_metrics(self._names, self._all_parts(part.targets), self._all_parts(said), loss)
         true = np.concatenate(part.targets)
         has = true != _UNLABELLED
         return word_metrics(self.labels, true[has], np.concatenate(said)[has], loss)
+
+    def _tally(self, part: TagPart, said: Sequence[NDArray[np.int64]]) -> Tally:
+        if self._bio:
+            return entity_tally(self._names, self._all_parts(part.targets), self._all_parts(said))
+        known = [targets != _UNLABELLED for targets in part.targets]
+        true, given = ([each[has] for each, has in zip(of, known, strict=True)] for of in (part.targets, said))
+        return word_tally(self.labels, true, given)
+
+    def _all_parts(self, texts: Sequence[NDArray[np.int64]]) -> list[list[Span]]:
+        return [self._parts(numbers) for numbers in texts]
 
     def _parts(self, numbers: NDArray[np.int64]) -> list[Span]:
         """Named parts as words from, to and name."""

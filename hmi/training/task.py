@@ -104,6 +104,8 @@ def train_adapter(
         pooling=objective.pooling,
         generator=generator,
         multi_label=kind is TaskKind.MULTI_LABEL,
+        before_norm=config.before_norm,
+        activation=config.activation,
     ).to(device)
     trainable.export().validate(model.spec)  # what would be refused at the end is refused before
     network = Network(model, trainable, breathe)

@@ -19,13 +19,14 @@ __all__ = ["TrainableAdapter", "TrainableDelta"]
 
 
 class TrainableAdapter(nn.Module):
-    """LoRA pairs or Pfeiffer bottlenecks on every upper layer from the lowest that is wanted, and a linear head on the
+    """LoRA pairs or bottlenecks on every upper layer from the lowest that is wanted, and a linear head on the
     pooled or on all states.
 
     It starts as the base model: what adds to the base starts at zero, and so does the head.
 
     Args:
         labels: Of the head; empty for an adapter that only gives embeddings and has none.
+        before_norm, activation: Of bottlenecks, as in `TrainConfig`.
     """
 
     def __init__(
@@ -41,10 +42,14 @@ class TrainableAdapter(nn.Module):
         generator: torch.Generator,
         lowest_layer: int = 0,
         multi_label: bool = False,
+        before_norm: bool = True,
+        activation: Activation = Activation.RELU,
     ) -> None:
         super().__init__()
         self.labels = labels
         self._multi_label = multi_label
+        self._before_norm = before_norm
+        self._activation = activation
         self._kind = kind
         self._pooling = pooling
         self._lora: dict[tuple[int, Site], LoraTensors] = {}
@@ -75,8 +80,8 @@ class TrainableAdapter(nn.Module):
                 )
                 for key, part in self._bottleneck.items()
             },
-            before_norm=True,
-            activation=Activation.RELU,
+            before_norm=self._before_norm,
+            activation=self._activation,
         )
 
     def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -97,8 +102,8 @@ class TrainableAdapter(nn.Module):
                 key: Bottleneck(_array(part.down), _array(part.down_bias), _array(part.up), _array(part.up_bias))
                 for key, part in self._bottleneck.items()
             },
-            adapter_before_norm=True,
-            activation=Activation.RELU,
+            adapter_before_norm=self._before_norm,
+            activation=self._activation,
             head=self._head() if self.labels else None,
         )
 

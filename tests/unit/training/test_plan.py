@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hmi.adapters.adapter import AdapterKind, Pooling
+from hmi.adapters.adapter import Activation, AdapterKind, Pooling
 from hmi.spec import Placement, Site
 from hmi.training.config import TrainConfig
 from hmi.training.examples import TaskKind
@@ -18,13 +18,17 @@ def test_a_plan_is_the_same_after_a_way_through_json() -> None:
         rank=7,
         sites=(Site.Q, Site.FC2),
         placements=(Placement.ATTENTION, Placement.OUTPUT),
+        before_norm=False,
+        activation=Activation.SWISH,
         pooling=Pooling.CLS,
         learning_rate=0.1,
         seed=3,
     )
     for form in (None, FileFormat.CSV):
         plan = TrainingPlan(TaskKind.MULTI_LABEL, FileFormat.JSONL, form, config)
-        assert TrainingPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+        again = TrainingPlan.from_json(json.loads(json.dumps(plan.to_json())))
+        assert again == plan
+        assert again.config.activation is Activation.SWISH  # a string that is equal would not do
 
 
 @pytest.mark.parametrize("change", [{"task": "poetry"}, {"training_form": "xml"}, {"config": {}}])

@@ -1,0 +1,34 @@
+"""Labelled text that a command is given as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hmi.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from hmi.training.labelled import Labelled, TaskKind
+
+__all__ = ["read_labelled_file"]
+
+
+def read_labelled_file(
+    path: Path, task: TaskKind | None, text_field: str, label_field: str, *, judging: bool
+) -> Labelled:
+    """Its examples, for `task` or for what the fields are for. Raises `InvalidInput` naming the file and the line."""
+    from hmi.training.labelled import FileFormat, read_labelled
+
+    try:
+        with path.open("rb") as stream:
+            return read_labelled(
+                stream,
+                FileFormat.of(path.name),
+                kind=task,
+                judging=judging,
+                text_field=text_field,
+                label_field=label_field,
+                name=str(path),
+            )
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
