@@ -1,6 +1,6 @@
 """The table by which the recipe for making a base was chosen: fidelity against bytes and arithmetic.
 
-    python -m benchmarks.recipes                         # everything: about half an hour on two free cores
+    python -m benchmarks.recipes                         # everything: under an hour on two free cores
     python -m benchmarks.recipes --only product svd      # some lines of it
     python -m benchmarks.recipes --quick                 # a minute: that everything runs, nothing about recipes
 
