@@ -107,8 +107,8 @@ def _origin(imported: ImportedAdapter) -> str:
     version = f" {origin.version}" if origin.version else ""
     model = f"{plain(origin.model)} as the model that it was trained on" if origin.model else "no model"
     return (
-        f"The folder {plain(imported.source)}, saved by {plain(origin.library + version)}. It names {model}; "
-        "that the base model is the one it was trained on has been checked by nothing but shapes."
+        f"The folder {plain(imported.source)}, saved by {plain(origin.library + version)}. It names {model}. "
+        "Whether that is the base model only its shapes could tell: they fit."
     )
 
 

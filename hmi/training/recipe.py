@@ -29,7 +29,7 @@ def recipe_of(
     differs = []
     if len(ranks) > 1:
         listed = f"{', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
-        differs.append(f"its ranks are {listed}; a retrained one has the largest everywhere")
+        differs.append(f"its ranks are {listed}, and a retrained one has the largest everywhere")
     config = dataclasses.replace(
         how,
         kind=adapter.kind,
@@ -51,10 +51,10 @@ def recipe_of(
     each = len(config.sites) if adapter.kind is AdapterKind.LORA else len(config.placements)
     if places and len(places) < each * (spec.layers - config.lowest_layer):
         differs.append(
-            f"it does not have the same in every layer; a retrained one does, in all from {config.lowest_layer}"
+            f"it does not have the same in every layer, and a retrained one does, in all from {config.lowest_layer}"
         )
     if head.transform is not Transform.NONE:
-        differs.append("its head has a layer of its own before the labels; a retrained one's is linear")
+        differs.append("its head has a layer of its own before the labels, and a retrained one's is linear")
     if missing := len(set(head.labels) - set(labels)):
         some = "one of its labels is" if missing == 1 else f"{missing} of its labels are"
         differs.append(f"{some} nowhere in the text, and a retrained one will not know it")

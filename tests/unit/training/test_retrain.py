@@ -65,7 +65,7 @@ def test_lora_is_retrained_on_its_own_sites_at_its_largest_rank(bases: dict[int,
         assert again.head is not None
         assert (again.head.labels, again.head.pooling) == (("no", "yes"), Pooling.CLS)
     notes = " ".join(found.report.notes)
-    assert "its ranks are 3 and 5; a retrained one has the largest everywhere" in notes
+    assert "its ranks are 3 and 5, and a retrained one has the largest everywhere" in notes
     assert "its head has a layer of its own before the labels" in notes
     assert "If the imported adapter was trained on them" in notes
 
@@ -164,7 +164,7 @@ def test_recipe_says_what_cannot_be_the_same() -> None:
     assert (config.lowest_layer, differs) == (2, ())
     holes = dataclasses.replace(whole, lora={key: part for key, part in whole.lora.items() if key != (3, Site.Q)})
     _, differs = recipe_of(holes, whole.head, SPEC, whole.head.labels, HOW)
-    assert differs == ("it does not have the same in every layer; a retrained one does, in all from 0",)
+    assert differs == ("it does not have the same in every layer, and a retrained one does, in all from 0",)
     plain = Adapter(AdapterKind.NONE, {}, {}, True, Activation.IDENTITY, whole.head)
     config, differs = recipe_of(plain, whole.head, SPEC, whole.head.labels, HOW)
     assert (config.kind, differs) == (AdapterKind.NONE, ())
