@@ -32,9 +32,9 @@ def _write(path: Path, records: Sequence[Mapping[str, object]]) -> Path:
 
 
 def _train_and_register(up: Up, folder: Path) -> None:
-    up.run("base", "build", str(tiny_bert_folder(folder / "bert")), "--k", "2", "--out", str(folder / "base"))
+    up.run("build", "base", str(tiny_bert_folder(folder / "bert")), "--k", "2", "--out", str(folder / "base"))
     assert "is there already" in up.run(
-        "base", "build", str(folder / "bert"), "--k", "1", "--out", str(folder / "base"), status=1
+        "build", "base", str(folder / "bert"), "--k", "1", "--out", str(folder / "base"), status=1
     )
     up.run("base", "register", "tiny-k2", str(folder / "base"))
     (base,) = json.loads(up.run("base", "list", "--json"))
@@ -47,7 +47,7 @@ def _train_and_register(up: Up, folder: Path) -> None:
         options = ("--kind", kind, "--rank", "8", "--epochs", "2", "--dev", str(dev), "--json")
         report = json.loads(up.run("train", str(data), "--base", str(folder / "base"), "--out", adapter, *options))
         assert report["labels"] == ["no", "yes"]
-        assert 0 <= report["dev_accuracy"] <= 1
+        assert 0 <= report["dev"]["values"]["accuracy"] <= 1
         up.run("tenant", "add", tenant)
         _register(up, f"{tenant}/{kind}", adapter)
     assert "(revision 1)" in _register(up, "tenant1/bottleneck", str(folder / "bottleneck"))  # the same content
