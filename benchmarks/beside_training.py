@@ -1,31 +1,36 @@
 """What a fine-tuning job costs a batch job that runs beside it, and what it gets done meanwhile.
 
-    python -m benchmarks.beside_training [--quick] [--json] [--shape minilm] [--device cpu] [--dtype auto] [--rounds 5]
+    python -m benchmarks.beside_training [--quick] [--json] [--shape minilm] [--device cpu] [--dtype auto] [--rounds 9]
 
 A base model with random weights and k = half of its layers, whose rows are all held, answers a job of texts of 8 to 64
 tokens, alone and beside a training, by turns. The training is the worker's own: `worker.tuning.trainer` in a process of
 its own, niced, which waits after every step for the word of a `worker.pace.Pace` that keeps it to `training_share`. It
-has begun when the job begins, and has more to do than it can before the job ends.
+is one process from the first round to the last; while the job runs alone it gets no word, and stands still.
 
 - `job_s`, `job_beside_training_s`: medians of the rounds; `training_costs_job` is the median of the rounds' own ratios
   less one, since a machine that is shared may be slower in one round than in another.
 - `unpaced_training_costs_job`: the same where the training need not give way, and has only its niceness.
+- `training_took_beside_job`: of the cores' time while the paced job ran, the share that the training's process had
+  (Linux). Of the figures here it is the one that holds on a machine which others use too.
 - `steps_per_s_beside_job`, `steps_per_s_idle`: steps of the optimiser, of 32 texts each, that the training did beside
-  the paced job, and that it does alone.
+  the paced jobs, and that it does alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -48,7 +53,7 @@ from worker.tuning.process import TrainingProcess
 from worker.tuning.wire import Order, Step
 
 _BASE = "base"
-_QUICK_ITEMS, _ITEMS = 1_000, 10_000
+_QUICK_ITEMS, _ITEMS = 1_000, 5_000
 _EXAMPLES = 2_000
 _EPOCHS = 1_000  # more than any round has time for
 _IDLE_SECONDS = 5.0
@@ -66,11 +71,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
-    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    parser.add_argument("--rounds", type=int, help="default: 9, with --quick 1")
     parser.add_argument("--items", type=int, help=f"texts of the job; default: {_ITEMS}, with --quick {_QUICK_ITEMS}")
     options = parser.parse_args(argv)
     options.items = options.items or (_QUICK_ITEMS if options.quick else _ITEMS)
-    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 9)
     return options
 
 
@@ -81,34 +86,27 @@ def _run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     source = OneBase(_BASE, folder / _BASE, make_tree(folder / "tree", folder / _BASE, texts))
     share = Settings.model_fields["training_share"].default
     order = _order(folder, texts[:_EXAMPLES], options)
-    with Engine(EngineConfig(device=options.device, dtype=options.dtype), source) as engine:
+    config = EngineConfig(device=options.device, dtype=options.dtype)
+    with Engine(config, source) as engine, _Training(order, engine.busy) as training:
         items = [Item(ModelRef(_BASE, "general", None), Task.EMBED, text=text) for text in texts]
-        engine.submit(items[: len(items) // 4]).result()  # uncounted: everything is loaded and prepared
-        rates: list[float] = []
-
-        def beside(share: float) -> float:
-            with _Training(order, share, engine.busy) as training:
-                begun = training.steps
-                seconds = _time(engine, items)
-                if share < 1:
-                    rates.append((training.steps - begun) / seconds)
-                return seconds
-
+        engine.submit(items).result()  # uncounted: everything is loaded and prepared
+        beside = _Beside(training, partial(_time, engine, items))
         runs: dict[str, Callable[[], float]] = {
             "alone": partial(_time, engine, items),
-            "paced": partial(beside, share),
-            "unpaced": partial(beside, 1.0),
+            "paced": partial(beside.run, share),
+            "unpaced": partial(beside.run, 1.0),
         }
         found = alternate(runs, options.rounds)
-        idle = _steps_alone(order, engine)
+        idle = _steps_alone(training)
         stats = engine.stats()
     return {
         "training_costs_job": _cost(found, "paced"),
         "unpaced_training_costs_job": _cost(found, "unpaced"),
+        "training_took_beside_job": round(beside.worked[share] / beside.seconds[share] / order.threads, 4),
         "training_share": share,
         "job_s": round(statistics.median(found["alone"]), 3),
         "job_beside_training_s": round(statistics.median(found["paced"]), 3),
-        "steps_per_s_beside_job": round(statistics.median(rates), 3),
+        "steps_per_s_beside_job": round(beside.steps[share] / beside.seconds[share], 3),
         "steps_per_s_idle": round(idle, 3),
         "rounds": options.rounds,
         "items": len(texts),
@@ -151,62 +149,106 @@ def _time(engine: Engine, items: list[Item]) -> float:
     return time.perf_counter() - begin
 
 
-def _steps_alone(order: Order, engine: Engine) -> float:
-    with _Training(order, 1.0, engine.busy) as training:
+def _steps_alone(training: _Training) -> float:
+    with training.going(1.0):
         begun, at = training.steps, time.perf_counter()
         time.sleep(_IDLE_SECONDS)
         return (training.steps - begun) / (time.perf_counter() - at)
 
 
-class _Training:
-    """A training beside whatever the block does, from its first step on."""
+class _Beside:
+    """Jobs beside the training; for each share of its, in all rounds: seconds, and what the training did in them."""
 
-    def __init__(self, order: Order, share: float, busy: Callable[[], bool]) -> None:
+    def __init__(self, training: _Training, job: Callable[[], float]) -> None:
+        self.seconds: defaultdict[float, float] = defaultdict(float)
+        self.steps: defaultdict[float, float] = defaultdict(float)
+        self.worked: defaultdict[float, float] = defaultdict(float)
+        self._training = training
+        self._job = job
+
+    def run(self, share: float) -> float:
+        steps, worked = self._training.steps, self._training.worked_seconds()
+        with self._training.going(share):
+            seconds = self._job()
+        self.seconds[share] += seconds
+        self.steps[share] += self._training.steps - steps
+        self.worked[share] += self._training.worked_seconds() - worked
+        return seconds
+
+
+class _Training:
+    """A training that stands still but for the time that it is told to go."""
+
+    def __init__(self, order: Order, busy: Callable[[], bool]) -> None:
         self.steps = 0
         self._order = order
-        self._begun, self._ended = threading.Event(), threading.Event()
+        self._busy = busy
+        self._pid = 0
+        self._ready, self._going, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._pace = Pace(1.0, busy, self._check)
         self._failure: BaseException | None = None
-        self._pace = Pace(share, busy, self._check)
         self._thread = threading.Thread(target=self._run, name="training")
 
-    def __enter__(self) -> _Training:
+    def __enter__(self) -> Self:
+        self._going.set()
         self._thread.start()
-        if not self._begun.wait(_BEGIN_SECONDS):
+        if not self._ready.wait(_BEGIN_SECONDS) or self._failure is not None:
+            self.__exit__()
             raise RuntimeError("the training does not begin")
+        self._going.clear()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._going.set()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
 
+    @contextlib.contextmanager
+    def going(self, share: float) -> Iterator[None]:
+        """It goes on while the block runs."""
+        self._pace = Pace(share, self._busy, self._check)
+        self._going.set()
+        try:
+            yield
+        finally:
+            self._going.clear()
+
+    def worked_seconds(self) -> float:
+        """Of all cores, since its start."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
+
     def _check(self) -> None:
         if self._ended.is_set():
-            raise Cancelled("the job is over")
+            raise Cancelled("the jobs are over")
 
     def _run(self) -> None:
-        # One that goes on where the last one stopped would end before its time.
-        for path in Path(self._order.folder).glob("checkpoint*"):
-            path.unlink()
         try:
             with TrainingProcess(self._order) as process:
+                self._pid = process.pid
                 while True:
                     said = process.hear(0.5)
                     self._check()
                     if isinstance(said, Step):
-                        if said.progress is not None:
-                            self.steps += 1
-                            self._begun.set()
-                        self._pace.after(said.cost_seconds)
-                        process.go_on()
+                        self._answer(process, said)
                     elif said is not None:
-                        raise RuntimeError(f"the training was over before the job: {said}")
+                        raise RuntimeError(f"the training was over before the jobs: {said}")
         except Cancelled:
             return
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
             self._failure = error
-            self._begun.set()
+        finally:
+            self._ready.set()
+
+    def _answer(self, process: TrainingProcess, step: Step) -> None:
+        if step.progress is not None:
+            self.steps += 1
+            self._ready.set()
+        self._going.wait()
+        self._pace.after(step.cost_seconds)
+        process.go_on()
 
 
 if __name__ == "__main__":
