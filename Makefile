@@ -102,7 +102,7 @@ bench-peers: $(VENV)/.installed-test $(ADAPTERHUB)/.installed $(POLYLORA)/.insta
 	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
 
 .PHONY: minilm
-minilm: $(VENV)/.installed-bench ## Distil MiniLM-L6 at k = 3 anew, into hmi/differences: most of an hour (MINILM_ARGS=...)
+minilm: $(VENV)/.installed-bench ## Distil MiniLM-L6 at k = 3 anew, into hmi/differences: over an hour (MINILM_ARGS=...)
 	$(BIN)/python -m benchmarks.minilm $(MINILM_ARGS)
 
 .PHONY: fresh

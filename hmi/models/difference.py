@@ -1,8 +1,7 @@
 """A distilled hPLM as what it differs by from the pretrained model: a few megabytes beside the original's weights.
 
 Matrices of the layers are kept in 4 bits with a float16 scale for each group of 64 values in a row, everything else
-in float16. Of MiniLM's differences that keeps more, byte for byte, than the best matrices of low rank do
-(`python -m benchmarks.recipes`): they are small, and spread over all directions.
+in float16. `python -m benchmarks.recipes` sets it beside matrices of low rank of about the same bytes.
 
 The file is a safetensors file; its metadata says which weights it belongs to, and which hPLM comes of them.
 """
