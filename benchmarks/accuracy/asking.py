@@ -48,7 +48,7 @@ def ask(learner: Learner, k: int, systems: tuple[System, ...]) -> Asked:
     spec = load_spec(base)
     empty = KnowledgeTree(0, {GENERAL: None}, {}, spec.row_dtype, spec.hidden_size)
     source = OneBase(BASE, base, empty)
-    jobs = [job for system in systems for job in learner.jobs(system, k)]
+    jobs = [job for system in systems for job in learner.jobs(system, 0 if system.ordinary else k)]
     source.adapters.update({job.name: learner.adapter(job) for job in jobs})
     deltas = {domain: f"delta-{domain}" for domain in learner.texts} if has_delta else {}
     source.adapters.update({name: learner.delta(k, domain) for domain, name in deltas.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Learner:
         return self.folder / f"base-k{k}"
 
     def adapter(self, job: Job) -> Path:
-        return self.folder / f"{job.name}{_SUFFIX}"
+        learnt = dataclasses.replace(job, system=job.system.learnt_as)
+        return self.folder / f"{learnt.name}{_SUFFIX}"
 
     def delta(self, k: int, domain: str) -> Path:
         return self.folder / f"delta-k{k}-{domain}{_SUFFIX}"
@@ -72,12 +74,15 @@ class Learner:
         """Make all of it, in the order in which one thing needs another."""
         for k in (0, *self.plan.ks):
             self._make_base(k)
-        self._train(self.jobs(System.FULL, 0))
+        learnt = [system for system in System if system.learnt_as is system]
+        for system in learnt:
+            if system.ordinary:
+                self._train(self.jobs(system, 0))
         for k in self.plan.ks:
             for domain in self.texts:
                 self._make_delta(k, domain)
-            for system in System:
-                if system is not System.FULL:
+            for system in learnt:
+                if not system.ordinary:
                     self._train(self.jobs(system, k))
 
     def jobs(self, system: System, k: int) -> list[Job]:
@@ -128,11 +133,13 @@ class Learner:
             return
 
         def train(job: Job, check: Callable[[], None]) -> tuple[Adapter, float]:
+            full = Job(System.FULL, 0, job.domain, job.seed)
             trained = train_adapter(
                 self.base(job.k if job.system.looks_up else 0),
                 [Example(each.text, each.label) for each in self.texts[job.domain].training],
                 self._config(job),
                 delta=load_adapter(self.delta(job.k, job.domain)) if job.system.has_delta else None,
+                start=load_adapter(self.adapter(full)) if job.system.starts else None,
                 on_progress=lambda progress: check(),
             )
             return trained.adapter, trained.report.seconds
@@ -148,10 +155,11 @@ class Learner:
         return TrainConfig(
             kind=self.plan.kind,
             rank=self.plan.rank,
-            epochs=self.plan.epochs,
+            epochs=self.plan.more_epochs if job.system.starts else self.plan.epochs,
+            learning_rate=self.plan.lower_rate if job.system.starts else self.plan.learning_rate,
             dev_share=0.0,
             lowest_layer=job.k if job.system is System.UPPER else 0,
-            miss_policy=MissPolicy.BACKOFF if job.system.backs_off else MissPolicy.EXACT,
+            miss_policy=MissPolicy.BACKOFF,  # no worse for exact lookups, and one adapter for both
             seed=job.seed,
             device=self.device,
             dtype=self.dtype,

@@ -16,29 +16,49 @@ __all__ = ["FULL", "QUICK", "DomainText", "Plan", "System", "domain_texts"]
 class System(StrEnum):
     """What answers.
 
-    The first two are the ordinary model, with adapters on all layers or above k alone. The others look the lower k
-    layers up: with every window computed that the tree lacks, or with shorter n-grams standing in for it, from the
-    tree that the domain's own training text gives; of the base's rows, or of the domain's delta.
+    The first three are the ordinary model: with adapters on all layers, with the same ones trained on as long as
+    `carried_*` are, and with adapters above k alone. The others look the lower k layers up: with every window computed
+    that the tree lacks, or with shorter n-grams standing in for it, from the tree that the domain's own training text
+    gives. Their rows are the base's, or those of the domain's delta; and an adapter begins with nothing, or is carried
+    over from the ordinary model (`hmi train --start`).
     """
 
     FULL = "full"
+    FULL_LONGER = "full_longer"
     UPPER = "upper"
     EXACT = "exact"
     BACKOFF = "backoff"
     DELTA_EXACT = "delta_exact"
     DELTA_BACKOFF = "delta_backoff"
+    CARRIED_EXACT = "carried_exact"
+    CARRIED_BACKOFF = "carried_backoff"
+
+    @property
+    def ordinary(self) -> bool:
+        """All layers are computed, and the adapters are on all of them: k plays no part."""
+        return self in (System.FULL, System.FULL_LONGER)
 
     @property
     def looks_up(self) -> bool:
-        return self not in (System.FULL, System.UPPER)
+        return not self.ordinary and self is not System.UPPER
 
     @property
     def has_delta(self) -> bool:
-        return self in (System.DELTA_EXACT, System.DELTA_BACKOFF)
+        return self.value.startswith(("delta", "carried"))
 
     @property
     def backs_off(self) -> bool:
-        return self in (System.BACKOFF, System.DELTA_BACKOFF)
+        return self.value.endswith("backoff")
+
+    @property
+    def starts(self) -> bool:
+        """From the full model's adapter."""
+        return self is System.FULL_LONGER or self.value.startswith("carried")
+
+    @property
+    def learnt_as(self) -> System:
+        """The system whose adapter it has: one is trained for both miss policies, on what stands in."""
+        return System(self.value.replace("backoff", "exact"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +68,8 @@ class Plan:
     Attributes:
         ks: Numbers of lower layers that are looked up.
         seeds: Tenants of each domain, whose adapters are trained from different seeds.
-        kind, rank, epochs: Of every adapter of every system.
+        kind, rank, epochs, learning_rate: Of every adapter of every system.
+        more_epochs, lower_rate: Of those that start from the full model's.
         distil_steps: Of a base at a k that the package does not carry.
         delta_steps: Of a domain's delta.
         most_training, most_test: Sentences of each domain, at most.
@@ -59,6 +80,9 @@ class Plan:
     kind: AdapterKind
     rank: int
     epochs: int
+    learning_rate: float
+    more_epochs: int
+    lower_rate: float
     distil_steps: int
     delta_steps: int
     most_training: int
@@ -71,6 +95,9 @@ FULL = Plan(
     kind=AdapterKind.BOTTLENECK,
     rank=48,
     epochs=4,
+    learning_rate=3e-3,
+    more_epochs=2,
+    lower_rate=1e-3,
     distil_steps=6000,
     delta_steps=300,
     most_training=100_000,
@@ -82,6 +109,9 @@ QUICK = Plan(
     kind=AdapterKind.BOTTLENECK,
     rank=48,
     epochs=1,
+    learning_rate=3e-3,
+    more_epochs=1,
+    lower_rate=1e-3,
     distil_steps=0,
     delta_steps=4,
     most_training=128,

@@ -65,9 +65,10 @@ def k_report(
     gaps = {system: _gaps(found, texts, system) for system in System if system is not System.FULL}
     return {
         "domains": domains,
-        **{f"mean_gap_{system}": each["mean"] for system, each in gaps.items()},
+        "mean_gap_exact": gaps[System.CARRIED_EXACT]["mean"],
+        "mean_gap_backoff": gaps[System.CARRIED_BACKOFF]["mean"],
         "gaps": gaps,
-        "tree_bytes": {system: each.tree_bytes for system, each in asked.items() if system.looks_up},
+        "tree_bytes": {system: asked[system].tree_bytes for system in (System.EXACT, System.DELTA_EXACT)},
         "speed": {name: asdict(rate) for name, rate in speed.items()},
     }
 

@@ -50,12 +50,29 @@ def train(
     policy: Annotated[
         MissPolicy, typer.Option(help="Under which it will be served; for backoff it is trained on what stands in.")
     ] = MissPolicy.EXACT,
-    kind: Annotated[_Kind, typer.Option(help="What is trained, beside the head.")] = _Kind.BOTTLENECK,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA pairs, or width of the bottlenecks.")] = 48,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text, at most.")] = 4,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Adapter folder to begin with, say one that was trained at k = 0: what it does above the lookup is "
+            "taken over, with its kind and size."
+        ),
+    ] = None,
+    kind: Annotated[
+        _Kind | None, typer.Option(help="What is trained, beside the head.  [default: bottleneck, or as --start]")
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rank of the LoRA pairs, or width of the bottlenecks.  [default: 48, or as --start]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the text, at most.  [default: 4, with --start 2]")
+    ] = None,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one before it stops.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 3e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="The highest; it rises to it and falls to zero.  [default: 0.003, with --start 0.001]"),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are cut.")] = 128,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
@@ -69,13 +86,16 @@ def train(
     [{"start", "end", "label"}]}, {"text", "positive", "negative"} or OpenAI's {"messages"}. The folder gets the
     adapter, a report and a model card. Stopped and started again in the same way, training goes on where it was.
     """
+    import dataclasses
     import json
     import os
 
     from hmi.engine.cores import tune_process
-    from hmi.errors import Conflict
+    from hmi.errors import Conflict, InvalidInput
 
     tune_process(os.environ)
+    if start and (kind or rank):
+        raise InvalidInput("kind and rank are those of the adapter to begin with; leave --kind and --rank out")
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
@@ -88,22 +108,30 @@ def train(
 
     from hmi.adapters.adapter import AdapterKind
     from hmi.adapters.canonical import FILE_NAME, load_adapter
+    from hmi.adapters.formats import read_adapter
     from hmi.cli.training_bar import TrainingBar, training_words
+    from hmi.models.loader import load_spec
     from hmi.training.card import save_trained
-    from hmi.training.task import TrainConfig, train_adapter
+    from hmi.training.config import TrainConfig
+    from hmi.training.recipe import begun_with
+    from hmi.training.task import train_adapter
 
     config = TrainConfig(
-        kind=AdapterKind(kind.value),
-        rank=rank,
-        epochs=epochs,
+        kind=AdapterKind(kind.value if kind else _Kind.BOTTLENECK),
+        rank=rank or TrainConfig().rank,
         batch_size=batch_size,
-        learning_rate=learning_rate,
         max_tokens=max_tokens,
         miss_policy=policy,
         patience=patience,
         dev_share=dev_share,
         seed=seed,
         device=device,
+    )
+    adapter = read_adapter(start, dataclasses.replace(load_spec(base), k=0)) if start else None
+    if adapter:
+        config = begun_with(adapter, config)
+    config = dataclasses.replace(
+        config, epochs=epochs or config.epochs, learning_rate=learning_rate or config.learning_rate
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = out.with_name(f".{out.name}.training")
@@ -114,6 +142,7 @@ def train(
             config,
             judging,
             delta=load_adapter(delta / FILE_NAME) if delta else None,
+            start=adapter,
             on_progress=lambda reached: bar.show(reached, training_words(reached)),
             checkpoint=checkpoint,
         )

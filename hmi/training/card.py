@@ -86,9 +86,10 @@ def _trained_on(report: TrainReport, data: str) -> str:
     config = report.config
     early = f" of at most {config.epochs}" if report.epochs < config.epochs else ""
     which = f", of which number {report.best_epoch} was kept" if report.dev else ""
+    began = ", begun with another adapter's weights" if report.started else ""
     lines = [
         f"{report.examples:,} examples of {plain(data)}, {report.tokens:,} tokens in all; {report.epochs} epochs"
-        f"{early}{which}; {report.seconds:.1f} s, {report.seconds_per_thousand_examples:.1f} s for a thousand.",
+        f"{early}{which}{began}; {report.seconds:.1f} s, {report.seconds_per_thousand_examples:.1f} s for a thousand.",
     ]
     if report.labels:
         pairs = zip(report.labels, report.label_counts, strict=True)

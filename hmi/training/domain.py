@@ -26,14 +26,16 @@ from hmi.adapters.delta import check_delta
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
+from hmi.knowledge.ngrams import Keys, window_keys
 from hmi.models.bert import HBert
 from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.spec import Site
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
+from hmi.training.stand_ins import leave_one_out
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
-from hmi.training.trainable import TrainableDelta
+from hmi.training.trainable_delta import TrainableDelta
 from hmi.training.windows import WindowBatch, relative_error, states_error, upper_states
 
 __all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train_delta"]
@@ -54,7 +56,8 @@ class DeltaConfig:
         nearness: Weight, in the loss, of the squared relative distance between the rows and those of the domain
             above. What stays within the trees' tolerance is not stored again; at 1, rows of MiniLM with k = 3 went
             half as far as at 0, for four fifths of the gain. 0 for the root's own delta: it has nothing to inherit.
-        thinned: Share of the texts whose windows lose neighbours, for the miss policy `backoff`.
+        left_out: Share of the texts that are seen as a tree sees them that was built of all the others, so that rows of
+            shorter n-grams are good stand-ins under the miss policy `backoff`.
         sites: The linear layers that get a pair, in every lower layer.
         max_tokens: Longer texts are cut, special tokens included.
         seed: Same seed, same text, same machine, same number of threads: same weights.
@@ -67,7 +70,7 @@ class DeltaConfig:
     batch_size: int = 32
     learning_rate: float = 4e-3
     nearness: float = 1.0
-    thinned: float = 0.4
+    left_out: float = 0.5
     sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
     max_tokens: int = 128
     seed: int = 0
@@ -80,8 +83,8 @@ class DeltaConfig:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
         if not 0 <= self.nearness < math.inf:
             raise InvalidInput(f"nearness must be a number from 0, not {self.nearness}", param="nearness")
-        if not 0 <= self.thinned <= 1:
-            raise InvalidInput(f"thinned must be a share from 0 to 1, not {self.thinned}", param="thinned")
+        if not 0 <= self.left_out <= 1:
+            raise InvalidInput(f"left_out must be a share from 0 to 1, not {self.left_out}", param="left_out")
         if not self.sites:
             raise InvalidInput("a delta needs at least one linear layer to sit on", param="sites")
 
@@ -140,7 +143,7 @@ def train_delta(
             the domain's own. None takes the base's own layers, which are the pretrained model's unless it was
             distilled.
         teacher_adapter: On all layers of the pretrained model in `teacher`; both together are the domain's own full
-            model. What it does below k goes into the delta.
+            model. What it does below k goes into the delta, see `Teacher`.
         on_progress: Told after every step; what it raises ends the training.
 
     Raises:
@@ -216,11 +219,13 @@ def _fit(
 ) -> tuple[float, ...]:
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, config.steps))
+    sights = _Sights(sequences)
     losses = []
     started = time.monotonic()
     for done, chosen in enumerate(itertools.islice(_batches(sequences, config, generator), config.steps), start=1):
         rng = np.random.default_rng([config.seed, done])
-        batch = WindowBatch.of([sequences[number] for number in chosen], model.device, thinned=config.thinned, rng=rng)
+        windows = sights.windows(chosen, rng.random(len(chosen)) < config.left_out)
+        batch = WindowBatch.of([sequences[number] for number in chosen], model.device, windows=windows)
         loss = _loss(model, teacher, trainable.maths(model.dtype), without, batch, config.nearness)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -231,6 +236,22 @@ def _fit(
         left = (time.monotonic() - started) / done * (config.steps - done)
         on_progress(DeltaProgress(done, config.steps, losses[-1], left))
     return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses))))
+
+
+class _Sights:
+    """How a tree sees each of some texts: one that knows it, and one that was built of all the others."""
+
+    def __init__(self, sequences: Sequence[NDArray[np.int64]]) -> None:
+        lengths = np.asarray([len(ids) for ids in sequences], np.int64)
+        whole = window_keys(np.concatenate(sequences), lengths)
+        ends = np.cumsum(lengths)[:-1]
+        self._known = np.split(whole, ends)
+        self._left_out = np.split(leave_one_out(whole, lengths), ends)
+
+    def windows(self, chosen: Sequence[int], left_out: NDArray[np.bool_]) -> Keys:
+        """Of all tokens of the chosen texts, in their order."""
+        sights = zip(chosen, left_out, strict=True)
+        return np.concatenate([(self._left_out if without else self._known)[number] for number, without in sights])
 
 
 def _batches(
@@ -251,7 +272,7 @@ def _loss(
     """
     full = teacher.states(batch)
     rows = model.lower(batch.windows, delta)  # [windows, H]
-    ours = list(upper_states(model, model.merge(rows[batch.index]), batch.mask))
+    ours = list(upper_states(model, model.merge(rows[batch.index]), batch.mask, teacher.adapters))
     loss = states_error(ours, full, batch.mask)
     if nearness:
         with torch.no_grad():

@@ -62,7 +62,7 @@ def measure_fidelity(
     """
     teacher = teacher or Teacher(model)
     return compare(
-        (list(upper_states(model, merged, mask)), teacher.upper(full, mask), mask)
+        (list(upper_states(model, merged, mask, teacher.adapters)), teacher.upper(full, mask), mask)
         for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher)
     )
 

@@ -58,6 +58,7 @@ class TrainReport:
         trained_tokens: Times the epochs.
         seconds: From the call to the end, those before an interruption included.
         base: Digest of the base artifact; `k` of it.
+        started: From another adapter's weights.
         resumed_at: Steps that were done when this run took over a checkpoint; None where it began anew.
     """
 
@@ -78,6 +79,7 @@ class TrainReport:
     base: str
     k: int
     config: TrainConfig
+    started: bool = False
     resumed_at: int | None = None
 
     @property

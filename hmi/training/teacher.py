@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmi.adapters.adapter import Adapter
-from hmi.adapters.maths import SingleAdapter
+from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.models.bert import HBert
 from hmi.models.loader import load_pretrained
 from hmi.spec import HPLMSpec
@@ -23,13 +23,18 @@ class Teacher:
 
     Args:
         model: Of any k; its windows are not used.
-        adapter: Of a domain's full model, on all layers. What it does below k is learnt; above k it is left out, for
-            rows are what is made, and tenants have adapters of their own there.
+        adapter: Of a domain's full model, on all layers. What it does below k is learnt; what it does above k is also
+            done to what is compared with the teacher, so that rows are good for what the domain's models ask of them.
+
+    Attributes:
+        adapters: The adapter's maths.
     """
 
     def __init__(self, model: HBert, adapter: Adapter | None = None) -> None:
         self.model = model
-        self._adapters = None if adapter is None else SingleAdapter.of(adapter, model.device, model.dtype)
+        self.adapters: AdapterMaths = (
+            NoAdapters() if adapter is None else SingleAdapter.of(adapter, model.device, model.dtype)
+        )
 
     @classmethod
     def of_folder(
@@ -50,11 +55,11 @@ class Teacher:
 
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States after the k lower layers: ids `[B, T]` -> `[B, T, H]`."""
-        return self.model.full_lower(ids, mask, self._adapters)
+        return self.model.full_lower(ids, mask, self.adapters)
 
     def upper(self, hidden: Tensor, mask: Tensor) -> list[Tensor]:
         """`hidden` `[B, T, H]`, and the states after every upper layer from there."""
-        return list(upper_states(self.model, hidden, mask))
+        return list(upper_states(self.model, hidden, mask, self.adapters))
 
     @torch.no_grad()
     def states(self, batch: WindowBatch) -> list[Tensor]:

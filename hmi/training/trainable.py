@@ -1,28 +1,30 @@
-"""Adapters with their heads, and domain deltas, as parameters: float32 masters that run in the model's dtype."""
+"""Adapters with their heads as parameters: float32 masters that run in the model's dtype."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from typing import cast
+import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Array, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Head, Pooling, Transform
 from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths, BottleneckTensors, LoraTensors, SingleAdapter
+from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
+from hmi.training.parameters import array_of, cast_pairs, drawn, lora_pairs, pair_arrays, zeros
 
-__all__ = ["TrainableAdapter", "TrainableDelta"]
+__all__ = ["TrainableAdapter"]
 
 
 class TrainableAdapter(nn.Module):
     """LoRA pairs or bottlenecks on every upper layer from the lowest that is wanted, and a linear head on the
     pooled or on all states.
 
-    It starts as the base model: what adds to the base starts at zero, and so does the head.
+    It starts as the base model: what adds to the base starts at zero, and so does the head; or as another adapter, see
+    `begin_with`.
 
     Args:
         labels: Of the head; empty for an adapter that only gives embeddings and has none.
@@ -47,6 +49,7 @@ class TrainableAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.labels = labels
+        self._spec = spec
         self._multi_label = multi_label
         self._before_norm = before_norm
         self._activation = activation
@@ -58,22 +61,72 @@ class TrainableAdapter(nn.Module):
 
         hidden = spec.hidden_size
         if kind is AdapterKind.LORA:
-            self._lora = _lora_pairs(spec, upper, sites, rank, generator)
+            self._lora = lora_pairs(spec, upper, sites, rank, generator)
         elif kind is AdapterKind.BOTTLENECK:
             for layer in upper:
                 for place in placements:
                     self._bottleneck[layer, place] = BottleneckTensors(
-                        _drawn(rank, hidden, generator), _zeros(rank), _zeros(hidden, rank), _zeros(hidden)
+                        drawn(rank, hidden, generator), zeros(rank), zeros(hidden, rank), zeros(hidden)
                     )
         if labels:
-            self.out = _zeros(len(labels), hidden)
-            self.out_bias = _zeros(len(labels))
+            self.out = zeros(len(labels), hidden)
+            self.out_bias = zeros(len(labels))
         self.body = nn.ParameterList(self._body())
+
+    @torch.no_grad()
+    def begin_with(self, start: Adapter) -> None:
+        """Begin as another adapter of the same base at any k: with all that it does in the layers that this one is on,
+        and with its head where that is a linear one for the same labels.
+
+        Raises `AdapterRefused` for an adapter that does there what this one cannot.
+        """
+        start.validate(dataclasses.replace(self._spec, k=0))
+        if start.kind is not self._kind:
+            raise AdapterRefused(f"the adapter to begin with is of kind {start.kind.value}, not {self._kind.value}")
+        if start.bottleneck and (start.adapter_before_norm, start.activation) != (self._before_norm, self._activation):
+            raise AdapterRefused("the bottlenecks to begin with read another state, or have another activation")
+        for site, pair in start.lora.items():
+            if site[0] >= self._spec.k:
+                self._require(site, self._lora.get(site), pair.rank)
+                ours = self._lora[site]
+                ours.a[: pair.rank] = torch.from_numpy(pair.a)
+                ours.b[:, : pair.rank] = torch.from_numpy(pair.b)
+        for place, part in start.bottleneck.items():
+            if place[0] >= self._spec.k:
+                self._require(place, self._bottleneck.get(place), part.rank)
+                into = self._bottleneck[place]
+                into.down[: part.rank] = torch.from_numpy(part.down)
+                into.down_bias[: part.rank] = torch.from_numpy(part.down_bias)
+                into.up[:, : part.rank] = torch.from_numpy(part.up)
+                into.up_bias.copy_(torch.from_numpy(part.up_bias))
+        if start.head is not None and self._reads_as(start.head):
+            order = [start.head.labels.index(label) for label in self.labels]
+            self.out.copy_(torch.from_numpy(start.head.out[order]))
+            self.out_bias.copy_(torch.from_numpy(start.head.out_bias[order]))
+
+    def _require(
+        self, place: tuple[int, Site | Placement], ours: LoraTensors | BottleneckTensors | None, rank: int
+    ) -> None:
+        if ours is None:
+            raise AdapterRefused(
+                f"the adapter to begin with is on layer {place[0]} at {place[1].value}, where none is trained"
+            )
+        most = len(ours.a if isinstance(ours, LoraTensors) else ours.down)
+        if most < rank:
+            raise AdapterRefused(f"the adapter to begin with has rank {rank}, and {most} is trained")
+
+    def _reads_as(self, head: Head) -> bool:
+        return (
+            head.transform is Transform.NONE
+            and head.pooling is self._pooling
+            and head.multi_label is self._multi_label
+            and set(head.labels) == set(self.labels)
+        )
 
     def maths(self, dtype: torch.dtype) -> AdapterMaths:
         """The adapter in `dtype`, with gradients flowing back to the float32 masters."""
         return SingleAdapter(
-            _cast(self._lora, dtype),
+            cast_pairs(self._lora, dtype),
             {
                 key: BottleneckTensors(
                     part.down.to(dtype), part.down_bias.to(dtype), part.up.to(dtype), part.up_bias.to(dtype)
@@ -97,9 +150,11 @@ class TrainableAdapter(nn.Module):
         """The trained weights as the plain adapter that is served."""
         return Adapter(
             kind=self._kind,
-            lora=_arrays(self._lora),
+            lora=pair_arrays(self._lora),
             bottleneck={
-                key: Bottleneck(_array(part.down), _array(part.down_bias), _array(part.up), _array(part.up_bias))
+                key: Bottleneck(
+                    array_of(part.down), array_of(part.down_bias), array_of(part.up), array_of(part.up_bias)
+                )
                 for key, part in self._bottleneck.items()
             },
             adapter_before_norm=self._before_norm,
@@ -114,8 +169,8 @@ class TrainableAdapter(nn.Module):
             activation=Activation.IDENTITY,
             dense=None,
             dense_bias=None,
-            out=_array(self.out),
-            out_bias=_array(self.out_bias),
+            out=array_of(self.out),
+            out_bias=array_of(self.out_bias),
             labels=self.labels,
             multi_label=self._multi_label,
         )
@@ -125,87 +180,3 @@ class TrainableAdapter(nn.Module):
             yield from (lora.a, lora.b)
         for part in self._bottleneck.values():
             yield from (part.down, part.down_bias, part.up, part.up_bias)
-
-
-class TrainableDelta(nn.Module):
-    """A domain delta: LoRA pairs on every lower layer, no head.
-
-    It starts as the base model, or with `above` as the delta of an ancestor, which itself is not trained: the pairs
-    stand beside the ancestor's, and the ranks add up.
-    """
-
-    def __init__(
-        self,
-        spec: HPLMSpec,
-        *,
-        rank: int,
-        sites: tuple[Site, ...],
-        generator: torch.Generator,
-        above: Adapter | None = None,
-    ) -> None:
-        super().__init__()
-        self._own = _lora_pairs(spec, range(spec.k), sites, rank, generator)
-        self.body = nn.ParameterList(tensor for part in self._own.values() for tensor in (part.a, part.b))
-        self._above = above.lora if above else {}
-
-    def maths(self, dtype: torch.dtype) -> AdapterMaths:
-        """The delta in `dtype`, with gradients flowing back to the float32 masters."""
-        return SingleAdapter(_cast(self._joined(), dtype), {})
-
-    def export(self) -> Adapter:
-        """The trained weights as the delta that rows are computed with."""
-        return Adapter(
-            kind=AdapterKind.LORA,
-            lora=_arrays(self._joined()),
-            bottleneck={},
-            adapter_before_norm=True,
-            activation=Activation.RELU,
-            head=None,
-        )
-
-    def _joined(self) -> _LoraPairs:
-        device = self.body[0].device
-        joined = dict(self._own)
-        for key, part in self._above.items():
-            a, b = (torch.from_numpy(array).to(device) for array in (part.a, part.b))
-            own = joined.get(key)
-            joined[key] = (
-                LoraTensors(a, b) if own is None else LoraTensors(torch.cat([a, own.a]), torch.cat([b, own.b], 1))
-            )
-        return joined
-
-
-_LoraPairs = dict[tuple[int, Site], LoraTensors]
-
-
-def _lora_pairs(
-    spec: HPLMSpec, layers: Iterable[int], sites: tuple[Site, ...], rank: int, generator: torch.Generator
-) -> _LoraPairs:
-    """A pair for each layer and site, as parameters; together they add nothing yet."""
-    shapes = {site: spec.site_shape(site) for site in sites}
-    return {
-        (layer, site): LoraTensors(_drawn(rank, inputs, generator), _zeros(outputs, rank))
-        for layer in layers
-        for site, (inputs, outputs) in shapes.items()
-    }
-
-
-def _drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    # One over the square root of the fan-in: the rank's activations start at the input's own scale.
-    return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
-
-
-def _zeros(*shape: int) -> Tensor:
-    return nn.Parameter(torch.zeros(*shape))
-
-
-def _cast(pairs: _LoraPairs, dtype: torch.dtype) -> _LoraPairs:
-    return {key: LoraTensors(part.a.to(dtype), part.b.to(dtype)) for key, part in pairs.items()}
-
-
-def _arrays(pairs: _LoraPairs) -> dict[tuple[int, Site], Lora]:
-    return {key: Lora(_array(part.a), _array(part.b)) for key, part in pairs.items()}
-
-
-def _array(tensor: Tensor) -> Array:
-    return cast(Array, tensor.detach().cpu().numpy().copy())

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.maths import NoAdapters
+from hmi.adapters.maths import AdapterMaths, NoAdapters
 from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
 from hmi.models.bert import HBert
 
@@ -19,6 +19,7 @@ __all__ = ["WindowBatch", "relative_error", "states_error", "thin_windows", "upp
 # oneDNN prepares itself anew for every number of rows that it meets; so they are few.
 _WINDOW_STEP = 128
 _TOKEN_STEP = 8
+_NO_ADAPTERS = NoAdapters()
 # What stands in for the windows of new text where a tree knows a few thousand sentences of its domain, by their share
 # (`python -m benchmarks.coverage`); the others it knows whole.
 _STAND_INS = ((0.225, without_next), (0.225, without_prev), (0.25, unigram))
@@ -46,11 +47,13 @@ class WindowBatch:
         sequences: Sequence[NDArray[np.int64]],
         device: torch.device | str = "cpu",
         *,
+        windows: Keys | None = None,
         thinned: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> WindowBatch:
         """
         Args:
+            windows: Of all their tokens, in the order of the sequences, or what stands in for them.
             thinned: Share of the sequences whose windows lose neighbours, see `thin_windows`; needs `rng`.
         """
         lengths = np.asarray([len(ids) for ids in sequences], np.int64)
@@ -58,14 +61,14 @@ class WindowBatch:
         mask = np.arange(_filled(int(lengths.max()), _TOKEN_STEP)) < lengths[:, None]  # [B, T]
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = flat
-        wanted = window_keys(flat, lengths)
+        wanted = window_keys(flat, lengths) if windows is None else windows
         if thinned and rng is not None:
             wanted = thin_windows(wanted, lengths, thinned, rng)
-        keys, place = np.unique(wanted, return_inverse=True)
-        windows = unpack(np.resize(keys, _filled(len(keys), _WINDOW_STEP)))
+        distinct, place = np.unique(wanted, return_inverse=True)
+        unpacked = unpack(np.resize(distinct, _filled(len(distinct), _WINDOW_STEP)))
         index = np.zeros(mask.shape, np.int64)
         index[mask] = place.reshape(-1)
-        return cls(*(torch.from_numpy(each).to(device) for each in (ids, mask, windows, index)))
+        return cls(*(torch.from_numpy(each).to(device) for each in (ids, mask, unpacked, index)))
 
 
 def thin_windows(keys: Keys, lengths: NDArray[np.int64], share: float, rng: np.random.Generator) -> Keys:
@@ -81,11 +84,11 @@ def thin_windows(keys: Keys, lengths: NDArray[np.int64], share: float, rng: np.r
     return some
 
 
-def upper_states(model: HBert, hidden: Tensor, mask: Tensor) -> Iterator[Tensor]:
+def upper_states(model: HBert, hidden: Tensor, mask: Tensor, adapters: AdapterMaths = _NO_ADAPTERS) -> Iterator[Tensor]:
     """What the upper layers are given and what each of them gives: [B, T, H] each."""
     yield hidden
     for layer in model.transformer_layers[model.spec.k :]:
-        hidden = layer(hidden, mask, NoAdapters())
+        hidden = layer(hidden, mask, adapters)
         yield hidden
 
 

@@ -48,7 +48,7 @@ def test_table_holds_every_system_when_a_tiny_plan_is_run(learner: Learner) -> N
     part = report["k"]["2"]
     assert set(part["domains"]["one"]) == {*System, "hit_rate"}
     assert 0 < part["domains"]["one"]["hit_rate"] < 1
-    assert part["mean_gap_exact"] == part["gaps"]["exact"]["mean"]
+    assert part["mean_gap_exact"] == part["gaps"]["carried_exact"]["mean"]
     assert set(part["speed"]) == {"k = 0", "exact", "backoff", "exact, all held"}
     assert part["speed"]["exact, all held"]["hit_rate"] == 1
     text = as_text(report)

@@ -84,6 +84,25 @@ def test_training_goes_on_when_it_was_stopped(base: Path, tmp_path: Path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "adapter"]
 
 
+def test_adapter_of_the_ordinary_model_is_carried_over(base: Path, tmp_path: Path) -> None:
+    full, data = tiny_base(tmp_path / "full", k=0), write(tmp_path / "a.jsonl", 64)
+    command = ["train", str(data), "--base"]
+    first = [*command, str(full), "--out", str(tmp_path / "all"), "--kind", "lora", "--rank", "4", "--epochs", "1"]
+    assert CliRunner().invoke(app, first).exit_code == 0
+    onwards = [*command, str(base), "--out", str(tmp_path / "upper"), "--start", str(tmp_path / "all"), "--json"]
+    result = CliRunner().invoke(app, onwards)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["started"]
+    config = report["config"]
+    assert (config["kind"], config["rank"], config["epochs"], config["learning_rate"]) == ("lora", 4, 2, 1e-3)
+    assert {layer for layer, _ in read_adapter(tmp_path / "upper", load_spec(base)).lora} == {2, 3}
+    assert "begun with another adapter" in (tmp_path / "upper" / "README.md").read_text()
+    refused = CliRunner().invoke(app, [*onwards[:-1], "--rank", "8"])
+    assert refused.exit_code == 1
+    assert "leave --kind and --rank out" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "reason"),
     [

@@ -22,14 +22,15 @@ from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tok
 from hmi.spec import Site
 from hmi.training.base import build_base
 from hmi.training.distil import DistilConfig
-from hmi.training.domain import DeltaConfig, DeltaProgress, TrainedDelta, _loss, train_delta
+from hmi.training.domain import DeltaConfig, DeltaProgress, TrainedDelta, _loss, _Sights, train_delta
 from hmi.training.examples import Example
 from hmi.training.fidelity import measure_fidelity
+from hmi.training.stand_ins import leave_one_out
 from hmi.training.states import LowerStates, encode
 from hmi.training.task import TrainConfig, train_adapter
 from hmi.training.teacher import Teacher
 from hmi.training.windows import WindowBatch
-from tests.adapter_samples import lora_adapter
+from tests.adapter_samples import bottleneck_adapter, lora_adapter
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 QUICK = DeltaConfig(rank=4, steps=40, batch_size=16, learning_rate=1e-2, dtype="float32")
@@ -152,9 +153,16 @@ def test_weights_are_float32_when_the_base_runs_in(base: Path, domain: list[str]
     assert {tensor.dtype for tensor in delta.tensors().values()} == {np.dtype(np.float32)}
 
 
-def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained: TrainedDelta) -> None:
-    """Against a loop over sequences and tokens that knows of no distinct windows, padding or batches."""
+@pytest.mark.parametrize("own", [False, True])
+def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained: TrainedDelta, own: bool) -> None:
+    """Against a loop over sequences and tokens that knows of no distinct windows, padding or batches.
+
+    The domain's own model has an adapter on every layer, and above k both sides have it.
+    """
     model, delta = load_hplm(base), SingleAdapter.of(trained.delta)
+    spec = dataclasses.replace(model.spec, k=0)
+    adapter = bottleneck_adapter(np.random.default_rng(4), spec=spec) if own else None
+    theirs = SingleAdapter.of(adapter) if adapter else NoAdapters()
     sequences = encode(load_tokenizer(base), ["w1 w2 w3", "w2", "w1 w2 w3 w4 w5 w1 w2 w3", "w1 w2 w3"], 48)
     errors, sizes = torch.zeros(3), torch.zeros(3)
     with torch.no_grad():
@@ -162,13 +170,15 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
             real = torch.ones(1, len(ids), dtype=torch.bool)
             windows = torch.from_numpy(unpack(window_keys(ids, np.array([len(ids)]))))
             rows = torch.cat([model.lower(window[None], delta) for window in windows])
-            ours, full = model.merge(rows[None]), model.full_lower(torch.from_numpy(ids)[None], real)
+            ours, full = model.merge(rows[None]), model.embed(torch.from_numpy(ids)[None])
+            for lower in model.transformer_layers[:2]:
+                full = lower(full, real, theirs)
             for place, layer in enumerate([None, *model.transformer_layers[2:]]):
                 if layer is not None:
-                    ours, full = (layer(state, real, model._no_adapters) for state in (ours, full))
+                    ours, full = (layer(state, real, theirs) for state in (ours, full))
                 errors[place] += (ours - full).square().sum()
                 sizes[place] += full.square().sum()
-        loss = _loss(model, Teacher(model), delta, NoAdapters(), WindowBatch.of(sequences), nearness=0)
+        loss = _loss(model, Teacher(model, adapter), delta, NoAdapters(), WindowBatch.of(sequences), nearness=0)
         torch.testing.assert_close(loss, (errors / sizes).mean())
 
 
@@ -179,11 +189,21 @@ def test_lower_layers_of_the_domains_own_model_are_learnt_when_it_teaches(
     source = tiny_bert_folder(tmp_path / "source")
     spec = dataclasses.replace(load_spec(base), k=0)
     adapter = lora_adapter(np.random.default_rng(3), 8, spec=spec, sites=(Site.Q, Site.V, Site.FC2))
-    config = dataclasses.replace(QUICK, nearness=0.0, thinned=0.0)
+    config = dataclasses.replace(QUICK, nearness=0.0, left_out=0.0)
     report = train_delta(base, domain, config, teacher=source, teacher_adapter=adapter).report
     plain = train_delta(base, domain, config, teacher=source).report
     assert report.before.lower > plain.before.lower
     assert report.after.lower < 0.9 * report.before.lower
+
+
+def test_half_of_the_texts_are_seen_as_a_tree_of_the_others_sees_them() -> None:
+    texts = [np.array(ids) for ids in ([2, 7, 8, 3], [2, 7, 8, 9, 3], [2, 5, 3])]
+    lengths = np.array([4, 5, 3])
+    whole = window_keys(np.concatenate(texts), lengths)
+    others = leave_one_out(whole, lengths)
+    seen = _Sights(texts).windows([2, 0, 1], np.array([True, False, True]))
+    assert seen.tolist() == [*others[9:], *whole[:4], *others[4:9]]
+    assert not np.array_equal(others, whole)
 
 
 def test_teacher_is_asked_for_when_the_base_was_distilled(domain: list[str], tmp_path: Path) -> None:
