@@ -1,7 +1,8 @@
-"""From what was asked for to what is trained: the model to start from, the plan, its cost."""
+"""From what was asked for to what is trained: the models to start from, the plan, its cost."""
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,17 @@ from api.schemas.fine_tuning import Hyperparameters, JobCreate, TuningOptions
 from api.services import Services
 from api.training_files import TokenCounter, check_file
 from hmi.adapters.adapter import AdapterKind
-from hmi.catalog import bases, domains, files, models
+from hmi.adapters.canonical import FILE_NAME, load_adapter
+from hmi.catalog import bases, domains, files
+from hmi.catalog.models import ServedModel, resolve
 from hmi.catalog.tables import GENERAL, File
 from hmi.catalog.tenants import Principal
 from hmi.catalog.tuning.jobs import NewTuningJob
-from hmi.errors import InvalidInput, NotFound
+from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
 from hmi.spec import HPLMSpec, MissPolicy
 from hmi.training.config import TrainConfig
 from hmi.training.plan import TrainingPlan
+from hmi.training.recipe import begun_with
 
 __all__ = ["Start", "find_start", "order_job", "request_of"]
 
@@ -29,13 +33,18 @@ _SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a job starts from: a base model and where the new model will be looked up, and the files, by their ids."""
+    """What a job starts from: a base model and where the new model will be looked up, and the files, by their ids.
+
+    Attributes:
+        adapter: Artifact of the adapter that training begins with; None begins with nothing.
+    """
 
     base: str
     base_artifact: str
     spec: HPLMSpec
     domain: str
     miss_policy: MissPolicy
+    adapter: str | None
     training: File
     validation: File | None
 
@@ -50,22 +59,21 @@ def find_start(session: Session, caller: Principal, body: JobCreate) -> Start:
     options = body.hmi or TuningOptions()
     domain, miss_policy = GENERAL, MissPolicy.EXACT
     if "/" in body.model:
-        model = models.get_model(session, caller, body.model)
-        if model.tenant_id != caller.tenant_id:  # an operator's key sees others', which are not its own to follow up
-            raise _no_model(body.model)
+        model = _own_model(session, caller, body.model, "model")
         name, domain, miss_policy = model.base_name, model.domain, model.miss_policy
     else:
         name = body.model
     try:
         base = bases.get_base(session, name)
     except NotFound:
-        raise _no_model(body.model) from None
+        raise _no_model(body.model, "model") from None
     return Start(
         base=base.name,
         base_artifact=base.artifact,
         spec=bases.spec_of(base),
         domain=domains.get_domain(session, options.domain or domain, param="hmi.domain").name,
         miss_policy=options.miss_policy or miss_policy,
+        adapter=_own_model(session, caller, options.start, "hmi.start").artifact if options.start else None,
         training=_file(session, caller.tenant_id, body.training_file, "training_file"),
         validation=_file(session, caller.tenant_id, body.validation_file, "validation_file")
         if body.validation_file
@@ -80,7 +88,7 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     job may be.
     """
     options = body.hmi or TuningOptions()
-    multiplier, config = _configure(body, options, start.miss_policy)
+    multiplier, config = _configure(services, body, options, start)
     counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))
     training = check_file(services, start.training, "training_file", counter, kind=options.task)
     task = training.checked.kind
@@ -94,7 +102,7 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
         examples += validation.checked.examples
     cost = counter.total * config.epochs
     _check_size(services, examples, cost)
-    plan = TrainingPlan(task, training.form, validation.form if validation else None, config)
+    plan = TrainingPlan(task, training.form, validation.form if validation else None, config, start.adapter)
     return NewTuningJob(
         model=body.model,
         base=start.base,
@@ -111,9 +119,11 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     )
 
 
-def _configure(body: JobCreate, options: TuningOptions, miss_policy: MissPolicy) -> tuple[float, TrainConfig]:
+def _configure(services: Services, body: JobCreate, options: TuningOptions, start: Start) -> tuple[float, TrainConfig]:
     """The learning rate's multiplier, and the configuration that it is part of."""
     usual = TrainConfig()
+    if options.start is not None:
+        usual = _begun_with(services, options, start, usual)
     newer = body.method.supervised.hyperparameters if body.method and body.method.supervised else None
     if newer is not None and body.hyperparameters is not None and newer != body.hyperparameters:
         raise InvalidInput(
@@ -125,16 +135,34 @@ def _configure(body: JobCreate, options: TuningOptions, miss_policy: MissPolicy)
         return otherwise if value is None or isinstance(value, str) else value
 
     multiplier = float(chosen(asked.learning_rate_multiplier, 1.0))
-    return multiplier, TrainConfig(
+    return multiplier, dataclasses.replace(
+        usual,
         kind=AdapterKind(options.kind) if options.kind else usual.kind,
         rank=options.rank or usual.rank,
         epochs=int(chosen(asked.n_epochs, usual.epochs)),
         batch_size=int(chosen(asked.batch_size, usual.batch_size)),
         learning_rate=usual.learning_rate * multiplier,
         max_tokens=options.max_tokens or usual.max_tokens,
-        miss_policy=miss_policy,
+        miss_policy=start.miss_policy,
         seed=secrets.randbelow(_SEEDS) if body.seed is None else body.seed,
     )
+
+
+def _begun_with(services: Services, options: TuningOptions, start: Start, usual: TrainConfig) -> TrainConfig:
+    if options.kind or options.rank:
+        raise InvalidInput("kind and rank are those of the model to begin with; leave them out", param="hmi.start")
+    if start.adapter is None:
+        raise InvalidInput("the model to begin with has no adapter", param="hmi.start")
+    try:
+        adapter = load_adapter(services.artifacts.folder(start.adapter) / FILE_NAME)
+    except NotFound as error:
+        raise Corrupt(f"the content of the model to begin with is lost: {error.message}") from error
+    try:
+        adapter.validate(dataclasses.replace(start.spec, k=0))
+    except AdapterRefused as error:
+        message = f"the model to begin with does not fit {start.base}: {error.message}"
+        raise AdapterRefused(message, param="hmi.start") from error
+    return begun_with(adapter, usual)
 
 
 def _check_size(services: Services, examples: int, cost: int) -> None:
@@ -154,5 +182,13 @@ def _file(session: Session, tenant_id: str, file_id: str, param: str) -> File:
         raise NotFound(error.message, code=error.code, param=param) from None
 
 
-def _no_model(name: str) -> NotFound:
-    return NotFound(f"there is no model {name[:200]!r}", code="model_not_found", param="model")
+def _own_model(session: Session, caller: Principal, name: str, param: str) -> ServedModel:
+    """Raises `NotFound`, also for others' models that an operator's key sees: they are not its own to follow up."""
+    found = resolve(session, [name], caller).get(name)
+    if found is None or found.tenant_id != caller.tenant_id:
+        raise _no_model(name, param)
+    return found
+
+
+def _no_model(name: str, param: str) -> NotFound:
+    return NotFound(f"there is no model {name[:200]!r}", code="model_not_found", param=param)

@@ -131,6 +131,7 @@ def _order(folder: Path, texts: list[str], options: argparse.Namespace) -> Order
     return Order(
         base=str(folder / _BASE),
         delta=None,
+        start=None,
         training=str(text),
         validation=None,
         plan=plan.to_json(),

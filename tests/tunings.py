@@ -28,8 +28,19 @@ BASE = "tuned"  # of a shape that the stub's adapters fit
 TEXT = b'{"text": "a fine film", "label": "good"}\n{"text": "no", "label": "bad"}\n'
 
 
-def make_job(site: Worksite, tenant: str = "acme", *, content: bytes = TEXT, suffix: str = "tuned", **stub: Any) -> str:
-    """A job's id; `stub` says what its training does. Adds the base model where it is missing."""
+def make_job(
+    site: Worksite,
+    tenant: str = "acme",
+    *,
+    content: bytes = TEXT,
+    suffix: str = "tuned",
+    start: str | None = None,
+    **stub: Any,
+) -> str:
+    """A job's id; `stub` says what its training does, and `start` is the artifact that it begins with.
+
+    Adds the base model where it is missing.
+    """
     site.add_base(BASE, sample_spec(k=2))
     file_id = new_id("file-")
     with site.storage.create(f"files/{file_id}") as out:
@@ -57,7 +68,7 @@ def make_job(site: Worksite, tenant: str = "acme", *, content: bytes = TEXT, suf
             examples=2,
             cost=20,
             request={"model": BASE, "training_file": file_id},
-            config={"stub": stub},
+            config={"stub": stub, "start": start},
             attributes={},
         )
         return jobs.create_job(session, tenant_id, new, idempotency_key=None, max_open=100).id

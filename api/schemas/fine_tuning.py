@@ -91,6 +91,15 @@ class TuningOptions(RequestBody):
         str | None,
         Field(max_length=64, description="Where n-grams are looked up first; default: `model`'s, `general`."),
     ] = None
+    start: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=130,
+            description="A model of yours, on any base of the same pretrained model, whose adapter training begins "
+            "with. Kind, size and pooling are then its own.",
+        ),
+    ] = None
     kind: Annotated[Literal["lora", "bottleneck"] | None, Field(description="What is trained beside the head.")] = None
     rank: Annotated[int | None, Field(ge=1, le=256, description="Of LoRA pairs, or width of bottlenecks.")] = None
     miss_policy: Annotated[MissPolicy | None, Field(description="What an n-gram that is not stored gets.")] = None

@@ -58,6 +58,12 @@ def create(
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same weights.")] = None,
     task: Annotated[_Task | None, typer.Option(help="Default: what the file's fields say.")] = None,
     domain: Annotated[str | None, typer.Option(help="Where n-grams are looked up first.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="A model of yours to begin with, say on a base with k = 0; its kind and rank are taken over."
+        ),
+    ] = None,
     kind: Annotated[_Kind | None, typer.Option(help="What is trained, beside the head.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of LoRA pairs, or width of bottlenecks.")] = None,
     miss_policy: Annotated[_Policy | None, typer.Option(help="What an n-gram that is not stored gets.")] = None,
@@ -72,6 +78,7 @@ def create(
     options = {
         "task": task,
         "domain": domain,
+        "start": start,
         "kind": kind,
         "rank": rank,
         "miss_policy": miss_policy,

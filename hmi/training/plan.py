@@ -17,12 +17,14 @@ class TrainingPlan:
     task: What is learnt; the files were found to be for it.
     training_form, validation_form: Of the files; None where there is no second one.
     config: But for `device` and `dtype`, which are those of the worker that trains.
+    start: Digest of the adapter's artifact that training begins with.
     """
 
     task: TaskKind
     training_form: FileFormat
     validation_form: FileFormat | None
     config: TrainConfig
+    start: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -31,6 +33,7 @@ class TrainingPlan:
             "training_form": self.training_form.value,
             "validation_form": None if self.validation_form is None else self.validation_form.value,
             "config": self.config.to_json(),
+            "start": self.start,
         }
 
     @classmethod
@@ -42,4 +45,5 @@ class TrainingPlan:
             FileFormat(raw["training_form"]),
             None if form is None else FileFormat(form),
             TrainConfig.from_json(raw["config"]),
+            raw.get("start"),  # jobs of earlier versions began with nothing
         )

@@ -1,4 +1,5 @@
-"""Bringing together on this machine what a training needs: base model, delta, files, the last checkpoint."""
+"""Bringing together on this machine what a training needs: base model, delta, an adapter to begin with, files, the last
+checkpoint."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ _BLOCK = 1024**2
 def fetch(runtime: Runtime, claim: ClaimedJob, folder: Path) -> Order:
     """Make the work folder and what of the order comes from afar.
 
-    Raises `NotFound` where base model or domain are gone; `Corrupt` for a file whose content is lost and for a damaged
-    artifact; `StorageFull`.
+    Raises `NotFound` where base model, domain or the model to begin with are gone; `Corrupt` for a file whose content
+    is lost and for a damaged artifact; `StorageFull`.
     """
     if claim.base_artifact is None or claim.domain is None:
         raise NotFound("the base model or the domain that this job was made for is gone", code="base_not_found")
@@ -39,10 +40,12 @@ def fetch(runtime: Runtime, claim: ClaimedJob, folder: Path) -> Order:
         except NotFound as error:
             _log.warning("checkpoint_not_found", job=claim.job_id, reason=error.message)
     delta = runtime.artifacts.folder(claim.delta) / FILE_NAME if claim.delta else None
+    start = _start(runtime, claim.config.get("start"))
     validation = claim.validation_path and _local(runtime, claim.validation_path, folder / "validation")
     return Order(
         base=str(runtime.artifacts.folder(claim.base_artifact)),
         delta=str(delta) if delta else None,
+        start=str(start) if start else None,
         training=str(_local(runtime, claim.training_path, folder / "training")),
         validation=str(validation) if validation else None,
         plan=dict(claim.config),
@@ -51,6 +54,13 @@ def fetch(runtime: Runtime, claim: ClaimedJob, folder: Path) -> Order:
         device="cuda:0" if runtime.device.startswith("cuda") else "cpu",
         dtype=settings.dtype,
     )
+
+
+def _start(runtime: Runtime, artifact: str | None) -> Path | None:
+    try:
+        return runtime.artifacts.folder(artifact) / FILE_NAME if artifact else None
+    except NotFound as error:
+        raise NotFound("the model that this job was to begin with is gone", code="model_not_found") from error
 
 
 def _local(runtime: Runtime, path: str, target: Path) -> Path:

@@ -126,6 +126,7 @@ def _train(order: Order, link: _Link) -> None:
             dataclasses.replace(plan.config, device=order.device, dtype=order.dtype),
             _examples(order.validation, plan.validation_form, plan.task) if order.validation else (),
             delta=load_adapter(Path(order.delta)) if order.delta else None,
+            start=load_adapter(Path(order.start)) if order.start else None,
             on_progress=tell,
             breathe=link.breathe,
             checkpoint=folder / CHECKPOINT,

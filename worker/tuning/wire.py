@@ -27,6 +27,7 @@ class Order:
     Attributes:
         base: Folder of the base model's artifact.
         delta: File of the domain's delta; None where the domain has none.
+        start: File of the adapter that training begins with, if it does.
         training, validation: Labelled text, as it was uploaded.
         plan: Of a `hmi.training.plan.TrainingPlan`, as its `to_json` gives it.
         folder: To write into: the checkpoint, which may be there already, then the adapter and the report.
@@ -36,6 +37,7 @@ class Order:
 
     base: str
     delta: str | None
+    start: str | None
     training: str
     validation: str | None
     plan: dict[str, Any]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from sqlalchemy import func, select
 
+from hmi.adapters.adapter import Adapter
+from hmi.adapters.canonical import FILE_NAME, save_adapter
 from hmi.catalog import models
 from hmi.catalog.tables import File, Tenant
 from hmi.catalog.tuning import dispatching, ending, runs
@@ -16,7 +22,8 @@ from hmi.catalog.tuning.runs import ClaimedJob
 from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy
-from tests.apis import Api
+from tests.adapter_samples import bottleneck_adapter
+from tests.apis import SPEC, Api
 from tests.unit.api.test_batches import messages
 from tests.unit.api.tuning import BASE, add_base, labelled, tune, upload_text
 from tests.waiting import wait_until
@@ -126,6 +133,62 @@ def test_a_model_of_the_tenants_own_is_trained_anew_where_it_was(api: Api) -> No
     assert kept.target.startswith("mine-")
 
 
+def add_model(api: Api, name: str, adapter: Adapter | None) -> str | None:
+    """A model of `acme`'s with this adapter, or the base model alone; its artifact."""
+    artifact = None
+    if adapter is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            save_adapter(adapter, Path(folder, FILE_NAME))
+            artifact = api.services.artifacts.put_folder(Path(folder))
+    with api.services.database.session() as session:
+        tenant_id = session.scalars(select(Tenant.id).where(Tenant.name == "acme")).one()
+        models.register_model(
+            session,
+            tenant_id,
+            name,
+            base=BASE,
+            domain="general",
+            miss_policy=MissPolicy.EXACT,
+            artifact=artifact,
+            summary={},
+        )
+    return artifact
+
+
+def test_training_begins_with_a_model_of_the_tenants_own(api: Api) -> None:
+    ordinary = dataclasses.replace(SPEC, k=0)
+    artifact = add_model(api, "full", bottleneck_adapter(np.random.default_rng(1), 6, spec=ordinary))
+    kept = row(api, tune(api, extra_body={"hmi": {"start": "acme/full"}}).id)
+    config = kept.config["config"]
+    assert (config["kind"], config["rank"], config["epochs"], config["learning_rate"]) == ("bottleneck", 6, 2, 1e-3)
+    assert kept.config["start"] == artifact
+    halved = tune(
+        api,
+        hyperparameters={"learning_rate_multiplier": 0.5, "n_epochs": 1},
+        extra_body={"hmi": {"start": "acme/full"}},
+    )
+    config = row(api, halved.id).config["config"]
+    assert (config["epochs"], config["learning_rate"]) == (1, 5e-4)
+
+
+def test_a_model_is_nothing_to_begin_with_when_it_has_no_adapter_that_fits(api: Api) -> None:
+    add_model(api, "bare", None)
+    wide = dataclasses.replace(SPEC, hidden_size=2 * SPEC.hidden_size)
+    add_model(api, "wide", bottleneck_adapter(np.random.default_rng(1), spec=wide))
+    add_model(api, "full", bottleneck_adapter(np.random.default_rng(1), spec=SPEC))
+    for options, said in (
+        ({"start": "acme/bare"}, "has no adapter"),
+        ({"start": "acme/wide"}, "does not fit small: bottleneck"),
+        ({"start": "acme/full", "rank": 4}, "leave them out"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said) as caught:
+            tune(api, extra_body={"hmi": options})
+        assert caught.value.param == "hmi.start"
+    with pytest.raises(openai.NotFoundError):  # as if it were not there
+        tune(api, who="rival", extra_body={"hmi": {"start": "acme/full"}})
+    assert count(api) == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -169,6 +232,7 @@ def test_a_job_is_refused_by_name_when_a_field_is_wrong(api: Api, fields: dict[s
     [
         ({"model": "nothing"}, "model_not_found", "model"),
         ({"model": "acme/nothing"}, "model_not_found", "model"),
+        ({"extra_body": {"hmi": {"start": "acme/nothing"}}}, "model_not_found", "hmi.start"),
         ({"training_file": "file-unknown"}, "file_not_found", "training_file"),
         ({"validation_file": "file-unknown"}, "file_not_found", "validation_file"),
         ({"extra_body": {"hmi": {"domain": "nowhere"}}}, "domain_not_found", "hmi.domain"),

@@ -252,6 +252,13 @@ def test_a_job_fails_when_its_base_model_is_gone(site: Worksite, runtime: Runtim
     assert (job.state, (job.error or {})["code"]) == (TuningState.FAILED, "base_not_found")
 
 
+def test_a_job_fails_when_the_model_to_begin_with_is_gone(site: Worksite, runtime: Runtime) -> None:
+    job_id = make_job(site, start="0" * 64)
+    run_jobs(runtime, site)
+    job = found_job(site, job_id)
+    assert (job.state, (job.error or {})["code"]) == (TuningState.FAILED, "model_not_found")
+
+
 def test_a_job_fails_when_its_files_content_is_lost(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site)
     site.storage.delete(found_job(site, job_id).training_path)

@@ -19,7 +19,7 @@ def test_a_message_arrives_as_it_was_sent_in_one_line(message: Said) -> None:
 
 
 def test_an_order_arrives_as_it_was_sent() -> None:
-    order = Order("base", None, "training", None, {"task": "classification"}, "folder", 2, "cpu", "auto")
+    order = Order("base", None, "start", "training", None, {"task": "classification"}, "folder", 2, "cpu", "auto")
     assert read_order(encode(order)) == order
 
 
