@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from api.uploads import plain_names
 from hmi.errors import Corrupt, InvalidInput
-from hmi.spec import HPLMSpec, Site
+from hmi.spec import HPLMSpec
 
 __all__ = ["UploadedBase", "expected_shapes", "read_base"]
 
@@ -63,7 +63,7 @@ def expected_shapes(spec: HPLMSpec) -> dict[str, tuple[int, ...]]:
         "embeddings.norm.bias": (hidden,),
     }
     for layer in range(spec.layers):
-        for site in Site:
+        for site in spec.sites:
             inward, outward = spec.site_shape(site)
             shapes[f"layers.{layer}.{site.value}.weight"] = (outward, inward)
             shapes[f"layers.{layer}.{site.value}.bias"] = (outward,)

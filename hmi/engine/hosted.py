@@ -14,7 +14,7 @@ from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.overlay import RowOverlay
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.loader import load_hbert, load_tokenizer
 from hmi.models.served import ServedBert
 
 __all__ = ["HostedBase", "HostedBases", "ModelSource"]
@@ -100,7 +100,7 @@ class HostedBases:
 
     def _load(self, digest: str) -> HostedBase:
         folder = self._source.base_folder(digest)
-        model = ServedBert(load_hplm(folder, self._device, self._dtype))
+        model = ServedBert(load_hbert(folder, self._device, self._dtype))
         tokenizer = load_tokenizer(folder)
         try:
             tree = self._source.tree(digest)

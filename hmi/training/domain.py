@@ -28,7 +28,7 @@ from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.knowledge.ngrams import Keys, window_keys
 from hmi.models.bert import HBert
-from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.loader import load_hbert, load_tokenizer
 from hmi.spec import Site
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
@@ -154,7 +154,7 @@ def train_delta(
     """
     started = time.monotonic()
     device = resolve_device(config.device)
-    model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
+    model = load_hbert(folder, device, resolve_dtype(config.dtype, device))
     if not model.spec.k:
         raise InvalidInput("a base with k = 0 has no lower layers, and so no domain deltas")
     seen, judges = _parts(texts, config.steps * config.batch_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from hmi.adapters.adapter import Adapter
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.models.bert import HBert
-from hmi.models.loader import load_pretrained
+from hmi.models.pretrained import load_pretrained
 from hmi.spec import HPLMSpec
 from hmi.training.windows import WindowBatch, upper_states
 
