@@ -9,7 +9,7 @@ from hmi.adapters.batched import BatchedAdapters
 from hmi.adapters.heads import HeadPlan
 from hmi.adapters.kernels import kernels_run_on
 from hmi.adapters.maths import ServingAdapters
-from hmi.adapters.plan import AdapterPlan, order_key
+from hmi.adapters.plan import NO_LAYERS, AdapterPlan, order_key
 from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
 from hmi.adapters.token_heads import TokenHeadPlan
 from hmi.engine.request import Task
@@ -37,16 +37,15 @@ def plan_adapters(batch: Batch, device: torch.device) -> None:
         batch.heads = heads if heads.counts.any() else None
         batch.taggers = taggers if taggers.rows else None
     batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
-    last = spec.layers - 1
+    apart = range(spec.layers - 1, spec.layers) if batch.first_only else NO_LAYERS
     if kernels_run_on(device):
-        batch.plan = SegmentedPlan(batch.residents, device, first_only=batch.first_only, last_layer=last)
+        batch.plan = SegmentedPlan(batch.residents, device, apart=apart)
     else:
         batch.plan = AdapterPlan(
             batch.residents,
             batch.width,
             device,
-            first_only=batch.first_only,
-            last_layer=last,
+            apart=apart,
             row_bytes=spec.hidden_size * batch.base.model.dtype.itemsize,
         )
 

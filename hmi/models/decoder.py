@@ -18,11 +18,11 @@ from hmi.models.dense import ACTIVATIONS
 from hmi.models.rotary import Rotary
 from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["DecoderLayer", "HGpt", "RmsNorm", "reach_of"]
+__all__ = ["READING_ORDER", "WINDOW", "DecoderLayer", "HGpt", "RmsNorm", "reach_of"]
 
-_WINDOW = 3
+WINDOW = 3
 # A key holds a window as (t-1, t, t-2), see `hmi.knowledge.ngrams`; the layers read it in the order of the text.
-_READING_ORDER = (2, 0, 1)
+READING_ORDER = (2, 0, 1)
 
 
 class RmsNorm(nn.Module):
@@ -157,7 +157,7 @@ class _Window(nn.Module):
     def __init__(self, spec: HPLMSpec) -> None:
         super().__init__()
         if spec.rope_theta is None:
-            self.position = nn.Parameter(torch.empty(_WINDOW, spec.hidden_size))
+            self.position = nn.Parameter(torch.empty(WINDOW, spec.hidden_size))
         self.projection = nn.Linear(spec.hidden_size, spec.hidden_size)
 
 
@@ -208,12 +208,12 @@ class HGpt(nn.Module):
         Args:
             delta: Of the domain whose rows these are; None for the base model's own.
         """
-        ids = windows[:, _READING_ORDER]
+        ids = windows[:, READING_ORDER]
         x = F.embedding(ids.clamp(min=0), self.embeddings.word)
         if self._learns_positions:
             x = x + self.window.position
         reach = reach_of(ids >= 0)
-        rotary = self._rotary(_WINDOW)
+        rotary = self._rotary(WINDOW)
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
             x = self.layers[number](x, reach, delta or self._no_adapters, rotary, only_last=last)
