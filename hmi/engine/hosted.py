@@ -14,8 +14,10 @@ from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.overlay import RowOverlay
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_hbert, load_tokenizer
+from hmi.models.decoder import HGpt
+from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.models.served import ServedBert
+from hmi.models.served_decoder import ServedGpt
 
 __all__ = ["HostedBase", "HostedBases", "ModelSource"]
 
@@ -45,7 +47,7 @@ class HostedBase:
     def __init__(
         self,
         digest: str,
-        model: ServedBert,
+        model: ServedBert | ServedGpt,
         tokenizer: Tokenizer,
         tree: KnowledgeTree,
         overlay: RowOverlay,
@@ -100,7 +102,8 @@ class HostedBases:
 
     def _load(self, digest: str) -> HostedBase:
         folder = self._source.base_folder(digest)
-        model = ServedBert(load_hbert(folder, self._device, self._dtype))
+        loaded = load_hplm(folder, self._device, self._dtype)
+        model = ServedGpt(loaded) if isinstance(loaded, HGpt) else ServedBert(loaded)
         tokenizer = load_tokenizer(folder)
         try:
             tree = self._source.tree(digest)

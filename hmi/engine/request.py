@@ -8,15 +8,60 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.errors import HmiError
+from hmi.engine.generation.sampling import MAX_LOGPROBS, Sampling
+from hmi.errors import HmiError, InvalidInput
 from hmi.spec import MissPolicy
 
-__all__ = ["Classification", "Embedding", "Item", "ModelRef", "Outcome", "Tag", "Tagging", "Task"]
+__all__ = [
+    "Classification",
+    "Embedding",
+    "Finish",
+    "Generation",
+    "Item",
+    "ModelRef",
+    "Outcome",
+    "Tag",
+    "Tagging",
+    "Task",
+    "TokenChance",
+    "Wish",
+]
 
 
 class Task(StrEnum):
     CLASSIFY = "classify"
     EMBED = "embed"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a text is continued.
+
+    Attributes:
+        max_tokens: Generated at most; 0 generates nothing, for those who only ask for the prompt's probabilities.
+        stop: Strings that end the text and are not in it.
+        logprobs: So many alternatives are told for each token, beside its own log-probability; None tells nothing.
+        echo: The prompt's tokens are told of too, where `logprobs` are asked for.
+        ignore_eos: What ends a text does not end it.
+
+    Raises `InvalidInput` whose `param` names the field.
+    """
+
+    max_tokens: int = 16
+    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    echo: bool = False
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 0:
+            raise InvalidInput(f"max_tokens must be a whole number from 0, not {self.max_tokens}", param="max_tokens")
+        if not all(self.stop):
+            raise InvalidInput("a stop string must not be empty", param="stop")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise InvalidInput(f"logprobs must lie in 0..{MAX_LOGPROBS}, not {self.logprobs}", param="logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +91,7 @@ class Item:
         tokens: Ids that already hold the special tokens.
         truncate_to: Longest sequence in tokens, special tokens included; None refuses a longer one
             with `ContextTooLong`.
+        wish: Of a text that is to be continued.
     """
 
     model: ModelRef
@@ -53,6 +99,7 @@ class Item:
     text: str | None = None
     tokens: tuple[int, ...] | None = None
     truncate_to: int | None = None
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +139,42 @@ class Embedding:
     vector: NDArray[np.float32]
 
 
+class Finish(StrEnum):
+    """Why a text ends: with what ends texts or a stop string, or at the most tokens that it may have."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChance:
+    """Of one token: its log-probability under the model, and the most likely ones in its place with theirs."""
+
+    id: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Attributes:
+    text: Of the tokens, without stop string and special tokens.
+    tokens: Generated, one that ends the text included.
+    chances: Of these tokens, where they were asked for.
+    prompt: Of the prompt's tokens, likewise; None for the first, which nothing precedes.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: Finish
+    chances: tuple[TokenChance, ...] = ()
+    prompt: tuple[TokenChance | None, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Either a result or an error, and the tokens that were read (0 where none were)."""
 
-    result: Classification | Tagging | Embedding | None
+    result: Classification | Tagging | Embedding | Generation | None
     error: HmiError | None
     tokens: int

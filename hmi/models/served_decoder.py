@@ -65,14 +65,15 @@ class ServedGpt:
             x = self._layers[number](x, attend, rotary, delta)
         return self._projection(x[:, -1].contiguous())
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """k = 0's lower part: ids and positions int64 `[B, T]` -> `[B, T, H]`."""
-        embedded = F.embedding(ids, self._word)
-        return embedded + self._position[positions] if self._learns_positions else embedded
+    def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """k = 0's lower part: ids, and positions if they do not count from 0, int64 `[B, T]` -> `[B, T, H]`."""
+        return self.merge(F.embedding(ids, self._word), positions)
 
-    def merge(self, rows: Tensor, positions: Tensor) -> Tensor:
+    def merge(self, rows: Tensor, positions: Tensor | None = None) -> Tensor:
         """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
-        return rows + self._position[positions] if self._learns_positions else rows
+        if not self._learns_positions:
+            return rows
+        return rows + (self._position[: rows.shape[1]] if positions is None else self._position[positions])
 
     def prefill(
         self,
