@@ -14,6 +14,7 @@ from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.overlay import RowOverlay
 from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.chat import ChatTemplate, load_chat
 from hmi.models.decoder import HGpt
 from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.models.served import ServedBert
@@ -52,6 +53,7 @@ class HostedBase:
         tree: KnowledgeTree,
         overlay: RowOverlay,
         hot: HotRows | None,
+        chat: ChatTemplate | None = None,
     ) -> None:
         self.digest = digest
         self.spec = model.spec
@@ -60,6 +62,7 @@ class HostedBase:
         self.tree = tree
         self.overlay = overlay
         self.hot = hot
+        self.chat = chat
 
 
 class HostedBases:
@@ -127,4 +130,4 @@ class HostedBases:
         hot = None
         if spec.k and self._row_bytes:
             hot = HotRows(self._row_bytes, self._device, spec.row_dtype, spec.hidden_size)
-        return HostedBase(digest, model, tokenizer, tree, overlay, hot)
+        return HostedBase(digest, model, tokenizer, tree, overlay, hot, load_chat(folder))

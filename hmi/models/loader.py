@@ -1,7 +1,7 @@
 """Base artifacts: writing and loading them.
 
 A base artifact is a folder with `spec.json`, `model.safetensors` under HMI's own tensor names, and
-`tokenizer.json`. Only safetensors are read.
+`tokenizer.json`; those of models that were taught to chat have `chat.json` too. Only safetensors are read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hmi.errors import Corrupt, InvalidInput
 from hmi.models.bert import HBert
+from hmi.models.chat import CHAT, ChatTemplate
 from hmi.models.decoder import HGpt
 from hmi.spec import HPLMSpec
 
@@ -82,7 +83,9 @@ def hbert_of(
     return _filled(HBert, spec, tensors, name, device, dtype)
 
 
-def save_hplm(out: Path, spec: HPLMSpec, tensors: dict[str, Tensor], tokenizer: Tokenizer) -> None:
+def save_hplm(
+    out: Path, spec: HPLMSpec, tensors: dict[str, Tensor], tokenizer: Tokenizer, chat: ChatTemplate | None = None
+) -> None:
     """Write a base artifact's folder; `tensors` under the artifact's names."""
     out.mkdir(parents=True, exist_ok=True)
     (out / SPEC).write_text(spec.to_json())
@@ -90,6 +93,8 @@ def save_hplm(out: Path, spec: HPLMSpec, tensors: dict[str, Tensor], tokenizer: 
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(out / TOKENIZER))
+    if chat is not None:
+        (out / CHAT).write_text(chat.to_json())
 
 
 def _filled(

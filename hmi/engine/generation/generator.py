@@ -28,7 +28,7 @@ from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_
 from hmi.engine.generation.sampling import choose_tokens, most_likely
 from hmi.engine.generation.text import Text
 from hmi.engine.hosted import HostedBase
-from hmi.engine.request import Outcome, TokenChance, Wish
+from hmi.engine.request import Alternative, Outcome, TokenChance, Wish
 from hmi.engine.stats import Counters
 from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
@@ -241,7 +241,7 @@ class Generator:
             text = texts[row]
             try:
                 if row in alternatives and text.wish.max_tokens:
-                    text.chances.append(TokenChance(ids[row], logprobs[row], alternatives[row]))
+                    text.chances.append(self._chance(ids[row], logprobs[row], alternatives[row]))
                 if not text.wish.max_tokens or text.accept(ids[row]):
                     self._settle(member)
                 else:
@@ -261,8 +261,15 @@ class Generator:
             wide = logits.float()
             own = (wide.gather(1, following[:, None])[:, 0] - wide.logsumexp(-1)).tolist()
             some = _alternatives(logits, [text.wish] * len(logits))
-            told += [TokenChance(*each) for each in zip(following.tolist(), own, some, strict=True)]
+            told += [self._chance(*each) for each in zip(following.tolist(), own, some, strict=True)]
         text.prompt = told
+
+    def _chance(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]]) -> TokenChance:
+        others = tuple(Alternative(each, self._token_text(each), chance) for each, chance in alternatives)
+        return TokenChance(token, self._token_text(token), logprob, others)
+
+    def _token_text(self, token: int) -> str:
+        return self._base.tokenizer.decode([token], skip_special_tokens=False)
 
     def _settle(self, member: Member[Text]) -> None:
         self._leave(member)

@@ -6,54 +6,15 @@ beside it, nor on whether it was stopped and read again in between.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hmi.errors import InvalidInput
+from hmi.engine.request import Sampling
 
-__all__ = ["MAX_LOGPROBS", "Chosen", "Sampling", "choose_tokens", "most_likely"]
-
-MAX_LOGPROBS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-        temperature: 0 takes the most likely one; else logits are divided by it.
-        top_k: Only so many of the most likely tokens; 0: all.
-        top_p: Of those only the fewest, most likely first, that together have this share of the probability.
-        seed: Of the draws.
-
-    Raises `InvalidInput` whose `param` names the field.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise InvalidInput(f"temperature must be a number from 0, not {self.temperature}", param="temperature")
-        if self.top_k < 0:
-            raise InvalidInput(f"top_k must be a whole number from 0, not {self.top_k}", param="top_k")
-        if not 0 < self.top_p <= 1:
-            raise InvalidInput(f"top_p must lie above 0 and at most at 1, not {self.top_p}", param="top_p")
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0
-
-    def chance(self, drawn: int) -> float:
-        """The draw after `drawn` others: evenly in 0..1."""
-        return float(np.random.Generator(np.random.Philox(key=self.seed % 2**64, counter=drawn)).random())
+__all__ = ["Chosen", "choose_tokens", "most_likely"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,8 +66,9 @@ class Text:
         return self.finish is not None
 
     def result(self) -> Generation:
+        own = self._decoded() if self._before_stop is None else self._before_stop
         return Generation(
-            text=self._decoded() if self._before_stop is None else self._before_stop,
+            text=self._prompt_text() + own if self.wish.echo else own,
             tokens=tuple(self.generated),
             finish=self.finish or Finish.LENGTH,
             chances=tuple(self.chances),
@@ -81,6 +82,10 @@ class Text:
         if found:
             self._before_stop = text[: min(found)]
         return bool(found)
+
+    def _prompt_text(self) -> str:
+        given = self.work.item.text
+        return self.work.base.tokenizer.decode(self.work.ids.tolist()) if given is None else given
 
     def _decoded(self) -> str:
         return self.work.base.tokenizer.decode(self.generated, skip_special_tokens=True)

@@ -34,7 +34,10 @@ def convert_pretrained(source: Path, out: Path, *, k: int = 0, row_dtype: RowDty
     """
     opened = _open(source)
     spec, tensors = _read(source, opened, k, row_dtype)
-    save_hplm(out, spec, tensors, opened.tokenizer())
+    chat = opened.chat()
+    if chat is not None:
+        chat.check()
+    save_hplm(out, spec, tensors, opened.tokenizer(), chat)
     load_hplm(out)  # proves that names and shapes are whole
     return spec
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.errors import InvalidInput
+from hmi.models.chat import ChatTemplate
 from hmi.models.loader import TOKENIZER
 from hmi.models.pretrained.source import Config
 
@@ -50,6 +51,9 @@ class Opened(Protocol):
 
     def tokenizer(self) -> Tokenizer: ...
 
+    def chat(self) -> ChatTemplate | None:
+        """None where the model was not taught to chat."""
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -59,14 +63,7 @@ class Folder:
 
     @property
     def config(self) -> Config:
-        path = self.path / "config.json"
-        try:
-            config: Any = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"{path} cannot be read: {error}") from error
-        if not isinstance(config, dict):
-            raise InvalidInput(f"{path} is no object")
-        return config
+        return _read_object(self.path / "config.json")
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         files = sorted(self.path.glob("*.safetensors"))
@@ -92,3 +89,29 @@ class Folder:
             return slow.backend_tokenizer
         except (OSError, ValueError, AttributeError) as error:
             raise InvalidInput(f"{self.path} holds no tokenizer that can be read: {error}") from error
+
+    def chat(self) -> ChatTemplate | None:
+        settings = (
+            _read_object(self.path / "tokenizer_config.json") if (self.path / "tokenizer_config.json").exists() else {}
+        )
+        beside = self.path / "chat_template.jinja"
+        template = beside.read_text() if beside.exists() else settings.get("chat_template")
+        if not isinstance(template, str):
+            return None
+        return ChatTemplate(template, _token(settings.get("bos_token")), _token(settings.get("eos_token")))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{path} is no object")
+    return found
+
+
+def _token(value: object) -> str:
+    """A special token's text: older files have an object in its place."""
+    found = value.get("content") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else ""

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.errors import InvalidInput
+from hmi.models.chat import ChatTemplate
 from hmi.models.pretrained.source import Config
 
 __all__ = ["GgufFile"]
@@ -37,11 +38,20 @@ class GgufFile:
             yield name, tensor.float()
 
     def tokenizer(self) -> Tokenizer:
+        found: Tokenizer = self._tokenizer.backend_tokenizer
+        return found
+
+    def chat(self) -> ChatTemplate | None:
+        loaded = self._tokenizer
+        if not isinstance(loaded.chat_template, str):
+            return None
+        return ChatTemplate(loaded.chat_template, loaded.bos_token or "", loaded.eos_token or "")
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer  # noqa: PLC0415
 
-        loaded = self._load(AutoTokenizer)
-        tokenizer: Tokenizer = loaded.backend_tokenizer
-        return tokenizer
+        return self._load(AutoTokenizer)
 
     @functools.cached_property
     def _model(self) -> Any:

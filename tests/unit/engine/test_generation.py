@@ -21,8 +21,7 @@ from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.bench.tenants import OneBase
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
-from hmi.engine.generation.sampling import Sampling
-from hmi.engine.request import Finish, Generation, Item, ModelRef, Task, Wish
+from hmi.engine.request import Finish, Generation, Item, ModelRef, Sampling, Task, Wish
 from hmi.errors import ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.knowledge.ngrams import unpack, window_keys
 from hmi.knowledge.rows import round_trip
@@ -204,9 +203,11 @@ def test_chances_are_those_of_the_plain_model(site: Site) -> None:
         assert each.id == ids[place]
         assert each.logprob == pytest.approx(float(expected[place - 1, ids[place]]), abs=1e-4)
         best = expected[place - 1].topk(3)
-        assert [token for token, _ in each.alternatives] == best.indices.tolist()
-        assert [chance for _, chance in each.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
-    assert (scored.tokens, scored.text, scored.chances) == ((), "", ())
+        assert [other.id for other in each.alternatives] == best.indices.tolist()
+        assert [other.logprob for other in each.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert each.text == (f"w{each.id - 5}" if each.id > 4 else each.text)
+    assert (scored.tokens, scored.chances) == ((), ())
+    assert scored.text == " ".join(f"w{token - 5}" for token in prompt if token > 4)
     assert [each and each.logprob for each in scored.prompt] == [each and each.logprob for each in found.prompt]
 
 

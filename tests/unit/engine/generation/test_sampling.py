@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from hmi.engine.generation.sampling import Sampling, choose_tokens, most_likely
+from hmi.engine.generation.sampling import choose_tokens, most_likely
+from hmi.engine.request import Sampling
 from hmi.errors import InvalidInput
 
 VOCABULARY = 50
