@@ -31,7 +31,7 @@ class LowRank(Tried):
 
     @torch.no_grad()
     def fold(self) -> None:
-        for layer, site in _places(self.model):
+        for layer, site in _places(self.bert):
             setattr(layer, site, getattr(layer, site).folded())
 
 

@@ -8,6 +8,8 @@ biases, positions (learned or rotary), heads of keys and values, and the gate of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -236,6 +238,13 @@ class HGpt(nn.Module):
         normed: Tensor = self.norm(hidden)
         return normed
 
+    def upper_states(self, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Iterator[Tensor]:
+        """What the upper layers are given and what each of them gives: `[B, T, H]` each, the last one's normed."""
+        yield hidden
+        last = self.spec.layers - 1
+        for number, states in enumerate(self._each(range(self.spec.k, last + 1), hidden, mask, adapters), self.spec.k):
+            yield self.norm(states) if number == last else states
+
     def logits(self, states: Tensor) -> Tensor:
         """The next token's, from what `upper` gave: `[..., H]` -> `[..., vocabulary]`."""
         return F.linear(states, self.embeddings.word if self.spec.tied else self.head)
@@ -248,10 +257,17 @@ class HGpt(nn.Module):
         return self._run(range(self.spec.k), self.embed(ids), mask, adapters)
 
     def _run(self, numbers: range, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None) -> Tensor:
+        states = hidden
+        for states in self._each(numbers, hidden, mask, adapters):  # noqa: B007 - the last one counts
+            pass
+        return states
+
+    def _each(self, numbers: range, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None) -> Iterator[Tensor]:
+        """After each of these layers."""
         reach, rotary = reach_of(mask), self._rotary(hidden.shape[1])
         for number in numbers:
             hidden = self.layers[number](hidden, reach, adapters or self._no_adapters, rotary)
-        return hidden
+            yield hidden
 
     def _rotary(self, tokens: int) -> Rotary | None:
         if self.spec.rope_theta is None:

@@ -22,9 +22,21 @@ from hmi.models.chat import CHAT, ChatTemplate
 from hmi.models.decoder import HGpt
 from hmi.spec import HPLMSpec
 
-__all__ = ["TOKENIZER", "hbert_of", "load_hbert", "load_hgpt", "load_hplm", "load_spec", "load_tokenizer", "save_hplm"]
+__all__ = [
+    "HPLM",
+    "TOKENIZER",
+    "hplm_of",
+    "load_hbert",
+    "load_hgpt",
+    "load_hplm",
+    "load_spec",
+    "load_tokenizer",
+    "save_hplm",
+]
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "model.safetensors", "tokenizer.json"
+
+HPLM = HBert | HGpt
 
 ModelT = TypeVar("ModelT", HBert, HGpt)
 
@@ -48,16 +60,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HBert | HGpt:
+def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HPLM:
     """The model of a base artifact, in evaluation mode. Raises `Corrupt` for any missing or surplus tensor."""
     spec = load_spec(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise Corrupt(f"{folder.name}: {WEIGHTS} cannot be read: {error}") from error
-    if spec.family.decodes:
-        return _filled(HGpt, spec, tensors, folder.name, device, dtype)
-    return hbert_of(spec, tensors, folder.name, device, dtype)
+    return hplm_of(spec, tensors, folder.name, device, dtype)
 
 
 def load_hbert(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HBert:
@@ -76,10 +86,12 @@ def load_hgpt(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
     return model
 
 
-def hbert_of(
+def hplm_of(
     spec: HPLMSpec, tensors: Mapping[str, Tensor], name: str, device: torch.device | str, dtype: torch.dtype
-) -> HBert:
+) -> HPLM:
     """The model of these tensors, under the artifact's names. Raises `Corrupt`."""
+    if spec.family.decodes:
+        return _filled(HGpt, spec, tensors, name, device, dtype)
     return _filled(HBert, spec, tensors, name, device, dtype)
 
 

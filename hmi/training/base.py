@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
 from hmi.models.difference import Difference, digest_of
-from hmi.models.loader import load_hbert, load_spec, load_tokenizer, save_hplm
+from hmi.models.loader import load_hplm, load_spec, load_tokenizer, save_hplm
 from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.spec import HPLMSpec, RowDtype
 from hmi.training.calibration import Calibration, calibrate
@@ -131,7 +131,7 @@ def apply_difference(source: Path, difference: Difference, out: Path, row_dtype:
     try:
         convert_pretrained(source, beside, k=0)  # for its tokenizer, and the checks of what is read
         save_hplm(beside, spec, difference.apply(pretrained_tensors(source)), load_tokenizer(beside))
-        load_hbert(beside)  # proves that names and shapes are whole
+        load_hplm(beside)  # proves that names and shapes are whole
         beside.rename(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -152,17 +152,17 @@ def _learn(
     dtype = resolve_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
     seen, judges = split_corpora(corpora, tokenizer, min(config.max_tokens, load_spec(folder).max_positions))
-    teacher, model = Teacher(load_hbert(folder, device, dtype)), load_hbert(folder, device, dtype)
+    teacher, model = Teacher(load_hplm(folder, device, dtype)), load_hplm(folder, device, dtype)
     Calibration.identity(model.spec).set(model)
     before = measure_fidelity(model, judges)
     calibration = calibrate(model, _some([ids for corpus in seen for ids in corpus], _CALIBRATION_TEXTS))
     calibration.set(model)
     fitted = after = measure_fidelity(model, judges)
     original = pretrained_tensors(source)
-    tensors = {**load_hbert(folder).state_dict(), **calibration.tensors()}
+    tensors = {**load_hplm(folder).state_dict(), **calibration.tensors()}
     losses: tuple[float, ...] = ()
     if config.steps:
-        student = load_hbert(folder, device)
+        student = load_hplm(folder, device)
         calibration.set(student)
         origin = f"{digest_of(original)} {model.spec.to_json()} {_digest(seen)}"
         losses = distil(
@@ -173,7 +173,7 @@ def _learn(
     made = Difference.between(original, tensors, spec, {}) if difference else None
     save_hplm(folder, spec, made.apply(original) if made else tensors, tokenizer)
     if config.steps:
-        after = measure_fidelity(load_hbert(folder, device, dtype), judges, teacher=teacher)
+        after = measure_fidelity(load_hplm(folder, device, dtype), judges, teacher=teacher)
     report = BaseReport(spec, sum(map(len, seen)), len(judges), before, fitted, after, losses)
     if made and difference:
         about = {"config": dataclasses.asdict(config), **dataclasses.asdict(report)}

@@ -22,7 +22,7 @@ from hmi.adapters.maths import SingleAdapter
 from hmi.artifacts import folder_digest
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_hbert, load_tokenizer
+from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.spec import MissPolicy
 from hmi.training.checkpoint import Checkpoint
 from hmi.training.classes import Classification, MultiLabel, class_labels, multi_labels
@@ -84,7 +84,7 @@ def train_adapter(
     else:
         learnt, judging = split(examples, config.dev_share)
     device = resolve_device(config.device)
-    model = load_hbert(folder, device, resolve_dtype(config.dtype, device))
+    model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
     if config.lowest_layer >= model.spec.layers:
         raise InvalidInput(f"lowest_layer must be one of the model's {model.spec.layers}", param="lowest_layer")
     if delta is not None:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from hmi.errors import InvalidInput
-from hmi.models.bert import HBert
-from hmi.models.loader import hbert_of, load_hplm, save_hplm
+from hmi.models.loader import HPLM, hplm_of, load_hplm, save_hplm
 from hmi.models.pretrained import bert, gpt2, llama
 from hmi.models.pretrained.files import Folder, Opened, resolve_source
 from hmi.models.pretrained.gguf import GgufFile
@@ -42,7 +41,7 @@ def convert_pretrained(source: Path, out: Path, *, k: int = 0, row_dtype: RowDty
     return spec
 
 
-def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dtype: torch.dtype) -> HBert:
+def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dtype: torch.dtype) -> HPLM:
     """The ordinary model of a transformers folder, to compare an hPLM of the shapes `like` with: its `full_lower` and
     its layers are what counts. Raises `InvalidInput` where the folder is not understood or holds another shape.
     """
@@ -50,7 +49,7 @@ def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dt
     for name in ("family", "vocab_size", "hidden_size", "layers", "heads", "intermediate_size", "activation"):
         if getattr(spec, name) != getattr(like, name):
             raise InvalidInput(f"{source}: {name} is {getattr(spec, name)}, and the base's is {getattr(like, name)}")
-    return hbert_of(spec, tensors, source.name, device, dtype)
+    return hplm_of(spec, tensors, source.name, device, dtype)
 
 
 def pretrained_tensors(source: Path) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from benchmarks.recipes.learning import Learner, Result, read_text
 from benchmarks.recipes.low_rank import LowRank
 from benchmarks.recipes.plan import VARIANTS, Plan, Training
 from benchmarks.recipes.report import as_text, make_report
-from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention
+from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention, hbert
 from benchmarks.recipes.vectors import ThreeVectors
 from hmi.bench.shapes import Shape
 from hmi.models.bert import HBert, Layer
@@ -158,7 +158,7 @@ def test_attention_is_compared_by_its_divergence(model: HBert, teacher: Teacher,
         ours, wanted = tried.states(batch), teacher.states(batch)
         found = []
         for number in range(3):
-            layers = model.transformer_layers[3 + number], teacher.model.transformer_layers[3 + number]
+            layers = model.transformer_layers[3 + number], hbert(teacher.model).transformer_layers[3 + number]
             of_tokens = []
             for text in range(len(batch.ids)):
                 for head in range(4):

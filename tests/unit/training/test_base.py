@@ -76,6 +76,7 @@ def test_projection_is_the_least_squares_map_when_every_position_is_alike() -> N
     found = fit(sums)
     expected, *_ = np.linalg.lstsq(x, targets, rcond=None)
     np.testing.assert_allclose(found.weight.numpy().T, expected[:-1], atol=1e-3)
+    assert found.correction is not None
     np.testing.assert_allclose((found.bias + found.correction[0]).numpy(), expected[-1], atol=1e-3)
 
 
