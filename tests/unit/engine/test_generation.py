@@ -13,10 +13,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from hmi.adapters.adapter import Adapter
 from hmi.adapters.canonical import save_adapter
+from hmi.adapters.formats import read_adapter
 from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.bench.tenants import OneBase
 from hmi.engine.config import EngineConfig
@@ -127,6 +129,54 @@ def test_texts_are_those_of_transformers_token_for_token(site: Site) -> None:
         expected = made[0, len(prompt) :].tolist()
         assert list(each.tokens) == expected
         assert each.finish is (Finish.STOP if expected[-1] == 3 else Finish.LENGTH)
+
+
+TARGETS: dict[str, list[Any]] = {
+    "gpt2": [["c_attn"], ["c_attn", "c_fc"], ["attn.c_proj", "mlp.c_proj"], "all-linear"],
+    "llama": [["q_proj", "v_proj"], ["gate_proj", "up_proj"], ["o_proj", "down_proj"], "all-linear"],
+}
+
+
+def test_texts_are_those_of_peft_token_for_token(site: Site, tmp_path: Path) -> None:
+    """Adapters that PEFT saved, each tenant with its own, in one batch."""
+    family = site.theirs.config.model_type
+    turned = family == "gpt2"  # its weights are [in, out]
+
+    def settings(rank: int, targets: Any, by_root: bool = False) -> LoraConfig:
+        return LoraConfig(
+            r=rank,
+            lora_alpha=3 * rank,
+            use_rslora=by_root,
+            task_type="CAUSAL_LM",
+            target_modules=targets,
+            fan_in_fan_out=turned,
+        )
+
+    model: Any = get_peft_model(MAKERS[family](), settings(4, TARGETS[family][0]))
+    for number, targets in enumerate(TARGETS[family]):
+        model.add_adapter(f"t{number}", settings(2 + 2 * number, targets, number == 1))
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.2)
+    model.save_pretrained(tmp_path)
+    spec = load_spec(site.base(0))
+    for number in range(4):
+        adapter = read_adapter(tmp_path / f"t{number}", spec)
+        save_adapter(adapter, site.folder / f"peft-{number}.safetensors")
+        site.adapters[f"peft-{number}"] = adapter
+    asked = [(prompt, number % 4) for number, prompt in enumerate(prompts(16))]
+    with site.engine() as engine:
+        found = answers(engine, [item(prompt, f"peft-{tenant}", max_tokens=64) for prompt, tenant in asked])
+    for (prompt, tenant), each in zip(asked, found, strict=True):
+        model.set_adapter(f"t{tenant}")
+        ids = torch.tensor([prompt])
+        made = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False, pad_token_id=0
+        )
+        assert list(each.tokens) == made[0, len(prompt) :].tolist()
+    assert len({each.tokens for each in found}) > 4
 
 
 @pytest.mark.parametrize("k", [0, 2])
