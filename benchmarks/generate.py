@@ -136,7 +136,8 @@ def _make_models(plan: Plan, folder: Path, device: torch.device, dtype: torch.dt
 
     torch.manual_seed(0)
     config: Any = LlamaConfig.from_dict(_SHAPE | {"num_hidden_layers": plan.layers})
-    base: Any = LlamaForCausalLM(config).to(dtype).to(device).eval()
+    base: Any = LlamaForCausalLM(config)
+    base = base.to(dtype).to(device).eval()
     source = folder / "source"
     base.save_pretrained(source)
     words = {f"w{number}": number for number in range(_WORDS)}
