@@ -29,7 +29,8 @@ _DESCRIPTION = """\
 Multi-tenant inference for fine-tuned language models: one base model on the device, thousands of tenants' adapters.
 
 * **Files**, **Batches**, **Fine-tuning** and **Models** follow OpenAI's API; the `openai` client works unchanged.
-* Lines of a batch go to `/v1/classify` (vLLM's shape) or `/v1/embeddings` (OpenAI's).
+* Lines of a batch go to `/v1/classify` (vLLM's shape), or to `/v1/embeddings`, `/v1/completions` or
+  `/v1/chat/completions` (OpenAI's).
 * **Administration** under `/v1/hmi/` needs an admin key; a tenant may register its own models.
 
 Every error is `{"error": {"message", "type", "param", "code"}}`, and every answer carries `x-request-id`.

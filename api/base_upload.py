@@ -1,4 +1,4 @@
-"""Whether three uploaded files are a base model: by their headers, before anything of them is kept.
+"""Whether uploaded files are a base model: by their headers, before anything of them is kept.
 
 The tensors' names and shapes follow from the spec, so a model that could not be loaded is refused here and
 not by the first worker that meets it. No tensor is read.
@@ -15,14 +15,18 @@ from typing import IO, Any
 from fastapi import UploadFile
 from tokenizers import Tokenizer
 
+from api.base_shapes import expected_shapes
 from api.uploads import plain_names
 from hmi.errors import Corrupt, InvalidInput
-from hmi.spec import HPLMSpec, Site
+from hmi.spec import HPLMSpec
 
-__all__ = ["UploadedBase", "expected_shapes", "read_base"]
+__all__ = ["UploadedBase", "read_base"]
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "model.safetensors", "tokenizer.json"
+CHAT = "chat.json"  # of models that were taught to chat
 _MAX_SPEC_BYTES = 64 * 1024
+_MAX_CHAT_BYTES = 256 * 1024
+_CHAT_FIELDS = {"template", "bos_token", "eos_token"}
 _MAX_TOKENIZER_BYTES = 64 * 1024**2
 _MAX_HEADER_BYTES = 64 * 1024**2
 _DTYPE_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -40,42 +44,18 @@ class UploadedBase:
 def read_base(files: list[UploadFile]) -> UploadedBase:
     """Raises `InvalidInput` naming the file and what is wrong with it."""
     named = plain_names(files)
-    if set(named) != {SPEC, WEIGHTS, TOKENIZER}:
+    if set(named) - {CHAT} != {SPEC, WEIGHTS, TOKENIZER}:
         found = ", ".join(sorted(named)) or "none"
         raise InvalidInput(f"a base model is {SPEC}, {WEIGHTS} and {TOKENIZER}; found {found}", param="files")
     streams = {name: file.file for name, file in named.items()}
     spec = _read_spec(_read_small(streams[SPEC], SPEC, _MAX_SPEC_BYTES))
     _check_tokenizer(_read_small(streams[TOKENIZER], TOKENIZER, _MAX_TOKENIZER_BYTES), spec)
     _check_weights(streams[WEIGHTS], named[WEIGHTS].size or 0, spec)
+    if CHAT in streams:
+        _check_chat(_read_small(streams[CHAT], CHAT, _MAX_CHAT_BYTES))
     for stream in streams.values():
         stream.seek(0)
     return UploadedBase(spec, streams)
-
-
-def expected_shapes(spec: HPLMSpec) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a base artifact, in torch's layout of linear layers (`[out, in]`)."""
-    hidden = spec.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word": (spec.vocab_size, hidden),
-        "embeddings.position": (spec.max_positions, hidden),
-        "embeddings.token_type": (spec.type_vocab_size, hidden),
-        "embeddings.norm.weight": (hidden,),
-        "embeddings.norm.bias": (hidden,),
-    }
-    for layer in range(spec.layers):
-        for site in Site:
-            inward, outward = spec.site_shape(site)
-            shapes[f"layers.{layer}.{site.value}.weight"] = (outward, inward)
-            shapes[f"layers.{layer}.{site.value}.bias"] = (outward,)
-        for norm in ("attention_norm", "output_norm"):
-            shapes[f"layers.{layer}.{norm}.weight"] = (hidden,)
-            shapes[f"layers.{layer}.{norm}.bias"] = (hidden,)
-    if spec.has_pooler:
-        shapes |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
-    if spec.k:
-        shapes |= {"window.position": (3, hidden), "correction.position": (spec.max_positions, hidden)}
-        shapes |= {"window.projection.weight": (hidden, hidden), "window.projection.bias": (hidden,)}
-    return shapes
 
 
 def _refused(name: str, reason: str) -> InvalidInput:
@@ -116,6 +96,20 @@ def _check_tokenizer(data: bytes, spec: HPLMSpec) -> None:
         raise _refused(TOKENIZER, f"not a tokenizer: {str(error)[:200]}") from None
     if size > spec.vocab_size:
         raise _refused(TOKENIZER, f"it knows {size} tokens, the model {spec.vocab_size}")
+
+
+def _check_chat(data: bytes) -> None:
+    """Its template is compiled by those who run it, in a sandbox."""
+    try:
+        found: object = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _refused(CHAT, "not JSON") from None
+    if not isinstance(found, dict) or found.keys() != _CHAT_FIELDS or not all(map(_is_text, found.values())):
+        raise _refused(CHAT, f"wanted are {', '.join(sorted(_CHAT_FIELDS))}, each a string")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _check_weights(stream: IO[bytes], size: int, spec: HPLMSpec) -> None:

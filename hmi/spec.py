@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,7 +20,6 @@ _SIZES = (
     "heads",
     "intermediate_size",
     "max_positions",
-    "type_vocab_size",
 )
 _KEY_IDS = 2**21 - 1  # an n-gram's key has 21 bits for each id + 1
 
@@ -28,6 +28,13 @@ class Family(StrEnum):
     """Model families. The family decides the window, the layers' maths and the tensor names."""
 
     BERT = "bert"
+    GPT2 = "gpt2"
+    LLAMA = "llama"
+
+    @property
+    def decodes(self) -> bool:
+        """It reads from left to right and generates; a token's window ends with the token."""
+        return self is not Family.BERT
 
 
 class RowDtype(StrEnum):
@@ -49,7 +56,10 @@ class MissPolicy(StrEnum):
 
 
 class Site(StrEnum):
-    """The linear layers of a transformer layer that a LoRA may sit on, in PEFT's sense of target."""
+    """The linear layers of a transformer layer that a LoRA may sit on, in PEFT's sense of target.
+
+    `GATE` is that of a gated feed-forward: fc2(activation(gate(x)) * fc1(x)).
+    """
 
     Q = "q"
     K = "k"
@@ -57,6 +67,7 @@ class Site(StrEnum):
     O = "o"  # noqa: E741 - the field's own name
     FC1 = "fc1"
     FC2 = "fc2"
+    GATE = "gate"
 
 
 class Placement(StrEnum):
@@ -76,6 +87,13 @@ class HPLMSpec:
         row_dtype: How the lower layers' output is rounded, in tables and when computed on a miss,
             so that an answer does not depend on which of the two gave the row.
         max_positions: Longest sequence in tokens, special tokens included.
+        type_vocab_size: Of BERT's token types; 0 for decoders.
+        layer_norm_eps: Of every norm, be it LayerNorm or RMSNorm.
+        kv_heads: Heads of keys and values, which several heads of queries share; None: as many as of queries.
+        head_size: None: `hidden_size / heads`.
+        rope_theta: Base of rotary positions; None where positions are learned.
+        tied: A decoder's output embedding is its input's.
+        eos_token_ids: What ends a generated text.
         distilled: The layers were trained to work with windows: they are not the pretrained model's any more.
     """
 
@@ -94,6 +112,11 @@ class HPLMSpec:
     row_dtype: RowDtype = RowDtype.INT8
     has_pooler: bool = True
     distilled: bool = False
+    kv_heads: int | None = None
+    head_size: int | None = None
+    rope_theta: float | None = None
+    tied: bool = False
+    eos_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -108,16 +131,54 @@ class HPLMSpec:
             raise ValueError(f"pad_token_id must be in 0..{self.vocab_size - 1}, not {self.pad_token_id}")
         if not 0 < self.layer_norm_eps < 1:
             raise ValueError(f"layer_norm_eps must lie between 0 and 1, not {self.layer_norm_eps}")
-        if self.hidden_size % self.heads:
+        if self.head_size is None and self.hidden_size % self.heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.heads} heads")
+        self._check_family()
+
+    def _check_family(self) -> None:
+        least_types = 0 if self.family.decodes else 1
+        if type(self.type_vocab_size) is not int or self.type_vocab_size < least_types:
+            raise ValueError(f"type_vocab_size must be a whole number from {least_types}, not {self.type_vocab_size!r}")
+        for name in ("kv_heads", "head_size"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1, not {value!r}")
+        if self.heads % self.key_heads:
+            raise ValueError(f"{self.heads} heads of queries cannot share {self.key_heads} of keys and values")
+        if (self.rope_theta is not None) is not (self.family is Family.LLAMA):
+            raise ValueError(f"rope_theta is {self.rope_theta} for the family {self.family}")
+        if self.rope_theta is not None and not 1 < self.rope_theta < math.inf:
+            raise ValueError(f"rope_theta must be a number above 1, not {self.rope_theta}")
+        if not all(type(each) is int and 0 <= each < self.vocab_size for each in self.eos_token_ids):
+            raise ValueError(f"eos_token_ids must be ids below {self.vocab_size}, not {list(self.eos_token_ids)}")
+
+    @property
+    def key_heads(self) -> int:
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Values of a query, key or value in each head."""
+        return self.hidden_size // self.heads if self.head_size is None else self.head_size
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The linear layers of every transformer layer."""
+        return tuple(site for site in Site if site is not Site.GATE or self.family is Family.LLAMA)
 
     def site_shape(self, site: Site) -> tuple[int, int]:
-        """(in features, out features) of the linear layer at `site`."""
-        if site is Site.FC1:
-            return self.hidden_size, self.intermediate_size
-        if site is Site.FC2:
-            return self.intermediate_size, self.hidden_size
-        return self.hidden_size, self.hidden_size
+        """(in features, out features) of the linear layer at `site`, one of `sites`."""
+        queries, keys = self.heads * self.head_width, self.key_heads * self.head_width
+        shapes = {
+            Site.Q: (self.hidden_size, queries),
+            Site.K: (self.hidden_size, keys),
+            Site.V: (self.hidden_size, keys),
+            Site.O: (queries, self.hidden_size),
+            Site.FC1: (self.hidden_size, self.intermediate_size),
+            Site.FC2: (self.intermediate_size, self.hidden_size),
+            Site.GATE: (self.hidden_size, self.intermediate_size),
+        }
+        return shapes[site]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -129,6 +190,7 @@ class HPLMSpec:
             raw: dict[str, Any] = json.loads(text)
             raw["family"] = Family(raw["family"])
             raw["row_dtype"] = RowDtype(raw["row_dtype"])
+            raw["eos_token_ids"] = tuple(raw.get("eos_token_ids", ()))
             return cls(**raw)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Corrupt(f"not an hPLM spec: {error}") from error

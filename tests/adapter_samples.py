@@ -130,7 +130,7 @@ def sixteen_tenants(spec: HPLMSpec) -> list[Adapter]:
         head(rng, 40, transform=Transform.DENSE, own_dense=True, activation=Activation.IDENTITY),
         None,
     ]
-    every_site = tuple(Site)
+    every_site = spec.sites
     both = tuple(Placement)
     upper = dataclasses.replace(spec, k=max(spec.k, spec.layers // 2))
     return [

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
-from hmi.models.loader import convert_pretrained
+from hmi.models.pretrained import convert_pretrained
 
-__all__ = ["TINY_WORDS", "tiny_base", "tiny_bert_config", "tiny_bert_folder", "tiny_tokenizer"]
+__all__ = [
+    "TINY_WORDS",
+    "tiny_base",
+    "tiny_bert_config",
+    "tiny_bert_folder",
+    "tiny_decoder_folder",
+    "tiny_gpt2",
+    "tiny_llama",
+    "tiny_tokenizer",
+]
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TINY_WORDS = [f"w{number}" for number in range(95)]
@@ -52,6 +72,46 @@ def tiny_bert_folder(folder: Path, *, seed: int = 7, **changes: int) -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
+
+
+def tiny_gpt2(*, seed: int = 7, **changes: Any) -> GPT2LMHeadModel:
+    shapes = {"vocab_size": 100, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128, "eos_token_id": 3}
+    config = GPT2Config.from_dict(shapes | changes)
+    return _drawn(GPT2LMHeadModel, config, seed)
+
+
+def tiny_llama(*, seed: int = 7, **changes: Any) -> LlamaForCausalLM:
+    """Two heads of keys and values for four of queries."""
+    shapes = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "eos_token_id": 3,
+    }
+    config = LlamaConfig.from_dict(shapes | changes)
+    return _drawn(LlamaForCausalLM, config, seed)
+
+
+def tiny_decoder_folder(model: PreTrainedModel, folder: Path) -> Path:
+    """The model's transformers folder, with the tiny tokenizer."""
+    model.save_pretrained(folder)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _drawn(kind: type[ModelT], config: Any, seed: int) -> ModelT:
+    torch.manual_seed(seed)
+    model: ModelT = kind(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" not in name and "ln_" not in name:
+                parameter.normal_(0, 0.2)
+    model.train(False)
+    return model
 
 
 def tiny_base(folder: Path, *, k: int) -> Path:

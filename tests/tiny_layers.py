@@ -18,7 +18,7 @@ class TinyModel:
     def __init__(self, spec: HPLMSpec) -> None:
         torch.manual_seed(0)
         self._layers = spec.layers
-        self.linears = {site: nn.Linear(*spec.site_shape(site)) for site in Site}
+        self.linears = {site: nn.Linear(*spec.site_shape(site)) for site in spec.sites}
         self.norms = {place: nn.LayerNorm(spec.hidden_size) for place in Placement}
         for norm in self.norms.values():
             nn.init.normal_(norm.weight, 1, 0.3)

@@ -16,7 +16,7 @@ from hmi.catalog.models import ServedModel
 from hmi.catalog.shards import ClaimedShard, ShardResult
 from hmi.engine.request import Item, ModelRef, Outcome
 from hmi.errors import Cancelled, Corrupt, HmiError, InvalidInput, NotFound, StorageFull, Transient
-from hmi.jobs.answers import error_line, line_ids, output_line, response_body
+from hmi.jobs.answers import error_line, items_of, line_ids, output_line, response_body
 from hmi.jobs.lines import Limits, parse_line, read_lines
 from hmi.jobs.requests import LineRequest, parse_body
 from hmi.jobs.status import http_status
@@ -49,16 +49,14 @@ class _Line:
     model: ServedModel | None
     error: HmiError | None
 
-    def items(self) -> list[Item]:
+    @property
+    def sequences(self) -> int:
+        return self.request.sequences if self.request is not None and self.model is not None else 0
+
+    def items(self, batch_id: str) -> list[Item]:
         if self.request is None or self.model is None:
             return []
-        request, ref = self.request, _ref(self.model)
-        return [
-            Item(ref, request.task, text=each, truncate_to=request.truncate_to)
-            if isinstance(each, str)
-            else Item(ref, request.task, tokens=each, truncate_to=request.truncate_to)
-            for each in request.inputs
-        ]
+        return items_of(self.request, _ref(self.model), line_ids(batch_id, self.number))
 
 
 def answer_shard(runtime: Runtime, claim: ClaimedShard, paths: ShardPaths, watch: Watch) -> ShardResult:
@@ -72,7 +70,7 @@ def answer_shard(runtime: Runtime, claim: ClaimedShard, paths: ShardPaths, watch
     runtime.engine.prefetch({_ref(line.model) for line in lines if line.model is not None})
     with contextlib.ExitStack() as files:
         writer = _Writer(runtime.storage, paths, claim, created, files)
-        for group, outcomes in _run(runtime, _groups(lines), watch):
+        for group, outcomes in _run(runtime, claim.batch_id, _groups(lines), watch):
             writer.write(group, outcomes)
     return writer.result()
 
@@ -126,7 +124,7 @@ def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
     items = 0
     for line in lines:
         group.append(line)
-        items += len(line.request.inputs) if line.model is not None and line.request is not None else 0
+        items += line.sequences
         if items >= _SUBMISSION_ITEMS:
             yield group
             group, items = [], 0
@@ -134,13 +132,15 @@ def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
         yield group
 
 
-def _run(runtime: Runtime, groups: Iterator[list[_Line]], watch: Watch) -> Iterator[tuple[list[_Line], list[Outcome]]]:
+def _run(
+    runtime: Runtime, batch_id: str, groups: Iterator[list[_Line]], watch: Watch
+) -> Iterator[tuple[list[_Line], list[Outcome]]]:
     """Outcomes of each group in order, with a few submissions ahead so that the engine never waits for us."""
     ahead: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
     try:
         for group in groups:
             watch.check()
-            ahead.append((group, runtime.engine.submit([item for line in group for item in line.items()])))
+            ahead.append((group, runtime.engine.submit([item for line in group for item in line.items(batch_id)])))
             if len(ahead) >= _SUBMISSIONS_AHEAD:
                 done, future = ahead.popleft()
                 yield done, watch.wait(future)
@@ -172,8 +172,7 @@ class _Writer:
                 raise outcome.error
         rest = iter(outcomes)
         for line in group:
-            count = len(line.request.inputs) if line.model is not None and line.request is not None else 0
-            self._write_line(line, [next(rest) for _ in range(count)])
+            self._write_line(line, [next(rest) for _ in range(line.sequences)])
 
     def _write_line(self, line: _Line, outcomes: Sequence[Outcome]) -> None:
         batch = self._claim.batch_id

@@ -49,7 +49,8 @@ Metadata = Annotated[
 class BatchCreate(RequestBody):
     input_file_id: Annotated[str, Field(description="A file of purpose `batch`.", max_length=64)]
     endpoint: Annotated[
-        Literal["/v1/classify", "/v1/embeddings"], Field(description="What every line's `url` names as well.")
+        Literal["/v1/classify", "/v1/embeddings", "/v1/completions", "/v1/chat/completions"],
+        Field(description="What every line's `url` names as well."),
     ]
     completion_window: CompletionWindow
     metadata: Metadata | None = None

@@ -55,7 +55,8 @@ from benchmarks.options import cache_folder  # noqa: E402
 from hmi.cli.demo.making import find_pretrained  # noqa: E402
 from hmi.engine.config import resolve_device  # noqa: E402
 from hmi.errors import HmiError  # noqa: E402
-from hmi.models.loader import convert_pretrained, load_tokenizer  # noqa: E402
+from hmi.models.loader import load_tokenizer  # noqa: E402
+from hmi.models.pretrained import convert_pretrained  # noqa: E402
 
 _K = 3  # of the model whose rows the curve counts bytes of
 

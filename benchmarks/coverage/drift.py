@@ -27,7 +27,7 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.old import OldVersion
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import convert_pretrained
+from hmi.models.pretrained import convert_pretrained
 
 __all__ = ["measure_drift"]
 

@@ -27,7 +27,7 @@ from hmi.knowledge.ngrams import unigrams, window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import convert_pretrained
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import HPLMSpec
 
 __all__ = ["start"]

@@ -15,7 +15,8 @@ from benchmarks.recipes.costs import Costs, costs
 from benchmarks.recipes.keeping import keep
 from benchmarks.recipes.plan import Plan, Training, Variant
 from benchmarks.recipes.students import Tried
-from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer, pretrained_tensors
+from hmi.models.loader import load_hbert, load_tokenizer
+from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.training.base import split_corpora
 from hmi.training.calibration import Calibration, Moments, fit
 from hmi.training.cores import side_by_side
@@ -113,7 +114,7 @@ class Learner:
         self, training: Training, variants: Mapping[str, Variant], check: Callable[[], None]
     ) -> dict[str, Result]:
         began = time.monotonic()
-        teacher = Teacher(load_hplm(self._base(training.k), self.device, self.dtype))
+        teacher = Teacher(load_hbert(self._base(training.k), self.device, self.dtype))
         student, losses = self._learn(training, teacher, check)
         seconds = time.monotonic() - began
         original, spec = pretrained_tensors(self.source), student.model.spec
@@ -137,9 +138,9 @@ class Learner:
         seen = [ids for corpus in self.text.seen for ids in corpus]
         sample = seen[:: -(-len(seen) // self.plan.calibration_texts)]
         calibration = self._fit(
-            training.student(load_hplm(self._base(training.k), self.device, self.dtype)), teacher, sample
+            training.student(load_hbert(self._base(training.k), self.device, self.dtype)), teacher, sample
         )
-        student = training.student(load_hplm(self._base(training.k), self.device))
+        student = training.student(load_hbert(self._base(training.k), self.device))
         calibration.set(student.model)
         config = DistilConfig(
             steps=self.plan.steps if training.is_distilled else 0,

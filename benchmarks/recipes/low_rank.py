@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from benchmarks.recipes.students import Tried
 from hmi.models.bert import HBert, Layer
-from hmi.spec import Site
 
 __all__ = ["RANK", "LowRank"]
 
@@ -32,7 +31,7 @@ class LowRank(Tried):
 
     @torch.no_grad()
     def fold(self) -> None:
-        for layer, site in _places(self.model):
+        for layer, site in _places(self.bert):
             setattr(layer, site, getattr(layer, site).folded())
 
 
@@ -62,5 +61,5 @@ class _Pair(nn.Module):
 
 def _places(model: HBert) -> Iterator[tuple[Layer, str]]:
     for layer in model.transformer_layers:
-        for site in Site:
+        for site in model.spec.sites:
             yield layer, site.value

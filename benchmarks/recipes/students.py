@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.models.bert import HBert, Layer
+from hmi.models.loader import HPLM
 from hmi.models.rounding import round_rows
 from hmi.training.distil import Student
 from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch, relative_error, states_error, upper_states
+from hmi.training.windows import WindowBatch, relative_error, states_error
 
 __all__ = ["LastLayer", "LostNeighbours", "Tried", "WithAttention"]
 
@@ -29,6 +30,10 @@ class Tried(Student):
 
     vectors: ClassVar[int] = 1
     """That a row has."""
+
+    @property
+    def bert(self) -> HBert:
+        return hbert(self.model)
 
     def rows(self, windows: Tensor) -> Tensor:
         """int64 `[n, 3]` -> `[n, vectors, H]`."""
@@ -46,7 +51,7 @@ class Tried(Student):
         return self.merged(rows, batch)
 
     def states(self, batch: WindowBatch) -> list[Tensor]:
-        return list(upper_states(self.model, self.given(batch), batch.mask))
+        return list(self.model.upper_states(self.given(batch), batch.mask))
 
     def fold(self) -> None:
         """After training: leave the model with the modules that an hBERT has."""
@@ -67,7 +72,7 @@ class WithAttention(Tried):
     def forward(self, batch: WindowBatch, teacher: Teacher) -> Tensor:
         ours, wanted = self.states(batch), teacher.states(batch)
         pairs = zip(
-            _attention(self.model, ours, batch.mask), _attention(teacher.model, wanted, batch.mask), strict=True
+            _attention(self.bert, ours, batch.mask), _attention(hbert(teacher.model), wanted, batch.mask), strict=True
         )
         divergences = [
             F.kl_div(a, b.detach(), reduction="none", log_target=True).sum(-1).transpose(1, 2)[batch.mask].mean()
@@ -96,6 +101,13 @@ class LostNeighbours(Tried):
         asked = without * len(batch.windows) + batch.index
         used, index = torch.unique(asked, return_inverse=True)
         return dataclasses.replace(batch, windows=shorter.flatten(0, 1)[used], index=index)
+
+
+def hbert(model: HPLM) -> HBert:
+    """Recipes are tried on encoders."""
+    if not isinstance(model, HBert):
+        raise TypeError(f"a {model.spec.family} is no encoder")
+    return model
 
 
 def _attention(model: HBert, states: list[Tensor], mask: Tensor) -> list[Tensor]:

@@ -90,7 +90,11 @@ class Adapter:
         for (layer, site), lora in self.lora.items():
             name = f"lora.{layer}.{site.value}"
             require_layer(name, layer, spec)
+            if site not in spec.sites:
+                raise AdapterRefused(f"{name}: a {spec.family} has no linear layer {site.value!r}")
             lora.check(name, spec.site_shape(site))
+        if self.bottleneck and spec.family.decodes:
+            raise AdapterRefused(f"bottlenecks sit on encoders; a {spec.family} takes a LoRA")
         for (layer, place), bottleneck in self.bottleneck.items():
             name = f"bottleneck.{layer}.{place.value}"
             require_layer(name, layer, spec)

@@ -22,7 +22,7 @@ from hmi.adapters.crossover import Method, choose
 from hmi.adapters.layout import BodyLayout, BottleneckSpan, LoraSpan
 from hmi.spec import Placement, Site
 
-__all__ = ["QKV", "AdapterPlan", "Inputs", "Part", "Step", "Where", "order_key", "places"]
+__all__ = ["NO_LAYERS", "QKV", "AdapterPlan", "Inputs", "Part", "Step", "Where", "order_key", "places"]
 
 QKV = (Site.Q, Site.K, Site.V)
 Inputs = tuple[Site, ...]
@@ -31,8 +31,10 @@ Inputs = tuple[Site, ...]
 Where = tuple[int, Inputs | Placement]
 """A layer and a place in it."""
 
-_LAST_SPLIT: tuple[Inputs, ...] = (QKV[:1], QKV[1:], (Site.O,), (Site.FC1,), (Site.FC2,))
-_TOGETHER: tuple[Inputs, ...] = (QKV, (Site.O,), (Site.FC1,), (Site.FC2,))
+_APART: tuple[Inputs, ...] = (QKV[:1], QKV[1:], (Site.O,), (Site.FC1,), (Site.GATE,), (Site.FC2,))
+_TOGETHER: tuple[Inputs, ...] = (QKV, *_APART[2:])
+
+NO_LAYERS = range(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,13 +76,13 @@ class Part:
     index: Tensor
 
 
-def places(residents: Sequence[Resident | None], split_layer: int | None) -> list[Where]:
+def places(residents: Sequence[Resident | None], apart: range) -> list[Where]:
     """Where any of the residents adds something, in the model's order.
 
-    In the layer `split_layer` q is asked for apart from k and v.
+    In the layers `apart` q is asked for apart from k and v.
     """
     layouts = {each.body for each in residents if each is not None}
-    found = {place for layout in layouts for place, _ in _steps(layout, split_layer)}
+    found = {place for layout in layouts for place, _ in _steps(layout, apart)}
     return sorted(found, key=lambda place: (place[0], str(place[1])))
 
 
@@ -91,8 +93,8 @@ class AdapterPlan:
         residents: One for each row of the batch, None for a row without an adapter. Any order is right; rows in the
             order of `order_key` make the fewest parts.
         tokens: Of a row.
-        first_only: The model's last layer computes q and all that follows for first tokens alone.
-        last_layer: Its number, asked for with `first_only`.
+        apart: Layers that ask for q apart from k and v: an encoder's last, where it computes q and all that follows
+            for first tokens alone; all of a decoder's, whose keys and values are narrower.
         row_bytes: Of the arena.
     """
 
@@ -102,8 +104,7 @@ class AdapterPlan:
         tokens: int,
         device: torch.device | str,
         *,
-        first_only: bool = False,
-        last_layer: int = -1,
+        apart: range = NO_LAYERS,
         row_bytes: int = 1536,
     ) -> None:
         kind = torch.device(device).type
@@ -114,11 +115,11 @@ class AdapterPlan:
             firsts = [members[span.start] for span in spans]
             distinct = _stacked(firsts)
             wide, padded = _widened(rows, _stacked(members), len(residents))
-            for place, step in _steps(layout, last_layer if first_only else None):
+            for place, step in _steps(layout, apart):
                 method = choose(kind, step.rank, tokens, len(members), len(spans), row_bytes=row_bytes)
-                apart = method is Method.SEGMENTS
-                body_rows = distinct if apart else padded
-                drafts.append((place, step, layout, rows if apart else wide, spans if apart else None))
+                by_adapter = method is Method.SEGMENTS
+                body_rows = distinct if by_adapter else padded
+                drafts.append((place, step, layout, rows if by_adapter else wide, spans if by_adapter else None))
                 arrays.append(np.concatenate([body_rows[:, columns].reshape(-1) for columns in step.columns]))
         self.parts: dict[Where, list[Part]] = {}
         if not drafts:
@@ -180,11 +181,11 @@ def _widened(rows: slice, body_rows: NDArray[np.int64], batch: int) -> tuple[sli
 
 
 @functools.lru_cache(maxsize=4096)
-def _steps(layout: BodyLayout, split_layer: int | None) -> tuple[tuple[Where, Step], ...]:
+def _steps(layout: BodyLayout, apart: range) -> tuple[tuple[Where, Step], ...]:
     """Everything that a layout adds, place by place."""
     steps: list[tuple[Where, Step]] = []
     for layer in sorted({layer for layer, _ in [*layout.lora, *layout.bottleneck]}):
-        for sites in _LAST_SPLIT if layer == split_layer else _TOGETHER:
+        for sites in _APART if layer in apart else _TOGETHER:
             loras = tuple(
                 (position, layout.lora[layer, site])
                 for position, site in enumerate(sites)

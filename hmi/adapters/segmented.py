@@ -13,7 +13,7 @@ from torch import Tensor
 from hmi.adapters.adapter import Activation
 from hmi.adapters.bank import Resident
 from hmi.adapters.kernels import bottleneck_segmented, lora_segmented
-from hmi.adapters.plan import Inputs, Where, places
+from hmi.adapters.plan import NO_LAYERS, Inputs, Where, places
 from hmi.spec import Placement, Site
 
 __all__ = ["SegmentedAdapters", "SegmentedPlan"]
@@ -38,13 +38,12 @@ class SegmentedPlan:
         residents: Sequence[Resident | None],
         device: torch.device | str,
         *,
-        first_only: bool = False,
-        last_layer: int = -1,
+        apart: range = NO_LAYERS,
     ) -> None:
         starts = np.cumsum([0, *(0 if each is None else each.body.rows for each in residents)])
         index = [each.body_rows for each in residents if each is not None]
         drafts: list[tuple[Where, NDArray[np.int64], NDArray[np.int64], Activation, bool]] = []
-        for place in places(residents, last_layer if first_only else None):
+        for place in places(residents, apart):
             layer, what = place
             if isinstance(what, tuple):
                 drafts.append((place, *_loras(residents, starts, layer, what), Activation.IDENTITY, True))

@@ -17,7 +17,8 @@ from hmi.knowledge.ngrams import Keys, unigrams, window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table_blocks
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import convert_pretrained, load_spec, load_tokenizer
+from hmi.models.loader import load_spec, load_tokenizer
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import HPLMSpec
 
 __all__ = ["fill_tree", "make_base", "make_tree"]

@@ -29,7 +29,8 @@ _BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="From `hmi batch 
 def submit(
     file: Annotated[Path, typer.Argument(help="JSON lines: custom_id, method, url, body.")],
     endpoint: Annotated[
-        str, typer.Option(help="/v1/classify or /v1/embeddings, as in the lines' url.")
+        str,
+        typer.Option(help="As in the lines' url: /v1/classify, /v1/embeddings, /v1/completions, /v1/chat/completions."),
     ] = "/v1/classify",
     window: Annotated[str, typer.Option(help="After so long, lines that have not run are given up.")] = "24h",
     wait: Annotated[bool, typer.Option("--wait", help="Show the progress until it is over.")] = False,

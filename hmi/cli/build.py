@@ -84,7 +84,7 @@ def base(
 
     from hmi.cli.training_bar import TrainingBar
     from hmi.models.difference import read_difference
-    from hmi.models.loader import resolve_source
+    from hmi.models.pretrained import resolve_source
     from hmi.models.shipped import find_shipped
     from hmi.training.base import BaseReport, apply_difference, build_base
     from hmi.training.distil import DistilConfig

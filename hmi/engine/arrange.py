@@ -9,7 +9,7 @@ from hmi.adapters.batched import BatchedAdapters
 from hmi.adapters.heads import HeadPlan
 from hmi.adapters.kernels import kernels_run_on
 from hmi.adapters.maths import ServingAdapters
-from hmi.adapters.plan import AdapterPlan, order_key
+from hmi.adapters.plan import NO_LAYERS, AdapterPlan, order_key
 from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
 from hmi.adapters.token_heads import TokenHeadPlan
 from hmi.engine.request import Task
@@ -25,8 +25,12 @@ def order_rows(batch: Batch) -> None:
     batch.residents = [batch.residents[row] for row in order]
 
 
-def plan_adapters(batch: Batch, device: torch.device) -> None:
-    """Say how the batch's adapters and heads are applied. Its adapters are resident and pinned."""
+def plan_adapters(batch: Batch, device: torch.device, *, tokens: int | None = None) -> None:
+    """Say how the batch's adapters and heads are applied. Its adapters are resident and pinned.
+
+    Args:
+        tokens: Of a row; None: as many as the batch is wide.
+    """
     spec = batch.base.spec
     tasks = {work.item.task for work in batch.works}
     batch.heads = batch.taggers = None
@@ -37,16 +41,18 @@ def plan_adapters(batch: Batch, device: torch.device) -> None:
         batch.heads = heads if heads.counts.any() else None
         batch.taggers = taggers if taggers.rows else None
     batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
-    last = spec.layers - 1
+    if spec.family.decodes:
+        apart = range(spec.layers)
+    else:
+        apart = range(spec.layers - 1, spec.layers) if batch.first_only else NO_LAYERS
     if kernels_run_on(device):
-        batch.plan = SegmentedPlan(batch.residents, device, first_only=batch.first_only, last_layer=last)
+        batch.plan = SegmentedPlan(batch.residents, device, apart=apart)
     else:
         batch.plan = AdapterPlan(
             batch.residents,
-            batch.width,
+            tokens or batch.width,
             device,
-            first_only=batch.first_only,
-            last_layer=last,
+            apart=apart,
             row_bytes=spec.hidden_size * batch.base.model.dtype.itemsize,
         )
 

@@ -52,6 +52,8 @@ class EngineConfig:
         device_row_bytes: Budget of the tree's hottest rows on the device, for each base model; 0 keeps none there.
             Worth it where it holds most of a tree, and never on a CPU; see `hot`.
         delta_bytes: Budget of domain deltas on the device.
+        cache_bytes: Budget of keys and values on the device, for each decoder; allocated with its first text.
+        generated_rows: Texts of one decoder that are continued at once.
         frequency_max_keys: Distinct n-grams counted per domain between two flushes.
         frequency_total_keys: Of all domains and base models together.
         queue_batches: Batches that may wait between two stages.
@@ -71,6 +73,8 @@ class EngineConfig:
     overlay_bytes: int = 64 * 1024**2
     device_row_bytes: int = 0
     delta_bytes: int = 128 * 1024**2
+    cache_bytes: int = 512 * 1024**2
+    generated_rows: int = 64
     frequency_max_keys: int = 2_000_000
     frequency_total_keys: int = 4_000_000
     queue_batches: int = 2

@@ -21,9 +21,10 @@ from hmi.engine.parts import cut
 from hmi.engine.request import Task
 from hmi.engine.turns import Turns
 from hmi.engine.work import Batch
-from hmi.errors import HmiError, Overloaded
+from hmi.errors import HmiError, InvalidInput, Overloaded
 from hmi.knowledge.ngrams import unpack
 from hmi.models.rounding import round_rows
+from hmi.models.served import ServedBert
 
 __all__ = ["DeviceRunner"]
 
@@ -62,7 +63,7 @@ class DeviceRunner:
         error and is in none of the parts.
         """
         try:
-            with self._turn():
+            with self.turn():
                 self._run(batch)
             return [batch]
         except Exception as error:  # noqa: BLE001 - one tenant's sequence must not cost others theirs
@@ -80,7 +81,7 @@ class DeviceRunner:
         rows = np.empty((len(keys), base.spec.hidden_size), np.float32)
         for start in range(0, len(keys), _COMPUTE_CHUNK):
             windows = torch.from_numpy(unpack(keys[start : start + _COMPUTE_CHUNK]))
-            with self._turn():
+            with self.turn():
                 rows[start : start + len(windows)] = _rows(base, windows.to(self._device), delta).cpu().numpy()
         return rows
 
@@ -89,7 +90,7 @@ class DeviceRunner:
         torch.set_num_threads(self._lane_threads)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def turn(self) -> Iterator[None]:
         """A turn on the device, in which this thread has a lane's share of the cores."""
         with self._turns.take():
             before = torch.get_num_threads()
@@ -103,13 +104,11 @@ class DeviceRunner:
                 torch.set_num_threads(before)
 
     def _run(self, batch: Batch) -> None:
-        if batch.ids is None or batch.plan is None:
-            raise ValueError("the batch was not fetched")
-        if batch.ready is not None:
-            torch.cuda.current_stream(self._device).wait_event(batch.ready)
         model, bank = batch.base.model, self._banks.get(batch.base.spec.hidden_size)
+        if not isinstance(model, ServedBert):
+            raise InvalidInput("a decoder continues texts; it gives no embeddings and no classes", param="model")
         hidden = model.upper(
-            self._lower(batch, batch.ids),
+            self.lower(batch),
             None if batch.full else batch.mask,
             adapters_of(batch, bank.arena),
             first_only=batch.first_only,
@@ -124,10 +123,19 @@ class DeviceRunner:
             tags, scores = batch.taggers.apply(bank.arena, hidden)
             batch.tags, batch.tag_scores = tags.cpu().numpy(), scores.cpu().numpy()
 
-    def _lower(self, batch: Batch, ids: Tensor) -> Tensor:
-        model = batch.base.model
+    def lower(self, batch: Batch, places: Tensor | None = None) -> Tensor:
+        """What a fetched batch's upper layers are given, `[B, T, H]`; within a turn.
+
+        Args:
+            places: int64 `[B, T]`, where in its sequence each token stands; None: from the beginning.
+        """
+        model, ids = batch.base.model, batch.ids
+        if ids is None:
+            raise ValueError("the batch was not fetched")
+        if batch.ready is not None:
+            torch.cuda.current_stream(self._device).wait_event(batch.ready)
         if batch.codes is None or batch.positions is None:
-            return model.embed(ids)
+            return model.embed(ids, places)
         flat = decode_rows(batch.codes, batch.scales, batch.positions, self._dtype)  # [B * T, H]
         hot = batch.base.hot
         if hot is not None and batch.hot_places is not None and batch.hot_slots is not None:
@@ -137,7 +145,7 @@ class DeviceRunner:
             rows = [_rows(batch.base, some, group.delta) for some, group in zip(windows, batch.groups, strict=True)]
             batch.computed = torch.cat(rows)
             flat.index_copy_(0, batch.places, batch.computed.to(self._dtype).index_select(0, batch.sources))
-        return model.merge(flat.view(*ids.shape, -1))
+        return model.merge(flat.view(*ids.shape, -1), places)
 
     def _run_part(self, batch: Batch, rows: slice) -> list[Batch]:
         return self.run(cut(batch, rows, self._device))

@@ -20,6 +20,10 @@ from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_device
 from hmi.engine.deltas import Deltas
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
+from hmi.engine.generation.cache import pool_size
+from hmi.engine.generation.generator import Generator
+from hmi.engine.generation.generators import Generators
+from hmi.engine.generation.roster import Limits
 from hmi.engine.hosted import HostedBase, HostedBases, ModelSource
 from hmi.engine.pipeline import Pipeline
 from hmi.engine.request import Item, ModelRef, Outcome
@@ -60,9 +64,23 @@ class Engine:
             self.device, self.dtype, self._banks, lanes=self.lanes, lane_threads=max(1, threads // self.lanes)
         )
         self._counters = Counters(self._tracer)
+
+        def fetcher() -> Fetcher:
+            """One for each thread that fetches."""
+            return Fetcher(self._host_tier, self._banks, self.frequencies, self._deltas, self.device, self.dtype)
+
+        def generator(base: HostedBase) -> Generator:
+            limits = Limits(
+                pool_size(base.spec, self.dtype, config.cache_bytes),
+                config.generated_rows,
+                resolve_batch_tokens(config.batch_tokens, self.device),
+            )
+            return Generator(base, fetcher(), self._device, self._banks, self._counters, limits)
+
+        self._generators = Generators(generator)
         self._pipeline = Pipeline(
             self._bases,
-            Fetcher(self._host_tier, self._banks, self.frequencies, self._deltas, self.device, self.dtype),
+            fetcher(),
             self._device,
             self._counters,
             BatchLimits(
@@ -74,6 +92,7 @@ class Engine:
             self.lanes,
             config.queue_batches,
             config.overlap,
+            self._generators,
         )
 
     def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]:
@@ -149,6 +168,7 @@ class Engine:
             host=self._host_tier.stats(),
             on_device=self._banks.stats(),
             trees=tuple(_tree_use(base) for base in self._bases.loaded()),
+            preemptions=self._generators.preemptions,
         )
 
     def close(self, *, drain: bool = True) -> None:

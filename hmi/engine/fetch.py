@@ -20,11 +20,13 @@ from hmi.adapters.tiers import HostTier
 from hmi.engine.arrange import order_rows, plan_adapters
 from hmi.engine.banks import Banks
 from hmi.engine.deltas import Deltas
+from hmi.engine.hosted import HostedBase
 from hmi.engine.lookup import WindowLookup
 from hmi.engine.request import Task
 from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import HmiError, InvalidInput, Overloaded
 from hmi.knowledge.frequency import FrequencyCounter
+from hmi.knowledge.ngrams import Keys, window_keys
 
 __all__ = ["Fetcher"]
 
@@ -70,6 +72,35 @@ class Fetcher:
             if self._stream:
                 batch.ready = self._stream.record_event()
         return deferred
+
+    @torch.inference_mode()
+    def fetch_next(self, batch: Batch, ids: NDArray[np.int64], keys: Keys) -> None:
+        """Fill a batch of sequences that are read on by one token each: ids and, for k > 0, rows and missing windows.
+        Their adapters are resident and pinned.
+
+        Args:
+            ids: Of the new tokens `[B]`; keys: their windows.
+        """
+        with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+            real = np.ones((len(ids), 1), np.bool_)
+            batch.ids, batch.mask, batch.full = self._send(ids[:, None]), self._send(real), True
+            if batch.base.spec.k:
+                self._lookup.fill(batch, keys, np.ones(len(ids), np.int64), real)
+            if batch.plan is None:
+                plan_adapters(batch, self._device, tokens=1)
+            if self._stream:
+                batch.ready = self._stream.record_event()
+
+    def pin(self, batch: Batch, row: int) -> str | None:
+        """Pin a row's adapter beyond the end of its batch; what to give to `unpin`."""
+        key = batch.works[row].adapter
+        if key is not None:
+            self._banks.get(batch.base.spec.hidden_size).find(key)
+        return key
+
+    def unpin(self, base: HostedBase, key: str | None) -> None:
+        if key is not None:
+            self._banks.get(base.spec.hidden_size).unpin(key)
 
     def release(self, batch: Batch) -> None:
         """Let the bank have the batch's adapters back, and the arena its rows; twice is once."""
@@ -143,7 +174,8 @@ class Fetcher:
         ids[real] = np.concatenate([work.ids for work in batch.works])
         batch.ids, batch.mask, batch.full = self._send(ids), self._send(real), bool(real.all())
         if batch.base.spec.k:
-            self._lookup.fill(batch, lengths, real)
+            keys = window_keys(ids[real], lengths, looks_back=batch.base.spec.family.decodes)
+            self._lookup.fill(batch, keys, lengths, real)
 
     def _send(self, array: NDArray[np.generic]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

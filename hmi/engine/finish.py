@@ -11,12 +11,12 @@ from hmi.engine.work import Batch
 from hmi.errors import Corrupt, HmiError
 from hmi.models.words import Word, words_of
 
-__all__ = ["finish"]
+__all__ = ["finish", "keep_computed"]
 
 
 def finish(batch: Batch) -> None:
     """Keep the rows that a batch has computed, and settle every sequence of it."""
-    _keep_computed(batch)  # first: who has an answer finds what was computed for it
+    keep_computed(batch)  # first: who has an answer finds what was computed for it
     words = _words(batch)
     for row, work in enumerate(batch.works):
         resident = batch.residents[row]
@@ -34,7 +34,7 @@ def finish(batch: Batch) -> None:
             work.settle(Outcome(result=result, error=None, tokens=len(work.ids)))
 
 
-def _keep_computed(batch: Batch) -> None:
+def keep_computed(batch: Batch) -> None:
     """For the next batches that ask for the same windows; what is not finite is nobody's answer."""
     if batch.computed is None:
         return

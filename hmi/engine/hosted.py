@@ -14,8 +14,11 @@ from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.overlay import RowOverlay
 from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.chat import ChatTemplate, load_chat
+from hmi.models.decoder import HGpt
 from hmi.models.loader import load_hplm, load_tokenizer
 from hmi.models.served import ServedBert
+from hmi.models.served_decoder import ServedGpt
 
 __all__ = ["HostedBase", "HostedBases", "ModelSource"]
 
@@ -45,11 +48,12 @@ class HostedBase:
     def __init__(
         self,
         digest: str,
-        model: ServedBert,
+        model: ServedBert | ServedGpt,
         tokenizer: Tokenizer,
         tree: KnowledgeTree,
         overlay: RowOverlay,
         hot: HotRows | None,
+        chat: ChatTemplate | None = None,
     ) -> None:
         self.digest = digest
         self.spec = model.spec
@@ -58,6 +62,7 @@ class HostedBase:
         self.tree = tree
         self.overlay = overlay
         self.hot = hot
+        self.chat = chat
 
 
 class HostedBases:
@@ -100,7 +105,8 @@ class HostedBases:
 
     def _load(self, digest: str) -> HostedBase:
         folder = self._source.base_folder(digest)
-        model = ServedBert(load_hplm(folder, self._device, self._dtype))
+        loaded = load_hplm(folder, self._device, self._dtype)
+        model = ServedGpt(loaded) if isinstance(loaded, HGpt) else ServedBert(loaded)
         tokenizer = load_tokenizer(folder)
         try:
             tree = self._source.tree(digest)
@@ -124,4 +130,4 @@ class HostedBases:
         hot = None
         if spec.k and self._row_bytes:
             hot = HotRows(self._row_bytes, self._device, spec.row_dtype, spec.hidden_size)
-        return HostedBase(digest, model, tokenizer, tree, overlay, hot)
+        return HostedBase(digest, model, tokenizer, tree, overlay, hot, load_chat(folder))

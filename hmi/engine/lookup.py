@@ -23,7 +23,7 @@ from hmi.engine.hot import HotRows
 from hmi.engine.work import Batch, WindowGroup, Work
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import Keys, unpack, window_keys
+from hmi.knowledge.ngrams import Keys, unpack
 from hmi.knowledge.stored import NO_ROW, StoredRows
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
@@ -84,17 +84,17 @@ class WindowLookup:
         self._deltas = deltas
         self._send_array = send
 
-    def fill(self, batch: Batch, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
+    def fill(self, batch: Batch, keys: Keys, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
         """Set what `Batch` holds of rows and windows.
 
         Args:
+            keys: The windows of all real tokens, sequence after sequence.
             lengths: Tokens of each sequence `[B]`.
             real: bool `[B, T]`, True for a real token.
 
         Raises what loading a domain's delta raises, where it is needed.
         """
         tree, hot = batch.base.tree, batch.base.hot
-        keys = window_keys(np.concatenate([work.ids for work in batch.works]), lengths)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         if hot is not None:
             batch.hot_number = hot.begin(tree)

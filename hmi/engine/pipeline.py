@@ -24,8 +24,9 @@ from hmi.engine.config import Overlap
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import finish
+from hmi.engine.generation.generators import Generators
 from hmi.engine.hosted import HostedBases
-from hmi.engine.request import Outcome
+from hmi.engine.request import Outcome, Task
 from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
 from hmi.engine.solitude import Solitude
 from hmi.engine.stats import Counters
@@ -53,10 +54,12 @@ class Pipeline:
         lanes: int,
         queue_batches: int,
         overlap: Overlap,
+        generators: Generators,
     ) -> None:
         self._bases = bases
         self._fetcher = fetcher
         self._device = device
+        self._generators = generators
         self._counters = counters
         self._scheduler: Scheduler[Work] = Scheduler(limits)
         self._wake = threading.Condition()
@@ -111,6 +114,7 @@ class Pipeline:
             self._abandoned |= not drain
         for thread in self._threads:
             thread.join()
+        self._generators.close(drain=drain)
 
     def _count_finished(self, future: Future[list[Outcome]]) -> None:
         with self._wake:
@@ -123,7 +127,7 @@ class Pipeline:
                     if self._abandoned:
                         raise _closed_before()
                     for works in tokenise(submission, self._bases):
-                        self._offer([Entry(len(work.ids), work.base.digest, work) for work in works])
+                        self._offer(works)
                 except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
                     if not isinstance(error, HmiError):
                         _log.exception("tokenising failed")
@@ -133,9 +137,13 @@ class Pipeline:
             self._tokenised = True
             self._wake.notify_all()
 
-    def _offer(self, entries: list[Entry[Work]]) -> None:
+    def _offer(self, works: list[Work]) -> None:
+        continued = [work for work in works if work.item.task is Task.GENERATE]
+        if continued:
+            self._generators.add(continued)
+        whole = [work for work in works if work.item.task is not Task.GENERATE]
         with self._wake:
-            self._scheduler.add(entries)
+            self._scheduler.add([Entry(len(work.ids), work.base.digest, work) for work in whole])
             self._wake.notify_all()
 
     def _fetch(self) -> None:

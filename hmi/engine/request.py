@@ -2,21 +2,108 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.errors import HmiError
+from hmi.errors import HmiError, InvalidInput
 from hmi.spec import MissPolicy
 
-__all__ = ["Classification", "Embedding", "Item", "ModelRef", "Outcome", "Tag", "Tagging", "Task"]
+__all__ = [
+    "MAX_LOGPROBS",
+    "Alternative",
+    "Classification",
+    "Embedding",
+    "Finish",
+    "Generation",
+    "Item",
+    "ModelRef",
+    "Outcome",
+    "Sampling",
+    "Tag",
+    "Tagging",
+    "Task",
+    "TokenChance",
+    "Wish",
+]
+
+
+MAX_LOGPROBS = 20
+"""Alternatives that are told for a token, at most."""
 
 
 class Task(StrEnum):
     CLASSIFY = "classify"
     EMBED = "embed"
+    GENERATE = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the most likely one; else logits are divided by it.
+        top_k: Only so many of the most likely tokens; 0: all.
+        top_p: Of those only the fewest, most likely first, that together have this share of the probability.
+        seed: Of the draws.
+
+    Raises `InvalidInput` whose `param` names the field.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise InvalidInput(f"temperature must be a number from 0, not {self.temperature}", param="temperature")
+        if self.top_k < 0:
+            raise InvalidInput(f"top_k must be a whole number from 0, not {self.top_k}", param="top_k")
+        if not 0 < self.top_p <= 1:
+            raise InvalidInput(f"top_p must lie above 0 and at most at 1, not {self.top_p}", param="top_p")
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+    def chance(self, drawn: int) -> float:
+        """The draw after `drawn` others: evenly in 0..1."""
+        return float(np.random.Generator(np.random.Philox(key=self.seed % 2**64, counter=drawn)).random())
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a text is continued.
+
+    Attributes:
+        max_tokens: Generated at most; 0 generates nothing, for those who only ask for the prompt's probabilities.
+        stop: Strings that end the text and are not in it.
+        logprobs: So many alternatives are told for each token, beside its own log-probability; None tells nothing.
+        echo: The prompt's tokens are told of too, where `logprobs` are asked for.
+        ignore_eos: What ends a text does not end it.
+
+    Raises `InvalidInput` whose `param` names the field.
+    """
+
+    max_tokens: int = 16
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    echo: bool = False
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 0:
+            raise InvalidInput(f"max_tokens must be a whole number from 0, not {self.max_tokens}", param="max_tokens")
+        if not all(self.stop):
+            raise InvalidInput("a stop string must not be empty", param="stop")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise InvalidInput(f"logprobs must lie in 0..{MAX_LOGPROBS}, not {self.logprobs}", param="logprobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +127,14 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sequence to run. Exactly one of `text` and `tokens` is set.
+    """One sequence to run. Exactly one of `text`, `tokens` and `messages` is set.
 
     Attributes:
         tokens: Ids that already hold the special tokens.
         truncate_to: Longest sequence in tokens, special tokens included; None refuses a longer one
             with `ContextTooLong`.
+        messages: Of a chat, (role, content); the model's chat template makes a text of them.
+        wish: Of a text that is to be continued.
     """
 
     model: ModelRef
@@ -53,6 +142,8 @@ class Item:
     text: str | None = None
     tokens: tuple[int, ...] | None = None
     truncate_to: int | None = None
+    wish: Wish | None = None
+    messages: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +183,49 @@ class Embedding:
     vector: NDArray[np.float32]
 
 
+class Finish(StrEnum):
+    """Why a text ends: with what ends texts or a stop string, or at the most tokens that it may have."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that might stand in a place: its id, its text by itself, its log-probability."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChance(Alternative):
+    """The token that does, and the most likely ones in its place, the most likely first."""
+
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Attributes:
+    text: Of the tokens, without stop string and special tokens; after the prompt's, where `echo` asks for that.
+    tokens: Generated, one that ends the text included.
+    chances: Of these tokens, where they were asked for.
+    prompt: Of the prompt's tokens, likewise; None for the first, which nothing precedes.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: Finish
+    chances: tuple[TokenChance, ...] = ()
+    prompt: tuple[TokenChance | None, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Either a result or an error, and the tokens that were read (0 where none were)."""
 
-    result: Classification | Tagging | Embedding | None
+    result: Classification | Tagging | Embedding | Generation | None
     error: HmiError | None
     tokens: int

@@ -41,6 +41,7 @@ class TreeUse:
 class EngineStats:
     """Counts since start.
 
+    `preemptions`: texts that were put back while they were continued, for want of room for their keys and values.
     `busy_seconds` are by stage, to be held against `seconds`; the device's against `lanes` times as much.
     """
 
@@ -57,6 +58,7 @@ class EngineStats:
     host: TierStats
     on_device: TierStats
     trees: tuple[TreeUse, ...]
+    preemptions: int = 0
 
     @property
     def padding_share(self) -> float:

@@ -44,12 +44,21 @@ def _chunk(submission: Submission, indices: list[int], base: HostedBase) -> list
         ids = ids_of[index] if index in ids_of else np.asarray(item.tokens or (), np.int64)
         work = Work(submission, index, ids, base)
         try:
+            if item.messages is not None:
+                ids = _chat_ids(item.messages, base)
             work.ids = _fit(item, ids, base)
         except HmiError as error:
             work.fail(error)
         else:
             works.append(work)
     return works
+
+
+def _chat_ids(messages: tuple[tuple[str, str], ...], base: HostedBase) -> NDArray[np.int64]:
+    if base.chat is None:
+        raise InvalidInput("the base model has no chat template; send a prompt to /v1/completions", param="messages")
+    # The template writes the special tokens itself.
+    return np.asarray(base.tokenizer.encode(base.chat.render(messages), add_special_tokens=False).ids, np.int64)
 
 
 def _fit(item: Item, ids: NDArray[np.int64], base: HostedBase) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ Everything here depends on the batch and the line alone: a shard that runs twice
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import math
 import uuid
@@ -17,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from hmi.adapters.tags import OUTSIDE, chunks, is_bio
-from hmi.engine.request import Classification, Embedding, Outcome, Tagging, Task
+from hmi.engine.request import Classification, Embedding, Item, ModelRef, Outcome, Tagging, Task
 from hmi.errors import HmiError
-from hmi.jobs.requests import EncodingFormat, LineRequest
+from hmi.jobs.choices import generated_body
+from hmi.jobs.requests import Chat, EncodingFormat, LineRequest
 from hmi.jobs.status import error_detail
 
-__all__ = ["LineIds", "NotRun", "error_line", "line_ids", "not_run_line", "output_line", "response_body"]
+__all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
 
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 _NAMESPACE = uuid.UUID("7d5b3c1e-4f0a-5c62-9a55-1d1f0c6a8e21")
 
 
@@ -61,22 +64,46 @@ def line_ids(batch_id: str, line_no: int) -> LineIds:
     return LineIds(line=f"batch_req_{name}", request=f"req_{name}", answer=name)
 
 
+def items_of(request: LineRequest, model: ModelRef, ids: LineIds) -> list[Item]:
+    """What the engine runs for a request: choice after choice of each input."""
+    seed = int(ids.answer[:15], 16) if request.seed is None else request.seed
+    items = []
+    for each in request.inputs:
+        chat = each.messages if isinstance(each, Chat) else None
+        text = each if isinstance(each, str) else None
+        tokens = each if isinstance(each, tuple) else None
+        for choice in range(request.choices):
+            wish = request.wish
+            if wish is not None:
+                sampling = dataclasses.replace(wish.sampling, seed=_choice_seed(seed, choice))
+                wish = dataclasses.replace(wish, sampling=sampling)
+            items.append(Item(model, request.task, text, tokens, request.truncate_to, wish, chat))
+    return items
+
+
+def _choice_seed(seed: int, choice: int) -> int:
+    """The first choice has the request's own seed; the others have seeds that no neighbouring one leads to."""
+    return (seed + choice * _GOLDEN) % 2**64
+
+
 def response_body(
     request: LineRequest, model_name: str, outcomes: Sequence[Outcome], created: int, ids: LineIds
 ) -> dict[str, Any]:
     """The body of the answer to one request, ready for JSON.
 
     Args:
-        outcomes: One for each of `request.inputs`, in their order.
+        outcomes: One for each of `request.inputs` and its choices, in their order.
         created: Unix seconds. In a batch the batch's own `created_at`, so that reruns agree.
 
     Raises the first outcome's error where there is one: a request is answered whole or not at all.
     """
-    if len(outcomes) != len(request.inputs):
-        raise HmiError(f"{len(outcomes)} outcomes came back for {len(request.inputs)} inputs")
+    if len(outcomes) != request.sequences:
+        raise HmiError(f"{len(outcomes)} outcomes came back for {request.sequences} sequences")
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
+    if request.task is Task.GENERATE:
+        return generated_body(request, model_name, outcomes, created, ids.answer)
     tokens = sum(outcome.tokens for outcome in outcomes)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     if request.task is Task.EMBED:

@@ -4,6 +4,9 @@ An encoder's window is (t-1, t, t+1) and its row is the middle token's state. A 
 ids, each plus one, in 21 bits: `(prev + 1) << 42 | (mid + 1) << 21 | (next + 1)`; 0 stands for an
 absent token, so a key fits a signed 64-bit column and ascending keys follow the trie of the n-grams.
 
+A decoder's window is (t-2, t-1, t) and its row is the last token's state. Its key holds t-1, t, t-2 in these places:
+the token itself in the middle as ever, and as `next`, which is left out first, the token that is farthest.
+
 At a sequence's start `prev` is absent and at its end `next` is, so the bigram (absent, mid, next) *is*
 the window of a token that stands first. Sequences hold their special tokens.
 """
@@ -73,12 +76,13 @@ def unpack(keys: Keys) -> NDArray[np.int64]:
     return ids
 
 
-def window_keys(ids: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> Keys:
+def window_keys(ids: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]], *, looks_back: bool = False) -> Keys:
     """The key of every token's window.
 
     Args:
         ids: Token ids `[total]` of all sequences, one after the other, special tokens included.
         lengths: Tokens of each sequence `[sequences]`; no window crosses from one into the next.
+        looks_back: A decoder's windows.
 
     Returns:
         Keys `[total]`, in the order of `ids`.
@@ -94,12 +98,17 @@ def window_keys(ids: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]
     tokens = _shifted(ids, 0)
     prev = np.zeros_like(tokens)
     prev[1:] = tokens[:-1]
-    following = np.zeros_like(tokens)
-    following[:-1] = tokens[1:]
     whole = ends[np.asarray(lengths) > 0]  # an empty sequence has no border of its own
-    prev[whole[:-1]] = 0
-    following[whole - 1] = 0
-    return prev << _PREV_SHIFT | tokens << _MID_SHIFT | following
+    starts = whole[:-1]
+    prev[starts] = 0
+    other = np.zeros_like(tokens)
+    if looks_back:
+        other[1:] = prev[:-1]
+        other[starts] = 0
+    else:
+        other[:-1] = tokens[1:]
+        other[whole - 1] = 0
+    return prev << _PREV_SHIFT | tokens << _MID_SHIFT | other
 
 
 def without_next(keys: Keys) -> Keys:

@@ -7,6 +7,8 @@ all that runs for a sequence whose windows were found. With k = 0 `embed` and `u
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -180,6 +182,13 @@ class HBert(nn.Module):
         for number in range(self.spec.k, self.spec.layers):
             hidden = self.layers[number](hidden, mask, adapters or self._no_adapters)
         return hidden
+
+    def upper_states(self, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Iterator[Tensor]:
+        """What the upper layers are given and what each of them gives: `[B, T, H]` each."""
+        yield hidden
+        for number in range(self.spec.k, self.spec.layers):
+            hidden = self.layers[number](hidden, mask, adapters or self._no_adapters)
+            yield hidden
 
     def full_lower(self, ids: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
         """What the ordinary model has after its first k layers: ids `[B, T]` -> `[B, T, H]`.

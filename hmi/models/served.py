@@ -55,14 +55,15 @@ class ServedBert:
             x = self._layers[number](x, windows.shape, mask, delta, only=_MIDDLE if last else None)
         return self._projection(x)[: len(windows)]
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """k = 0's lower part: ids int64 `[B, T]` -> `[B, T, H]`."""
-        embedded: Tensor = self._embeddings(ids, self._embeddings.position[: ids.shape[1]])
+    def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """k = 0's lower part: ids, and positions if they do not count from 0, int64 `[B, T]` -> `[B, T, H]`."""
+        table = self._embeddings.position
+        embedded: Tensor = self._embeddings(ids, table[: ids.shape[1]] if positions is None else table[positions])
         return embedded
 
-    def merge(self, rows: Tensor) -> Tensor:
+    def merge(self, rows: Tensor, positions: Tensor | None = None) -> Tensor:
         """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
-        return rows + self._correction[: rows.shape[1]]
+        return rows + (self._correction[: rows.shape[1]] if positions is None else self._correction[positions])
 
     def upper(
         self,

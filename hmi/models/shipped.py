@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hmi
 from hmi.models.difference import Difference, digest_of, read_difference
-from hmi.models.loader import pretrained_tensors
+from hmi.models.pretrained import pretrained_tensors
 
 __all__ = ["find_shipped", "shipped_file"]
 

@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
 from hmi.models.difference import Difference, digest_of
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer, pretrained_tensors, save_hplm
+from hmi.models.loader import load_hplm, load_spec, load_tokenizer, save_hplm
+from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.spec import HPLMSpec, RowDtype
 from hmi.training.calibration import Calibration, calibrate
 from hmi.training.distil import DistilConfig, DistilProgress, Student, distil

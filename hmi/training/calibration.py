@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.models.bert import HBert
+from hmi.models.loader import HPLM
 from hmi.spec import HPLMSpec
 from hmi.training.fidelity import state_pairs
 
@@ -27,36 +27,38 @@ _ROUNDS = 3  # projection and correction are fitted by turns; more change nothin
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """weight [H, H], bias [H], correction [max_positions, H]; float32 on the CPU."""
+    """weight [H, H], bias [H], correction [max_positions, H], None where positions are in the attention; float32 on the
+    CPU."""
 
     weight: Tensor
     bias: Tensor
-    correction: Tensor
+    correction: Tensor | None
 
     @classmethod
     def identity(cls, spec: HPLMSpec) -> Calibration:
         hidden = spec.hidden_size
-        return cls(torch.eye(hidden), torch.zeros(hidden), torch.zeros(spec.max_positions, hidden))
+        learned = spec.rope_theta is None
+        correction = torch.zeros(spec.max_positions, hidden) if learned else None
+        return cls(torch.eye(hidden), torch.zeros(hidden), correction)
 
     @torch.no_grad()
-    def set(self, model: HBert) -> None:
+    def set(self, model: HPLM) -> None:
         for name, value in self.tensors().items():
             model.get_parameter(name).copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
         """Under the artifact's names."""
-        return {
-            "window.projection.weight": self.weight,
-            "window.projection.bias": self.bias,
-            "correction.position": self.correction,
-        }
+        named = {"window.projection.weight": self.weight, "window.projection.bias": self.bias}
+        return named if self.correction is None else named | {"correction.position": self.correction}
 
 
 @torch.no_grad()
-def calibrate(model: HBert, sequences: Sequence[NDArray[np.int64]]) -> Calibration:
+def calibrate(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Calibration:
     """The best fit to the sequences, for a model whose layers are still the original's. It is set to the identity."""
     Calibration.identity(model.spec).set(model)
-    return fit(Moments.of(state_pairs(model, sequences), model.spec))
+    spec = model.spec
+    sums = Moments.of(state_pairs(model, sequences), spec)
+    return fit(sums, by_position=spec.rope_theta is None, has_first=not spec.family.decodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +96,25 @@ class Moments:
         return cls(xx, xy, at_x, at_y)
 
 
-def fit(sums: Moments) -> Calibration:
-    """Projection and correction by turns, each the best for the other; both problems have one answer."""
+def fit(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> Calibration:
+    """Projection and correction by turns, each the best for the other; both problems have one answer.
+
+    Args:
+        by_position: There is a correction; there is none where positions are in the attention.
+        has_first: Every text begins with the same special token.
+    """
     seen = sums.x[:, -1:]  # tokens at each position [max_positions, 1]
     ridge = _RIDGE * sums.xx.diagonal()[:-1].mean() * torch.eye(len(sums.xx)).double()
     ridge[-1, -1] = 0  # the bias is free
     correction = torch.zeros_like(sums.y)
     solved = torch.zeros_like(sums.xy)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if by_position else 1):
         solved = torch.linalg.solve(sums.xx + ridge, sums.xy - sums.x.T @ correction)
         left = sums.y - sums.x @ solved  # what is missing at each position, summed
         correction = left / (seen + _PRIOR_TEXTS)
-        # The first position always holds the same special token: its own mean is all there is to know.
-        correction[0] = left[0] / seen[0]
-    return Calibration(solved[:-1].T.float().contiguous(), solved[-1].float(), correction.float())
+        if has_first:
+            # The first position always holds the same special token: its own mean is all there is to know.
+            correction[0] = left[0] / seen[0]
+    return Calibration(
+        solved[:-1].T.float().contiguous(), solved[-1].float(), correction.float() if by_position else None
+    )

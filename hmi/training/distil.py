@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hmi.errors import InvalidInput
-from hmi.models.bert import HBert
+from hmi.models.loader import HPLM
 from hmi.training.distil_state import DistilState
 from hmi.training.schedule import LARGEST_GRADIENT, share_of_peak
 from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch, states_error, upper_states
+from hmi.training.windows import WindowBatch, states_error
 
 __all__ = ["DistilConfig", "DistilProgress", "Student", "distil", "drawn"]
 
@@ -93,7 +93,7 @@ class Student(nn.Module):
     Other recipes than this one are tried as subclasses (`benchmarks.recipes`).
     """
 
-    def __init__(self, model: HBert) -> None:
+    def __init__(self, model: HPLM) -> None:
         super().__init__()
         self.model = model
 
@@ -103,12 +103,12 @@ class Student(nn.Module):
         Args:
             name: Of a parameter of the model.
         """
-        return not name.startswith(("embeddings.", "pooler."))
+        return not name.startswith(("embeddings.", "pooler.", "head"))
 
     def states(self, batch: WindowBatch) -> list[Tensor]:
         """After the lookup, and after each upper layer: `[B, T, H]` each."""
         rows = self.model.lower(batch.windows)  # [n, H]
-        return list(upper_states(self.model, self.model.merge(rows[batch.index]), batch.mask))
+        return list(self.model.upper_states(self.model.merge(rows[batch.index]), batch.mask))
 
     def forward(self, batch: WindowBatch, teacher: Teacher) -> Tensor:
         """The loss."""
@@ -150,7 +150,13 @@ def distil(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * share_of_peak(step, config.steps)
         rng = np.random.default_rng([config.seed, step])
-        batch = WindowBatch.of(drawn(corpora, step, config), model.device, thinned=config.thinned, rng=rng)
+        batch = WindowBatch.of(
+            drawn(corpora, step, config),
+            model.device,
+            looks_back=model.spec.family.decodes,
+            thinned=config.thinned,
+            rng=rng,
+        )
         weights = frozen | {name: each.to(teacher.model.dtype) for name, each in trained.items()}
         prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
         loss: Tensor = torch.func.functional_call(student, prefixed, (batch, teacher))

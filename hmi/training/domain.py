@@ -27,8 +27,7 @@ from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.knowledge.ngrams import Keys, window_keys
-from hmi.models.bert import HBert
-from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.loader import HPLM, load_hplm, load_tokenizer
 from hmi.spec import Site
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
@@ -36,7 +35,7 @@ from hmi.training.stand_ins import leave_one_out
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
 from hmi.training.trainable_delta import TrainableDelta
-from hmi.training.windows import WindowBatch, relative_error, states_error, upper_states
+from hmi.training.windows import WindowBatch, relative_error, states_error
 
 __all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train_delta"]
 
@@ -178,7 +177,7 @@ def train_delta(
     return TrainedDelta(delta, DeltaReport(len(learnt), len(judging), before, after, losses, seconds))
 
 
-def _teacher(model: HBert, folder: Path | None, adapter: Adapter | None) -> Teacher:
+def _teacher(model: HPLM, folder: Path | None, adapter: Adapter | None) -> Teacher:
     """Raises `InvalidInput`, `AdapterRefused`."""
     if folder is not None:
         return Teacher.of_folder(folder, model.spec, model.device, model.dtype, adapter)
@@ -208,7 +207,7 @@ def _parts(texts: Sequence[str], most: int) -> tuple[list[str], list[str]]:
 
 
 def _fit(
-    model: HBert,
+    model: HPLM,
     teacher: Teacher,
     trainable: TrainableDelta,
     without: AdapterMaths,
@@ -219,7 +218,7 @@ def _fit(
 ) -> tuple[float, ...]:
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, config.steps))
-    sights = _Sights(sequences)
+    sights = _Sights(sequences, looks_back=model.spec.family.decodes)
     losses = []
     started = time.monotonic()
     for done, chosen in enumerate(itertools.islice(_batches(sequences, config, generator), config.steps), start=1):
@@ -241,9 +240,9 @@ def _fit(
 class _Sights:
     """How a tree sees each of some texts: one that knows it, and one that was built of all the others."""
 
-    def __init__(self, sequences: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, sequences: Sequence[NDArray[np.int64]], *, looks_back: bool = False) -> None:
         lengths = np.asarray([len(ids) for ids in sequences], np.int64)
-        whole = window_keys(np.concatenate(sequences), lengths)
+        whole = window_keys(np.concatenate(sequences), lengths, looks_back=looks_back)
         ends = np.cumsum(lengths)[:-1]
         self._known = np.split(whole, ends)
         self._left_out = np.split(leave_one_out(whole, lengths), ends)
@@ -264,7 +263,7 @@ def _batches(
 
 
 def _loss(
-    model: HBert, teacher: Teacher, delta: AdapterMaths, without: AdapterMaths, batch: WindowBatch, nearness: float
+    model: HPLM, teacher: Teacher, delta: AdapterMaths, without: AdapterMaths, batch: WindowBatch, nearness: float
 ) -> Tensor:
     """Squared relative error against the full model, the mean over the lower and every upper layer's states.
 
@@ -272,7 +271,7 @@ def _loss(
     """
     full = teacher.states(batch)
     rows = model.lower(batch.windows, delta)  # [windows, H]
-    ours = list(upper_states(model, model.merge(rows[batch.index]), batch.mask, teacher.adapters))
+    ours = list(model.upper_states(model.merge(rows[batch.index]), batch.mask, teacher.adapters))
     loss = states_error(ours, full, batch.mask)
     if nearness:
         with torch.no_grad():

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths
-from hmi.models.bert import HBert
+from hmi.models.loader import HPLM
 from hmi.training.states import LowerStates
 from hmi.training.teacher import Teacher
-from hmi.training.windows import upper_states
 
 __all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
 
@@ -48,7 +47,7 @@ class Fidelity:
 
 @torch.no_grad()
 def measure_fidelity(
-    model: HBert,
+    model: HPLM,
     sequences: Sequence[NDArray[np.int64]],
     delta: AdapterMaths | None = None,
     *,
@@ -62,7 +61,7 @@ def measure_fidelity(
     """
     teacher = teacher or Teacher(model)
     return compare(
-        (list(upper_states(model, merged, mask, teacher.adapters)), teacher.upper(full, mask), mask)
+        (list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask), mask)
         for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher)
     )
 
@@ -85,7 +84,7 @@ def compare(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]
 
 @torch.no_grad()
 def state_pairs(
-    model: HBert,
+    model: HPLM,
     sequences: Sequence[NDArray[np.int64]],
     delta: AdapterMaths | None = None,
     *,

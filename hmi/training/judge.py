@@ -12,7 +12,7 @@ from hmi.adapters.maths import SingleAdapter
 from hmi.adapters.tags import is_bio
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_hplm, load_tokenizer
+from hmi.models.loader import load_hbert, load_tokenizer
 from hmi.training.classes import Classification, MultiLabel
 from hmi.training.examples import AnyExample, TaskKind, kind_of, labels_in
 from hmi.training.fixed import FixedAdapter
@@ -81,7 +81,7 @@ def judge_adapter(
         raise InvalidInput("the adapter has no head, so it gives no labels that could be judged")
     require_labels(adapter.head, examples)
     where = resolve_device(device)
-    model = load_hplm(folder, where, resolve_dtype(dtype, where))
+    model = load_hbert(folder, where, resolve_dtype(dtype, where))
     adapter.validate(model.spec)
     if delta is not None:
         check_delta(delta, model.spec)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hmi.models.bert import HBert
+from hmi.models.loader import HPLM
 from hmi.training.fixed import FixedAdapter
 from hmi.training.states import Breathe, LowerStates
 from hmi.training.trainable import TrainableAdapter
@@ -24,7 +24,7 @@ class Network:
     """`model` is frozen, `adapter` learns, if it is not there to be judged alone; `breathe` is called after every batch
     that is judged."""
 
-    def __init__(self, model: HBert, adapter: TrainableAdapter | FixedAdapter, breathe: Breathe) -> None:
+    def __init__(self, model: HPLM, adapter: TrainableAdapter | FixedAdapter, breathe: Breathe) -> None:
         self.model = model
         self.adapter = adapter
         self._breathe = breathe

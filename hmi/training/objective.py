@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hmi.adapters.adapter import Pooling
 from hmi.adapters.maths import AdapterMaths
-from hmi.models.bert import HBert
+from hmi.models.loader import HPLM
 from hmi.training.metrics import Metrics
 from hmi.training.network import Network
 from hmi.training.states import Breathe, LowerStates, See, encode
@@ -33,7 +33,7 @@ class Texts:
 
     def __init__(
         self,
-        model: HBert,
+        model: HPLM,
         tokenizer: Tokenizer,
         max_tokens: int,
         delta: AdapterMaths | None,

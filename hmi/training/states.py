@@ -13,7 +13,7 @@ from torch import Tensor
 from hmi.adapters.maths import AdapterMaths
 from hmi.knowledge.ngrams import Keys, unpack, window_keys
 from hmi.knowledge.rows import round_trip
-from hmi.models.bert import HBert
+from hmi.models.loader import HPLM
 
 __all__ = ["Breathe", "LowerStates", "See", "encode", "window_rows"]
 
@@ -38,7 +38,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
 
 @torch.no_grad()
 def window_rows(
-    model: HBert, keys: NDArray[np.uint64], delta: AdapterMaths | None = None, breathe: Breathe = _go_on
+    model: HPLM, keys: NDArray[np.uint64], delta: AdapterMaths | None = None, breathe: Breathe = _go_on
 ) -> Tensor:
     """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
 
@@ -66,7 +66,7 @@ class LowerStates:
 
     def __init__(
         self,
-        model: HBert,
+        model: HPLM,
         sequences: Sequence[NDArray[np.int64]],
         delta: AdapterMaths | None = None,
         breathe: Breathe = _go_on,
@@ -78,7 +78,7 @@ class LowerStates:
         flat = np.concatenate(sequences)
         self._rows: Tensor | None = None
         if model.spec.k:
-            windows = window_keys(flat, self.lengths)
+            windows = window_keys(flat, self.lengths, looks_back=model.spec.family.decodes)
             keys, flat = np.unique(see(windows, self.lengths) if see else windows, return_inverse=True)
             self._rows = window_rows(model, keys, delta, breathe)
         self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hmi.adapters.adapter import Adapter
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
-from hmi.models.bert import HBert
-from hmi.models.loader import load_pretrained
+from hmi.models.loader import HPLM
+from hmi.models.pretrained import load_pretrained
 from hmi.spec import HPLMSpec
-from hmi.training.windows import WindowBatch, upper_states
+from hmi.training.windows import WindowBatch
 
 __all__ = ["Teacher"]
 
@@ -30,7 +30,7 @@ class Teacher:
         adapters: The adapter's maths.
     """
 
-    def __init__(self, model: HBert, adapter: Adapter | None = None) -> None:
+    def __init__(self, model: HPLM, adapter: Adapter | None = None) -> None:
         self.model = model
         self.adapters: AdapterMaths = (
             NoAdapters() if adapter is None else SingleAdapter.of(adapter, model.device, model.dtype)
@@ -59,7 +59,7 @@ class Teacher:
 
     def upper(self, hidden: Tensor, mask: Tensor) -> list[Tensor]:
         """`hidden` `[B, T, H]`, and the states after every upper layer from there."""
-        return list(upper_states(self.model, hidden, mask, self.adapters))
+        return list(self.model.upper_states(hidden, mask, self.adapters))
 
     @torch.no_grad()
     def states(self, batch: WindowBatch) -> list[Tensor]:

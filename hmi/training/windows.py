@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.maths import AdapterMaths, NoAdapters
 from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
-from hmi.models.bert import HBert
 
-__all__ = ["WindowBatch", "relative_error", "states_error", "thin_windows", "upper_states"]
+__all__ = ["WindowBatch", "relative_error", "states_error", "thin_windows"]
 
 # oneDNN prepares itself anew for every number of rows that it meets; so they are few.
 _WINDOW_STEP = 128
 _TOKEN_STEP = 8
-_NO_ADAPTERS = NoAdapters()
 # What stands in for the windows of new text where a tree knows a few thousand sentences of its domain, by their share
 # (`python -m benchmarks.coverage`); the others it knows whole.
 _STAND_INS = ((0.225, without_next), (0.225, without_prev), (0.25, unigram))
@@ -47,12 +44,14 @@ class WindowBatch:
         sequences: Sequence[NDArray[np.int64]],
         device: torch.device | str = "cpu",
         *,
+        looks_back: bool = False,
         windows: Keys | None = None,
         thinned: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> WindowBatch:
         """
         Args:
+            looks_back: The windows are a decoder's.
             windows: Of all their tokens, in the order of the sequences, or what stands in for them.
             thinned: Share of the sequences whose windows lose neighbours, see `thin_windows`; needs `rng`.
         """
@@ -61,7 +60,7 @@ class WindowBatch:
         mask = np.arange(_filled(int(lengths.max()), _TOKEN_STEP)) < lengths[:, None]  # [B, T]
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = flat
-        wanted = window_keys(flat, lengths) if windows is None else windows
+        wanted = window_keys(flat, lengths, looks_back=looks_back) if windows is None else windows
         if thinned and rng is not None:
             wanted = thin_windows(wanted, lengths, thinned, rng)
         distinct, place = np.unique(wanted, return_inverse=True)
@@ -82,14 +81,6 @@ def thin_windows(keys: Keys, lengths: NDArray[np.int64], share: float, rng: np.r
         some[chosen] = shorter(keys[chosen])
         below += part
     return some
-
-
-def upper_states(model: HBert, hidden: Tensor, mask: Tensor, adapters: AdapterMaths = _NO_ADAPTERS) -> Iterator[Tensor]:
-    """What the upper layers are given and what each of them gives: [B, T, H] each."""
-    yield hidden
-    for layer in model.transformer_layers[model.spec.k :]:
-        hidden = layer(hidden, mask, adapters)
-        yield hidden
 
 
 def relative_error(ours: Tensor, reference: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from hmi.adapters.canonical import save_adapter
 from hmi.catalog import bases, nodes, trees
 from hmi.catalog.tables import ShardState
 from hmi.jobs.messages import TaskName, make_client, send
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.e2e.crew import Crew, hired
 from tests.engines import random_adapter
 from tests.tiny import tiny_bert_folder

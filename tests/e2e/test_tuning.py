@@ -23,7 +23,8 @@ from hmi.catalog import models, tenants
 from hmi.catalog.tables import Role
 from hmi.catalog.tenants import principal_of
 from hmi.catalog.tuning.tables import TuningJob, TuningState
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.apis import serve
 from tests.e2e.crew import Crew, Member, hired
 from tests.tiny import tiny_bert_folder

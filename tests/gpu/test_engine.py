@@ -12,7 +12,8 @@ import torch
 from hmi.adapters.adapter import AdapterKind
 from hmi.adapters.canonical import save_adapter
 from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.engines import FolderSource, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 

@@ -15,7 +15,7 @@ from hmi.knowledge.ngrams import window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import convert_pretrained
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import RowDtype
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.tiny import tiny_bert_folder

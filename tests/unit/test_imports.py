@@ -48,7 +48,15 @@ STRANGERS = {
 # Rooms that run on a bare GPU machine, and all that they may import there.
 BARE_ROOMS = {"bench", "engine", "training", "models", "adapters", "knowledge", "artifacts"}
 BARE_ROOMS |= {"spec", "storage", "jsonlines", "errors"}
-BARE_PACKAGES = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "fsspec"}
+BARE_PACKAGES = {
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "fsspec",
+    "jinja2",
+}  # jinja2 comes with torch
 BARE_PACKAGES |= {"huggingface_hub"}  # comes with transformers and tokenizers
 BARE_PACKAGES |= {"triton"}  # comes with CUDA builds of torch; hmi imports without it, see below
 

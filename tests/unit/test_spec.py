@@ -75,7 +75,44 @@ def test_vocabulary_must_fit_a_key_when_windows_are_looked_up() -> None:
         make_spec(vocab_size=2**21, k=1)
 
 
-@pytest.mark.parametrize("site", Site)
+@pytest.mark.parametrize("site", make_spec().sites)
 def test_site_shape_is_in_then_out(site: Site) -> None:
     expected = {Site.FC1: (12, 24), Site.FC2: (24, 12)}.get(site, (12, 12))
     assert make_spec().site_shape(site) == expected
+
+
+def make_llama(**changes: Any) -> HPLMSpec:
+    usual = {"family": Family.LLAMA, "type_vocab_size": 0, "kv_heads": 1, "head_size": 5, "rope_theta": 1e4}
+    return make_spec(**usual | {"eos_token_ids": (2, 3)} | changes)
+
+
+def test_decoder_is_the_same_when_read_back_and_its_heads_share_keys() -> None:
+    spec = make_llama(k=2)
+    assert HPLMSpec.from_json(spec.to_json()) == spec
+    shapes = [spec.site_shape(site) for site in (Site.Q, Site.K, Site.V, Site.O, Site.GATE)]
+    assert shapes == [(12, spec.heads * 5), (12, 5), (12, 5), (spec.heads * 5, 12), (12, 24)]
+    assert Site.GATE not in make_spec().sites
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kv_heads", 0),
+        ("kv_heads", 4.0),
+        ("kv_heads", 5),
+        ("head_size", True),
+        ("rope_theta", None),
+        ("rope_theta", 0.5),
+        ("eos_token_ids", (100,)),
+        ("type_vocab_size", -1),
+    ],
+)
+def test_decoder_is_refused_when_no_model_can_have(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"keys and values" if value == 5 else field):
+        make_llama(**{field: value})
+
+
+@pytest.mark.parametrize("changes", [{"rope_theta": 1e4}, {"type_vocab_size": 0}])
+def test_encoder_is_refused_with_what_decoders_have(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        make_spec(**changes)

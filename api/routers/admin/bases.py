@@ -28,7 +28,10 @@ router = APIRouter(
 def register_base(
     services: Served,
     name: Annotated[str, Form(pattern=NamePattern, examples=["minilm-k3"])],
-    files: Annotated[list[UploadFile], File(description="spec.json, model.safetensors and tokenizer.json.")],
+    files: Annotated[
+        list[UploadFile],
+        File(description="spec.json, model.safetensors and tokenizer.json; chat.json where there is one."),
+    ],
 ) -> BaseObject:
     """Upload an hPLM. A name stands for one content for ever; the same content again changes nothing."""
     uploaded = read_base(files)

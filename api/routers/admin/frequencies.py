@@ -87,7 +87,7 @@ def _count(tokenizer: Tokenizer, spec: HPLMSpec, texts: Sequence[str]) -> Counte
         sequences = [encoding.ids for encoding in tokenizer.encode_batch_fast(chunk)]
         ids = np.array([each for sequence in sequences for each in sequence], np.int64)
         lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-        seen, seen_counts = np.unique(window_keys(ids, lengths), return_counts=True)
+        seen, seen_counts = np.unique(window_keys(ids, lengths, looks_back=spec.family.decodes), return_counts=True)
         ngrams, places = np.unique(np.concatenate([ngrams, seen]), return_inverse=True)
         merged = np.zeros(len(ngrams), np.int64)
         np.add.at(merged, places, np.concatenate([counts, seen_counts]))

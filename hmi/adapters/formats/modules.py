@@ -1,25 +1,50 @@
-"""Names of BERT's modules in the transformers library, and PEFT's way of selecting among them by name."""
+"""Names of the families' modules in the transformers library, and PEFT's way of selecting among them by name."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.errors import AdapterRefused
-from hmi.spec import Site
+from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["MODULE_OF_SITE", "PREFIX", "ModulePattern", "bert_modules"]
+__all__ = ["LAYERS_PATTERNS", "MODULES", "PREFIXES", "ModulePattern", "linear_modules"]
 
-PREFIX = "bert."
-MODULE_OF_SITE = {
-    Site.Q: "attention.self.query",
-    Site.K: "attention.self.key",
-    Site.V: "attention.self.value",
-    Site.O: "attention.output.dense",
-    Site.FC1: "intermediate.dense",
-    Site.FC2: "output.dense",
+PREFIXES: Mapping[Family, str] = {Family.BERT: "bert.", Family.GPT2: "transformer.", Family.LLAMA: "model."}
+"""What stands before the modules' names where the model has a head."""
+LAYERS_PATTERNS: Mapping[Family, tuple[str, ...]] = {
+    Family.BERT: ("layer", "encoder.layer", "bert.encoder.layer"),
+    Family.GPT2: ("h", "transformer.h"),
+    Family.LLAMA: ("layers", "model.layers"),
+}
+"""What PEFT's `layers_pattern` may call the layers."""
+_LAYERS: Mapping[Family, str] = {Family.BERT: "encoder.layer", Family.GPT2: "h", Family.LLAMA: "layers"}
+MODULES: Mapping[Family, Mapping[str, tuple[Site, ...]]] = {
+    Family.BERT: {
+        "attention.self.query": (Site.Q,),
+        "attention.self.key": (Site.K,),
+        "attention.self.value": (Site.V,),
+        "attention.output.dense": (Site.O,),
+        "intermediate.dense": (Site.FC1,),
+        "output.dense": (Site.FC2,),
+    },
+    Family.GPT2: {
+        "attn.c_attn": (Site.Q, Site.K, Site.V),
+        "attn.c_proj": (Site.O,),
+        "mlp.c_fc": (Site.FC1,),
+        "mlp.c_proj": (Site.FC2,),
+    },
+    Family.LLAMA: {
+        "self_attn.q_proj": (Site.Q,),
+        "self_attn.k_proj": (Site.K,),
+        "self_attn.v_proj": (Site.V,),
+        "self_attn.o_proj": (Site.O,),
+        "mlp.up_proj": (Site.FC1,),
+        "mlp.down_proj": (Site.FC2,),
+        "mlp.gate_proj": (Site.GATE,),
+    },
 }
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _NAME_LENGTH = 60  # characters of the longest module name, rounded up
@@ -28,11 +53,12 @@ _MAX_STEPS = 1_000_000
 _COMPILING_STEPS = 1000  # what a pattern costs before it is matched, roughly
 
 
-def bert_modules(layers: int, prefix: str) -> Iterator[tuple[int, Site, str]]:
-    """Layer, site and full module name of every linear layer that a LoRA may sit on."""
-    for layer in range(layers):
-        for site, module in MODULE_OF_SITE.items():
-            yield layer, site, f"{prefix}encoder.layer.{layer}.{module}"
+def linear_modules(spec: HPLMSpec, prefix: str) -> Iterator[tuple[int, tuple[Site, ...], str]]:
+    """Layer, sites and full module name of every linear layer that a LoRA may sit on; several sites are side by side
+    in one."""
+    for layer in range(spec.layers):
+        for module, sites in MODULES[spec.family].items():
+            yield layer, sites, f"{prefix}{_LAYERS[spec.family]}.{layer}.{module}"
 
 
 class ModulePattern:

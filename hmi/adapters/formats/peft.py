@@ -1,5 +1,5 @@
 """Adapters saved by PEFT: LoRA on BERT, without a head or with the classifier of `BertForSequenceClassification` or
-`BertForTokenClassification`.
+`BertForTokenClassification`; LoRA on GPT-2 and Llama as language models.
 
 Method: Hu et al., "LoRA" (arXiv 2106.09685); scaling alpha / rank, or alpha / sqrt(rank) with rsLoRA
 (Kalajdzievski, arXiv 2312.03732).
@@ -12,13 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder
-from hmi.adapters.formats.modules import PREFIX, ModulePattern, bert_modules
+from hmi.adapters.formats.modules import LAYERS_PATTERNS, PREFIXES, ModulePattern, linear_modules
 from hmi.adapters.tensors import TensorClaims, scale
 from hmi.errors import AdapterRefused
-from hmi.spec import HPLMSpec, Site
+from hmi.spec import Family, HPLMSpec, Site
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_peft"]
 
@@ -39,18 +41,28 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
     """The adapter, its scaling multiplied in. Raises `AdapterRefused` for anything not understood."""
     config = folder.config(CONFIG_FILE)
     tensors = folder.tensors(WEIGHTS_FILE)
-    prefix = PREFIX if any(name.startswith(_ROOT + PREFIX) for name in tensors.unclaimed) else ""
-    _check_plain_lora(config)
-    selected = _Selection.read(config)
+    prefix = PREFIXES[spec.family]
+    prefix = prefix if any(name.startswith(_ROOT + prefix) for name in tensors.unclaimed) else ""
+    _check_plain_lora(config, spec)
+    selected = _Selection.read(config, spec)
     scaling = _Scaling.read(config)
-    form = _read_head_form(config)
+    form = None
+    if spec.family.decodes:
+        _check_no_head(config)
+    else:
+        form = _read_head_form(config)
     config.finish()
 
     lora: dict[tuple[int, Site], Lora] = {}
-    for layer, site, module in bert_modules(spec.layers, prefix):
+    for layer, sites, module in linear_modules(spec, prefix):
         if selected.holds(module, layer):
-            lora[layer, site] = _read_pair(tensors, module, spec.site_shape(site), scaling)
-    _claim_idle_pooler(tensors, prefix, spec.hidden_size)
+            shapes = [spec.site_shape(site) for site in sites]
+            pair = _read_pair(tensors, module, (shapes[0][0], sum(outputs for _, outputs in shapes)), scaling)
+            ends = np.cumsum([outputs for _, outputs in shapes])[:-1]
+            # Layers side by side share what they read, and each has its own part of what they give.
+            lora |= {(layer, site): Lora(pair.a, b) for site, b in zip(sites, np.split(pair.b, ends), strict=True)}
+    if not spec.family.decodes:
+        _claim_idle_pooler(tensors, prefix, spec.hidden_size)
     head = _read_head(tensors, prefix, spec, form) if form else None
     tensors.finish()
     if not lora:
@@ -60,11 +72,13 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
     return Adapter(AdapterKind.LORA, lora, {}, True, Activation.IDENTITY, head)
 
 
-def _check_plain_lora(config: ConfigClaims) -> None:
+def _check_plain_lora(config: ConfigClaims, spec: HPLMSpec) -> None:
     config.require("peft_type", ("LORA",), default=None, reason="only LoRA is understood")
     config.require("bias", ("none",), default="none", reason="trained biases of the base model are not understood")
     config.require("use_dora", (False,), default=False, reason="DoRA is not understood")
-    config.require("fan_in_fan_out", (False,), default=False, reason="transposed weights are not understood")
+    # GPT-2's weights are [in, out]; the pairs beside them are as everywhere.
+    turned = (True, False) if spec.family is Family.GPT2 else (False,)
+    config.require("fan_in_fan_out", turned, default=False, reason="transposed weights are not understood")
     config.require(
         "init_lora_weights",
         (True, False, "gaussian", "orthogonal", "eva"),
@@ -83,16 +97,16 @@ class _Selection:
     layers: frozenset[int] | None
 
     @classmethod
-    def read(cls, config: ConfigClaims) -> _Selection:
+    def read(cls, config: ConfigClaims, spec: HPLMSpec) -> _Selection:
         targets = config.take("target_modules")
         if not targets:
             raise AdapterRefused(f"{config.place}: target_modules is missing")
-        layers = config.take("layers_to_transform")
+        layers, names = config.take("layers_to_transform"), LAYERS_PATTERNS[spec.family]
         config.require(
             "layers_pattern",
-            ("layer", "encoder.layer", "bert.encoder.layer", ["layer"], []),
+            (*names, [names[0]], []),
             default=[],
-            reason="BERT's layers are called 'layer'",
+            reason=f"a {spec.family}'s layers are called {names[0]!r}",
         )
         if layers is not None and layers != []:
             layers = layers if isinstance(layers, list) else [layers]
@@ -184,6 +198,15 @@ class _HeadForm:
 
     own_pooler: bool
     tokens: bool
+
+
+def _check_no_head(config: ConfigClaims) -> None:
+    """A decoder's adapter has no head of its own: the base's says what comes next."""
+    reason = "adapters of language models are understood, and those without a task"
+    config.require("task_type", ("CAUSAL_LM", "FEATURE_EXTRACTION", ""), default="", reason=reason)
+    config.take_object("auto_mapping")
+    if saved := config.take_names("modules_to_save"):
+        raise config.refusal("modules_to_save", saved, "no module of a decoder may be saved whole")
 
 
 def _read_head_form(config: ConfigClaims) -> _HeadForm | None:

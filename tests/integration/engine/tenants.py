@@ -14,7 +14,8 @@ from hmi.adapters.canonical import save_adapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, ModelRef, Outcome, Task
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.engines import FolderSource
 from tests.numbered_adapters import numbered_adapter, spelt
 from tests.tiny import tiny_bert_folder

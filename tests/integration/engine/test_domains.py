@@ -16,7 +16,8 @@ from hmi.catalog import deltas, domains, models, tenants
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, Task
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import HPLMSpec, Site
 from tests.engines import numbers
 from tests.rebuilding import base_id, published

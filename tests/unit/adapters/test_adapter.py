@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 def test_every_kind_is_accepted_when_its_shapes_fit_the_model() -> None:
     spec = sample_spec(k=2)
     for adapter in (
-        lora_adapter(RNG, spec=spec, sites=tuple(Site)),
+        lora_adapter(RNG, spec=spec, sites=spec.sites),
         bottleneck_adapter(RNG, spec=spec, places=tuple(Placement), head=head(RNG)),
         head_adapter(head(RNG, transform=Transform.POOLER)),
     ):

@@ -20,7 +20,7 @@ from hmi.adapters.crossover import Method
 from hmi.adapters.heads import HeadPlan, HeadTensors, apply_head
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.adapters.packed import pack_adapter
-from hmi.adapters.plan import QKV, AdapterPlan
+from hmi.adapters.plan import NO_LAYERS, QKV, AdapterPlan
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, sample_spec, sixteen_tenants
 from tests.tiny_layers import TinyModel
@@ -51,7 +51,8 @@ def _resident(bank: Bank, digest: str, adapter: Adapter) -> Resident:
 
 
 def _batched(bank: Bank, residents: Sequence[Resident | None], *, first_only: bool = False) -> BatchedAdapters:
-    return BatchedAdapters(bank.arena, AdapterPlan(residents, TOKENS, "cpu", first_only=first_only, last_layer=LAST))
+    apart = range(LAST, LAST + 1) if first_only else NO_LAYERS
+    return BatchedAdapters(bank.arena, AdapterPlan(residents, TOKENS, "cpu", apart=apart))
 
 
 @functools.cache

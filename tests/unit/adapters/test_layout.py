@@ -5,7 +5,7 @@ import pytest
 
 from hmi.adapters.adapter import Array, Transform
 from hmi.adapters.layout import body_layout, head_layout, pack
-from hmi.spec import Placement, Site
+from hmi.spec import Placement
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, sample_spec
 
 RNG = np.random.default_rng(2)
@@ -17,7 +17,7 @@ def _matrix(rows: Array, span: slice, vectors: int, length: int) -> Array:
 
 @pytest.mark.parametrize("width", [32, 64, 24])
 def test_lora_is_found_in_its_rows_when_widths_are_and_are_not_multiples(width: int) -> None:
-    adapter = lora_adapter(RNG, 5, sites=tuple(Site))
+    adapter = lora_adapter(RNG, 5, sites=sample_spec().sites)
     layout, rows = body_layout(adapter, width), pack(adapter, width)
     assert rows.shape == (layout.rows, width)
     for key, lora in adapter.lora.items():
@@ -54,7 +54,7 @@ def test_head_is_found_behind_the_body_when_it_has_its_own_dense(labels: int) ->
 
 
 def test_rows_tile_without_gap_or_overlap() -> None:
-    layout = body_layout(lora_adapter(RNG, 3, sites=tuple(Site)), 32)
+    layout = body_layout(lora_adapter(RNG, 3, sites=sample_spec().sites), 32)
     taken = [row for span in layout.lora.values() for part in (span.a, span.b) for row in range(part.start, part.stop)]
     assert sorted(taken) == list(range(layout.rows))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hmi.adapters.bank import Bank, Resident
 from hmi.adapters.crossover import Method
 from hmi.adapters.packed import pack_adapter
-from hmi.adapters.plan import QKV, AdapterPlan, Part, order_key, places
+from hmi.adapters.plan import NO_LAYERS, QKV, AdapterPlan, Part, order_key, places
 from hmi.spec import Placement, Site
 from tests.adapter_samples import sample_spec, sixteen_tenants
 
@@ -30,10 +30,14 @@ _stretches = st.lists(st.tuples(st.one_of(st.none(), st.sampled_from(RESIDENTS))
 batches = _stretches.map(lambda drawn: [resident for resident, times in drawn for _ in range(times)])
 
 
+def apart(first_only: bool) -> range:
+    return range(SPEC.layers - 1, SPEC.layers) if first_only else NO_LAYERS
+
+
 def _plan(residents: Sequence[Resident | None], method: Method, *, first_only: bool = False) -> AdapterPlan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
-        return AdapterPlan(residents, 7, "cpu", first_only=first_only, last_layer=SPEC.layers - 1)
+        return AdapterPlan(residents, 7, "cpu", apart=apart(first_only))
 
 
 def _served(part: Part) -> list[int]:
@@ -75,7 +79,7 @@ def test_each_row_is_in_one_part_at_each_of_its_places_when_the_order_is_any(
         for key in [*resident.body.lora, *resident.body.bottleneck] if resident else ():
             expected[key].append(row)
     assert {key: sorted(rows) for key, rows in planned.items()} == expected
-    assert set(plan.parts) == set(places(residents, SPEC.layers - 1 if first_only else None))
+    assert set(plan.parts) == set(places(residents, apart(first_only)))
 
 
 @settings(deadline=None)

@@ -15,7 +15,7 @@ from hmi.catalog import bases, frequencies, nodes, trees
 from hmi.catalog.domains import get_domain
 from hmi.jobs.messages import QueueName
 from hmi.knowledge.ngrams import pack
-from hmi.spec import HPLMSpec
+from hmi.spec import Family, HPLMSpec
 from tests.apis import SPEC, Api, adapter_file, base_files
 
 
@@ -337,11 +337,14 @@ def test_nodes_are_listed_while_they_report(api: Api) -> None:
 
 def test_shapes_are_those_of_the_model() -> None:
     torch = pytest.importorskip("torch")
-    from api.base_upload import expected_shapes
+    from api.base_shapes import expected_shapes
     from hmi.models.bert import HBert
+    from hmi.models.decoder import HGpt
 
-    for changes in ({}, {"k": 0}, {"has_pooler": False}):
+    gpt2 = {"family": Family.GPT2, "type_vocab_size": 0, "has_pooler": False, "tied": True}
+    llama = {"family": Family.LLAMA, "type_vocab_size": 0, "has_pooler": False, "kv_heads": 1, "rope_theta": 1e4}
+    for changes in ({}, {"k": 0}, {"has_pooler": False}, gpt2, gpt2 | {"k": 0, "tied": False}, llama, llama | {"k": 0}):
         spec: HPLMSpec = dataclasses.replace(SPEC, **changes)
         with torch.device("meta"):
-            model = HBert(spec)
+            model = HGpt(spec) if spec.family.decodes else HBert(spec)
         assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == expected_shapes(spec)

@@ -77,7 +77,7 @@ def test_a_body_that_is_wrong_inside_does_not_fail_its_batch(api: Api) -> None:
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"endpoint": "/v1/chat/completions"}, "endpoint"),
+        ({"endpoint": "/v1/responses"}, "endpoint"),
         ({"completion_window": "1d"}, "completion_window"),
         ({"completion_window": "0h"}, "completion_window"),
         ({"completion_window": "9999h"}, "completion_window"),

@@ -22,12 +22,13 @@ from benchmarks.recipes.learning import Learner, Result, read_text
 from benchmarks.recipes.low_rank import LowRank
 from benchmarks.recipes.plan import VARIANTS, Plan, Training
 from benchmarks.recipes.report import as_text, make_report
-from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention
+from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention, hbert
 from benchmarks.recipes.vectors import ThreeVectors
 from hmi.bench.shapes import Shape
 from hmi.models.bert import HBert, Layer
 from hmi.models.difference import read_difference
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec, pretrained_tensors
+from hmi.models.loader import load_hbert, load_spec
+from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.training.base import build_base
 from hmi.training.distil import DistilConfig, Student, distil
 from hmi.training.teacher import Teacher
@@ -74,12 +75,12 @@ def base(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(base: Path) -> HBert:
-    return load_hplm(base)
+    return load_hbert(base)
 
 
 @pytest.fixture
 def teacher(base: Path) -> Teacher:
-    return Teacher(load_hplm(base))
+    return Teacher(load_hbert(base))
 
 
 def batch_of(texts: Sequence[NDArray[np.int64]]) -> WindowBatch:
@@ -157,7 +158,7 @@ def test_attention_is_compared_by_its_divergence(model: HBert, teacher: Teacher,
         ours, wanted = tried.states(batch), teacher.states(batch)
         found = []
         for number in range(3):
-            layers = model.transformer_layers[3 + number], teacher.model.transformer_layers[3 + number]
+            layers = model.transformer_layers[3 + number], hbert(teacher.model).transformer_layers[3 + number]
             of_tokens = []
             for text in range(len(batch.ids)):
                 for head in range(4):
@@ -231,7 +232,7 @@ def test_best_matrices_of_the_rank_come_back_when_pairs_are_kept(
 ) -> None:
     monkeypatch.setattr("benchmarks.recipes.keeping.RANK", 8)
     original, spec = pretrained_tensors(source), load_spec(base)
-    changed = dict(load_hplm(base).state_dict())
+    changed = dict(load_hbert(base).state_dict())
     name = "layers.2.fc1.weight"
     changed[name] = original[name] + torch.randn(original[name].shape, generator=torch.Generator().manual_seed(0))
     tensors, nbytes = keep(original, changed, Keep.PAIRS, spec)
@@ -245,7 +246,7 @@ def test_best_matrices_of_the_rank_come_back_when_pairs_are_kept(
 
 def test_whole_difference_comes_back_when_it_is_kept_unrounded(source: Path, base: Path) -> None:
     original, spec = pretrained_tensors(source), load_spec(base)
-    changed = dict(load_hplm(base).state_dict())
+    changed = dict(load_hbert(base).state_dict())
     changed["layers.0.q.weight"] = original["layers.0.q.weight"] + 1 / 3
     tensors, nbytes = keep(original, changed, Keep.UNROUNDED, spec)
     assert all(torch.equal(tensors[name], each) for name, each in changed.items())

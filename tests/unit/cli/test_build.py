@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from hmi.adapters.delta import load_delta
 from hmi.cli.main import app
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec
+from hmi.models.loader import load_hbert, load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.tiny import tiny_bert_folder
 
 
@@ -69,7 +70,7 @@ def test_a_base_is_made_of_text_and_again_of_what_was_learnt(text: Path, tmp_pat
     result = runner.invoke(app, ["build", "base", str(source), "--out", str(tmp_path / "two"), *options])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["spec"]["k"] == 2
-    one, two = (load_hplm(tmp_path / name).state_dict() for name in ("one", "two"))
+    one, two = (load_hbert(tmp_path / name).state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

@@ -17,7 +17,8 @@ from hmi.artifacts import folder_digest
 from hmi.cli import answers
 from hmi.cli.client import HmiClient
 from hmi.cli.main import app
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Site
 from hmi.training.domain import DeltaConfig, train_delta
 from hmi.training.report import TrainProgress

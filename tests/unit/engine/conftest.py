@@ -6,7 +6,8 @@ import pytest
 
 from hmi.adapters.adapter import AdapterKind
 from hmi.adapters.canonical import save_adapter
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.engines import FolderSource, random_adapter
 from tests.tiny import tiny_bert_folder
 

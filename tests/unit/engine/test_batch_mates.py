@@ -17,7 +17,8 @@ from hmi.adapters.canonical import save_adapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import HPLMSpec
 from tests.engines import FolderSource, numbers, random_adapter
 from tests.tiny import tiny_bert_folder

@@ -23,7 +23,8 @@ from hmi.knowledge.ngrams import window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table
 from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import MissPolicy
 from tests.engines import FolderSource, keep_batches, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder

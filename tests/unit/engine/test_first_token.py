@@ -20,7 +20,8 @@ from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, ModelRef, Task
 from hmi.models.bert import HBert
-from hmi.models.loader import convert_pretrained, load_hplm
+from hmi.models.loader import load_hbert
+from hmi.models.pretrained import convert_pretrained
 from tests.adapter_samples import sixteen_tenants
 from tests.engines import FolderSource, keep_batches, numbers, plain_answer
 from tests.tiny import tiny_bert_folder
@@ -67,7 +68,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Tenants:
     for name, adapter in adapters.items():
         source.adapters[name] = root / f"{name}.safetensors"
         save_adapter(adapter, source.adapters[name])
-    return Tenants(source, adapters, load_hplm(root / "k0"), classifiers)
+    return Tenants(source, adapters, load_hbert(root / "k0"), classifiers)
 
 
 def _classifier(folder: Path, labels: int) -> BertForSequenceClassification:

@@ -22,7 +22,8 @@ from hmi.adapters.formats import read_adapter
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.engines import FolderSource, keep_batches, numbers
 from tests.oracles.adapterhub import AdapterHubOracle, make_adapterhub_oracle
 

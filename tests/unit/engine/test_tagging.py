@@ -22,7 +22,8 @@ from hmi.adapters.formats import read_adapter
 from hmi.engine.engine import Engine
 from hmi.engine.request import Classification, Item, ModelRef, Outcome, Tagging, Task
 from hmi.errors import InvalidInput
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from tests.engines import FolderSource, keep_batches, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 

@@ -32,7 +32,8 @@ from hmi.knowledge.rows import encode, round_trip
 from hmi.knowledge.table import Table, TableMeta, write_table
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.bert import HBert
-from hmi.models.loader import convert_pretrained, load_hplm
+from hmi.models.loader import load_hbert
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import HPLMSpec, MissPolicy, RowDtype, Site
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.tiny import tiny_bert_folder
@@ -97,7 +98,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         source.adapters[name] = folder / f"{name}.safetensors"
         save_adapter(_random_delta(spec, seed=seed, scale=0.0 if name == "same" else 0.3), source.adapters[name])
     with tiny_engine(source) as engine:
-        yield World(source, spec, load_hplm(folder / BASE), engine, folder)
+        yield World(source, spec, load_hbert(folder / BASE), engine, folder)
 
 
 @st.composite

@@ -49,7 +49,7 @@ def test_options_are_read_when_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("url", "changes", "code", "param"),
     [
-        ("/v1/completions", {}, "invalid_value", "url"),
+        ("/v1/responses", {}, "invalid_value", "url"),
         (CLASSIFY, {"model": ...}, "missing_required_parameter", "model"),
         (CLASSIFY, {"model": None}, "missing_required_parameter", "model"),
         (CLASSIFY, {"model": 7}, "invalid_value", "model"),

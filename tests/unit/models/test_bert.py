@@ -12,8 +12,8 @@ from transformers import BertModel
 
 from hmi.adapters.maths import LoraTensors, SingleAdapter
 from hmi.models.bert import HBert
-from hmi.models.loader import convert_pretrained, load_hplm
-from hmi.spec import Site
+from hmi.models.loader import load_hbert
+from hmi.models.pretrained import convert_pretrained
 from tests.tiny import tiny_bert_folder
 
 
@@ -35,7 +35,7 @@ def test_k0_equals_transformers_when_lengths_differ(
 ) -> None:
     ids, mask = sequences
     convert_pretrained(folder, tmp_path)
-    ours, theirs = load_hplm(tmp_path), BertModel.from_pretrained(folder)
+    ours, theirs = load_hbert(tmp_path), BertModel.from_pretrained(folder)
     with torch.no_grad():
         expected = theirs(input_ids=ids, attention_mask=mask.long())
         hidden = ours.upper(ours.embed(ids), mask)
@@ -49,7 +49,7 @@ def test_upper_and_full_lower_together_are_the_ordinary_model_when_k_is_positive
     ids, mask = sequences
     convert_pretrained(folder, tmp_path / "0")
     convert_pretrained(folder, tmp_path / "2", k=2)
-    plain, split = load_hplm(tmp_path / "0"), load_hplm(tmp_path / "2")
+    plain, split = load_hbert(tmp_path / "0"), load_hbert(tmp_path / "2")
     with torch.no_grad():
         expected = plain.upper(plain.embed(ids), mask)
         torch.testing.assert_close(
@@ -71,7 +71,7 @@ def _windowed_reference(model: HBert, window: list[int]) -> torch.Tensor:
 
 def test_lower_equals_plain_layers_over_the_window_when_neighbours_are_absent(folder: Path, tmp_path: Path) -> None:
     convert_pretrained(folder, tmp_path, k=2)
-    model = load_hplm(tmp_path)
+    model = load_hbert(tmp_path)
     torch.nn.init.normal_(model.window.projection.weight, generator=torch.Generator().manual_seed(1))
     windows = [[7, 8, 9], [-1, 8, 9], [7, 8, -1], [-1, 8, -1]]
     with torch.no_grad():
@@ -82,10 +82,10 @@ def test_lower_equals_plain_layers_over_the_window_when_neighbours_are_absent(fo
 def test_rows_are_those_of_changed_weights_when_a_delta_is_given(folder: Path, tmp_path: Path) -> None:
     """A LoRA adds B A to a linear layer's weight; here at every site of every lower layer, and far above it too."""
     convert_pretrained(folder, tmp_path, k=2)
-    model, changed = load_hplm(tmp_path), load_hplm(tmp_path)
+    model, changed = load_hbert(tmp_path), load_hbert(tmp_path)
     generator = torch.Generator().manual_seed(3)
     pairs = {}
-    for layer, site in itertools.product(range(4), Site):
+    for layer, site in itertools.product(range(4), model.spec.sites):
         inputs, outputs = model.spec.site_shape(site)
         a, b = torch.randn(3, inputs, generator=generator) * 0.1, torch.randn(outputs, 3, generator=generator) * 0.1
         pairs[layer, site] = LoraTensors(a, b)
@@ -102,7 +102,7 @@ def test_one_token_of_the_last_layer_equals_all_of_them_when_only_it_is_asked_fo
 ) -> None:
     ids, mask = sequences
     convert_pretrained(folder, tmp_path)
-    model = load_hplm(tmp_path)
+    model = load_hbert(tmp_path)
     with torch.no_grad():
         x = model.embed(ids)
         whole = model.layers[0](x, mask, model._no_adapters)
@@ -122,7 +122,7 @@ def test_states_are_the_same_when_gradients_are_wanted(
     """Training takes another form of attention than serving."""
     ids, mask = sequences
     convert_pretrained(folder, tmp_path)
-    model = load_hplm(tmp_path)
+    model = load_hbert(tmp_path)
     with torch.no_grad():
         served = model.upper(model.embed(ids), mask)
     trained = model.upper(model.embed(ids), mask)

@@ -1,4 +1,4 @@
-"""What `convert_pretrained` takes, what it refuses, and what `load_hplm` notices."""
+"""What `convert_pretrained` takes, what it refuses, and what `load_hbert` notices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hmi.errors import Corrupt, InvalidInput
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer
+from hmi.models.loader import load_hbert, load_spec, load_tokenizer
+from hmi.models.pretrained import convert_pretrained
 from tests.tiny import tiny_bert_folder
 
 
@@ -95,4 +96,4 @@ def test_a_damaged_artifact_is_refused_when_it_is_loaded(folder: Path, tmp_path:
     if damage == "spec":
         (out / "spec.json").write_text("{}")
     with pytest.raises(Corrupt):
-        load_hplm(out)
+        load_hbert(out)

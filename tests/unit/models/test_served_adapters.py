@@ -18,7 +18,7 @@ from hmi.adapters.crossover import Method
 from hmi.adapters.kernels import _check as check_kernel_arguments
 from hmi.adapters.maths import AdapterMaths, NoAdapters, ServingAdapters, SingleAdapter, activate
 from hmi.adapters.packed import pack_adapter
-from hmi.adapters.plan import AdapterPlan, order_key
+from hmi.adapters.plan import NO_LAYERS, AdapterPlan, order_key
 from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
 from hmi.models import served as serving
 from hmi.models.bert import HBert
@@ -63,12 +63,16 @@ def _inputs(count: int, hidden: int, *, padded: bool) -> tuple[Tensor, Tensor]:
     return x, torch.arange(TOKENS) < (lengths if padded else torch.full_like(lengths, TOKENS))[:, None]
 
 
+def apart(first_only: bool, last: int) -> range:
+    return range(last, last + 1) if first_only else NO_LAYERS
+
+
 def _batched(arena: Tensor, residents: Sequence[Resident | None], first_only: bool, last: int) -> ServingAdapters:
-    return BatchedAdapters(arena, AdapterPlan(residents, TOKENS, "cpu", first_only=first_only, last_layer=last))
+    return BatchedAdapters(arena, AdapterPlan(residents, TOKENS, "cpu", apart=apart(first_only, last)))
 
 
 def _segmented(arena: Tensor, residents: Sequence[Resident | None], first_only: bool, last: int) -> ServingAdapters:
-    return SegmentedAdapters(arena, SegmentedPlan(residents, "cpu", first_only=first_only, last_layer=last))
+    return SegmentedAdapters(arena, SegmentedPlan(residents, "cpu", apart=apart(first_only, last)))
 
 
 @torch.inference_mode()
@@ -142,7 +146,7 @@ def test_the_order_of_rows_changes_nothing(first_only: bool) -> None:
 
     def run(rows: list[int]) -> Tensor:
         members = [residents[row] for row in rows]
-        plan = AdapterPlan(members, TOKENS, "cpu", first_only=first_only, last_layer=spec.layers - 1)
+        plan = AdapterPlan(members, TOKENS, "cpu", apart=apart(first_only, spec.layers - 1))
         return served.upper(x[rows], mask[rows], BatchedAdapters(bank.arena, plan), first_only=first_only)
 
     seen = mask[order][:, :1] if first_only else mask[order]

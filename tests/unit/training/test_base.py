@@ -10,7 +10,7 @@ import torch
 
 from hmi.errors import Conflict, InvalidInput
 from hmi.models.difference import read_difference
-from hmi.models.loader import load_hplm, load_spec, load_tokenizer
+from hmi.models.loader import load_hbert, load_spec, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training import distil
 from hmi.training.base import apply_difference, build_base, work_folder
@@ -45,7 +45,7 @@ def test_states_come_nearer_to_the_full_model_when_calibrated(source: Path, tmp_
 
 def test_first_position_is_the_mean_difference_when_calibrated(source: Path, tmp_path: Path, texts: list[str]) -> None:
     build_base(source, tmp_path / "k1", 1, RowDtype.FLOAT16, [texts])
-    model = load_hplm(tmp_path / "k1")
+    model = load_hbert(tmp_path / "k1")
     seen = [text for number, text in enumerate(texts) if number % 20]
     sequences = encode(load_tokenizer(tmp_path / "k1"), seen, 48)
     hidden, mask = LowerStates(model, sequences).batch(range(len(seen)))
@@ -62,7 +62,7 @@ def test_unseen_positions_get_no_correction_when_texts_are_short(
     source: Path, tmp_path: Path, texts: list[str]
 ) -> None:
     build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts])
-    position = load_hplm(tmp_path / "k2").correction.position
+    position = load_hbert(tmp_path / "k2").correction.position
     assert float(position[40:].abs().max()) == 0
     assert float(position[:5].abs().min(dim=1).values.max()) > 0
 
@@ -76,13 +76,14 @@ def test_projection_is_the_least_squares_map_when_every_position_is_alike() -> N
     found = fit(sums)
     expected, *_ = np.linalg.lstsq(x, targets, rcond=None)
     np.testing.assert_allclose(found.weight.numpy().T, expected[:-1], atol=1e-3)
+    assert found.correction is not None
     np.testing.assert_allclose((found.bias + found.correction[0]).numpy(), expected[-1], atol=1e-3)
 
 
 def test_artifact_is_the_plain_conversion_when_no_text_is_given(source: Path, tmp_path: Path) -> None:
     report = build_base(source, tmp_path / "k2", 2)
     assert (report.texts, report.before, report.after) == (0, None, None)
-    model = load_hplm(tmp_path / "k2")
+    model = load_hbert(tmp_path / "k2")
     assert float(model.correction.position.abs().max()) == 0
     assert torch.equal(model.window.projection.weight, torch.eye(32))
 
@@ -125,7 +126,7 @@ def test_states_come_nearer_still_when_distilled(source: Path, tmp_path: Path, t
 
 def test_unchanged_model_judges_when_the_layers_are_distilled(source: Path, tmp_path: Path, texts: list[str]) -> None:
     report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK)
-    model = load_hplm(tmp_path / "k2")
+    model = load_hbert(tmp_path / "k2")
     teacher = Teacher.of_folder(source, model.spec, "cpu", torch.float32)
     judges = encode(load_tokenizer(tmp_path / "k2"), texts[::20], 48)
     assert measure_fidelity(model, judges, teacher=teacher) == report.after
@@ -148,7 +149,7 @@ def test_same_base_is_built_when_the_build_was_stopped_between(
     seen: list[int] = []
     build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, on_progress=lambda at: seen.append(at.done))
     assert seen[0] > 20
-    whole, resumed = load_hplm(tmp_path / "whole").state_dict(), load_hplm(tmp_path / "k2").state_dict()
+    whole, resumed = load_hbert(tmp_path / "whole").state_dict(), load_hbert(tmp_path / "k2").state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -178,7 +179,7 @@ def test_artifact_is_the_same_when_it_is_made_from_its_difference(
     report = build_base(source, tmp_path / "built", 2, RowDtype.INT8, [texts], QUICK, difference=path)
     difference = read_difference(path)
     assert apply_difference(source, difference, tmp_path / "applied") == report.spec
-    built, applied = load_hplm(tmp_path / "built").state_dict(), load_hplm(tmp_path / "applied").state_dict()
+    built, applied = load_hbert(tmp_path / "built").state_dict(), load_hbert(tmp_path / "applied").state_dict()
     assert all(torch.equal(built[name], applied[name]) for name in built)
     assert report.after is not None
     assert difference.about["after"]["pooled"] == report.after.pooled

@@ -18,7 +18,8 @@ from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.errors import AdapterRefused, InvalidInput
 from hmi.knowledge.ngrams import unpack, window_keys
 from hmi.knowledge.rows import round_trip
-from hmi.models.loader import convert_pretrained, load_hplm, load_spec, load_tokenizer
+from hmi.models.loader import load_hbert, load_spec, load_tokenizer
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Site
 from hmi.training.base import build_base
 from hmi.training.distil import DistilConfig
@@ -85,7 +86,7 @@ def test_report_is_of_the_saved_delta_when_it_is_read_back(
     assert {layer for layer, _ in delta.lora} == set(range(spec.k))
     assert {site for _, site in delta.lora} == set(QUICK.sites)
     assert delta.rank == QUICK.rank
-    model = load_hplm(base)
+    model = load_hbert(base)
     distinct = list(dict.fromkeys(domain))
     judges = encode(load_tokenizer(base), distinct[::10], 48)
     assert measure_fidelity(model, judges) == trained.report.before
@@ -94,7 +95,7 @@ def test_report_is_of_the_saved_delta_when_it_is_read_back(
 
 def test_base_is_untouched_when_a_delta_is_trained(base: Path, domain: list[str]) -> None:
     before = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
-    train_delta(base, domain, dataclasses.replace(QUICK, steps=2, sites=tuple(Site)))
+    train_delta(base, domain, dataclasses.replace(QUICK, steps=2, sites=load_spec(base).sites))
     assert hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest() == before
 
 
@@ -127,7 +128,7 @@ def test_delta_keeps_the_sites_of_the_one_above_when_it_has_others_itself(
 
 
 def test_rows_stay_nearer_to_those_above_when_nearness_weighs_more(base: Path, domain: list[str]) -> None:
-    model = load_hplm(base)
+    model = load_hbert(base)
     sequences = encode(load_tokenizer(base), domain, 48)
     lengths = np.array([len(ids) for ids in sequences])
     windows = torch.from_numpy(unpack(np.unique(window_keys(np.concatenate(sequences), lengths))))
@@ -159,7 +160,7 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
 
     The domain's own model has an adapter on every layer, and above k both sides have it.
     """
-    model, delta = load_hplm(base), SingleAdapter.of(trained.delta)
+    model, delta = load_hbert(base), SingleAdapter.of(trained.delta)
     spec = dataclasses.replace(model.spec, k=0)
     adapter = bottleneck_adapter(np.random.default_rng(4), spec=spec) if own else None
     theirs = SingleAdapter.of(adapter) if adapter else NoAdapters()
@@ -251,7 +252,7 @@ def test_adapter_is_trained_on_its_domains_rows_when_a_delta_is_given(base: Path
 
 
 def test_states_are_the_rounded_rows_of_the_delta_when_one_is_given(base: Path, trained: TrainedDelta) -> None:
-    model, delta = load_hplm(base), SingleAdapter.of(trained.delta)
+    model, delta = load_hbert(base), SingleAdapter.of(trained.delta)
     (ids,) = encode(load_tokenizer(base), ["w20 w21 w22"], 48)
     hidden, _ = LowerStates(model, [ids], delta).batch([0])
     windows = torch.from_numpy(unpack(window_keys(ids, np.array([len(ids)]))))

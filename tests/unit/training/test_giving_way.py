@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.models.loader import convert_pretrained
+from hmi.models.pretrained import convert_pretrained
 from hmi.training import network, states
 from hmi.training.config import TrainConfig
 from hmi.training.examples import Example

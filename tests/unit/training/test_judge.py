@@ -17,7 +17,8 @@ from hmi.adapters.canonical import save_adapter
 from hmi.adapters.formats import read_adapter
 from hmi.engine.request import Classification, Item, ModelRef, Task
 from hmi.errors import InvalidInput
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Placement
 from hmi.training.examples import AnyExample, Example, MultiLabelExample, Span, TaggedExample
 from hmi.training.judge import judge_adapter

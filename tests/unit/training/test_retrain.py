@@ -16,7 +16,8 @@ from transformers import BertForSequenceClassification
 from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling
 from hmi.adapters.formats import read_adapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import convert_pretrained, load_spec
+from hmi.models.loader import load_spec
+from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Placement, Site
 from hmi.training.config import TrainConfig
 from hmi.training.domain import DeltaConfig, train_delta

@@ -13,7 +13,7 @@ import torch
 from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import AdapterRefused
-from hmi.models.loader import load_hplm, load_spec
+from hmi.models.loader import load_hbert, load_spec
 from hmi.spec import HPLMSpec, Placement, Site
 from hmi.training.recipe import begun_with
 from hmi.training.task import TrainConfig, train_adapter
@@ -64,7 +64,7 @@ def test_upper_states_are_those_of_the_start_when_nothing_is_learnt_yet(
     start = ordinary(spec, make, rank)
     begun = trainable(spec, kind=kind)
     begun.begin_with(start)
-    model = load_hplm(base)
+    model = load_hbert(base)
     hidden = torch.randn(2, 5, spec.hidden_size, generator=torch.Generator().manual_seed(3))
     mask = torch.ones(2, 5, dtype=torch.bool)
     with torch.no_grad():

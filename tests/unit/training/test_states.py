@@ -11,7 +11,8 @@ import torch
 from hmi.knowledge.ngrams import unpack, window_keys, without_next, without_prev
 from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
-from hmi.models.loader import convert_pretrained, load_hplm, load_tokenizer
+from hmi.models.loader import load_hbert, load_tokenizer
+from hmi.models.pretrained import convert_pretrained
 from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
 from hmi.training.states import LowerStates, encode
 from tests.tiny import tiny_bert_folder
@@ -29,7 +30,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 def states_of(base: Path) -> tuple[HBert, list[np.ndarray], LowerStates]:
-    model = load_hplm(base)
+    model = load_hbert(base)
     sequences = encode(load_tokenizer(base), TEXTS, 48)
     return model, list(sequences), LowerStates(model, sequences)
 
@@ -66,7 +67,7 @@ def test_long_text_keeps_its_last_special_token_when_it_is_cut(bases: dict[int, 
 
 
 def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dict[int, Path]) -> None:
-    model = load_hplm(bases[2])
+    model = load_hbert(bases[2])
     tokenizer = load_tokenizer(bases[2])
     learnt, asked = encode(tokenizer, TEXTS, 48), encode(tokenizer, ["w1 w2 w9", "w4 w5 w6"], 48)
     tree = TreeOfText()

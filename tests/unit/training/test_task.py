@@ -13,8 +13,8 @@ import torch
 from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_hplm, load_spec, load_tokenizer
-from hmi.spec import MissPolicy, Placement, Site
+from hmi.models.loader import load_hbert, load_spec, load_tokenizer
+from hmi.spec import MissPolicy, Placement
 from hmi.training.examples import Example
 from hmi.training.states import LowerStates, encode
 from hmi.training.task import TrainConfig, train_adapter
@@ -54,7 +54,7 @@ def test_report_is_of_the_exported_adapter_when_it_is_run_alone(
     trained = train_adapter(base, sentences(32, 1), config, dev)
     head = trained.adapter.head
     assert head is not None
-    model = load_hplm(base)
+    model = load_hbert(base)
     states = LowerStates(model, encode(load_tokenizer(base), [each.text for each in dev], 48))
     hidden, mask = states.batch(range(len(dev)))
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_weights_are_the_same_when_the_seed_is(base: Path) -> None:
 
 def test_only_upper_layers_are_trained_when_lower_ones_are_looked_up(base: Path) -> None:
     before = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
-    sites, places = tuple(Site), tuple(Placement)
+    sites, places = load_spec(base).sites, tuple(Placement)
     for kind, expected in ((AdapterKind.LORA, 2 * len(sites)), (AdapterKind.BOTTLENECK, 2 * len(places))):
         config = dataclasses.replace(QUICK, kind=kind, epochs=1, sites=sites, placements=places)
         adapter = train_adapter(base, sentences(16, 1), config).adapter

@@ -18,15 +18,15 @@ from transformers import BertForSequenceClassification, BertModel
 
 from hmi.adapters.adapter import Adapter, AdapterKind, Lora, Pooling, Transform
 from hmi.adapters.formats import read_adapter
-from hmi.adapters.formats.modules import MODULE_OF_SITE
+from hmi.adapters.formats.modules import MODULES
 from hmi.errors import AdapterRefused
-from hmi.spec import Site
+from hmi.spec import Family, Site
 from tests.adapter_samples import sample_spec
 from tests.tiny import tiny_bert_config
 
 SPEC = sample_spec()
-ALL = list(MODULE_OF_SITE.values())
-_SITE_OF_MODULE = {module: site for site, module in MODULE_OF_SITE.items()}
+ALL = list(MODULES[Family.BERT])
+_SITE_OF_MODULE = {module: site for module, (site,) in MODULES[Family.BERT].items()}
 
 
 def _peft(config: LoraConfig, *, labels: int = 3) -> Any:

@@ -1,0 +1,324 @@
+"""The loop that continues texts: many tenants' sequences of one base model, a step at a time.
+
+Texts join and leave between steps. Before each step their windows are looked up and those that nobody holds are
+computed together; each runs with its own adapter, in reading as in continuing. Whatever goes wrong with a step is found
+in halves, down to the text that is to blame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hmi.adapters.maths import ServingAdapters
+from hmi.adapters.plan import order_key
+from hmi.engine.arrange import adapters_of
+from hmi.engine.banks import Banks
+from hmi.engine.device import DeviceRunner
+from hmi.engine.fetch import Fetcher
+from hmi.engine.finish import keep_computed
+from hmi.engine.generation.cache import page_table, places_of
+from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_for
+from hmi.engine.generation.sampling import choose_tokens, most_likely
+from hmi.engine.generation.text import Text
+from hmi.engine.hosted import HostedBase
+from hmi.engine.request import Alternative, Outcome, TokenChance, Wish
+from hmi.engine.stats import Counters
+from hmi.engine.work import Batch, Work, as_hmi
+from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
+from hmi.knowledge.ngrams import pack
+from hmi.models.pages import KeyValuePages
+from hmi.models.served_decoder import ServedGpt
+
+__all__ = ["Generator"]
+
+_log = logging.getLogger(__name__)
+
+_SCORED = 256  # tokens whose logits are computed at once
+
+
+class Generator:
+    """Continues the texts of one base model, on a thread of its own.
+
+    Args:
+        limits: Of the pool of keys and values, which is allocated here, and of the steps.
+    """
+
+    def __init__(
+        self,
+        base: HostedBase,
+        fetcher: Fetcher,
+        device: DeviceRunner,
+        banks: Banks,
+        counters: Counters,
+        limits: Limits,
+    ) -> None:
+        if not isinstance(base.model, ServedGpt):
+            raise InvalidInput("an encoder continues no text", param="model")
+        self._base = base
+        self._model = base.model
+        self._fetcher = fetcher
+        self._device = device
+        self._banks = banks
+        self._counters = counters
+        self._limits = limits
+        self._pages = KeyValuePages(base.spec, limits.pages, base.model.device, base.model.dtype)
+        self._roster: Roster[Text] = Roster(limits)
+        self._members: dict[int, Member[Text]] = {}  # by the identity of their work
+        self._arrived: list[Work] = []
+        self._parked: list[Member[Text]] = []  # whose adapters find no room beside those that run
+        self._wake = threading.Condition()
+        self._closed = self._abandoned = False
+        self._numbers = itertools.count(1)
+        self._planned: tuple[list[object], Batch] | None = None
+        self._thread = threading.Thread(target=self._run, name="hmi-generate", daemon=True)
+        self._thread.start()
+
+    @property
+    def preemptions(self) -> int:
+        """How often a text was put back for want of room, and read again."""
+        return self._roster.preemptions
+
+    def add(self, works: Sequence[Work]) -> None:
+        """Texts to continue; each is settled once."""
+        with self._wake:
+            self._arrived += works
+            self._wake.notify_all()
+
+    def close(self, *, drain: bool) -> None:
+        """Stop; with `drain` after everything that was added."""
+        with self._wake:
+            self._closed = True
+            self._abandoned |= not drain
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._device.prepare_thread()
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._arrived or not self._roster.is_empty or self._parked or self._closed)
+                arrived, self._arrived = self._arrived, []
+                if not arrived and self._roster.is_empty and not self._parked and self._closed:
+                    return
+            for work in arrived:
+                self._admit(work)
+            self._drop_unwanted()
+            if self._parked and not self._roster.running:
+                self._unpark()
+            step = self._roster.next_step()
+            if step is not None:
+                self._isolated(step.members, self._read if isinstance(step, Prefill) else self._go_on)
+
+    def _admit(self, work: Work) -> None:
+        wish = work.item.wish or Wish()
+        context = self._base.spec.max_positions
+        most = min(len(work.ids) + wish.max_tokens, context)
+        try:
+            if wish.max_tokens and len(work.ids) >= context:
+                raise ContextTooLong(
+                    f"the prompt has {len(work.ids)} tokens, and the model takes {context} with what is generated",
+                    param="prompt",
+                )
+            member = Member(Text(work, wish, most), len(work.ids))
+            if pages_for(most) > self._limits.pages:
+                raise Overloaded(f"a text of {most} tokens needs more memory for keys and values than there is")
+            self._roster.add(member)
+        except Exception as error:  # noqa: BLE001 - one text's fault
+            work.fail(as_hmi(error))
+        else:
+            self._members[id(work)] = member
+
+    def _drop_unwanted(self) -> None:
+        for member in list(self._members.values()):
+            work = member.what.work
+            if self._abandoned:
+                self._leave(member)
+                work.fail(Cancelled("the engine was closed before this ran"))
+            elif work.submission.future.cancelled():
+                self._leave(member)
+                work.fail(Cancelled("nobody waits for this any more"))
+
+    def _isolated(self, members: Sequence[Member[Text]], run: Callable[[Sequence[Member[Text]]], None]) -> None:
+        try:
+            run(members)
+            return
+        except Exception as error:  # noqa: BLE001 - one tenant's text must not cost others theirs
+            failure = error.with_traceback(None)
+        members = [member for member in members if id(member.what.work) in self._members]
+        if len(members) > 1:
+            middle = len(members) // 2
+            self._isolated(members[:middle], run)
+            self._isolated(members[middle:], run)
+        elif members:
+            self._fail(members[0], failure)
+
+    @torch.inference_mode()
+    def _read(self, members: Sequence[Member[Text]]) -> None:
+        """Read texts from their beginning, and take each one's next token."""
+        works = [Work(each.what.work.submission, each.what.work.index, each.what.ids, self._base) for each in members]
+        by_work = dict(zip(map(id, works), members, strict=True))
+        batch = Batch(self._base, works, next(self._numbers))
+        try:
+            deferred = self._fetcher.fetch(batch)
+            for work in deferred:
+                self._park(by_work.pop(id(work)))
+            kept = [by_work.pop(id(work)) for work in batch.works]
+            for member in by_work.values():  # settled with what is wrong with them
+                self._leave(member)
+            if not kept:
+                return
+            for row, member in enumerate(kept):
+                self._pin(member, batch, row)
+            with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(kept)):
+                hidden, mask = self._device.lower(batch), batch.mask
+                if mask is None:
+                    raise ValueError("the batch was not fetched")
+                places = torch.from_numpy(places_of(kept)).to(hidden.device)
+                states = self._model.prefill(hidden, mask, self._pages, places, self._adapters(batch))
+                lengths = mask.sum(1)
+                rows = torch.arange(len(kept), device=states.device)
+                last = states[rows, lengths - 1]
+                for row, member in enumerate(kept):
+                    self._score_prompt(member.what, states[row])
+                self._counters.add(batch)
+            self._take(kept, last)
+            keep_computed(batch)
+        finally:
+            self._fetcher.release(batch)
+
+    @torch.inference_mode()
+    def _go_on(self, members: Sequence[Member[Text]]) -> None:
+        """Continue texts by a token."""
+        members = sorted(members, key=lambda each: order_key(each.what.resident))
+        batch = self._batch_of(members)
+        few = np.array([each.what.last(3) for each in members], np.int64)  # [B, 3], newest last
+        try:
+            self._fetcher.fetch_next(batch, few[:, 2], pack(few[:, 1], few[:, 2], few[:, 0]))
+            with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(members)):
+                device = self._model.device
+                lengths = torch.tensor([each.tokens - 1 for each in members], device=device)
+                hidden = self._device.lower(batch, lengths[:, None])
+                table = torch.from_numpy(page_table(members)).to(device)
+                states = self._model.decode(hidden, lengths, self._pages, table, self._adapters(batch))
+            self._take(members, states[:, 0])
+            keep_computed(batch)
+        finally:
+            if batch.base.hot is not None:
+                batch.base.hot.end(batch.hot_number)
+
+    def _batch_of(self, members: Sequence[Member[Text]]) -> Batch:
+        """With the plan of the step before, where the same texts run."""
+        texts: list[object] = [each.what for each in members]
+        works = [each.what.work for each in members]
+        batch = Batch(self._base, works, next(self._numbers), [each.what.resident for each in members])
+        if self._planned is not None and self._planned[0] == texts:
+            batch.plan = self._planned[1].plan
+        self._planned = (texts, batch)
+        return batch
+
+    def _adapters(self, batch: Batch) -> ServingAdapters | None:
+        return adapters_of(batch, self._banks.get(self._base.spec.hidden_size).arena)
+
+    def _take(self, members: Sequence[Member[Text]], states: Tensor) -> None:
+        """Choose each one's next token from its last state `[B, H]`; who is at its end leaves with its answer."""
+        texts = [each.what for each in members]
+        logits = self._model.logits(states)
+        if not bool(torch.isfinite(logits).all()):
+            raise InvalidInput("the model gave numbers that are not finite; its adapter may not fit the dtype")
+        drawn = [len(text.generated) for text in texts]
+        chosen = choose_tokens(logits, [text.wish.sampling for text in texts], drawn)
+        ids, logprobs = chosen.ids.tolist(), chosen.logprobs.tolist()
+        told = [row for row, text in enumerate(texts) if text.tells_chances]
+        alternatives = dict(zip(told, _alternatives(logits[told], [texts[row].wish for row in told]), strict=True))
+        for row, member in enumerate(members):
+            text = texts[row]
+            try:
+                if row in alternatives and text.wish.max_tokens:
+                    text.chances.append(self._chance(ids[row], logprobs[row], alternatives[row]))
+                if not text.wish.max_tokens or text.accept(ids[row]):
+                    self._settle(member)
+                else:
+                    member.tokens = text.length
+            except Exception as error:  # noqa: BLE001 - from here on a step cannot be run again
+                self._fail(member, error)
+
+    def _score_prompt(self, text: Text, states: Tensor) -> None:
+        """Of the prompt's tokens, where they are asked for and not known yet; states `[T, H]`."""
+        if not (text.tells_chances and text.wish.echo) or text.prompt:
+            return
+        ids = text.work.ids
+        told: list[TokenChance | None] = [None]
+        for start in range(0, len(ids) - 1, _SCORED):
+            logits = self._model.logits(states[start : min(start + _SCORED, len(ids) - 1)])
+            following = torch.from_numpy(ids[start + 1 : start + 1 + len(logits)]).to(logits.device)
+            wide = logits.float()
+            own = (wide.gather(1, following[:, None])[:, 0] - wide.logsumexp(-1)).tolist()
+            some = _alternatives(logits, [text.wish] * len(logits))
+            told += [self._chance(*each) for each in zip(following.tolist(), own, some, strict=True)]
+        text.prompt = told
+
+    def _chance(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]]) -> TokenChance:
+        others = tuple(Alternative(each, self._token_text(each), chance) for each, chance in alternatives)
+        return TokenChance(token, self._token_text(token), logprob, others)
+
+    def _token_text(self, token: int) -> str:
+        return self._base.tokenizer.decode([token], skip_special_tokens=False)
+
+    def _settle(self, member: Member[Text]) -> None:
+        self._leave(member)
+        text = member.what
+        text.work.settle(Outcome(result=text.result(), error=None, tokens=len(text.work.ids)))
+
+    def _fail(self, member: Member[Text], error: Exception) -> None:
+        if not isinstance(error, HmiError):
+            _log.error("a text of %d tokens failed: %s: %s", member.tokens, type(error).__name__, error)
+        self._leave(member)
+        member.what.work.fail(as_hmi(error))
+
+    def _leave(self, member: Member[Text]) -> None:
+        self._members.pop(id(member.what.work), None)
+        self._roster.leave(member)
+        if member in self._parked:
+            self._parked.remove(member)
+        if member.what.is_pinned:
+            self._fetcher.unpin(self._base, member.what.pinned)
+            member.what.is_pinned = False
+        self._unpark()
+
+    def _pin(self, member: Member[Text], batch: Batch, row: int) -> None:
+        text = member.what
+        text.resident = batch.residents[row]
+        if not text.is_pinned:
+            text.pinned, text.is_pinned = self._fetcher.pin(batch, row), True
+
+    def _park(self, member: Member[Text]) -> None:
+        """Until others have left; where there are none, its adapter is larger than the memory for adapters."""
+        self._roster.leave(member)
+        if self._roster.running:
+            self._parked.append(member)
+        else:
+            self._members.pop(id(member.what.work), None)
+            member.what.work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, []
+        for member in parked:
+            self._roster.add(member)
+
+
+def _alternatives(logits: Tensor, wishes: Sequence[Wish]) -> list[tuple[tuple[int, float], ...]]:
+    most = max((wish.logprobs or 0 for wish in wishes), default=0)
+    if not most:
+        return [()] * len(wishes)
+    ids, logprobs = (each.tolist() for each in most_likely(logits, most))
+    return [
+        tuple(zip(ids[row][: wish.logprobs], logprobs[row][: wish.logprobs], strict=True))
+        for row, wish in enumerate(wishes)
+    ]

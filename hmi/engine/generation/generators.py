@@ -1,0 +1,48 @@
+"""A generator for each decoder, made when its first text comes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from hmi.engine.generation.generator import Generator
+from hmi.engine.hosted import HostedBase
+from hmi.engine.work import Work, as_hmi
+
+__all__ = ["Generators"]
+
+
+class Generators:
+    """Thread-safe.
+
+    Args:
+        make: A generator of a base model; raises what is wrong with it.
+    """
+
+    def __init__(self, make: Callable[[HostedBase], Generator]) -> None:
+        self._make = make
+        self._made: dict[str, Generator] = {}
+        self._lock = threading.Lock()
+
+    def add(self, works: Sequence[Work]) -> None:
+        """Texts to continue, all of one base model."""
+        base = works[0].base
+        try:
+            with self._lock:
+                if base.digest not in self._made:
+                    self._made[base.digest] = self._make(base)
+                generator = self._made[base.digest]
+        except Exception as error:  # noqa: BLE001 - the texts', and nobody else's
+            for work in works:
+                work.fail(as_hmi(error))
+        else:
+            generator.add(works)
+
+    @property
+    def preemptions(self) -> int:
+        return sum(each.preemptions for each in list(self._made.values()))
+
+    def close(self, *, drain: bool) -> None:
+        """No text may be added any more."""
+        for generator in self._made.values():
+            generator.close(drain=drain)

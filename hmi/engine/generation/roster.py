@@ -1,0 +1,154 @@
+"""Which sequences run in a step, and which pages they have. Plain counting: no tensor, no clock, no thread.
+
+Sequences join and leave between steps. One that joins is read from its beginning, with what it had generated before it
+was put back; all that run are then continued by one token in each step. Where the pool has no page left for the next
+token, the sequence that came last gives its own back and is read again later: nothing fails for want of room, as long
+as the pool holds the longest sequence alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from hmi.models.pages import PAGE_TOKENS
+
+__all__ = ["Decode", "Limits", "Member", "Prefill", "Roster", "pages_for"]
+
+T = TypeVar("T")
+
+
+def pages_for(tokens: int) -> int:
+    return -(-tokens // PAGE_TOKENS)
+
+
+@dataclass(slots=True, eq=False)
+class Member(Generic[T]):
+    """One sequence.
+
+    Attributes:
+        what: Whose it is; not looked at here.
+        tokens: That are to be in the cache after its next step: all that it has, the newest one included.
+        pages: Its own, in the order of its tokens; none while it waits.
+        number: By which it came.
+    """
+
+    what: T
+    tokens: int
+    pages: list[int] = field(default_factory=list)
+    number: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Attributes:
+    pages: Of the pool.
+    sequences: That run at once.
+    prefill_tokens: Read in one step, padding counted; a longer sequence is read alone.
+    """
+
+    pages: int
+    sequences: int
+    prefill_tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefill(Generic[T]):
+    """Read these from their beginning."""
+
+    members: Sequence[Member[T]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode(Generic[T]):
+    """Continue these by a token."""
+
+    members: Sequence[Member[T]]
+
+
+class Roster(Generic[T]):
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._free = list(range(limits.pages - 1, -1, -1))
+        self._waiting: deque[Member[T]] = deque()
+        self._running: list[Member[T]] = []
+        self._came = 0
+        self.preemptions = 0
+
+    def add(self, member: Member[T]) -> None:
+        """Raises `ValueError` for a sequence that the pool could not hold alone."""
+        if pages_for(member.tokens) > self._limits.pages:
+            raise ValueError(f"{member.tokens} tokens need more than the pool's {self._limits.pages} pages")
+        member.number = self._came
+        self._came += 1
+        self._waiting.append(member)
+
+    def leave(self, member: Member[T]) -> None:
+        """It has ended, or nobody wants it any more; one that is not here is none the worse for it."""
+        if member in self._running:
+            self._running.remove(member)
+        elif member in self._waiting:
+            self._waiting.remove(member)
+        self._give_back(member)
+
+    def next_step(self) -> Prefill[T] | Decode[T] | None:
+        """What to run now; None where nobody is here. Before the next call, every member of a step has one token more
+        or has left."""
+        if joining := self._admit():
+            self._running += joining
+            return Prefill(joining)
+        if not self._running:
+            return None
+        self._make_room()
+        return Decode(tuple(self._running))
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._running and not self._waiting
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def free_pages(self) -> int:
+        return len(self._free)
+
+    def _admit(self) -> list[Member[T]]:
+        joining: list[Member[T]] = []
+        longest = 0
+        while self._waiting and len(self._running) + len(joining) < self._limits.sequences:
+            candidate = self._waiting[0]
+            wanted, longest = pages_for(candidate.tokens), max(longest, candidate.tokens)
+            # Those that run need a page each before long; who joins at their cost would be the next to be put back.
+            spare = len(self._running) + len(joining)
+            if wanted + spare > len(self._free) and spare:
+                break
+            if joining and longest * (len(joining) + 1) > self._limits.prefill_tokens:
+                break
+            self._waiting.popleft()
+            candidate.pages = [self._free.pop() for _ in range(wanted)]
+            joining.append(candidate)
+        return joining
+
+    def _make_room(self) -> None:
+        """Give everybody who runs the page that the next token needs, the first who came first."""
+        for member in sorted(self._running, key=lambda each: each.number):
+            while member in self._running and len(member.pages) < pages_for(member.tokens):
+                if not self._free:
+                    self._put_back(max(self._running, key=lambda each: each.number))
+                    continue
+                member.pages.append(self._free.pop())
+
+    def _put_back(self, member: Member[T]) -> None:
+        self._running.remove(member)
+        self._give_back(member)
+        # Before all that came after it; those that were put back before it came after it.
+        self._waiting.appendleft(member)
+        self.preemptions += 1
+
+    def _give_back(self, member: Member[T]) -> None:
+        self._free += reversed(member.pages)
+        member.pages = []

@@ -1,0 +1,83 @@
+"""Chat templates against transformers' rendering, and what they may not do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from hmi.errors import Corrupt, InvalidInput
+from hmi.models.chat import CHAT, ChatTemplate, load_chat
+from hmi.models.pretrained import convert_pretrained
+from tests.tiny import tiny_decoder_folder, tiny_llama, tiny_tokenizer
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}\n"
+    "  {% if message['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}\n"
+    "<{{ message['role'] }}>{{ message['content'] | tojson }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+MESSAGES = (("system", "be brief"), ("user", 'say "ü"'))
+
+
+def folder_with(template: str, path: Path) -> Path:
+    folder = tiny_decoder_folder(tiny_llama(), path)
+    settings = {"chat_template": template, "bos_token": {"content": "[CLS]"}, "eos_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_text_is_that_of_transformers(tmp_path: Path) -> None:
+    convert_pretrained(folder_with(TEMPLATE, tmp_path / "source"), tmp_path / "base")
+    chat = load_chat(tmp_path / "base")
+    assert chat is not None
+    kind: Any = PreTrainedTokenizerFast
+    theirs = kind(tokenizer_object=tiny_tokenizer(), bos_token="[CLS]", eos_token="[SEP]")
+    messages = [{"role": role, "content": content} for role, content in MESSAGES]
+    expected = theirs.apply_chat_template(messages, chat_template=TEMPLATE, tokenize=False, add_generation_prompt=True)
+    assert chat.render(MESSAGES) == expected
+
+
+def test_a_template_beside_the_settings_is_preferred(tmp_path: Path) -> None:
+    folder = folder_with(TEMPLATE, tmp_path / "source")
+    (folder / "chat_template.jinja").write_text("{{ messages | length }}")
+    convert_pretrained(folder, tmp_path / "base")
+    chat = load_chat(tmp_path / "base")
+    assert chat is not None
+    assert chat.render(MESSAGES) == "2"
+
+
+def test_a_base_without_a_template_cannot_chat(tmp_path: Path) -> None:
+    convert_pretrained(tiny_decoder_folder(tiny_llama(), tmp_path / "source"), tmp_path / "base")
+    assert load_chat(tmp_path / "base") is None
+
+
+def test_what_the_template_refuses_is_the_callers_fault() -> None:
+    with pytest.raises(InvalidInput, match="no tools here") as caught:
+        ChatTemplate(TEMPLATE).render([("tool", "x")])
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ messages.__init__.__globals__ }}"],
+)
+def test_a_template_reaches_nothing_beyond_the_messages(template: str) -> None:
+    with pytest.raises(InvalidInput):
+        ChatTemplate(template).render(MESSAGES)
+
+
+@pytest.mark.parametrize("template", ["{% for %}", "x" * 100_001])
+def test_a_template_is_refused_when_the_base_is_made(template: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="chat template"):
+        convert_pretrained(folder_with(template, tmp_path / "source"), tmp_path / "base")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"template": "x"}'])
+def test_a_damaged_template_is_no_template(content: str, tmp_path: Path) -> None:
+    (tmp_path / CHAT).write_text(content)
+    with pytest.raises(Corrupt, match=CHAT):
+        load_chat(tmp_path)

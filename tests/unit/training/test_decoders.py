@@ -1,0 +1,85 @@
+"""Making hGPTs, on tiny models: bases come nearer to the ordinary model, and domains' rows to their own text's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hmi.models.difference import read_difference
+from hmi.models.loader import load_hgpt, load_tokenizer
+from hmi.spec import RowDtype
+from hmi.training.base import apply_difference, build_base
+from hmi.training.distil import DistilConfig
+from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.states import encode
+from hmi.training.teacher import Teacher
+from hmi.training.windows import WindowBatch
+from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
+
+Make = Callable[..., Any]
+BOTH = pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
+QUICK = DistilConfig(steps=30, batch_size=16, learning_rate=3e-3, dtype="float32")
+
+
+def texts(count: int = 200, words: int = 30) -> list[str]:
+    rng = np.random.default_rng(1)
+    return [" ".join(TINY_WORDS[word] for word in rng.integers(0, words, rng.integers(3, 10))) for _ in range(count)]
+
+
+@BOTH
+def test_base_comes_nearer_to_the_ordinary_model(make: Make, tmp_path: Path) -> None:
+    source = tiny_decoder_folder(make(), tmp_path / "source")
+    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts()], QUICK)
+    assert report.before is not None
+    assert report.fitted is not None
+    assert report.after is not None
+    assert report.fitted.lower < report.before.lower
+    assert report.after.upper < min(report.fitted.upper, report.before.upper)
+    assert len(report.after.layers) == 3
+    assert load_hgpt(tmp_path / "k2").spec.distilled
+
+
+@BOTH
+def test_difference_makes_the_same_base_again(make: Make, tmp_path: Path) -> None:
+
+    source = tiny_decoder_folder(make(), tmp_path / "source")
+    config = DistilConfig(steps=2, batch_size=8, dtype="float32")
+    build_base(source, tmp_path / "a", 2, RowDtype.INT8, [texts(60)], config, difference=tmp_path / "d.safetensors")
+    apply_difference(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
+    one, other = load_hgpt(tmp_path / "a").state_dict(), load_hgpt(tmp_path / "b").state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@BOTH
+def test_teacher_and_student_look_at_the_same_tokens(make: Make, tmp_path: Path) -> None:
+    """With a k = 0 model's weights in every layer, a text of one token has nothing that its window lacks."""
+    source = tiny_decoder_folder(make(), tmp_path / "source")
+    build_base(source, tmp_path / "k2", 2)
+    model = load_hgpt(tmp_path / "k2")
+    batch = WindowBatch.of([np.array([7]), np.array([9, 11, 13, 15])], looks_back=True)
+    with torch.no_grad():
+        rows = model.lower(batch.windows)
+        ours = list(model.upper_states(model.merge(rows[batch.index]), batch.mask))
+        full = Teacher(model).states(batch)
+    for a, b in zip(ours, full, strict=True):
+        if make is tiny_llama:  # rotary attention knows distances alone, so three tokens are a whole text
+            torch.testing.assert_close(a[0, 0], b[0, 0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(a[1, :3], b[1, :3], atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(a[1, 3], b[1, 3], atol=1e-3)
+
+
+@BOTH
+def test_delta_brings_a_domains_states_nearer(make: Make, tmp_path: Path) -> None:
+    source = tiny_decoder_folder(make(), tmp_path / "source")
+    build_base(source, tmp_path / "k2", 2, corpora=[texts()])
+    config = DeltaConfig(rank=4, steps=40, batch_size=16, learning_rate=1e-2, nearness=0.0, dtype="float32")
+    trained = train_delta(tmp_path / "k2", texts(160, 8), config)
+    assert trained.report.after.upper < 0.97 * trained.report.before.upper
+    ids = encode(load_tokenizer(tmp_path / "k2"), ["w1 w2"], 9)[0]
+    assert len(ids) == 4
