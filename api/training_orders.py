@@ -21,7 +21,8 @@ from hmi.catalog.tenants import Principal
 from hmi.catalog.tuning.jobs import NewTuningJob
 from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
 from hmi.spec import HPLMSpec, MissPolicy
-from hmi.training.config import TrainConfig
+from hmi.training.config import TrainConfig, usual_rank
+from hmi.training.labelled import TaskKind
 from hmi.training.plan import TrainingPlan
 from hmi.training.recipe import begun_with
 
@@ -90,7 +91,11 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     options = body.hmi or TuningOptions()
     multiplier, config = _configure(services, body, options, start)
     counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))
-    training = check_file(services, start.training, "training_file", counter, kind=options.task)
+    wanted = options.task or (TaskKind.LANGUAGE if start.spec.family.decodes else None)
+    if wanted is not None and (wanted is TaskKind.LANGUAGE) is not start.spec.family.decodes:
+        can = "how texts go on" if start.spec.family.decodes else "labels and embeddings"
+        raise InvalidInput(f"{start.base} is a {start.spec.family} and learns {can}", param="hmi.task")
+    training = check_file(services, start.training, "training_file", counter, kind=wanted)
     task = training.checked.kind
     if task is None:
         raise InvalidInput("there are no examples", code="invalid_training_file", param="training_file")
@@ -122,6 +127,8 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
 def _configure(services: Services, body: JobCreate, options: TuningOptions, start: Start) -> tuple[float, TrainConfig]:
     """The learning rate's multiplier, and the configuration that it is part of."""
     usual = TrainConfig()
+    if start.spec.family.decodes:
+        usual = dataclasses.replace(usual, kind=AdapterKind.LORA)
     if options.start is not None:
         usual = _begun_with(services, options, start, usual)
     newer = body.method.supervised.hyperparameters if body.method and body.method.supervised else None
@@ -135,10 +142,13 @@ def _configure(services: Services, body: JobCreate, options: TuningOptions, star
         return otherwise if value is None or isinstance(value, str) else value
 
     multiplier = float(chosen(asked.learning_rate_multiplier, 1.0))
+    kind = AdapterKind(options.kind) if options.kind else usual.kind
+    if start.spec.family.decodes and kind is not AdapterKind.LORA:
+        raise InvalidInput(f"{start.base} is a {start.spec.family} and learns by a LoRA", param="hmi.kind")
     return multiplier, dataclasses.replace(
         usual,
-        kind=AdapterKind(options.kind) if options.kind else usual.kind,
-        rank=options.rank or usual.rank,
+        kind=kind,
+        rank=options.rank or (usual.rank if options.start is not None else usual_rank(kind)),
         epochs=int(chosen(asked.n_epochs, usual.epochs)),
         batch_size=int(chosen(asked.batch_size, usual.batch_size)),
         learning_rate=usual.learning_rate * multiplier,

@@ -7,11 +7,14 @@ import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from hmi.errors import Corrupt
 
-__all__ = ["Family", "HPLMSpec", "MissPolicy", "Placement", "RowDtype", "Site"]
+__all__ = ["SPEC_FILE", "Family", "HPLMSpec", "MissPolicy", "Placement", "RowDtype", "Site", "read_spec"]
+
+SPEC_FILE = "spec.json"
 
 _SIZES = (
     "vocab_size",
@@ -194,3 +197,11 @@ class HPLMSpec:
             return cls(**raw)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Corrupt(f"not an hPLM spec: {error}") from error
+
+
+def read_spec(folder: Path) -> HPLMSpec:
+    """That of a base artifact. Raises `Corrupt`."""
+    try:
+        return HPLMSpec.from_json((folder / SPEC_FILE).read_text())
+    except OSError as error:
+        raise Corrupt(f"{folder.name}: {SPEC_FILE} cannot be read: {error.strerror}") from error

@@ -58,11 +58,15 @@ def train(
         ),
     ] = None,
     kind: Annotated[
-        _Kind | None, typer.Option(help="What is trained, beside the head.  [default: bottleneck, or as --start]")
+        _Kind | None,
+        typer.Option(help="What is trained, beside the head.  [default: bottleneck, on decoders lora, or as --start]"),
     ] = None,
     rank: Annotated[
         int | None,
-        typer.Option(min=1, help="Rank of the LoRA pairs, or width of the bottlenecks.  [default: 48, or as --start]"),
+        typer.Option(
+            min=1,
+            help="Rank of the LoRA pairs, or width of the bottlenecks.  [default: 48, of a LoRA 16, or as --start]",
+        ),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the text, at most.  [default: 4, with --start 2]")
@@ -83,8 +87,9 @@ def train(
     """Train an adapter on labelled text; only what lies above the lookup is trained.
 
     A line is {"text", "label"}, {"text", "labels": [...]}, {"tokens": [...], "tags": [...]}, {"text", "spans":
-    [{"start", "end", "label"}]}, {"text", "positive", "negative"} or OpenAI's {"messages"}. The folder gets the
-    adapter, a report and a model card. Stopped and started again in the same way, training goes on where it was.
+    [{"start", "end", "label"}]}, {"text", "positive", "negative"} or OpenAI's {"messages"}; for a decoder {"prompt",
+    "completion"}, {"text"} or {"messages"}. The folder gets the adapter, a report and a model card. Stopped and started
+    again in the same way, training goes on where it was.
     """
     import dataclasses
     import json
@@ -92,6 +97,7 @@ def train(
 
     from hmi.engine.cores import tune_process
     from hmi.errors import Conflict, InvalidInput
+    from hmi.spec import read_spec
 
     tune_process(os.environ)
     if start and (kind or rank):
@@ -99,6 +105,9 @@ def train(
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
+    decodes = read_spec(base).family.decodes
+    if decodes:
+        task = task or TaskKind.LANGUAGE
     labelled = read_labelled_file(data, task, text_field, label_field, judging=False)
     judging: tuple[AnyExample, ...] = ()
     if dev:
@@ -112,13 +121,14 @@ def train(
     from hmi.cli.training_bar import TrainingBar, training_words
     from hmi.models.loader import load_spec
     from hmi.training.card import save_trained
-    from hmi.training.config import TrainConfig
+    from hmi.training.config import TrainConfig, usual_rank
     from hmi.training.recipe import begun_with
     from hmi.training.task import train_adapter
 
+    chosen = AdapterKind(kind.value if kind else _Kind.LORA if decodes else _Kind.BOTTLENECK)
     config = TrainConfig(
-        kind=AdapterKind(kind.value if kind else _Kind.BOTTLENECK),
-        rank=rank or TrainConfig().rank,
+        kind=chosen,
+        rank=rank or usual_rank(chosen),
         batch_size=batch_size,
         max_tokens=max_tokens,
         miss_policy=policy,

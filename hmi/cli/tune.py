@@ -32,6 +32,7 @@ class _Task(StrEnum):
     MULTI_LABEL = "multi_label"
     TOKENS = "tokens"
     EMBEDDING = "embedding"
+    LANGUAGE = "language"
 
 
 class _Kind(StrEnum):

@@ -20,7 +20,8 @@ from hmi.errors import Corrupt, InvalidInput
 from hmi.models.bert import HBert
 from hmi.models.chat import CHAT, ChatTemplate
 from hmi.models.decoder import HGpt
-from hmi.spec import HPLMSpec
+from hmi.spec import SPEC_FILE, HPLMSpec
+from hmi.spec import read_spec as load_spec
 
 __all__ = [
     "HPLM",
@@ -34,19 +35,11 @@ __all__ = [
     "save_hplm",
 ]
 
-SPEC, WEIGHTS, TOKENIZER = "spec.json", "model.safetensors", "tokenizer.json"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
 HPLM = HBert | HGpt
 
 ModelT = TypeVar("ModelT", HBert, HGpt)
-
-
-def load_spec(folder: Path) -> HPLMSpec:
-    """Raises `Corrupt`."""
-    try:
-        return HPLMSpec.from_json((folder / SPEC).read_text())
-    except OSError as error:
-        raise Corrupt(f"{folder.name}: {SPEC} cannot be read: {error.strerror}") from error
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -100,7 +93,7 @@ def save_hplm(
 ) -> None:
     """Write a base artifact's folder; `tensors` under the artifact's names."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / SPEC).write_text(spec.to_json())
+    (out / SPEC_FILE).write_text(spec.to_json())
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -122,6 +115,6 @@ def _filled(
     try:
         model.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, strict=True, assign=True)
     except RuntimeError as error:
-        raise Corrupt(f"{name}: {WEIGHTS} does not fit {SPEC}: {error}") from error
+        raise Corrupt(f"{name}: {WEIGHTS} does not fit {SPEC_FILE}: {error}") from error
     model.requires_grad_(False)
     return model.eval()

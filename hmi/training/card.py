@@ -27,6 +27,7 @@ TASK_WORDS = {
     TaskKind.MULTI_LABEL: "any number of labels for each text",
     TaskKind.TOKENS: "a label for each word",
     TaskKind.EMBEDDING: "embeddings",
+    TaskKind.LANGUAGE: "how texts go on",
 }
 
 
@@ -101,7 +102,8 @@ def _judgement(report: TrainReport) -> list[str]:
     dev = report.dev
     if dev is None:
         return ["Nobody knows: all examples were trained on, and none were kept to judge by."]
-    compared = "the base model as it is" if report.task is TaskKind.EMBEDDING else "always the most frequent label"
+    as_it_is = report.task in (TaskKind.EMBEDDING, TaskKind.LANGUAGE)
+    compared = "the base model as it is" if as_it_is else "always the most frequent label"
     figures = [(name.replace("_", " "), f"{value:.3f}") for name, value in dev.values.items()]
     parts = [
         f"On {report.dev_examples:,} examples that were not trained on; they chose the epoch, so on new text it may do "
@@ -125,8 +127,10 @@ def _confusion(labels: Sequence[str], dev: Metrics) -> list[str]:
 
 
 def _use(report: TrainReport) -> str:
-    url = "/v1/embeddings" if report.task is TaskKind.EMBEDDING else "/v1/classify"
-    body = '{"model": "TENANT/MODEL", "input": "..."}'
+    urls = {TaskKind.EMBEDDING: "/v1/embeddings", TaskKind.LANGUAGE: "/v1/completions"}
+    url = urls.get(report.task, "/v1/classify")
+    field = "prompt" if report.task is TaskKind.LANGUAGE else "input"
+    body = f'{{"model": "TENANT/MODEL", "{field}": "..."}}'
     return (
         "```console\n$ hmi model register TENANT/MODEL --base BASE --domain DOMAIN --adapter THIS_FOLDER\n```\n\n"
         f'and lines of a batch with `"url": "{url}", "body": {body}`. The domain is the one that it was trained for.'

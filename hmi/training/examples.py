@@ -11,6 +11,8 @@ from hmi.jsonlines import is_text
 
 __all__ = [
     "AnyExample",
+    "ChatExample",
+    "ContinuedExample",
     "Example",
     "MultiLabelExample",
     "PairExample",
@@ -24,12 +26,14 @@ __all__ = [
 
 
 class TaskKind(StrEnum):
-    """What is learnt: one label of many, any number of labels, a label for each word, or which texts are alike."""
+    """What is learnt: one label of many, any number of labels, a label for each word, which texts are alike, or how a
+    text goes on."""
 
     CLASSIFICATION = "classification"
     MULTI_LABEL = "multi_label"
     TOKENS = "tokens"
     EMBEDDING = "embedding"
+    LANGUAGE = "language"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,41 @@ class PairExample:
     negative: str | None = None
 
 
-AnyExample = Example | MultiLabelExample | TaggedExample | PairExample
+@dataclass(frozen=True, slots=True)
+class ContinuedExample:
+    """A text and how it goes on, which is what is learnt. Without a prompt all of the text is."""
+
+    prompt: str
+    completion: str
+
+    @property
+    def text(self) -> str:
+        """By which examples are told apart."""
+        return self.prompt or self.completion
+
+
+@dataclass(frozen=True, slots=True)
+class ChatExample:
+    """Messages, (role, content), and the answer to them, which is what is learnt."""
+
+    messages: tuple[tuple[str, str], ...]
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """By which examples are told apart."""
+        return "\n".join(content for _, content in self.messages)
+
+
+AnyExample = Example | MultiLabelExample | TaggedExample | PairExample | ContinuedExample | ChatExample
 
 _KINDS: dict[type[AnyExample], TaskKind] = {
     Example: TaskKind.CLASSIFICATION,
     MultiLabelExample: TaskKind.MULTI_LABEL,
     TaggedExample: TaskKind.TOKENS,
     PairExample: TaskKind.EMBEDDING,
+    ContinuedExample: TaskKind.LANGUAGE,
+    ChatExample: TaskKind.LANGUAGE,
 }
 
 
@@ -114,6 +146,10 @@ def texts_of(example: AnyExample) -> tuple[str, ...]:
     """Every text that the model reads for it."""
     if isinstance(example, PairExample):
         return tuple(text for text in (example.text, example.positive, example.negative) if text is not None)
+    if isinstance(example, ContinuedExample):
+        return (example.prompt + example.completion,)
+    if isinstance(example, ChatExample):
+        return (*(content for _, content in example.messages), example.answer)
     return (example.text,)
 
 

@@ -13,6 +13,8 @@ from typing import IO
 from hmi.errors import InvalidInput
 from hmi.training.examples import (
     AnyExample,
+    ChatExample,
+    ContinuedExample,
     Example,
     MultiLabelExample,
     PairExample,
@@ -26,7 +28,9 @@ from hmi.training.records import FileFormat, Problem
 __all__ = [
     "MAX_PROBLEMS",
     "AnyExample",
+    "ChatExample",
     "Checked",
+    "ContinuedExample",
     "Example",
     "FileFormat",
     "Labelled",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = [
     "Metrics",
     "class_metrics",
     "entity_metrics",
+    "language_metrics",
     "multi_label_metrics",
     "ranking_metrics",
     "word_metrics",
@@ -48,7 +50,7 @@ class Metrics:
     Attributes:
         name: Of the figure that decides which epoch is the best; `score` is its value.
         loss: Mean loss of the judging examples.
-        values: Every figure by name, that one too; shares 0..1.
+        values: Every figure by name, that one too; shares 0..1, but for a perplexity, which is 1 or more.
         labels: In the order of the model's labels, where it has any.
         confusion: How often label `row` was answered with label `column`; None where labels do not exclude each other,
             or there are more than 100.
@@ -138,6 +140,17 @@ def ranking_metrics(ranks: Indices, loss: float = 0.0) -> Metrics:
     """Of where the text that belongs to each asking one came among all candidates: int64 `[n]`, 0 the first."""
     values = {"recall_at_1": float((ranks == 0).mean()), "mean_reciprocal_rank": float((1 / (ranks + 1)).mean())}
     return Metrics("recall_at_1", loss, values)
+
+
+def language_metrics(loss: float, right: int, tokens: int) -> Metrics:
+    """Of how texts went on: `loss` is the mean over the tokens, in nats. `token_likelihood` is the geometric mean of
+    their probabilities, one over the perplexity."""
+    values = {
+        "token_likelihood": math.exp(-loss),
+        "token_accuracy": _ratio(right, tokens),
+        "perplexity": math.exp(min(loss, 700.0)),
+    }
+    return Metrics("token_likelihood", loss, values)
 
 
 def _scores(labels: Sequence[str], right: Indices, said: Indices, support: Indices) -> tuple[LabelScore, ...]:

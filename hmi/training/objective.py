@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hmi.adapters.adapter import Pooling
 from hmi.adapters.maths import AdapterMaths
+from hmi.models.chat import ChatTemplate
 from hmi.models.loader import HPLM
 from hmi.training.metrics import Metrics
 from hmi.training.network import Network
@@ -29,6 +30,7 @@ class Texts:
         delta: Of the domain whose rows are looked up.
         breathe: Called after every few thousand windows.
         see: As in `LowerStates`.
+        chat: The model's template, where it has one.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Texts:
         delta: AdapterMaths | None,
         breathe: Breathe,
         see: See | None = None,
+        chat: ChatTemplate | None = None,
     ) -> None:
         self._model = model
         self._delta = delta
@@ -46,10 +49,15 @@ class Texts:
         self._see = see
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.chat = chat
+        self.spec = model.spec
 
     def states(self, texts: Sequence[str]) -> LowerStates:
         """The lower layers' output for them, looked up once."""
-        sequences = encode(self.tokenizer, texts, self.max_tokens)
+        return self.states_of(encode(self.tokenizer, texts, self.max_tokens))
+
+    def states_of(self, sequences: Sequence[NDArray[np.int64]]) -> LowerStates:
+        """Likewise, of token ids."""
         return LowerStates(self._model, sequences, self._delta, self._breathe, self._see)
 
 

@@ -102,8 +102,11 @@ class Reader:
     def _shape(self, record: Record) -> Shape:
         """The one shape that the record's fields have. Raises `InvalidInput`."""
         there = record.fields.keys()
-        fitting = [shape for shape in self._shapes if there >= set(shape.wanted)]
+        shapes = [shape for shape in self._shapes if not shape.named or shape.kind is self.kind]
+        fitting = [shape for shape in shapes if there >= set(shape.wanted)]
         ours = [shape for shape in fitting if self.kind in (None, shape.kind)]
+        # Of two shapes of one task, the one that wants more is meant: a prompt beside a text.
+        ours = [one for one in ours if not any(set(one.wanted) < set(other.wanted) for other in ours)]
         if len(ours) == 1:
             return ours[0]
         if ours:
@@ -112,7 +115,7 @@ class Reader:
         if fitting and self._first_line:
             message = f"it is for {fitting[0].kind}, and line {self._first_line} was for {self.kind}; "
             raise InvalidInput(f"{message}one file is for one task", code="mixed_tasks")
-        wanted = "; or ".join(_listed(shape.wanted) for shape in self._shapes if self.kind in (None, shape.kind))
+        wanted = "; or ".join(_listed(shape.wanted) for shape in shapes if self.kind in (None, shape.kind))
         raise InvalidInput(f"its fields are {_listed(there) or 'none'}; wanted are {wanted}", code="wrong_fields")
 
     def _count(self, example: AnyExample, line: int) -> None:

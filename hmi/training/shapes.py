@@ -12,6 +12,8 @@ from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
 from hmi.training.examples import (
     AnyExample,
+    ChatExample,
+    ContinuedExample,
     Example,
     MultiLabelExample,
     PairExample,
@@ -32,12 +34,14 @@ class Shape:
     Attributes:
         wanted: Fields that must be there; `also` those that may be.
         parse: Makes the example of them; raises `InvalidInput`.
+        named: Taken only where its task was named: others' fields hold its own.
     """
 
     kind: TaskKind
     wanted: tuple[str, ...]
     parse: Callable[[Fields], AnyExample]
     also: tuple[str, ...] = ()
+    named: bool = False
 
 
 def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str = "label") -> tuple[Shape, ...]:
@@ -58,6 +62,13 @@ def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str
         negative = _text(fields, "negative") if fields.get("negative") not in (None, "") else None
         return PairExample(_text(fields, text_field), _text(fields, "positive"), negative)
 
+    def continued(fields: Fields) -> ContinuedExample:
+        prompt = fields["prompt"]
+        return ContinuedExample(prompt if prompt == "" else _text(fields, "prompt"), _text(fields, "completion"))
+
+    def plain(fields: Fields) -> ContinuedExample:
+        return ContinuedExample("", _text(fields, text_field))
+
     every = (
         Shape(TaskKind.CLASSIFICATION, (text_field, label_field), classified),
         Shape(TaskKind.CLASSIFICATION, ("messages",), _conversation),
@@ -65,6 +76,9 @@ def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str
         Shape(TaskKind.TOKENS, ("tokens", "tags"), _tagged),
         Shape(TaskKind.TOKENS, (text_field, "spans"), spanned),
         Shape(TaskKind.EMBEDDING, (text_field, "positive"), paired, ("negative",)),
+        Shape(TaskKind.LANGUAGE, ("prompt", "completion"), continued),
+        Shape(TaskKind.LANGUAGE, (text_field,), plain, named=True),
+        Shape(TaskKind.LANGUAGE, ("messages",), _chat, named=True),
     )
     return tuple(shape for shape in every if kind in (None, shape.kind))
 
@@ -84,6 +98,23 @@ def _conversation(fields: Fields) -> Example:
     if len(said) < 2:
         raise _wrong("messages must be one of the user, the text, and then one of the assistant, its label")
     return Example(_text(said, "user"), _label(said["assistant"], "assistant"))
+
+
+def _chat(fields: Fields) -> ChatExample:
+    """OpenAI's chat form: the last message, the assistant's, is learnt."""
+    messages = []
+    for place, message in enumerate(_list(fields, "messages")):
+        name = f"messages[{place}]"
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys() <= {"role", "content", "name"}:
+            raise _wrong(f"{name} must be an object with role and content, and nothing else")
+        role = message["role"]
+        if role not in ("system", "developer", "user", "assistant"):
+            raise _wrong(f"{name}.role must be system, developer, user or assistant")
+        content = _text({f"{name}.content": message["content"]}, f"{name}.content")
+        messages.append(("system" if role == "developer" else role, content))
+    if len(messages) < 2 or messages[-1][0] != "assistant":
+        raise _wrong("messages must end with one of the assistant, the answer to those before it")
+    return ChatExample(tuple(messages[:-1]), messages[-1][1])
 
 
 def _tagged(fields: Fields) -> TaggedExample:

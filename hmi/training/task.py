@@ -22,13 +22,15 @@ from hmi.adapters.maths import SingleAdapter
 from hmi.artifacts import folder_digest
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
+from hmi.models.chat import load_chat
 from hmi.models.loader import load_hplm, load_tokenizer
-from hmi.spec import MissPolicy
+from hmi.spec import HPLMSpec, MissPolicy
 from hmi.training.checkpoint import Checkpoint
 from hmi.training.classes import Classification, MultiLabel, class_labels, multi_labels
 from hmi.training.config import TrainConfig
 from hmi.training.contrast import Contrast, require_contrast
 from hmi.training.examples import AnyExample, TaskKind, kind_of
+from hmi.training.language import Language
 from hmi.training.loop import Loop
 from hmi.training.network import Network
 from hmi.training.objective import Objective, Texts
@@ -85,6 +87,7 @@ def train_adapter(
         learnt, judging = split(examples, config.dev_share)
     device = resolve_device(config.device)
     model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
+    _check_family(kind, config, model.spec)
     if config.lowest_layer >= model.spec.layers:
         raise InvalidInput(f"lowest_layer must be one of the model's {model.spec.layers}", param="lowest_layer")
     if delta is not None:
@@ -93,8 +96,9 @@ def train_adapter(
     max_tokens = min(config.max_tokens, model.spec.max_positions)
     tokenizer = load_tokenizer(folder)
     tree = TreeOfText() if config.miss_policy is MissPolicy.BACKOFF else None
-    texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None)
-    others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None)
+    chat = load_chat(folder)
+    texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None, chat)
+    others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None, chat)
     objective = _objective(kind, learnt, config)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
@@ -147,6 +151,15 @@ def train_adapter(
     return TrainedAdapter(adapter, report)
 
 
+def _check_family(kind: TaskKind, config: TrainConfig, spec: HPLMSpec) -> None:
+    """Raises `InvalidInput` for what a model of this family does not learn, or not in this way."""
+    if (kind is TaskKind.LANGUAGE) is not spec.family.decodes:
+        can = "how texts go on" if spec.family.decodes else "labels and embeddings"
+        raise InvalidInput(f"a {spec.family} learns {can}, and the examples are for {kind}", param="task")
+    if spec.family.decodes and config.kind is not AdapterKind.LORA:
+        raise InvalidInput(f"a {spec.family} learns by a LoRA, not by kind {config.kind}", param="kind")
+
+
 def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig) -> Objective[Any]:
     match kind:
         case TaskKind.CLASSIFICATION:
@@ -160,6 +173,8 @@ def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig) -> Ob
                 raise InvalidInput("embeddings without an adapter are the base model's own", param="kind")
             require_contrast(learnt)
             return Contrast(config.temperature)
+        case TaskKind.LANGUAGE:
+            return Language()
 
 
 def _identity(

@@ -85,7 +85,7 @@ class Shop:
                 some = torch.tensor([ids + made])
                 states = model.upper(model.embed(some), torch.ones_like(some, dtype=torch.bool), maths)
                 made.append(int(model.logits(states[0, -1]).argmax()))
-        return tokenizer.decode(made)
+        return tokenizer.decode([token for token in made if token != 3])
 
 
 @pytest.fixture

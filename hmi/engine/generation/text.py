@@ -88,4 +88,6 @@ class Text:
         return self.work.base.tokenizer.decode(self.work.ids.tolist()) if given is None else given
 
     def _decoded(self) -> str:
-        return self.work.base.tokenizer.decode(self.generated, skip_special_tokens=True)
+        ended = self.generated[-1:] and self.generated[-1] in self.work.base.spec.eos_token_ids
+        ids = self.generated[:-1] if ended and not self.wish.ignore_eos else self.generated
+        return self.work.base.tokenizer.decode(ids, skip_special_tokens=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -15,15 +16,15 @@ from sqlalchemy import func, select
 
 from hmi.adapters.adapter import Adapter
 from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.catalog import models
+from hmi.catalog import bases, models
 from hmi.catalog.tables import File, Tenant
 from hmi.catalog.tuning import dispatching, ending, runs
 from hmi.catalog.tuning.runs import ClaimedJob
 from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
-from hmi.spec import MissPolicy
+from hmi.spec import Family, MissPolicy
 from tests.adapter_samples import bottleneck_adapter
-from tests.apis import SPEC, Api
+from tests.apis import SPEC, Api, base_files
 from tests.unit.api.test_batches import messages
 from tests.unit.api.tuning import BASE, add_base, labelled, tune, upload_text
 from tests.waiting import wait_until
@@ -443,3 +444,36 @@ def test_examples_of_openais_own_form_are_taken(api: Api) -> None:
     ]
     content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     assert tune(api, training_file=upload_text(api, content)).status == "queued"
+
+
+WRITER = dataclasses.replace(SPEC, family=Family.GPT2, type_vocab_size=0, has_pooler=False, tied=True, k=0)
+
+
+def continued(*pairs: tuple[str, str]) -> bytes:
+    return b"".join(json.dumps({"prompt": a, "completion": b}).encode() + b"\n" for a, b in pairs)
+
+
+def add_writer(api: Api) -> None:
+    artifact = api.services.artifacts.put({name: io.BytesIO(content) for name, content in base_files(WRITER).items()})
+    with api.services.database.session() as session:
+        bases.register_base(session, "writer", artifact, WRITER)
+
+
+def test_a_decoder_learns_how_texts_go_on_by_a_lora(api: Api) -> None:
+    add_writer(api)
+    file = upload_text(api, continued(("w1", "w2 w3"), ("w2", "w3")))
+    kept = row(api, tune(api, model="writer", training_file=file).id).config
+    assert (kept["task"], kept["config"]["kind"], kept["config"]["rank"]) == ("language", "lora", 16)
+
+
+def test_a_model_is_not_ordered_what_it_cannot_learn(api: Api) -> None:
+    add_writer(api)
+    for fields, param in (
+        ({"model": "writer", "extra_body": {"hmi": {"task": "classification"}}}, "hmi.task"),
+        ({"model": "writer", "extra_body": {"hmi": {"kind": "bottleneck"}}}, "hmi.kind"),
+        ({"extra_body": {"hmi": {"task": "language"}}}, "hmi.task"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            tune(api, **fields)
+        assert caught.value.param == param
+    assert count(api) == 0

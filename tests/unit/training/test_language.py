@@ -1,0 +1,176 @@
+"""Training how texts go on, against transformers' own loss, and up to the texts that the engine then writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hmi.adapters.adapter import AdapterKind
+from hmi.adapters.canonical import save_adapter
+from hmi.adapters.formats import read_adapter
+from hmi.bench.tenants import OneBase
+from hmi.cli.main import app
+from hmi.engine.config import EngineConfig
+from hmi.engine.engine import Engine
+from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.errors import InvalidInput
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.chat import load_chat
+from hmi.models.loader import load_hgpt, load_spec, load_tokenizer
+from hmi.models.pretrained import convert_pretrained
+from hmi.training.config import TrainConfig
+from hmi.training.examples import ChatExample, ContinuedExample, Example
+from hmi.training.language import Language
+from hmi.training.network import Network
+from hmi.training.objective import Texts
+from hmi.training.task import train_adapter
+from tests.tiny import TINY_WORDS, tiny_base, tiny_decoder_folder, tiny_gpt2, tiny_llama
+
+Make = Callable[..., Any]
+BOTH = pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
+QUICK = TrainConfig(AdapterKind.LORA, rank=8, epochs=30, batch_size=8, learning_rate=1e-2, dtype="float32", dev_share=0)
+TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+
+
+def base_of(make: Make, folder: Path, k: int = 0) -> Path:
+    source = tiny_decoder_folder(make(), folder / "source")
+    (source / "chat_template.jinja").write_text(TEMPLATE)
+    convert_pretrained(source, folder / f"k{k}", k=k)
+    return folder / f"k{k}"
+
+
+def verses(count: int, seed: int = 1) -> list[ContinuedExample]:
+    """Every word is followed by the next one."""
+    starts = np.random.default_rng(seed).integers(0, 30, count)
+    return [ContinuedExample(TINY_WORDS[start], " ".join(TINY_WORDS[start + 1 : start + 5])) for start in starts]
+
+
+@torch.no_grad()
+@BOTH
+def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_path: Path) -> None:
+    base = base_of(make, tmp_path)
+    model, tokenizer, theirs = load_hgpt(base), load_tokenizer(base), make()
+    objective = Language()
+    examples = [*verses(5), ContinuedExample("", "w3 w4 w5 w6 w7"), ContinuedExample("w1 w2 w3", "w9")]
+    part = objective.prepare(examples, Texts(model, tokenizer, 40, None, lambda: None))
+
+    class Plain(torch.nn.Module):
+        def maths(self, dtype: torch.dtype) -> Any:
+            return model._no_adapters
+
+    plain: Any = Plain()
+    network = Network(model, plain, lambda: None)
+    ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(each) for each in part.ids], batch_first=True)
+    labels = torch.full_like(ids, -100)
+    for row, example in enumerate(examples):
+        prompt = len(tokenizer.encode(example.prompt).ids) if example.prompt else 1
+        assert int(part.first[row]) == prompt
+        labels[row, prompt : len(part.ids[row])] = ids[row, prompt : len(part.ids[row])]
+        assert part.ids[row][-1] == 3  # what ends a text is learnt too
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(each) for each in part.ids])[:, None]
+    expected = float(theirs(input_ids=ids, attention_mask=mask.long(), labels=labels).loss)
+    assert float(objective.loss(network, part, list(range(len(examples))))) == pytest.approx(expected, rel=1e-4)
+    metrics = objective.judge(network, part)
+    assert metrics.loss == pytest.approx(expected, rel=1e-4)
+    assert metrics.values["perplexity"] == pytest.approx(np.exp(expected), rel=1e-4)
+    assert metrics.score == pytest.approx(np.exp(-expected), rel=1e-4)
+
+
+@BOTH
+@pytest.mark.parametrize("k", [0, 2])
+def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> None:
+    base = base_of(make, tmp_path, k)
+    trained = train_adapter(base, verses(120), QUICK, verses(30, seed=2))
+    report = trained.report
+    assert report.dev is not None
+    assert report.dev.values["token_accuracy"] > 0.9
+    assert report.dev.score > (report.baseline or 0)
+    save_adapter(trained.adapter, tmp_path / "a.safetensors")
+    spec = load_spec(base)
+    tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+    source = OneBase("base", base, tree)
+    source.adapters["a"] = tmp_path / "a.safetensors"
+    wish = Wish(max_tokens=8, sampling=Sampling(temperature=0))
+    with Engine(EngineConfig(device="cpu", dtype="float32", lanes=1), source) as engine:
+        items = [Item(ModelRef("base", "general", "a"), Task.GENERATE, text=f"w{n}", wish=wish) for n in range(5, 15)]
+        results = [outcome.result for outcome in engine.submit(items).result()]
+    said = [result.text for result in results if isinstance(result, Generation)]
+    right = sum(text == " ".join(f"w{m}" for m in range(n + 1, n + 5)) for n, text in enumerate(said, start=5))
+    assert right >= 8
+
+
+def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
+    base = base_of(tiny_llama, tmp_path)
+    model, tokenizer = load_hgpt(base), load_tokenizer(base)
+    texts = Texts(model, tokenizer, 40, None, lambda: None, chat=load_chat(base))
+    part = Language().prepare([ChatExample((("system", "w1"), ("user", "w2 w3")), "w4 w5")], texts)
+    assert part.ids[0].tolist() == [6, 7, 8, 9, 10, 3]
+    assert part.first.tolist() == [3]
+    without = Texts(model, tokenizer, 40, None, lambda: None)
+    with pytest.raises(InvalidInput, match="no chat template"):
+        Language().prepare([ChatExample((("user", "w2"),), "w4")], without)
+
+
+def test_a_model_is_taught_what_it_can_learn(tmp_path: Path) -> None:
+    decoder, encoder = base_of(tiny_gpt2, tmp_path), tiny_base(tmp_path / "bert", k=0)
+    with pytest.raises(InvalidInput, match="a gpt2 learns how texts go on"):
+        train_adapter(decoder, [Example("w1", "a"), Example("w2", "b")], QUICK)
+    with pytest.raises(InvalidInput, match="a bert learns labels"):
+        train_adapter(encoder, verses(4), QUICK)
+    with pytest.raises(InvalidInput, match="learns by a LoRA"):
+        train_adapter(decoder, verses(4), dataclasses.replace(QUICK, kind=AdapterKind.BOTTLENECK))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"prompt": "w1", "completion": "w2 w3"}] * 20,
+        [{"text": f"w{n} w{n + 1} w{n + 2}", "label": "unread"} for n in range(20)],
+        [
+            {"messages": [{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": "w9"}]}
+            for n in range(20)
+        ],
+    ],
+)
+def test_command_trains_a_decoder_from_every_form(records: list[dict[str, Any]], tmp_path: Path) -> None:
+    base, out = base_of(tiny_llama, tmp_path), tmp_path / "adapter"
+    data = tmp_path / "lines.jsonl"
+    data.write_text("".join(json.dumps(each) + "\n" for each in records))
+    arguments = ["train", str(data), "--base", str(base), "--out", str(out), "--epochs", "1", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["task"], report["config"]["kind"], report["config"]["rank"]) == ("language", "lora", 16)
+    adapter = read_adapter(out, load_spec(base))
+    assert adapter.head is None
+    card = (out / "README.md").read_text()
+    assert "how texts go on" in card
+    assert "/v1/completions" in card
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"prompt": "w1"}, "wanted are"),
+        ({"prompt": "w1", "completion": " "}, "completion is empty"),
+        ({"prompt": 3, "completion": "w1"}, "prompt must be a string"),
+        ({"messages": [{"role": "user", "content": "w1"}]}, "messages must end with one of the assistant"),
+        ({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]}, "content is empty"),
+        ({"messages": [{"role": "king", "content": "x"}, {"role": "assistant", "content": "x"}]}, "role must be"),
+    ],
+)
+def test_line_and_reason_are_said_when_it_is_wrong(record: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    base, data = base_of(tiny_gpt2, tmp_path), tmp_path / "lines.jsonl"
+    data.write_text(json.dumps({"prompt": "w1", "completion": "w2"}) + "\n" + json.dumps(record) + "\n")
+    result = CliRunner().invoke(app, ["train", str(data), "--base", str(base), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "lines.jsonl line 2" in " ".join(result.stderr.split())
+    assert reason in " ".join(result.stderr.split())
