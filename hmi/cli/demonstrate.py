@@ -16,6 +16,7 @@ from hmi.cli.options import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hmi.cli.demo.chatting import ChatFigures
     from hmi.cli.demo.figures import DemoFigures
     from hmi.cli.demo.steps import Steps
     from hmi.cli.supervisor import Services
@@ -29,7 +30,9 @@ _QUICK_SHARD_LINES = 64  # so that a small batch is several shards too
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(name="demo", epilog="Examples: `hmi demo`, `hmi demo --keep`, `hmi demo --quick --json`")(demo)
+    app.command(name="demo", epilog="Examples: `hmi demo`, `hmi demo --decoder --keep`, `hmi demo --quick --json`")(
+        demo
+    )
 
 
 def demo(
@@ -38,13 +41,16 @@ def demo(
         typer.Option("--data-dir", "--data", help="Folder of the demonstration's data.  [default: .hmi/demo]"),
     ] = None,
     device: Annotated[str, typer.Option(help="What the worker computes on: auto, cpu, cuda:0.")] = "auto",
+    decoder: Annotated[
+        bool, typer.Option("--decoder", help="Tenants of a small Llama that answer each in a voice of its own.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tenants and sentences: about a minute.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the services running until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON at the end.")] = False,
 ) -> None:
     """Show everything once on this machine: tenants of four domains trained, served together, and measured.
 
-    A second run takes what the first one left in the data folder.
+    With --decoder the same for texts that are continued. A second run takes what the first one left in the data folder.
     """
     from rich.console import Console
 
@@ -54,7 +60,8 @@ def demo(
     settings = load_settings()
     console = Console(stderr=as_json, highlight=False)
     try:
-        figures = _run(console, settings, data_dir or settings.data_dir / "demo", device, quick=quick, keep=keep)
+        folder = data_dir or settings.data_dir / ("demo-decoder" if decoder else "demo")
+        figures = _run(console, settings, folder, device, decoder=decoder, quick=quick, keep=keep)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         raise typer.Exit(130) from None
@@ -62,7 +69,10 @@ def demo(
         typer.echo(json.dumps(figures.to_dict(), indent=1))
 
 
-def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, quick: bool, keep: bool) -> DemoFigures:
+def _run(
+    console: Console, settings: Settings, data_dir: Path, device: str, *, decoder: bool, quick: bool, keep: bool
+) -> DemoFigures | ChatFigures:
+    from hmi.cli.demo.chatting import ChatStory
     from hmi.cli.demo.interrupting import Interrupts
     from hmi.cli.demo.steps import Steps
     from hmi.cli.demo.story import Story, read_text
@@ -71,7 +81,7 @@ def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, q
 
     scale = QUICK if quick else FULL
     steps = Steps(console)
-    text = read_text(steps, _cache(), scale)
+    text = None if decoder else read_text(steps, _cache(), scale)
     update: dict[str, object] = {"flush_seconds": _FLUSH_SECONDS}
     if quick:
         update["shard_lines"] = _QUICK_SHARD_LINES
@@ -81,7 +91,11 @@ def _run(console: Console, settings: Settings, data_dir: Path, device: str, *, q
             services = stack.enter_context(Services(adapted, data_dir, device))
             _say_where(steps, services)
         with Interrupts():
-            figures = Story(services, steps, text, scale, device).run()
+            figures: DemoFigures | ChatFigures
+            if text is None:
+                figures = ChatStory(services, steps, _cache(), device, quick=quick).run()
+            else:
+                figures = Story(services, steps, text, scale, device).run()
         (services.data_dir / _FIGURES).write_text(json.dumps(figures.to_dict(), indent=1))
         console.print(
             f"\nDone in {figures.seconds:.0f} s. The figures are in {services.data_dir / _FIGURES}.", soft_wrap=True

@@ -17,7 +17,7 @@ from hmi.cli.demo.tenants import DemoTenant, Portion
 from hmi.cli.demo.waiting import Patience
 from hmi.errors import HmiError
 
-__all__ = ["Answered", "BatchRun", "Comparison", "compare", "run_batch", "write_batch"]
+__all__ = ["Answered", "BatchRun", "Comparison", "LinesRun", "compare", "run_batch", "run_lines", "write_batch"]
 
 _BATCH_SECONDS = 1800
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -83,20 +83,34 @@ def write_batch(path: Path, tenants: Sequence[DemoTenant], dealt: Mapping[str, P
     return len(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class LinesRun:
+    """`bodies` of the answers by custom_id; `seconds` from submitting to completion, as the client saw it."""
+
+    id: str
+    seconds: float
+    bodies: Mapping[str, Mapping[str, Any]]
+
+
 def run_batch(client: OpenAI, path: Path, patience: Patience, on_progress: Callable[[answers.Batch], None]) -> BatchRun:
+    """Run a file of classifications. Raises as `run_lines`."""
+    run = run_lines(client, path, "/v1/classify", patience, on_progress)
+    return BatchRun(run.id, run.seconds, {line: _answered(body) for line, body in run.bodies.items()})
+
+
+def run_lines(
+    client: OpenAI, path: Path, endpoint: str, patience: Patience, on_progress: Callable[[answers.Batch], None]
+) -> LinesRun:
     """Upload the file, run it as a batch and read the answers.
 
     Raises `HmiError` (code `batch_failed`) unless every line was answered.
     """
+    asked: Any = endpoint  # the client's own list holds OpenAI's endpoints alone
     try:
         with path.open("rb") as file:
             uploaded = client.files.create(file=file, purpose="batch")
         started = time.monotonic()
-        batch = client.batches.create(
-            input_file_id=uploaded.id,
-            endpoint="/v1/classify",  # type: ignore[arg-type]  # the client's own list holds OpenAI's endpoints alone
-            completion_window="24h",
-        )
+        batch = client.batches.create(input_file_id=uploaded.id, endpoint=asked, completion_window="24h")
         latest = [batch]
 
         def is_over() -> bool:
@@ -110,7 +124,8 @@ def run_batch(client: OpenAI, path: Path, patience: Patience, on_progress: Calla
         content = client.files.content(str(latest[0].output_file_id)).text
     except OpenAIError as error:
         raise HmiError(f"the API refused the batch: {error}", code="batch_failed") from error
-    return BatchRun(batch.id, seconds, _read_answers(content))
+    records = map(json.loads, content.splitlines())
+    return LinesRun(batch.id, seconds, {each["custom_id"]: each["response"]["body"] for each in records})
 
 
 def compare(first: BatchRun, second: BatchRun) -> Comparison:
@@ -141,13 +156,6 @@ def _require_whole(client: OpenAI, batch: Batch) -> None:
     raise HmiError(f"batch {batch.id} ended as {batch.status}; {done}; {'; '.join(reasons)}", code="batch_failed")
 
 
-def _read_answers(content: str) -> dict[str, Answered]:
-    answered = {}
-    for line in content.splitlines():
-        record: dict[str, Any] = json.loads(line)
-        body = record["response"]["body"]
-        first = body["data"][0]
-        answered[record["custom_id"]] = Answered(
-            first["label"], tuple(first["probs"]), int(body["usage"]["total_tokens"])
-        )
-    return answered
+def _answered(body: Mapping[str, Any]) -> Answered:
+    first = body["data"][0]
+    return Answered(first["label"], tuple(first["probs"]), int(body["usage"]["total_tokens"]))

