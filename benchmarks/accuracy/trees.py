@@ -60,6 +60,8 @@ def tree_of(
         spec.vocab_size,
         _NODE_BYTES,
         entry_bytes(spec.row_dtype, spec.hidden_size),
+        errors=known.errors,
+        bigram_gain=known.bigram_gain,
     )
 
     def compute(function: Function, keys: Keys) -> NDArray[np.float32]:

@@ -79,7 +79,9 @@ def plan_tree(
         demands: By domain; n-grams that are no windows of the vocabulary are left out.
         functions: Of every domain.
         old: The old version's tables, by domain; empty for the first.
-        vocabulary: Tokens of the model. The root holds all unigrams, outside of any budget.
+        vocabulary: Tokens of the model. The root holds all unigrams, outside of any budget; and so does the topmost
+            domain of another function, where domains of that function are served approximately: those of the root
+            would be another model's rows.
         node_bytes: Budget of each domain's own table, rows and marks.
         row_bytes: What one entry takes (`rows.entry_bytes`).
         hysteresis: A key that the old version held in the domain or above it, with the same function, counts as this
@@ -101,13 +103,14 @@ def plan_tree(
     shares = _mark_shares(parents, digests, old)
     wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, errors, shares, bigram_gain)
     alone = ngrams.unigrams(vocabulary)
+    tops = {segment_of(lines[each], digests)[0][-1] for each, counts in demands.items() if counts.approximate_share > 0}
     tables: dict[str, Keys] = {}
     held: dict[str, Held] = {}
     rows = _SureRows(digests, lines, tables, old)
     for domain in downwards:
         segment, beyond = segment_of(lines[domain], digests)
-        is_root = len(lines[domain]) == 1
-        above = [tables[each] for each in segment[1:]] or ([alone] if is_root else [])
+        holds_all = len(segment) == 1 and (beyond is None or domain in tops)
+        above = [tables[each] for each in segment[1:]] or ([alone] if holds_all else [])
         demand = wanted.pop(domain)
         kept = _kept(old, segment, digests[domain], demand.keys)
         free = demand.offered(kept, hysteresis) & ~holds(above, demand.keys)
@@ -116,7 +119,7 @@ def plan_tree(
         best, least = _best(savings * favour, costs, node_bytes)
         spare = savings[best] - least * costs[best] / favour[best] if least else np.full(len(best), np.inf)
         chosen = Held(keys[best], spare, demand.voters[free][best], demand.common, demand.per_lookup)
-        held[domain] = _with_all(alone, chosen) if is_root else chosen
+        held[domain] = _with_all(alone, chosen) if holds_all else chosen
         tables[domain] = held[domain].keys
         rows.add(domain, beyond)
     predicted = predicted_hit_rates(demands, parents, held, digests)

@@ -31,6 +31,11 @@ BigramGain = Callable[[str, Keys], float]
 """A domain and ascending keys to how much less the error is where their bigrams (prev, mid) stand in, not unigrams."""
 
 
+# What (mid, next) spares of the unigram's error, beside (prev, mid): rows of MiniLM with k = 3 were 0.485 of their
+# length from the unigram's, 0.401 from the one's and 0.289 from the other's, which is taken where both are there.
+_OTHER_SIDE = 0.4
+
+
 @dataclass(frozen=True, slots=True)
 class DomainCounts:
     """How often a domain was asked for what.
@@ -171,19 +176,20 @@ def _checked(domain: str, counts: DomainCounts, vocabulary: int) -> tuple[Keys, 
 def _with_bigrams(
     keys: Keys, savings: NDArray[np.float64], new: NDArray[np.float64]
 ) -> tuple[Keys, NDArray[np.float64]]:
-    """The same and the bigrams (prev, mid) of the windows.
+    """The same and the bigrams of the windows, (prev, mid) and (mid, next).
 
     What a bigram stands in for is not what its windows are asked for, as they may be held, but what is new of it: as
     in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995) it weighs by how many
     windows it has, for each was new once.
 
     Args:
-        new: What standing in for each window once would save, `[n]`.
+        new: What standing in for each window once would save, `[n]`, of (prev, mid).
     """
-    bigrams = ngrams.without_next(keys)
-    longer = (bigrams != keys) & (bigrams != ngrams.unigram(keys)) & (new > 0)
-    both = [_votes(keys, savings, 2, 2.0), _votes(bigrams[longer], new[longer], 2, 2.0)]
-    keys, savings, _, _ = _merge(both)
+    parts = [_votes(keys, savings, 2, 2.0)]
+    for bigrams, gain in ((ngrams.without_next(keys), new), (ngrams.without_prev(keys), new * _OTHER_SIDE)):
+        longer = (bigrams != keys) & (bigrams != ngrams.unigram(keys)) & (gain > 0)
+        parts.append(_votes(bigrams[longer], gain[longer], 2, 2.0))
+    keys, savings, _, _ = _merge(parts)
     return keys, savings
 
 

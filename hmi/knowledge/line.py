@@ -6,6 +6,7 @@ an ancestor's row is another model's: it is taken only for keys that a table bel
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.table import Places, Table, find_first
 
 __all__ = ["Line"]
+
+
+_SAMPLE = 512  # rows of each table
+_FAR = 0.3  # of a row's length: how far the row of a bigram (prev, mid) is from that of its window, on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,29 @@ class Line:
             places.row[asked[found]] = above.row[found]
             asked = asked[~found]
         return places
+
+    @functools.cached_property
+    def is_far(self) -> bool:
+        """Whether the domain's rows are so far from those of another function above that one of these, of the very same
+        n-gram, is a worse stand-in than a shorter one's of its own function. Measured on a sample, marks counted as
+        equal."""
+        if not self.crosses:
+            return False
+        own, above = self.tables[: self._segments[0].stop], self.tables[self._segments[0].stop :]
+        distances, rows, marks = [np.empty(0)], 0, 0
+        for table in own:
+            keys = table.keys[:: len(table.keys) // _SAMPLE + 1]
+            places = find_first(above, keys)
+            found = places.table >= 0
+            ours = table.read(np.flatnonzero(found) * (len(table.keys) // _SAMPLE + 1))
+            theirs = np.empty_like(ours)
+            for number, each in enumerate(above):
+                here = places.table[found] == number
+                theirs[here] = each.read(places.row[found][here])
+            distances.append(np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(ours, axis=1), 1e-12))
+            rows, marks = rows + len(table.keys), marks + table.meta.marks
+        apart = np.concatenate(distances)
+        return bool(len(apart)) and float(apart.mean()) * rows / (rows + marks) > _FAR
 
     def find_anywhere(self, keys: Keys) -> Places:
         """The nearest table that holds each key, of whatever function."""

@@ -21,7 +21,7 @@ from hmi.knowledge.keysets import NO_KEYS, holds
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.progress import CHECK, Progress
 from hmi.knowledge.segments import level_of, segment_of
-from hmi.knowledge.standins import StandInErrors
+from hmi.knowledge.standins import StandInErrors, usual_errors, usual_gain
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
 
@@ -78,8 +78,8 @@ class OldVersion:
     tables: The sound ones, by domain, to copy rows from.
     held: What is known of them, by domain.
     sizes: Bytes of all tables by domain, the damaged ones too.
-    errors: Measures what would stand in for rows; None without a tree.
-    bigram_gain: Measures how much better bigrams do that than unigrams; None without a tree.
+    errors: Measures what would stand in for rows; without a tree what was usual.
+    bigram_gain: Measures how much better bigrams do that than unigrams, likewise.
     """
 
     tables: Mapping[str, Table]
@@ -91,7 +91,7 @@ class OldVersion:
     @classmethod
     def none(cls) -> Self:
         """Before the first version."""
-        return cls({}, {}, {}, None)
+        return cls({}, {}, {}, usual_errors, usual_gain)
 
     @classmethod
     def of(

@@ -151,7 +151,8 @@ class KnowledgeTree:
         """As `lookup`, and a window that is not held gets the row of a shorter n-gram.
 
         The window's own row of another function comes before the bigrams, they before the unigram, and for each the
-        nearest domain first. `hit` is False only where not even the unigram is held.
+        nearest domain first. Where the other function is far from the domain's own (`Line.is_far`), shorter n-grams of
+        its own come before whatever others have. `hit` is False only where not even the unigram is held.
         """
         rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
         return _decoded(rows, self.gather(domain, keys, rows, backoff=True))
@@ -177,6 +178,10 @@ class KnowledgeTree:
         at = positions[inverse]
         return Gathered(at, at != NO_ROW, exact[inverse], inherited[inverse])
 
+    def is_far(self, domain: str) -> bool:
+        """See `Line.is_far`. Raises `NotFound`."""
+        return self._line(domain).is_far
+
     def held_at(self, domain: str, keys: Keys) -> NDArray[np.int16]:
         """For each key the position in `line(domain)` of the domain whose row a lookup gets, -1 for a miss; `[n]`."""
         line = self._line(domain)
@@ -188,12 +193,16 @@ class KnowledgeTree:
 def _back_off(line: Line, keys: Keys, places: Places) -> None:
     """Fill in places of keys that have none with those of the nearest thing there is."""
     missing = np.flatnonzero(places.table < 0)
-    own = (_as_it_is,) if line.crosses else ()
-    for shorten in (*own, *ngrams.BACKOFF):
+    steps = [(shorten, line.find_anywhere) for shorten in ngrams.BACKOFF]
+    if line.crosses:
+        steps.insert(0, (_as_it_is, line.find_anywhere))
+        if len(missing) and line.is_far:
+            steps[:0] = [(shorten, line.find) for shorten in ngrams.BACKOFF]
+    for shorten, find in steps:
         if not len(missing):
             break
         unique, inverse = np.unique(shorten(keys[missing]), return_inverse=True)
-        shorter = line.find_anywhere(unique)
+        shorter = find(unique)
         places.table[missing] = shorter.table[inverse]
         places.row[missing] = shorter.row[inverse]
         missing = missing[places.table[missing] < 0]

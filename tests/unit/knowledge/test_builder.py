@@ -260,7 +260,9 @@ def test_bigrams_are_wanted_for_what_they_stand_in_for_when_misses_cost_no_compu
 
     assert plan(0.0, 9, [1.0] * 4) == set(windows.tolist())
     assert not asked
-    assert plan(1.0, 9, [1.0] * 4) == {*windows.tolist(), stem, other}
+    sides = set(ngrams.without_prev(windows).tolist())
+    assert plan(1.0, 10, [1.0] * 4) == {*windows.tolist(), stem, other, *sides}
+    assert plan(1.0, 6, [1.0] * 4) == {*windows.tolist(), stem, other}
     # Each of its windows was new once, however often it came: 3 x 0.5 against (1 + about a half) x 0.8.
     assert plan(1.0, 1, [1.0, 1.0, 1.0, 1.0]) == {stem}
     assert plan(1.0, 2, [9.0, 1.0, 1.0, 9.0]) == {int(windows[0]), int(windows[3])}
@@ -275,5 +277,5 @@ def test_what_bigrams_are_held_for_is_no_hit() -> None:
         counts, PARENTS, PLAIN, {}, VOCABULARY, 9 * ROW_BYTES, ROW_BYTES,
         errors=lambda _, keys: np.ones(len(keys), np.float32), bigram_gain=lambda *_: 1.0,
     )  # fmt: skip
-    assert len(plan.tables["news"]) == 3
+    assert len(plan.tables["news"]) == 2 + 1 + 2
     assert plan.predicted == {"news": 0.75}

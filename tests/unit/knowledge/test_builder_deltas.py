@@ -41,6 +41,19 @@ def test_unigrams_of_the_root_are_no_hits_below_a_delta() -> None:
     assert plan.predicted == {"movies": 1.0}
 
 
+def test_a_function_served_approximately_has_unigrams_of_its_own() -> None:
+    """At its topmost domain, outside of the budget; those of the root are another function's rows."""
+    functions = functions_of(FUNCTION, PARENTS, {"reviews": "delta"})
+    counts = dataclasses.replace(counts_of({A: 2.0}), approximate_share=0.5)
+    plan = tables_of(plan_tree({"movies": counts}, PARENTS, functions, {}, VOCABULARY, ROW, ROW))
+    assert (plan["reviews"], plan["movies"]) == (set(), {A})  # `tables_of` leaves unigrams out
+    whole = plan_tree({"movies": counts}, PARENTS, functions, {}, VOCABULARY, ROW, ROW).tables
+    assert set(UNIGRAMS.tolist()) <= set(whole["reviews"].tolist())
+    assert not set(UNIGRAMS.tolist()) & set(whole["movies"].tolist())
+    exact = plan_tree({"movies": counts_of({A: 2.0})}, PARENTS, functions, {}, VOCABULARY, ROW, ROW).tables
+    assert not len(exact["reviews"])
+
+
 def test_what_is_known_to_be_a_mark_costs_eight_bytes() -> None:
     weights = {"general": {A: 1.0, B: 1.0, C: 1.0}, "reviews": {A: 1.0, B: 1.0, C: 1.0, D: 3.0}}
     assert plan_with(weights, {}, 3)["reviews"] == {A, B, D}

@@ -66,8 +66,12 @@ class Case:
                 return None
         return None
 
-    def back_off(self, domain: str, key: int) -> tuple[str, int] | None:
+    def back_off(self, domain: str, key: int, far: bool) -> tuple[str, int] | None:
         """The domain whose row stands in for that of a window that is not found, and of which n-gram it is."""
+        for shorten in ngrams.BACKOFF if far else ():
+            shorter = int(shorten(np.array([key], np.uint64))[0])
+            if (at := self.find(domain, shorter)) is not None:
+                return at, shorter
         for shorten in (lambda keys: keys, *ngrams.BACKOFF):
             shorter = int(shorten(np.array([key], np.uint64))[0])
             for each in self.line(domain):
@@ -143,7 +147,7 @@ def test_lookup_and_backoff_are_those_of_dicts(
         positions = [case.line(domain).index(at) if at is not None else -1 for at in found]
         assert tree.held_at(domain, keys).tolist() == positions
 
-        backed = [at or case.back_off(domain, key) for at, key in zip(own, asked, strict=True)]
+        backed = [at or case.back_off(domain, key, tree.is_far(domain)) for at, key in zip(own, asked, strict=True)]
         backoff = tree.backoff(domain, keys)
         assert backoff.hit.tolist() == [at is not None for at in backed]
         assert backoff.exact.tolist() == exact
@@ -223,6 +227,25 @@ def test_backoff_prefers_another_functions_row_of_the_window_to_a_shorter_one_of
     found = tree.backoff("movies", as_keys([window]))
     assert (found.hit[0], found.exact[0], found.inherited[0]) == (True, False, True)
     np.testing.assert_array_equal(found.rows, round_trip(rows_of(as_keys([window]), BASE), RowDtype.INT8))
+
+
+def test_backoff_prefers_shorter_ones_of_its_own_to_rows_of_a_function_that_is_far(tmp_path: Path) -> None:
+    """Rows of functions whose digests begin with other letters are as far from each other as any."""
+    window, bigram, token = (
+        int(ngrams.pack(*(np.array([each]) for each in gram))[0]) for gram in ((5, 6, 7), (5, 6, -1), (-1, 6, -1))
+    )
+    both = [int(each) for each in ngrams.unigrams(9)]
+    tables = {
+        "general": make_table(tmp_path, "general", as_keys([window, bigram, *both]), function=BASE),
+        "movies": make_table(tmp_path, "movies", as_keys(both), function="d" * 64),
+    }
+    functions = dict.fromkeys(PARENTS, BASE) | {"movies": "d" * 64}
+    tree = KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
+    assert tree.is_far("movies")
+    assert not tree.is_far("reviews")
+    found = tree.backoff("movies", as_keys([window]))
+    assert (found.hit[0], found.exact[0], found.inherited[0]) == (True, False, False)
+    np.testing.assert_array_equal(found.rows, round_trip(rows_of(as_keys([token]), "d" * 64), RowDtype.INT8))
 
 
 def test_a_tree_refuses_a_table_of_another_function_than_its_domains(tmp_path: Path) -> None:
