@@ -101,7 +101,7 @@ def _check_tokenizer(data: bytes, spec: HPLMSpec) -> None:
 def _check_chat(data: bytes) -> None:
     """Its template is compiled by those who run it, in a sandbox."""
     try:
-        found: object = json.loads(data)
+        found: object = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         raise _refused(CHAT, "not JSON") from None
     if not isinstance(found, dict) or found.keys() != _CHAT_FIELDS or not all(map(_is_text, found.values())):

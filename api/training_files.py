@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from api.services import Services
 from hmi.catalog.tables import File
 from hmi.errors import Corrupt, InvalidInput, NotFound
-from hmi.training.examples import AnyExample, TaskKind, texts_of
+from hmi.training.examples import AnyExample, ChatExample, TaskKind, texts_of
 from hmi.training.labelled import Checked, FileFormat, LabelledLimits, check_labelled
 
 __all__ = ["TokenCounter", "TrainingFile", "check_file"]
@@ -36,6 +36,7 @@ class TokenCounter:
         self._tokenizer = tokenizer
         self._waiting: list[str] = []
         self._counted = 0
+        self.has_chats = False
 
     @classmethod
     def open(cls, services: Services, base_artifact: str, max_tokens: int) -> TokenCounter:
@@ -47,7 +48,9 @@ class TokenCounter:
         return cls(Tokenizer.from_file(str(folder / _TOKENIZER)), max_tokens)
 
     def add(self, example: AnyExample) -> None:
-        self._waiting += texts_of(example)
+        self.has_chats |= isinstance(example, ChatExample)
+        # A chat is read as one text.
+        self._waiting += ["\n".join(texts_of(example))] if isinstance(example, ChatExample) else texts_of(example)
         if len(self._waiting) >= _CHUNK:
             self._count()
 

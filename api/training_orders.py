@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from api.base_upload import CHAT
 from api.schemas.fine_tuning import Hyperparameters, JobCreate, TuningOptions
 from api.services import Services
 from api.training_files import TokenCounter, check_file
@@ -38,6 +39,7 @@ class Start:
 
     Attributes:
         adapter: Artifact of the adapter that training begins with; None begins with nothing.
+        chats: The base has a chat template.
     """
 
     base: str
@@ -46,6 +48,7 @@ class Start:
     domain: str
     miss_policy: MissPolicy
     adapter: str | None
+    chats: bool
     training: File
     validation: File | None
 
@@ -55,7 +58,7 @@ def request_of(body: JobCreate) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude_none=True)
 
 
-def find_start(session: Session, caller: Principal, body: JobCreate) -> Start:
+def find_start(services: Services, session: Session, caller: Principal, body: JobCreate) -> Start:
     """Raises `NotFound` for model, domain and files, the same for unknown ones and for another tenant's."""
     options = body.hmi or TuningOptions()
     domain, miss_policy = GENERAL, MissPolicy.EXACT
@@ -74,7 +77,8 @@ def find_start(session: Session, caller: Principal, body: JobCreate) -> Start:
         spec=bases.spec_of(base),
         domain=domains.get_domain(session, options.domain or domain, param="hmi.domain").name,
         miss_policy=options.miss_policy or miss_policy,
-        adapter=_own_model(session, caller, options.start, "hmi.start").artifact if options.start else None,
+        adapter=_adapter(session, caller, options.start, bases.spec_of(base)) if options.start else None,
+        chats=_has_chat(services, base.artifact),
         training=_file(session, caller.tenant_id, body.training_file, "training_file"),
         validation=_file(session, caller.tenant_id, body.validation_file, "validation_file")
         if body.validation_file
@@ -92,13 +96,20 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     multiplier, config = _configure(services, body, options, start)
     counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))
     wanted = options.task or (TaskKind.LANGUAGE if start.spec.family.decodes else None)
-    if wanted is not None and (wanted is TaskKind.LANGUAGE) is not start.spec.family.decodes:
-        can = "how texts go on" if start.spec.family.decodes else "labels and embeddings"
-        raise InvalidInput(f"{start.base} is a {start.spec.family} and learns {can}", param="hmi.task")
+    if wanted is not None:
+        _check_task(start, wanted, "hmi.task")
     training = check_file(services, start.training, "training_file", counter, kind=wanted)
     task = training.checked.kind
     if task is None:
         raise InvalidInput("there are no examples", code="invalid_training_file", param="training_file")
+    _check_task(start, task, "training_file")
+    if task is TaskKind.LANGUAGE and counter.has_chats and not start.chats:
+        message = f"{start.base} has no chat template, so messages say nothing to it; send prompt and completion"
+        raise InvalidInput(message, code="invalid_training_file", param="training_file")
+    if config.kind is AdapterKind.NONE and task is TaskKind.EMBEDDING:
+        raise InvalidInput(
+            "the model to begin with has nothing but a head, and embeddings have none", param="hmi.start"
+        )
     examples, validation = training.checked.examples, None
     if start.validation is not None:
         validation = check_file(
@@ -122,6 +133,13 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
         config=plan.to_json() | {"learning_rate_multiplier": multiplier},
         attributes=body.metadata or {},
     )
+
+
+def _check_task(start: Start, task: TaskKind, param: str) -> None:
+    """Raises `InvalidInput` for what a model of this family does not learn."""
+    if (task is TaskKind.LANGUAGE) is not start.spec.family.decodes:
+        can = "how texts go on" if start.spec.family.decodes else "labels and embeddings"
+        raise InvalidInput(f"{start.base} is a {start.spec.family} and learns {can}, not {task}", param=param)
 
 
 def _configure(services: Services, body: JobCreate, options: TuningOptions, start: Start) -> tuple[float, TrainConfig]:
@@ -190,6 +208,24 @@ def _file(session: Session, tenant_id: str, file_id: str, param: str) -> File:
         return files.get_file(session, tenant_id, file_id)
     except NotFound as error:
         raise NotFound(error.message, code=error.code, param=param) from None
+
+
+def _has_chat(services: Services, artifact: str) -> bool:
+    try:
+        return any(file.name == CHAT for file in services.artifacts.files(artifact))
+    except NotFound as error:
+        raise Corrupt(f"the base model's content is lost: {error.message}") from error
+
+
+def _adapter(session: Session, caller: Principal, name: str, spec: HPLMSpec) -> str | None:
+    """That of the model to begin with. Raises `NotFound`, and `InvalidInput` for a model of another pretrained one."""
+    found = _own_model(session, caller, name, "hmi.start")
+    theirs = bases.spec_of(bases.get_base(session, found.base_name))
+    for field in ("family", "vocab_size", "hidden_size", "layers", "heads", "intermediate_size"):
+        if getattr(theirs, field) != getattr(spec, field):
+            message = f"{name} stands on another pretrained model: its {field} is {getattr(theirs, field)}"
+            raise InvalidInput(message, param="hmi.start")
+    return found.artifact
 
 
 def _own_model(session: Session, caller: Principal, name: str, param: str) -> ServedModel:

@@ -203,5 +203,5 @@ def read_spec(folder: Path) -> HPLMSpec:
     """That of a base artifact. Raises `Corrupt`."""
     try:
         return HPLMSpec.from_json((folder / SPEC_FILE).read_text())
-    except OSError as error:
-        raise Corrupt(f"{folder.name}: {SPEC_FILE} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{folder.name}: {SPEC_FILE} cannot be read: {error}") from error

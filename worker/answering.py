@@ -142,14 +142,20 @@ def _run(
             watch.check()
             ahead.append((group, runtime.engine.submit([item for line in group for item in line.items(batch_id)])))
             if len(ahead) >= _SUBMISSIONS_AHEAD:
-                done, future = ahead.popleft()
-                yield done, watch.wait(future)
+                yield _next(ahead, watch)
         while ahead:
-            done, future = ahead.popleft()
-            yield done, watch.wait(future)
+            yield _next(ahead, watch)
     finally:
         for _, future in ahead:
             future.cancel()
+
+
+def _next(ahead: deque[tuple[list[_Line], Future[list[Outcome]]]], watch: Watch) -> tuple[list[_Line], list[Outcome]]:
+    """The first group's outcomes; it stays among those ahead until they are there, to be cancelled with them."""
+    group, future = ahead[0]
+    outcomes = watch.wait(future)
+    ahead.popleft()
+    return group, outcomes
 
 
 class _Writer:
@@ -190,7 +196,7 @@ class _Writer:
             return
         self._file(self._paths.output).write(output_line(batch, line.number, line.custom_id, body))
         self._completed += 1
-        self._tokens += sum(outcome.tokens for outcome in outcomes)
+        self._tokens += int(body["usage"]["prompt_tokens"])  # a prompt counts once, whatever its choices
 
     def _file(self, path: str) -> IO[bytes]:
         if path not in self._open:

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from hmi.catalog import frequencies, trees
+from hmi.catalog import frequencies, models, trees
 from hmi.catalog.tables import BaseModel
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
@@ -36,6 +36,7 @@ __all__ = ["Rebuilding"]
 
 _log = structlog.get_logger(__name__)
 
+_LEAST_SHARE = 0.05  # of a domain's lookups, where any of its models is served under `backoff`
 _SAMPLE_ROWS = 64  # of each table, recomputed before anybody looks up in it
 
 
@@ -175,10 +176,17 @@ class Rebuilding:
         return rows
 
     def _approximate_shares(self) -> dict[str, float]:
-        """By domain: the share of its lookups, since the served version is served, that ran under `backoff`."""
+        """By domain: the share of its lookups, since the served version is served, that ran under `backoff`; where
+        there were none, that of its models which are served so. One such model always counts for something."""
         with self._runtime.database.session(read_only=True) as session:
             usage = trees.usage(session, self._base.id, self._wanted.number)
-        return {domain: min(1.0, use.approximate / use.lookups) for domain, use in usage.items() if use.lookups}
+            approximate = models.approximate_shares(session, self._base.id)
+        shares = {domain: share for domain, share in approximate.items() if share}
+        for domain, use in usage.items():
+            if use.lookups:
+                least = _LEAST_SHARE if domain in shares else 0.0
+                shares[domain] = max(least, min(1.0, use.approximate / use.lookups))
+        return shares
 
     def _kept(self, folder: Path, domain: str, old: OldVersion) -> str | None:
         """The old version's artifact where the new table is the same, byte for byte."""

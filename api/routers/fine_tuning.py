@@ -50,8 +50,9 @@ def create_job(
 
     Files are JSON lines, or CSV where their name ends so. A line is `{"text", "label"}`, `{"text", "labels": [...]}`,
     `{"tokens": [...], "tags": [...]}`, `{"text", "spans": [{"start", "end", "label"}]}`, `{"text", "positive",
-    "negative"}`, or OpenAI's `{"messages": [...]}` of one text and its label. A file with lines that nothing can be
-    learnt from is refused, naming the lines.
+    "negative"}`, or OpenAI's `{"messages": [...]}` of one text and its label. For a decoder it is `{"prompt",
+    "completion"}`, `{"text"}`, or `{"messages": [...]}` that end with the answer which is learnt. A file with lines
+    that nothing can be learnt from is refused, naming the lines.
 
     Sent again with the same `Idempotency-Key`, this returns the first job.
     """
@@ -66,7 +67,7 @@ def create_job(
             twin = _recent_twin(session, tenant_id, body) if x_stainless_retry_count else None
         if twin is not None:
             return _as_asked(twin, caller, body)
-        start = find_start(session, caller, body)
+        start = find_start(services, session, caller, body)
     new = order_job(services, start, body)
     with services.database.session() as session:
         job = jobs.create_job(

@@ -68,7 +68,9 @@ def read_text(corpora: Sequence[Sequence[str]], source: Path, folder: Path, plan
     """
     spec = convert_pretrained(source, folder)
     some = [corpus[:: plan.every] for corpus in corpora]
-    return Text(*split_corpora(some, load_tokenizer(folder), min(DistilConfig().max_tokens, spec.max_positions)))
+    return Text(
+        *split_corpora(some, load_tokenizer(folder), min(DistilConfig().max_tokens, spec.max_positions), has_end=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, delete, select, tuple_, update
+from sqlalchemy import Row, Select, and_, case, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.bases import get_base
@@ -131,6 +131,19 @@ def get_model(session: Session, principal: Principal, name: str) -> ServedModel:
     if view is None:
         raise NotFound(f"there is no model {name[:200]!r}", code="model_not_found", param="model")
     return view
+
+
+def approximate_shares(session: Session, base_id: str) -> dict[str, float]:
+    """By domain that has models on the base, the share of them that are served under `backoff`. For rebuilds, which
+    serve all tenants at once."""
+    approximate = func.sum(case((TenantModel.miss_policy == MissPolicy.BACKOFF, 1.0), else_=0.0))
+    statement = (
+        select(Domain.name, approximate / func.count())
+        .join(Domain, Domain.id == TenantModel.domain_id)
+        .where(TenantModel.base_id == base_id)
+        .group_by(Domain.name)
+    )
+    return {name: float(share) for name, share in session.execute(statement)}
 
 
 def delete_model(session: Session, principal: Principal, name: str) -> ServedModel:

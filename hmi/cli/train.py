@@ -141,7 +141,9 @@ def train(
     if adapter:
         config = begun_with(adapter, config)
     config = dataclasses.replace(
-        config, epochs=epochs or config.epochs, learning_rate=learning_rate or config.learning_rate
+        config,
+        epochs=config.epochs if epochs is None else epochs,
+        learning_rate=config.learning_rate if learning_rate is None else learning_rate,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = out.with_name(f".{out.name}.training")

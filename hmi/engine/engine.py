@@ -65,22 +65,20 @@ class Engine:
         )
         self._counters = Counters(self._tracer)
 
-        def fetcher() -> Fetcher:
-            """One for each thread that fetches."""
-            return Fetcher(self._host_tier, self._banks, self.frequencies, self._deltas, self.device, self.dtype)
+        # Of these alone, not of the engine: what holds its maker is freed late, and arenas are large.
+        parts = self._host_tier, self._banks, self.frequencies, self._deltas, self.device, self.dtype
+        device, banks, counters, dtype = self._device, self._banks, self._counters, self.dtype
+        prefill_tokens = resolve_batch_tokens(config.batch_tokens, self.device)
 
         def generator(base: HostedBase) -> Generator:
-            limits = Limits(
-                pool_size(base.spec, self.dtype, config.cache_bytes),
-                config.generated_rows,
-                resolve_batch_tokens(config.batch_tokens, self.device),
-            )
-            return Generator(base, fetcher(), self._device, self._banks, self._counters, limits)
+            """With a fetcher of its own: there is one for each thread that fetches."""
+            limits = Limits(pool_size(base.spec, dtype, config.cache_bytes), config.generated_rows, prefill_tokens)
+            return Generator(base, Fetcher(*parts), device, banks, counters, limits)
 
         self._generators = Generators(generator)
         self._pipeline = Pipeline(
             self._bases,
-            fetcher(),
+            Fetcher(*parts),
             self._device,
             self._counters,
             BatchLimits(

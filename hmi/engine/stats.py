@@ -99,6 +99,14 @@ class Counters:
         with self._lock:
             return dict(self._busy)
 
+    def add_step(self, batch: Batch) -> None:
+        """Count a step in which each of the batch's texts went on by a token."""
+        with self._lock:
+            self.batches += 1
+            self.tokens += len(batch.works)
+            self.padded_tokens += len(batch.works)
+            self.computed_windows += len(batch.windows) if batch.windows is not None else 0
+
     def add(self, batch: Batch) -> None:
         """Count a batch that the device has run."""
         with self._lock:

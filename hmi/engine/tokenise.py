@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.engine.hosted import HostedBase, HostedBases
-from hmi.engine.request import Item, Outcome
-from hmi.engine.work import Submission, Work
+from hmi.engine.request import Item, Outcome, Task
+from hmi.engine.work import Submission, Work, as_hmi
 from hmi.errors import ContextTooLong, HmiError, InvalidInput
 
 __all__ = ["tokenise"]
@@ -44,14 +44,23 @@ def _chunk(submission: Submission, indices: list[int], base: HostedBase) -> list
         ids = ids_of[index] if index in ids_of else np.asarray(item.tokens or (), np.int64)
         work = Work(submission, index, ids, base)
         try:
+            _check_family(item, base)
             if item.messages is not None:
                 ids = _chat_ids(item.messages, base)
             work.ids = _fit(item, ids, base)
-        except HmiError as error:
-            work.fail(error)
+        except Exception as error:  # noqa: BLE001 - one item's fault
+            work.fail(as_hmi(error))
         else:
             works.append(work)
     return works
+
+
+def _check_family(item: Item, base: HostedBase) -> None:
+    """What is of no use to a model is refused before anything is fetched for it."""
+    if base.spec.family.decodes and item.task is not Task.GENERATE:
+        raise InvalidInput("a decoder continues texts; it gives no embeddings and no classes", param="model")
+    if not base.spec.family.decodes and item.task is Task.GENERATE:
+        raise InvalidInput("an encoder continues no text; ask it for classes or embeddings", param="model")
 
 
 def _chat_ids(messages: tuple[tuple[str, str], ...], base: HostedBase) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from hmi.jobs.status import error_detail
 
 __all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
 
+_PLACES = 0xD1B54A32D192ED03  # odd, and far from the next
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 _NAMESPACE = uuid.UUID("7d5b3c1e-4f0a-5c62-9a55-1d1f0c6a8e21")
 
@@ -66,9 +67,10 @@ def line_ids(batch_id: str, line_no: int) -> LineIds:
 
 def items_of(request: LineRequest, model: ModelRef, ids: LineIds) -> list[Item]:
     """What the engine runs for a request: choice after choice of each input."""
-    seed = int(ids.answer[:15], 16) if request.seed is None else request.seed
     items = []
-    for each in request.inputs:
+    for place, each in enumerate(request.inputs):
+        # Without a wish, prompts that are equal are not continued alike.
+        seed = int(ids.answer[:15], 16) + place * _PLACES if request.seed is None else request.seed
         chat = each.messages if isinstance(each, Chat) else None
         text = each if isinstance(each, str) else None
         tokens = each if isinstance(each, tuple) else None

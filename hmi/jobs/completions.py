@@ -77,14 +77,11 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
         echo=echo,
         ignore_eos=_flag(body, "ignore_eos"),
     )
-    return LineRequest(
-        model=parse_model(body),
-        inputs=parse_inputs(body, "prompt", limits),
-        task=Task.GENERATE,
-        wish=wish,
-        choices=_whole(body, "n", 1, _MAX_CHOICES, 1),
-        seed=_seed(body),
-    )
+    inputs = parse_inputs(body, "prompt", limits)
+    choices = _whole(body, "n", 1, _MAX_CHOICES, 1)
+    if choices > 1 and len(inputs) * choices > limits.max_inputs:
+        raise invalid("n", f"of {len(inputs)} prompts gives more than {limits.max_inputs} texts")
+    return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
 
 
 def parse_chat(body: Mapping[str, Any]) -> LineRequest:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.ngrams import Keys, unigram
 from hmi.knowledge.table import Places, Table, find_first
 
 __all__ = ["Line"]
@@ -83,25 +83,29 @@ class Line:
     @functools.cached_property
     def is_far(self) -> bool:
         """Whether the domain's rows are so far from those of another function above that one of these, of the very same
-        n-gram, is a worse stand-in than a shorter one's of its own function. Measured on a sample, marks counted as
-        equal."""
+        n-gram, is a worse stand-in than a shorter one's of its own function. Measured on a sample of those that both
+        have, marks counted as equal; where there are none, nothing is far."""
         if not self.crosses:
             return False
         own, above = self.tables[: self._segments[0].stop], self.tables[self._segments[0].stop :]
-        distances, rows, marks = [np.empty(0)], 0, 0
+        apart = shared = 0.0
         for table in own:
-            keys = table.keys[:: len(table.keys) // _SAMPLE + 1]
-            places = find_first(above, keys)
-            found = places.table >= 0
-            ours = table.read(np.flatnonzero(found) * (len(table.keys) // _SAMPLE + 1))
-            theirs = np.empty_like(ours)
-            for number, each in enumerate(above):
-                here = places.table[found] == number
-                theirs[here] = each.read(places.row[found][here])
-            distances.append(np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(ours, axis=1), 1e-12))
-            rows, marks = rows + len(table.keys), marks + table.meta.marks
-        apart = np.concatenate(distances)
-        return bool(len(apart)) and float(apart.mean()) * rows / (rows + marks) > _FAR
+            # Unigrams are all there, whoever asks for them: they say little of the n-grams that are asked for.
+            longer = np.flatnonzero(unigram(table.keys) != table.keys)
+            places = find_first(above, table.keys[longer])
+            both = np.flatnonzero(places.table >= 0)
+            some = both[:: len(both) // _SAMPLE + 1]
+            if len(some):
+                ours = table.read(longer[some])
+                theirs = np.empty_like(ours)
+                for number, each in enumerate(above):
+                    here = places.table[some] == number
+                    theirs[here] = each.read(places.row[some][here])
+                distance = np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(ours, axis=1), 1e-12)
+                apart += float(distance.mean()) * len(both)
+            marks = int(np.count_nonzero(unigram(table.marks) != table.marks))
+            shared += len(both) + marks
+        return shared > 0 and apart / shared > _FAR
 
     def find_anywhere(self, keys: Keys) -> Places:
         """The nearest table that holds each key, of whatever function."""

@@ -18,7 +18,7 @@ from hmi.errors import Corrupt
 from hmi.knowledge.demand import BigramGain, Errors
 from hmi.knowledge.hierarchy import Parents
 from hmi.knowledge.keysets import NO_KEYS, holds
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.ngrams import Keys, unigram
 from hmi.knowledge.progress import CHECK, Progress
 from hmi.knowledge.segments import level_of, segment_of
 from hmi.knowledge.standins import StandInErrors, usual_errors, usual_gain
@@ -186,6 +186,10 @@ def _marks_in_doubt(
     return any(built_parents.get(each) != parent for each, parent in zip(line, (*line[1:], None), strict=True))
 
 
+def _longer(keys: Keys) -> int:
+    return int(np.count_nonzero(unigram(keys) != keys))
+
+
 def _describe(
     tree: KnowledgeTree,
     functions: Mapping[str, str],
@@ -206,8 +210,9 @@ def _describe(
         if old_tolerance >= tolerance:
             settled = table.keys[tree.held_at(beyond, table.keys) >= 0]
     if old_tolerance == tolerance:
-        marks = sum(len(each) for each in sources.values())
-        share = (marks + mark_share) / (marks + len(settled) + 1)
+        # Unigrams may all be there, whoever asks for them: they say nothing of what is asked for.
+        marks = sum(_longer(each) for each in sources.values())
+        share = (marks + mark_share) / (marks + _longer(settled) + 1)
     else:
         share = 1.0
     return OldTable(meta.function, table.keys, table.marks, meta.above, sources, settled, share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,6 +22,9 @@ _USUAL_ERROR, _USUAL_GAIN = 0.4, 0.2
 _UNKNOWN_GAIN = 0.5  # of a unigram's error, until bigrams are held that tell
 
 
+_Find = Callable[[Keys], Places]
+
+
 class StandInErrors:
     """Relative error |own - next best| / |own|, at most 1, of the next best row in a version of a tree.
 
@@ -33,9 +37,9 @@ class StandInErrors:
         self._tree = tree
 
     def __call__(self, domain: str, keys: Keys) -> NDArray[np.float32]:
-        """float32 `[n]` for ascending keys `[n]`; 1 where nothing stands in or nothing is known."""
+        """float32 `[n]` for ascending keys `[n]`; 1 where nothing stands in, what is usual where nothing is known."""
         if domain not in self._tree.parents:
-            return np.ones(len(keys), np.float32)
+            return usual_errors(domain, keys)
         errors = np.full(len(keys), np.nan, np.float32)
         levels = np.empty(len(keys), np.int8)
         for start in range(0, len(keys), _CHUNK):
@@ -43,7 +47,8 @@ class StandInErrors:
             errors[part], levels[part] = self._measure(domain, keys[part])
         for level in np.unique(levels).tolist():
             known = errors[(levels == level) & np.isfinite(errors)]
-            mean = float(known.mean(dtype=np.float64)) if len(known) and level != _NOTHING else 1.0
+            mean = float(known.mean(dtype=np.float64)) if len(known) else _USUAL_ERROR
+            mean = 1.0 if level == _NOTHING else mean
             errors[(levels == level) & np.isnan(errors)] = mean
         return errors
 
@@ -55,14 +60,14 @@ class StandInErrors:
         """
         tree = self._tree
         if domain not in tree.parents:
-            return 0.0
+            return _USUAL_GAIN
         held = keys[(tree.held_at(domain, keys) >= 0) & (ngrams.without_next(keys) != keys)]
         tables = [tree.tables[each] for each in tree.line(domain) if each in tree.tables]
         known = held[find_first(tables, ngrams.without_next(held)).table >= 0]
         if len(known) >= _ENOUGH:
             some = _sample(known)
             return max(0.0, self._mean(domain, some, ngrams.unigram) - self._mean(domain, some, ngrams.without_next))
-        return _UNKNOWN_GAIN * self._mean(domain, _sample(held), ngrams.unigram)
+        return _UNKNOWN_GAIN * self._mean(domain, _sample(held), ngrams.unigram) if len(held) else _USUAL_GAIN
 
     def _mean(self, domain: str, keys: Keys, shorten: Callable[[Keys], Keys]) -> float:
         """Mean error of the shorter n-gram's row where there is one; keys are held. 0 where there are none."""
@@ -85,18 +90,20 @@ class StandInErrors:
         own = tree.lookup(domain, keys)
         others = np.zeros_like(own.rows)
         levels = np.full(len(keys), _NOTHING, np.int8)
-        steps: list[tuple[Callable[[Keys], Keys] | None, Sequence[Table]]] = [(None, foreign)]
-        steps += [(shorten, tables) for shorten in ngrams.BACKOFF]
+        steps: list[tuple[Callable[[Keys], Keys] | None, Sequence[Table], _Find]] = [
+            (None, foreign, functools.partial(find_first, foreign)),
+            *((shorten, tables, functools.partial(find_first, tables)) for shorten in ngrams.BACKOFF),
+        ]
         if tree.is_far(domain):
-            near = [table for table in tables if table.meta.function == tree.function_of(domain)]
-            steps = [*((shorten, near) for shorten in ngrams.BACKOFF), *steps]
-        for level, (shorten, searched) in enumerate(steps):
+            of_its_own = functools.partial(tree.find, domain)
+            steps[:0] = [(shorten, tables, of_its_own) for shorten in ngrams.BACKOFF]
+        for level, (shorten, searched, find) in enumerate(steps):
             asked = np.flatnonzero(levels == _NOTHING)
             shorter = keys[asked] if shorten is None else shorten(keys[asked])
             if shorten is not None:
                 is_shorter = shorter != keys[asked]
                 asked, shorter = asked[is_shorter], shorter[is_shorter]
-            places = find_first(searched, shorter)
+            places = find(shorter)
             found = places.table >= 0
             others[asked[found]] = _read(searched, Places(places.table[found], places.row[found]), tree.hidden_size)
             levels[asked[found]] = level

@@ -178,6 +178,10 @@ class KnowledgeTree:
         at = positions[inverse]
         return Gathered(at, at != NO_ROW, exact[inverse], inherited[inverse])
 
+    def find(self, domain: str, keys: Keys) -> Places:
+        """Where a lookup finds keys `[n]`; tables are counted along the domain's line. Raises `NotFound`."""
+        return self._line(domain).find(keys)
+
     def is_far(self, domain: str) -> bool:
         """See `Line.is_far`. Raises `NotFound`."""
         return self._line(domain).is_far

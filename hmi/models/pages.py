@@ -6,6 +6,8 @@ anywhere in the pool, so one that ends leaves no hole that is of no use to other
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,10 +33,15 @@ class KeyValuePages:
     def __init__(self, spec: HPLMSpec, pages: int, device: torch.device | str, dtype: torch.dtype) -> None:
         shape = (spec.layers - spec.k, 2, spec.key_heads, pages, PAGE_TOKENS * spec.head_width)
         # Heads first: what is gathered for a batch is then, without another copy, what attention reads.
-        # Zeros: what was never written is weighed with nothing, and nothing times what is no number is none.
+        # Zeros: what was not written is weighed with nothing, and nothing times what is no number is none.
         self._pool = torch.zeros(shape, device=device, dtype=dtype)
         self._first = spec.k
         self._width = spec.head_width
+
+    def clear(self, pages: Sequence[int]) -> None:
+        """Forget what the pages held: a number that is none, once written, would spoil whoever reads beside it."""
+        index = torch.tensor(pages, device=self._pool.device)
+        self._pool.index_fill_(3, index, 0)
 
     def write(self, layer: int, keys: Tensor, values: Tensor, places: Tensor) -> None:
         """Keep one layer's keys and values `[n, heads, size]` of n tokens.

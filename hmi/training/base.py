@@ -151,7 +151,9 @@ def _learn(
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     tokenizer = load_tokenizer(folder)
-    seen, judges = split_corpora(corpora, tokenizer, min(config.max_tokens, load_spec(folder).max_positions))
+    spec = load_spec(folder)
+    longest = min(config.max_tokens, spec.max_positions)
+    seen, judges = split_corpora(corpora, tokenizer, longest, has_end=not spec.family.decodes)
     teacher, model = Teacher(load_hplm(folder, device, dtype)), load_hplm(folder, device, dtype)
     Calibration.identity(model.spec).set(model)
     before = measure_fidelity(model, judges)
@@ -182,7 +184,7 @@ def _learn(
 
 
 def split_corpora(
-    corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int
+    corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int, *, has_end: bool
 ) -> tuple[list[Sequences], Sequences]:
     """Token ids of what is learnt from, by corpus, and of what judges; a text that occurs twice is in one part only.
 
@@ -194,7 +196,7 @@ def split_corpora(
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
         if len(distinct) < 2:
             raise InvalidInput("fitting a base needs at least two different texts of each corpus")
-        sequences = encode(tokenizer, distinct, max_tokens)
+        sequences = encode(tokenizer, distinct, max_tokens, has_end=has_end)
         judges += _some(sequences[::_HELD_OUT], _MOST_JUDGES)
         seen.append([ids for number, ids in enumerate(sequences) if number % _HELD_OUT])
     return seen, judges

@@ -67,7 +67,8 @@ class Moments:
 
     Attributes:
         xx: [H + 1, H + 1], the sum of x x^T; xy: [H + 1, H], the sum of x y^T.
-        x: [max_positions, H + 1], the sum of x at each position; y: [max_positions, H], likewise.
+        x: [max_positions, H + 1], the sum of x at each position; y: [max_positions, H], likewise; one for all where
+            positions are in the attention.
     """
 
     xx: Tensor
@@ -82,13 +83,13 @@ class Moments:
             pairs: In batches, the full model's states, merged rows `[B, T, H]`, and their mask; of a model that is set
                 to the identity, so that merged rows are the windows' own states.
         """
-        hidden, positions = spec.hidden_size, spec.max_positions
+        hidden, positions = spec.hidden_size, spec.max_positions if spec.rope_theta is None else 1
         xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
         at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
         for full, merged, mask in pairs:
             y = full[mask].float().cpu()
             x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
-            position = torch.arange(mask.shape[1]).expand(mask.shape)[mask.cpu()]
+            position = torch.arange(mask.shape[1]).clamp(max=positions - 1).expand(mask.shape)[mask.cpu()]
             xx += (x.T @ x).double()
             xy += (x.T @ y).double()
             at_x.index_add_(0, position, x.double())

@@ -163,7 +163,8 @@ def train_delta(
     without = NoAdapters() if above is None else SingleAdapter.of(above, device, model.dtype)
     tokenizer = load_tokenizer(folder)
     max_tokens = min(config.max_tokens, model.spec.max_positions)
-    learnt, judging = encode(tokenizer, seen, max_tokens), encode(tokenizer, judges, max_tokens)
+    has_end = not model.spec.family.decodes
+    learnt, judging = (encode(tokenizer, each, max_tokens, has_end=has_end) for each in (seen, judges))
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableDelta(model.spec, rank=config.rank, sites=config.sites, generator=generator, above=above).to(
         device
@@ -218,13 +219,14 @@ def _fit(
 ) -> tuple[float, ...]:
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, config.steps))
-    sights = _Sights(sequences, looks_back=model.spec.family.decodes)
+    sights = _Sights(sequences, looks_back=model.spec.family.decodes) if config.left_out else None
     losses = []
     started = time.monotonic()
     for done, chosen in enumerate(itertools.islice(_batches(sequences, config, generator), config.steps), start=1):
         rng = np.random.default_rng([config.seed, done])
-        windows = sights.windows(chosen, rng.random(len(chosen)) < config.left_out)
-        batch = WindowBatch.of([sequences[number] for number in chosen], model.device, windows=windows)
+        windows = sights.windows(chosen, rng.random(len(chosen)) < config.left_out) if sights else None
+        some = [sequences[number] for number in chosen]
+        batch = WindowBatch.of(some, model.device, looks_back=model.spec.family.decodes, windows=windows)
         loss = _loss(model, teacher, trainable.maths(model.dtype), without, batch, config.nearness)
         optimizer.zero_grad()
         torch.autograd.backward(loss)

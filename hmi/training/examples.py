@@ -93,8 +93,8 @@ class ContinuedExample:
 
     @property
     def text(self) -> str:
-        """By which examples are told apart."""
-        return self.prompt or self.completion
+        """By which examples are told apart: many may have one prompt."""
+        return f"{self.prompt}\0{self.completion}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class ChatExample:
 
     @property
     def text(self) -> str:
-        """By which examples are told apart."""
-        return "\n".join(content for _, content in self.messages)
+        """By which examples are told apart: many may have one prompt."""
+        return "\0".join([*(content for _, content in self.messages), self.answer])
 
 
 AnyExample = Example | MultiLabelExample | TaggedExample | PairExample | ContinuedExample | ChatExample

@@ -53,13 +53,13 @@ class Language:
     labels: tuple[str, ...] = ()
 
     def prepare(self, examples: Examples, texts: Texts) -> LanguagePart:
-        pairs = [self._tokens(example, texts) for example in examples]
-        cut = [np.asarray([*prompt, *completion][: texts.max_tokens], np.int64) for prompt, completion in pairs]
-        if any(len(ids) < 2 for ids in cut):
-            raise InvalidInput("a text of a single token has nothing that could be learnt")
-        # What nothing precedes cannot be learnt; a text that its prompt fills is learnt by its last token alone.
-        first = [min(max(1, len(prompt)), len(ids) - 1) for (prompt, _), ids in zip(pairs, cut, strict=True)]
-        return LanguagePart(texts.states_of(cut), tuple(cut), np.asarray(first, np.int64))
+        pairs = [_fitted(*self._tokens(example, texts), texts.max_tokens) for example in examples]
+        # What nothing precedes cannot be learnt, nor what does not go on.
+        pairs = [(prompt, completion) for prompt, completion in pairs if prompt and completion]
+        if not pairs:
+            raise InvalidInput("none of the texts has a second token, so nothing could be learnt")
+        ids = tuple(np.asarray([*prompt, *completion], np.int64) for prompt, completion in pairs)
+        return LanguagePart(texts.states_of(ids), ids, np.asarray([len(prompt) for prompt, _ in pairs], np.int64))
 
     def _tokens(self, example: ContinuedExample | ChatExample, texts: Texts) -> tuple[list[int], list[int]]:
         """Ids of the prompt and of the completion with its end, as serving has them."""
@@ -73,7 +73,7 @@ class Language:
             completion = tokenizer.encode(example.completion, add_special_tokens=False).ids
             return tokenizer.encode(example.prompt).ids, completion + ends
         whole = tokenizer.encode(example.completion).ids + ends
-        return whole[:1], whole[1:] or ends
+        return whole[:1], whole[1:]
 
     def loss(self, network: Network, part: LanguagePart, chosen: Sequence[int]) -> Tensor:
         hidden, _ = network.upper(part.states, chosen)
@@ -98,6 +98,13 @@ class Language:
     def baseline(self, network: Network, learnt: LanguagePart, judging: LanguagePart) -> float:
         """Of the base model as it is."""
         return self.judge(network, judging).score
+
+
+def _fitted(prompt: list[int], completion: list[int], most: int) -> tuple[list[int], list[int]]:
+    """Both together of at most so many tokens: a prompt loses its beginning before a completion loses its end."""
+    room = max(1, most - len(completion))
+    prompt = prompt[-room:]
+    return prompt, completion[: most - len(prompt)]
 
 
 def _learnt(hidden: Tensor, part: LanguagePart, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:

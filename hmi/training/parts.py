@@ -29,7 +29,7 @@ def split(examples: Sequence[AnyExample], dev_share: float) -> tuple[list[AnyExa
     back = {example.text for example in judging if not known.issuperset(labels_in(example))}
     learnt += [example for example in judging if example.text in back]
     judging = [example for example in judging if example.text not in back]
-    return (list(examples), []) if len(judging) < _FEWEST_JUDGES else (learnt, judging)
+    return (list(examples), []) if len(judging) < _FEWEST_JUDGES or not learnt else (learnt, judging)
 
 
 def split_in_three(

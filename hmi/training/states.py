@@ -29,10 +29,18 @@ def _go_on() -> None:
     """Without giving way to anybody."""
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[NDArray[np.int64]]:
-    """Token ids with special tokens; a longer text is cut and keeps its last special token."""
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, *, has_end: bool = True
+) -> list[NDArray[np.int64]]:
+    """Token ids with special tokens; a longer text is cut and keeps its last special token.
+
+    Args:
+        has_end: Texts have one, as those of encoders do.
+    """
     encodings = tokenizer.encode_batch_fast(list(texts))
     sequences = [np.asarray(each.ids, np.int64) for each in encodings]
+    if not has_end:
+        return [ids[:max_tokens] for ids in sequences]
     return [ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], ids[-1:]]) for ids in sequences]
 
 

@@ -115,14 +115,14 @@ def train_adapter(
         before_norm=config.before_norm,
         activation=config.activation,
     ).to(device)
-    if start is not None:
-        trainable.begin_with(start)
     trainable.export().validate(model.spec)  # what would be refused at the end is refused before
     network = Network(model, trainable, breathe)
     base = folder_digest(folder)
     saved = Checkpoint(checkpoint, _identity(base, config, (delta, start), learnt, judging)) if checkpoint else None
     part, judges = objective.prepare(learnt, texts), objective.prepare(judging, others) if judging else None
     baseline = objective.baseline(network, part, judges) if judges else None
+    if start is not None:
+        trainable.begin_with(start)
     loop = Loop(network, config, generator, on_progress, saved, started)
     course = loop.run(objective, part, judges)
     adapter = trainable.export()
@@ -188,7 +188,7 @@ def _identity(
     digest = hashlib.sha256(f"{base}\n{json.dumps(config.to_json())}\n".encode())
     for number, adapter in enumerate(given):
         for name, tensor in adapter.tensors().items() if adapter else ():
-            digest.update(f"{number} {name}".encode())
+            digest.update(f"{number} {name}".encode() if number else name.encode())
             digest.update(tensor.tobytes())
     for example in itertools.chain(learnt, [None], judging):
         digest.update(repr(example).encode())

@@ -33,7 +33,7 @@ from hmi.engine.stats import Counters
 from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.knowledge.ngrams import pack
-from hmi.models.pages import KeyValuePages
+from hmi.models.pages import PAGE_TOKENS, KeyValuePages
 from hmi.models.served_decoder import ServedGpt
 
 __all__ = ["Generator"]
@@ -68,7 +68,7 @@ class Generator:
         self._banks = banks
         self._counters = counters
         self._limits = limits
-        self._pages = KeyValuePages(base.spec, limits.pages, base.model.device, base.model.dtype)
+        self._pages = KeyValuePages(base.spec, 1 + limits.pages, base.model.device, base.model.dtype)
         self._roster: Roster[Text] = Roster(limits)
         self._members: dict[int, Member[Text]] = {}  # by the identity of their work
         self._arrived: list[Work] = []
@@ -107,19 +107,37 @@ class Generator:
                 arrived, self._arrived = self._arrived, []
                 if not arrived and self._roster.is_empty and not self._parked and self._closed:
                     return
-            for work in arrived:
-                self._admit(work)
-            self._drop_unwanted()
-            if self._parked and not self._roster.running:
-                self._unpark()
-            step = self._roster.next_step()
-            if step is not None:
-                self._isolated(step.members, self._read if isinstance(step, Prefill) else self._go_on)
+            try:
+                for work in arrived:
+                    self._admit(work)
+                self._drop_unwanted()
+                if self._parked and not self._roster.running:
+                    self._unpark()
+                step = self._roster.next_step()
+                if step is not None:
+                    self._isolated(step.members, self._read if isinstance(step, Prefill) else self._go_on)
+                else:
+                    self._planned = None  # nothing of those that are gone is kept
+            except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
+                _log.exception("a step of generation failed beyond its texts")
+                self._start_anew(arrived, error)
+
+    def _start_anew(self, arrived: Sequence[Work], error: BaseException) -> None:
+        """What is here is settled with the error, and those that come find a generator that works."""
+        members = list(self._members.values())
+        self._members, self._parked, self._planned = {}, [], None
+        self._roster = Roster(self._limits)
+        for member in members:
+            if member.what.is_pinned:
+                self._fetcher.unpin(self._base, member.what.pinned)
+        for work in [*arrived, *(member.what.work for member in members)]:
+            work.fail(as_hmi(error))
 
     def _admit(self, work: Work) -> None:
         wish = work.item.wish or Wish()
         context = self._base.spec.max_positions
-        most = min(len(work.ids) + wish.max_tokens, context)
+        # What the pool cannot hold ends there: who asks for as much as there is gets as much as there is.
+        most = min(len(work.ids) + wish.max_tokens, context, self._limits.pages * PAGE_TOKENS)
         try:
             if wish.max_tokens and len(work.ids) >= context:
                 raise ContextTooLong(
@@ -127,8 +145,9 @@ class Generator:
                     param="prompt",
                 )
             member = Member(Text(work, wish, most), len(work.ids))
-            if pages_for(most) > self._limits.pages:
-                raise Overloaded(f"a text of {most} tokens needs more memory for keys and values than there is")
+            least = len(work.ids) + (1 if wish.max_tokens else 0)
+            if pages_for(least) > self._limits.pages:
+                raise Overloaded(f"a text of {least} tokens needs more memory for keys and values than there is")
             self._roster.add(member)
         except Exception as error:  # noqa: BLE001 - one text's fault
             work.fail(as_hmi(error))
@@ -141,7 +160,7 @@ class Generator:
             if self._abandoned:
                 self._leave(member)
                 work.fail(Cancelled("the engine was closed before this ran"))
-            elif work.submission.future.cancelled():
+            elif work.submission.future.done():
                 self._leave(member)
                 work.fail(Cancelled("nobody waits for this any more"))
 
@@ -149,9 +168,9 @@ class Generator:
         try:
             run(members)
             return
-        except Exception as error:  # noqa: BLE001 - one tenant's text must not cost others theirs
+        except BaseException as error:  # noqa: BLE001 - one tenant's text must not cost others theirs
             failure = error.with_traceback(None)
-        members = [member for member in members if id(member.what.work) in self._members]
+        members = [member for member in members if self._roster.runs(member)]
         if len(members) > 1:
             middle = len(members) // 2
             self._isolated(members[:middle], run)
@@ -177,6 +196,7 @@ class Generator:
             for row, member in enumerate(kept):
                 self._pin(member, batch, row)
             with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(kept)):
+                self._clear_pages()
                 hidden, mask = self._device.lower(batch), batch.mask
                 if mask is None:
                     raise ValueError("the batch was not fetched")
@@ -184,12 +204,12 @@ class Generator:
                 states = self._model.prefill(hidden, mask, self._pages, places, self._adapters(batch))
                 lengths = mask.sum(1)
                 rows = torch.arange(len(kept), device=states.device)
-                last = states[rows, lengths - 1]
-                for row, member in enumerate(kept):
-                    self._score_prompt(member.what, states[row])
+                logits = self._model.logits(states[rows, lengths - 1])
                 self._counters.add(batch)
-            self._take(kept, last)
             keep_computed(batch)
+            for row, member in enumerate(kept):
+                self._score_prompt(member.what, states[row])
+            self._take(kept, logits)
         finally:
             self._fetcher.release(batch)
 
@@ -202,16 +222,24 @@ class Generator:
         try:
             self._fetcher.fetch_next(batch, few[:, 2], pack(few[:, 1], few[:, 2], few[:, 0]))
             with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(members)):
+                self._clear_pages()
                 device = self._model.device
                 lengths = torch.tensor([each.tokens - 1 for each in members], device=device)
                 hidden = self._device.lower(batch, lengths[:, None])
                 table = torch.from_numpy(page_table(members)).to(device)
                 states = self._model.decode(hidden, lengths, self._pages, table, self._adapters(batch))
-            self._take(members, states[:, 0])
+                logits = self._model.logits(states[:, 0])
+                self._counters.add_step(batch)
             keep_computed(batch)
+            self._take(members, logits)
         finally:
             if batch.base.hot is not None:
                 batch.base.hot.end(batch.hot_number)
+
+    def _clear_pages(self) -> None:
+        """What somebody else left in pages that have a new owner; within a turn."""
+        if allotted := self._roster.drain_allotted():
+            self._pages.clear(allotted)
 
     def _batch_of(self, members: Sequence[Member[Text]]) -> Batch:
         """With the plan of the step before, where the same texts run."""
@@ -226,10 +254,9 @@ class Generator:
     def _adapters(self, batch: Batch) -> ServingAdapters | None:
         return adapters_of(batch, self._banks.get(self._base.spec.hidden_size).arena)
 
-    def _take(self, members: Sequence[Member[Text]], states: Tensor) -> None:
-        """Choose each one's next token from its last state `[B, H]`; who is at its end leaves with its answer."""
+    def _take(self, members: Sequence[Member[Text]], logits: Tensor) -> None:
+        """Choose each one's next token by its logits `[B, vocabulary]`; who is at its end leaves with its answer."""
         texts = [each.what for each in members]
-        logits = self._model.logits(states)
         if not bool(torch.isfinite(logits).all()):
             raise InvalidInput("the model gave numbers that are not finite; its adapter may not fit the dtype")
         drawn = [len(text.generated) for text in texts]
@@ -246,7 +273,7 @@ class Generator:
                     self._settle(member)
                 else:
                     member.tokens = text.length
-            except Exception as error:  # noqa: BLE001 - from here on a step cannot be run again
+            except BaseException as error:  # noqa: BLE001 - from here on a step cannot be run again
                 self._fail(member, error)
 
     def _score_prompt(self, text: Text, states: Tensor) -> None:
@@ -276,7 +303,7 @@ class Generator:
         text = member.what
         text.work.settle(Outcome(result=text.result(), error=None, tokens=len(text.work.ids)))
 
-    def _fail(self, member: Member[Text], error: Exception) -> None:
+    def _fail(self, member: Member[Text], error: BaseException) -> None:
         if not isinstance(error, HmiError):
             _log.error("a text of %d tokens failed: %s: %s", member.tokens, type(error).__name__, error)
         self._leave(member)
@@ -302,9 +329,10 @@ class Generator:
         """Until others have left; where there are none, its adapter is larger than the memory for adapters."""
         self._roster.leave(member)
         if self._roster.running:
-            self._parked.append(member)
+            if member not in self._parked:
+                self._parked.append(member)
         else:
-            self._members.pop(id(member.what.work), None)
+            self._leave(member)
             member.what.work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
 
     def _unpark(self) -> None:

@@ -23,6 +23,7 @@ class Generators:
         self._make = make
         self._made: dict[str, Generator] = {}
         self._lock = threading.Lock()
+        self._ended = 0  # preemptions of generators that have ended
 
     def add(self, works: Sequence[Work]) -> None:
         """Texts to continue, all of one base model."""
@@ -40,9 +41,11 @@ class Generators:
 
     @property
     def preemptions(self) -> int:
-        return sum(each.preemptions for each in list(self._made.values()))
+        return self._ended + sum(each.preemptions for each in list(self._made.values()))
 
     def close(self, *, drain: bool) -> None:
         """No text may be added any more."""
         for generator in self._made.values():
             generator.close(drain=drain)
+        self._ended = self.preemptions
+        self._made.clear()

@@ -44,7 +44,8 @@ class Member(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Attributes:
-    pages: Of the pool.
+    pages: Of the pool that sequences may have: 1 to this number. Page 0 is nobody's and empty, for what is read where
+        a sequence has fewer pages than its neighbours.
     sequences: That run at once.
     prefill_tokens: Read in one step, padding counted; a longer sequence is read alone.
     """
@@ -71,16 +72,19 @@ class Decode(Generic[T]):
 class Roster(Generic[T]):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._free = list(range(limits.pages - 1, -1, -1))
+        self._free = list(range(limits.pages, 0, -1))  # 0 is nobody's, see `Limits`
         self._waiting: deque[Member[T]] = deque()
         self._running: list[Member[T]] = []
         self._came = 0
+        self._allotted: list[int] = []
         self.preemptions = 0
 
     def add(self, member: Member[T]) -> None:
-        """Raises `ValueError` for a sequence that the pool could not hold alone."""
+        """Raises `ValueError` for a sequence that the pool could not hold alone, or that is here already."""
         if pages_for(member.tokens) > self._limits.pages:
             raise ValueError(f"{member.tokens} tokens need more than the pool's {self._limits.pages} pages")
+        if member in self._running or member in self._waiting:
+            raise ValueError("the sequence is here already")
         member.number = self._came
         self._came += 1
         self._waiting.append(member)
@@ -103,6 +107,14 @@ class Roster(Generic[T]):
             return None
         self._make_room()
         return Decode(tuple(self._running))
+
+    def drain_allotted(self) -> list[int]:
+        """Pages that were given to somebody since this was last asked."""
+        allotted, self._allotted = self._allotted, []
+        return allotted
+
+    def runs(self, member: Member[T]) -> bool:
+        return member in self._running
 
     @property
     def is_empty(self) -> bool:
@@ -129,7 +141,7 @@ class Roster(Generic[T]):
             if joining and longest * (len(joining) + 1) > self._limits.prefill_tokens:
                 break
             self._waiting.popleft()
-            candidate.pages = [self._free.pop() for _ in range(wanted)]
+            candidate.pages = [self._take_page() for _ in range(wanted)]
             joining.append(candidate)
         return joining
 
@@ -140,7 +152,12 @@ class Roster(Generic[T]):
                 if not self._free:
                     self._put_back(max(self._running, key=lambda each: each.number))
                     continue
-                member.pages.append(self._free.pop())
+                member.pages.append(self._take_page())
+
+    def _take_page(self) -> int:
+        page = self._free.pop()
+        self._allotted.append(page)
+        return page
 
     def _put_back(self, member: Member[T]) -> None:
         self._running.remove(member)

@@ -17,6 +17,9 @@ from hmi.engine.request import Sampling
 __all__ = ["Chosen", "choose_tokens", "most_likely"]
 
 
+_COLDEST = 1e-6  # below it there is no difference to the most likely token
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
     """Attributes:
@@ -65,7 +68,9 @@ def _draw(logits: Tensor, wishes: Sequence[Sampling], chances: Sequence[float]) 
     places = torch.arange(values.shape[1], device=logits.device)
     kept = column([each.top_k or values.shape[1] for each in wishes], torch.int64)
     values = values.masked_fill(places >= kept, -torch.inf)
-    probabilities = (values / column([each.temperature for each in wishes])).softmax(-1)
+    # From the highest downwards: divided by next to nothing, others fall to nothing and none rises to infinity.
+    values = (values - values[:, :1]) / column([max(each.temperature, _COLDEST) for each in wishes])
+    probabilities = values.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
     # A token is in as long as those before it have not reached the share: the first one always is.
     probabilities = probabilities.masked_fill(before >= column([each.top_p for each in wishes]), 0.0)

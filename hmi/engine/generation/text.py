@@ -14,6 +14,9 @@ from hmi.engine.work import Work
 __all__ = ["Text"]
 
 
+_SETTLING = 8  # tokens
+
+
 @dataclass(slots=True, eq=False)
 class Text:
     """
@@ -76,7 +79,11 @@ class Text:
         )
 
     def _meets_stop(self) -> bool:
-        # The whole text again: a token's piece may depend on those before it, and texts are short.
+        longest = max(map(len, self.wish.stop))
+        # A tail tells whether there is one: tokens have a character or more, and a few settle where words begin.
+        tail = self.work.base.tokenizer.decode(self.generated[-(longest + _SETTLING) :], skip_special_tokens=True)
+        if not any(each in tail for each in self.wish.stop):
+            return False
         text = self._decoded()
         found = [place for each in self.wish.stop if (place := text.find(each)) >= 0]
         if found:

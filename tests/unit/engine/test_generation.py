@@ -36,7 +36,7 @@ from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 GREEDY = Sampling(temperature=0)
 MAKERS: dict[str, Callable[..., Any]] = {"gpt2": tiny_gpt2, "llama": tiny_llama}
-CONFIG = EngineConfig(device="cpu", dtype="float32", lanes=1)
+CONFIG = EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=4 * 1024**2, cache_bytes=4 * 1024**2)
 
 
 def prompts(count: int = 16) -> list[tuple[int, ...]]:
@@ -294,12 +294,15 @@ def test_one_texts_fault_is_its_own(site: Site) -> None:
     assert isinstance(embedded.error, InvalidInput)
 
 
-def test_a_text_that_no_pool_could_hold_is_refused(site: Site) -> None:
+def test_a_text_ends_where_the_pool_does_and_a_prompt_that_it_cannot_hold_is_refused(site: Site) -> None:
     budget = page_bytes(load_spec(site.base(0)), torch.float32) * 2
     with site.engine(cache_bytes=budget) as engine:
-        outcomes = engine.submit([item([5] * 20, max_tokens=13), item([5] * 20, max_tokens=12)]).result()
-    assert isinstance(outcomes[0].error, Overloaded)
-    assert outcomes[1].error is None
+        items = [item([5] * length, max_tokens=100, ignore_eos=True) for length in (20, 31, 32, 33)]
+        outcomes = engine.submit(items).result()
+    for outcome, count in zip(outcomes, (12, 1), strict=False):
+        assert isinstance(outcome.result, Generation)
+        assert (len(outcome.result.tokens), outcome.result.finish) == (count, Finish.LENGTH)
+    assert [isinstance(outcome.error, Overloaded) for outcome in outcomes] == [False, False, True, True]
 
 
 def test_what_nobody_waits_for_is_not_run_on(site: Site) -> None:

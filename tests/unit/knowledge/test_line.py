@@ -234,7 +234,7 @@ def test_backoff_prefers_shorter_ones_of_its_own_to_rows_of_a_function_that_is_f
     window, bigram, token = (
         int(ngrams.pack(*(np.array([each]) for each in gram))[0]) for gram in ((5, 6, 7), (5, 6, -1), (-1, 6, -1))
     )
-    both = [int(each) for each in ngrams.unigrams(9)]
+    both = [*ngrams.unigrams(9).tolist(), *(int(gram) for gram in GRAMS)]  # none of a token above 1 but unigrams
     tables = {
         "general": make_table(tmp_path, "general", as_keys([window, bigram, *both]), function=BASE),
         "movies": make_table(tmp_path, "movies", as_keys(both), function="d" * 64),

@@ -99,7 +99,9 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
     source = OneBase("base", base, tree)
     source.adapters["a"] = tmp_path / "a.safetensors"
     wish = Wish(max_tokens=8, sampling=Sampling(temperature=0))
-    with Engine(EngineConfig(device="cpu", dtype="float32", lanes=1), source) as engine:
+    with Engine(
+        EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=2**22, cache_bytes=2**22), source
+    ) as engine:
         items = [Item(ModelRef("base", "general", "a"), Task.GENERATE, text=f"w{n}", wish=wish) for n in range(5, 15)]
         results = [outcome.result for outcome in engine.submit(items).result()]
     said = [result.text for result in results if isinstance(result, Generation)]
