@@ -131,7 +131,7 @@ def test_choices_have_seeds_of_their_own_and_the_same_ones_on_every_run() -> Non
     items = items_of(request, REF, IDS)
     assert [(item.text, item.tokens) for item in items] == [(None, (7,))] * 3 + [(None, (5, 6))] * 3
     seeds = [item.wish.sampling.seed for item in items if item.wish]
-    assert len(set(seeds)) == 3
+    assert len(set(seeds)) == 6
     assert seeds == [item.wish.sampling.seed for item in items_of(request, REF, IDS) if item.wish]
     other = items_of(request, REF, line_ids("batch_1", 8))[0].wish
     assert other is not None
