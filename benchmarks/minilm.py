@@ -33,11 +33,13 @@ from hmi.models.shipped import shipped_file  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
 from hmi.training.base import BaseReport, build_base  # noqa: E402
 from hmi.training.distil import DistilConfig, DistilProgress  # noqa: E402
+from hmi.training.estimator import EstimatorConfig  # noqa: E402
 
-__all__ = ["NAME", "RECIPE", "corpora", "make_base"]
+__all__ = ["ESTIMATOR", "NAME", "RECIPE", "corpora", "make_base"]
 
 NAME = "minilm-l6"
 RECIPE = DistilConfig()
+ESTIMATOR = EstimatorConfig()
 
 
 def corpora(cache: Path) -> list[list[str]]:
@@ -56,6 +58,7 @@ def make_base(
     k: int,
     cache: Path,
     config: DistilConfig = RECIPE,
+    estimator: EstimatorConfig | None = ESTIMATOR,
     *,
     difference: Path | None = None,
     on_progress: Callable[[DistilProgress], None] = lambda progress: None,
@@ -68,6 +71,7 @@ def make_base(
         RowDtype.INT8,
         corpora(cache),
         config,
+        estimator=estimator,
         difference=difference,
         on_progress=on_progress,
     )
@@ -101,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(asdict(report), indent=1))
     elif report.before and report.fitted and report.after:
         print(fidelity_table(options.k, report.before, report.fitted, report.after))
+        print(f"error of estimated rows {report.estimate_error:.3f}")
         print(f"{out}: {out.stat().st_size / 1e6:.2f} MB in {report.seconds / 60:.0f} min")
 
 

@@ -50,8 +50,9 @@ class RowDtype(StrEnum):
 class MissPolicy(StrEnum):
     """What a window that the knowledge tree does not hold gets.
 
-    `EXACT` computes it, so that answers do not depend on the tree. `BACKOFF` takes the best shorter
-    n-gram of the tree and computes nothing.
+    `EXACT` computes it, so that answers do not depend on the tree. `BACKOFF` runs no lower layers: it
+    estimates the row from those of the window's tokens, or takes the best shorter n-gram's where the
+    base model, or the domain's delta, brings no estimator.
     """
 
     EXACT = "exact"
@@ -98,6 +99,8 @@ class HPLMSpec:
         tied: A decoder's output embedding is its input's.
         eos_token_ids: What ends a generated text.
         distilled: The layers were trained to work with windows: they are not the pretrained model's any more.
+        estimator_size: Hidden values of the network that estimates rows of n-grams which no table holds; 0: there is
+            none, and shorter n-grams' rows stand in for them.
     """
 
     family: Family
@@ -120,6 +123,7 @@ class HPLMSpec:
     rope_theta: float | None = None
     tied: bool = False
     eos_token_ids: tuple[int, ...] = ()
+    estimator_size: int = 0
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -130,6 +134,8 @@ class HPLMSpec:
             raise ValueError(f"k must be in 0..{self.layers - 1}, not {self.k}")
         if self.k and self.vocab_size > _KEY_IDS:
             raise ValueError(f"with k > 0 the vocabulary may have {_KEY_IDS} ids, not {self.vocab_size}")
+        if type(self.estimator_size) is not int or self.estimator_size < 0 or (self.estimator_size and not self.k):
+            raise ValueError(f"estimator_size is {self.estimator_size!r} for k = {self.k}")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be in 0..{self.vocab_size - 1}, not {self.pad_token_id}")
         if not 0 < self.layer_norm_eps < 1:

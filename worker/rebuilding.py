@@ -24,6 +24,7 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.old import OldVersion
 from hmi.knowledge.progress import Progress
 from hmi.knowledge.rows import entry_bytes
+from hmi.knowledge.standins import estimated
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.spec import HPLMSpec
@@ -83,6 +84,7 @@ class Rebuilding:
         ngrams = sum(len(counts.ngrams) for counts in counted.values())
         self._watch(Progress("plan", ngrams, ngrams))
         shares = self._approximate_shares()
+        errors, bigram_gain = estimated(old.errors, old.bigram_gain, self._estimate_errors())
         return plan_tree(
             {
                 domain: DomainCounts(counts.ngrams, counts.weights, approximate_share=shares.get(domain, 0.0))
@@ -95,8 +97,8 @@ class Rebuilding:
             self._spec.vocab_size,
             settings.tree_node_bytes,
             entry_bytes(self._spec.row_dtype, self._spec.hidden_size),
-            errors=old.errors,
-            bigram_gain=old.bigram_gain,
+            errors=errors,
+            bigram_gain=bigram_gain,
         )
 
     def build(self, folder: Path, plan: TreePlan, old: OldVersion) -> BuildReport:
@@ -174,6 +176,16 @@ class Rebuilding:
         rows = self._runtime.engine.compute_rows(function.base, keys, function.delta, fresh=True)
         self._watch.step()
         return rows
+
+    def _estimate_errors(self) -> dict[str, float]:
+        """By domain whose rows are estimated where they are not held."""
+        engine = self._runtime.engine
+        by_function = {
+            function: engine.estimate_error(function.base, function.delta)
+            for function in set(self._wanted.functions.values())
+        }
+        errors = {domain: by_function[function] for domain, function in self._wanted.functions.items()}
+        return {domain: error for domain, error in errors.items() if error is not None}
 
     def _approximate_shares(self) -> dict[str, float]:
         """By domain: the share of its lookups, since the served version is served, that ran under `backoff`; where

@@ -16,6 +16,7 @@ from hmi.knowledge.functions import Function
 from hmi.knowledge.ngrams import Keys, window_keys
 from hmi.knowledge.old import OldVersion
 from hmi.knowledge.rows import entry_bytes
+from hmi.knowledge.standins import estimated
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.loader import load_spec, load_tokenizer
@@ -52,6 +53,10 @@ def tree_of(
     parents = {GENERAL: None, **dict.fromkeys(texts, GENERAL)}
     functions = {domain: Function(name, deltas.get(domain)) for domain in parents}
     known = OldVersion.none()
+    found = {domain: engine.estimate_error(name, function.delta) for domain, function in functions.items()}
+    errors, bigram_gain = estimated(
+        known.errors, known.bigram_gain, {domain: error for domain, error in found.items() if error is not None}
+    )
     plan = plan_tree(
         counted,
         parents,
@@ -60,8 +65,8 @@ def tree_of(
         spec.vocab_size,
         _NODE_BYTES,
         entry_bytes(spec.row_dtype, spec.hidden_size),
-        errors=known.errors,
-        bigram_gain=known.bigram_gain,
+        errors=errors,
+        bigram_gain=bigram_gain,
     )
 
     def compute(function: Function, keys: Keys) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from hmi.adapters.weights import Activation, Array, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters.weights import Activation, Array, Bottleneck, Estimator, Head, Lora, Pooling, Transform
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
 
@@ -17,6 +17,7 @@ __all__ = [
     "AdapterKind",
     "Array",
     "Bottleneck",
+    "Estimator",
     "Head",
     "Lora",
     "Pooling",
@@ -44,6 +45,7 @@ class Adapter:
             residual and normalises.
         activation: Of the bottlenecks.
         head: None for an adapter that only gives embeddings (mean pooled).
+        estimator: Of a domain's delta alone: what stands in for rows of its function.
     """
 
     kind: AdapterKind
@@ -52,6 +54,7 @@ class Adapter:
     adapter_before_norm: bool
     activation: Activation
     head: Head | None
+    estimator: Estimator | None = None
 
     @property
     def rank(self) -> int:
@@ -61,7 +64,7 @@ class Adapter:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights in host memory."""
-        return sum(part.nbytes for part in self._parts()) + (self.head.nbytes if self.head else 0)
+        return sum(part.nbytes for part in (*self._parts(), self.head, self.estimator) if part)
 
     def tensors(self) -> dict[str, Array]:
         """Every weight under its canonical name."""
@@ -77,6 +80,8 @@ class Adapter:
                 value = getattr(self.head, field)
                 if value is not None:
                     named[f"head.{field}"] = value
+        if self.estimator is not None:
+            named.update({f"estimator.{field}": array for field, array in self.estimator.arrays().items()})
         return named
 
     def validate(self, spec: HPLMSpec) -> None:
@@ -85,6 +90,8 @@ class Adapter:
             raise AdapterRefused(f"an adapter of kind {self.kind.value} with {len(self.lora)} LoRA pairs")
         if bool(self.bottleneck) != (self.kind is AdapterKind.BOTTLENECK):
             raise AdapterRefused(f"an adapter of kind {self.kind.value} with {len(self.bottleneck)} bottlenecks")
+        if self.estimator is not None:
+            raise AdapterRefused("estimator: only a domain's delta has one")
         if self.kind is AdapterKind.NONE and self.head is None:
             raise AdapterRefused("the adapter holds neither weights nor a head")
         for (layer, site), lora in self.lora.items():
@@ -120,6 +127,7 @@ class Adapter:
             "multi_label": head.multi_label if head else None,
             "pooling": (head.pooling if head else Pooling.MEAN).value,
             "transform": head.transform.value if head else None,
+            "estimator": self.estimator.size if self.estimator else None,
         }
 
     def _placement(self) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Estimator, Head, Lora, Pooling, Transform
 from hmi.adapters.tensors import MAX_BYTES, TensorClaims, TensorFile, read_tensors
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site
@@ -97,6 +97,7 @@ def _decode(file: TensorFile, config: dict[str, Any]) -> Adapter:
             claims.take(f"{name}.up_bias", (hidden,)),
         )
     head = _decode_head(claims, config["head"]) if config["head"] is not None else None
+    estimator = _decode_estimator(claims) if "estimator.inner" in file.tensors else None
     claims.finish()
     return Adapter(
         kind=AdapterKind(config["kind"]),
@@ -105,6 +106,22 @@ def _decode(file: TensorFile, config: dict[str, Any]) -> Adapter:
         adapter_before_norm=_boolean(config["adapter_before_norm"]),
         activation=Activation(config["activation"]),
         head=head,
+        estimator=estimator,
+    )
+
+
+def _decode_estimator(claims: TensorClaims) -> Estimator:
+    inner = claims.take("estimator.inner", (None, None))
+    size, wide = inner.shape
+    outer = claims.take("estimator.outer", (None, size))
+    hidden = outer.shape[0]
+    return Estimator(
+        inner=inner,
+        inner_bias=claims.take("estimator.inner_bias", (size,)),
+        outer=outer,
+        outer_bias=claims.take("estimator.outer_bias", (hidden,)),
+        linear=claims.take("estimator.linear", (hidden, wide)),
+        error=claims.take("estimator.error", (1,)),
     )
 
 

@@ -1,6 +1,7 @@
 """Domain deltas: a LoRA on the lower layers, for a whole domain and never for a tenant.
 
-The file is the canonical one of adapters (kind `lora`, no head); only the layers that it may hold differ.
+The file is the canonical one of adapters (kind `lora`, no head); only the layers that it may hold differ, and that an
+estimator of the domain's rows may come with it.
 """
 
 from __future__ import annotations
@@ -33,3 +34,5 @@ def check_delta(delta: Adapter, spec: HPLMSpec) -> None:
         if not 0 <= layer < spec.k:
             raise AdapterRefused(f"{name}: a domain delta may hold the lower layers 0..{spec.k - 1} only")
         part.check(name, spec.site_shape(site))
+    if delta.estimator is not None:
+        delta.estimator.check(spec.hidden_size)

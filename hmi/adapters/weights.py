@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from hmi.errors import AdapterRefused
 
 __all__ = [
+    "MAX_ESTIMATOR_SIZE",
     "MAX_LABELS",
     "MAX_RANK",
     "MAX_TOKEN_LABELS",
     "Activation",
     "Array",
     "Bottleneck",
+    "Estimator",
     "Head",
     "Lora",
     "Pooling",
@@ -31,6 +34,7 @@ Array = NDArray[np.float32]
 # adapter would take the memory that everybody's batches run in.
 MAX_RANK = 1024
 MAX_LABELS = 4096
+MAX_ESTIMATOR_SIZE = 8192
 MAX_TOKEN_LABELS = 1024  # every token of a batch has so many logits
 _MAX_LABEL_CHARACTERS = 256  # every answer repeats one
 
@@ -150,6 +154,59 @@ class Bottleneck:
         require_array(f"{name}.down_bias", self.down_bias, (rank,))
         require_array(f"{name}.up", self.up, (hidden, rank))
         require_array(f"{name}.up_bias", self.up_bias, (hidden,))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimator:
+    """The weights of a `hmi.models.estimator.RowEstimator`, for the rows of a domain's delta.
+
+    Attributes:
+        inner: [size, 3 * hidden]
+        inner_bias: [size]
+        outer: [hidden, size]
+        outer_bias: [hidden]
+        linear: [hidden, 3 * hidden]
+        error: [1]
+    """
+
+    inner: Array
+    inner_bias: Array
+    outer: Array
+    outer_bias: Array
+    linear: Array
+    error: Array
+
+    @property
+    def size(self) -> int:
+        return int(self.inner.shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, Array]:
+        """By their names in the file, without what they are part of."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def check(self, hidden: int) -> None:
+        """Raises `AdapterRefused` unless all fit rows of width `hidden`."""
+        size = self.inner.shape[0] if self.inner.ndim == 2 else 0
+        if not 1 <= size <= MAX_ESTIMATOR_SIZE:
+            raise AdapterRefused(
+                f"estimator.inner has shape {list(self.inner.shape)}, expected [1..{MAX_ESTIMATOR_SIZE}, {3 * hidden}]"
+            )
+        shapes = {
+            "inner": (size, 3 * hidden),
+            "inner_bias": (size,),
+            "outer": (hidden, size),
+            "outer_bias": (hidden,),
+            "linear": (hidden, 3 * hidden),
+            "error": (1,),
+        }
+        for name, array in self.arrays().items():
+            require_array(f"estimator.{name}", array, shapes[name])
+        if not 0 <= self.error[0] <= 1:
+            raise AdapterRefused(f"estimator.error must lie between 0 and 1, not {self.error[0]}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,17 +1,32 @@
-"""Domain deltas on the device: what windows of their domains are computed with where no table holds them."""
+"""Domain deltas on the device: what windows of their domains are computed, or estimated, with where no table holds
+them."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import torch
 
 from hmi.adapters.delta import load_delta
 from hmi.adapters.shared import SharedLora
 from hmi.engine.hosted import HostedBase, ModelSource
+from hmi.models.estimator import RowEstimator, ServedEstimator
 
-__all__ = ["Deltas"]
+__all__ = ["Deltas", "LoadedDelta"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedDelta:
+    """What it adds to the lower layers, and what estimates its rows, where it brings that."""
+
+    lora: SharedLora
+    estimator: ServedEstimator | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.lora.nbytes + (self.estimator.nbytes if self.estimator else 0)
 
 
 class Deltas:
@@ -28,18 +43,23 @@ class Deltas:
         self._max_bytes = max_bytes
         self._device = device
         self._dtype = dtype
-        self._kept: OrderedDict[tuple[str, str], SharedLora] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], LoadedDelta] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, base: HostedBase, digest: str) -> SharedLora:
+    def get(self, base: HostedBase, digest: str) -> LoadedDelta:
         """Raises what the source raises, and `AdapterRefused` where the delta does not fit the base model."""
         key = base.digest, digest
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-            delta = SharedLora.of(load_delta(self._source.adapter_file(digest), base.spec), self._device, self._dtype)
+            adapter = load_delta(self._source.adapter_file(digest), base.spec)
+            estimator = None if adapter.estimator is None else RowEstimator.of(adapter.estimator)
+            delta = LoadedDelta(
+                SharedLora.of(adapter, self._device, self._dtype),
+                None if estimator is None else ServedEstimator(estimator.to(self._device, self._dtype)),
+            )
             if self._device.type == "cuda":
                 # Copied on this thread's stream, and computed with on others', which do not wait for it.
                 torch.cuda.current_stream(self._device).synchronize()

@@ -145,6 +145,8 @@ class DeviceRunner:
             rows = [_rows(batch.base, some, group.delta) for some, group in zip(windows, batch.groups, strict=True)]
             batch.computed = torch.cat(rows)
             flat.index_copy_(0, batch.places, batch.computed.to(self._dtype).index_select(0, batch.sources))
+        for group in batch.estimates:
+            flat.index_copy_(0, group.places, group.rows(self._dtype))
         return model.merge(flat.view(*ids.shape, -1), places)
 
     def _run_part(self, batch: Batch, rows: slice) -> list[Batch]:

@@ -130,7 +130,7 @@ class Engine:
             fresh: Compute all of them, even those that are kept from batches which missed them.
         """
         hosted = self._bases.get(base)
-        lora = None if delta is None else self._deltas.get(hosted, delta)
+        lora = None if delta is None else self._deltas.get(hosted, delta).lora
         if fresh:
             return self._device.compute_rows(hosted, keys, lora)
         rows = np.empty((len(keys), hosted.spec.hidden_size), np.float32)
@@ -138,6 +138,13 @@ class Engine:
         rows[held] = kept
         rows[~held] = self._device.compute_rows(hosted, keys[~held], lora)
         return rows
+
+    def estimate_error(self, base: str, delta: str | None = None) -> float | None:
+        """How far, of a row's length, estimates of the function's rows are from them on average; None where the base,
+        or the domain's delta, brings no estimator."""
+        hosted = self._bases.get(base)
+        estimator = hosted.model.estimator if delta is None else self._deltas.get(hosted, delta).estimator
+        return None if estimator is None else estimator.error
 
     def busy(self) -> bool:
         """Whether anything that was submitted is not finished."""

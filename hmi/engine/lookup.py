@@ -2,7 +2,7 @@
 
 A window is looked for in the published tree along its domain's line, then among the rows that were computed for
 other batches' misses. What neither holds is computed once for the batch, by the domain's own function; under the
-policy `backoff` a shorter n-gram's row stands in for it instead.
+policy `backoff` its row is estimated from those of its tokens, or a shorter n-gram's stands in for it instead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hmi.adapters.shared import SharedLora
 from hmi.engine.deltas import Deltas
+from hmi.engine.estimate import TokensOfWindows
 from hmi.engine.hosted import HostedBase
 from hmi.engine.hot import HotRows
 from hmi.engine.work import Batch, WindowGroup, Work
@@ -27,6 +28,7 @@ from hmi.knowledge.ngrams import Keys, unpack
 from hmi.knowledge.stored import NO_ROW, StoredRows
 from hmi.knowledge.table import Table
 from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.estimator import ServedEstimator
 from hmi.spec import MissPolicy, RowDtype
 
 __all__ = ["WindowLookup"]
@@ -56,12 +58,16 @@ class _Asked:
         keys: uint64 `[n]`; starts: int64 `[B + 1]`, where each sequence's begin.
         rows: Found rows, each once for its domain; positions: int64 `[n]`, which of them each window has, `NO_ROW`
             where nothing was found, below it a row that lies on the device.
+        estimated: bool `[n]`, nothing was found, and nothing needs to be.
+        flat: int64 `[n]`, where in B * T each lies.
     """
 
     keys: Keys
     starts: NDArray[np.int64]
     rows: StoredRows
     positions: NDArray[np.int64]
+    estimated: NDArray[np.bool_]
+    flat: NDArray[np.int64]
 
     def tokens_of(self, members: list[int]) -> NDArray[np.int64]:
         """Places of the members' tokens, in order."""
@@ -100,12 +106,12 @@ class WindowLookup:
             batch.hot_number = hot.begin(tree)
         # A window may be found in the tree for some and in the overlay for others, never twice for one token.
         rows = _make_rows(batch.base, len(keys))
-        asked = _Asked(keys, starts, rows, np.full(len(keys), NO_ROW, np.int64))
+        flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
+        asked = _Asked(keys, starts, rows, np.full(len(keys), NO_ROW, np.int64), np.zeros(len(keys), bool), flat)
         for (domain, delta, policy), members in _group(batch.works, _where).items():
             function = Function(batch.base.digest, delta)
-            self._look_up(tree, function, domain, policy, asked, asked.tokens_of(members))
-        flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
-        self._collect_missing(batch, asked, flat)
+            self._look_up(batch, tree, function, domain, policy, asked, asked.tokens_of(members))
+        self._collect_missing(batch, asked)
         spread = np.full(real.size, NO_ROW, np.int64)
         spread[flat] = asked.positions
         if hot is not None:
@@ -119,6 +125,7 @@ class WindowLookup:
 
     def _look_up(
         self,
+        batch: Batch,
         tree: KnowledgeTree,
         function: Function,
         domain: str,
@@ -134,8 +141,11 @@ class WindowLookup:
             none = np.zeros(len(wanted), bool)
             self._frequencies.count(function.base, domain, wanted, none, 0, approximate=approximate)
             return
-        found = tree.gather(domain, wanted, asked.rows, backoff=approximate)
+        estimator = self._estimator(batch.base, function.delta) if approximate else None
+        found = tree.gather(domain, wanted, asked.rows, backoff=approximate and estimator is None)
         asked.positions[tokens] = found.positions
+        if estimator is not None:
+            self._estimate(batch, tree, domain, estimator, asked, tokens[found.positions == NO_ROW])
         self._frequencies.count(
             function.base,
             domain,
@@ -146,13 +156,31 @@ class WindowLookup:
             approximate=approximate,
         )
 
-    def _collect_missing(self, batch: Batch, asked: _Asked, flat: NDArray[np.int64]) -> None:
+    def _estimate(
+        self,
+        batch: Batch,
+        tree: KnowledgeTree,
+        domain: str,
+        estimator: ServedEstimator,
+        asked: _Asked,
+        tokens: NDArray[np.int64],
+    ) -> None:
+        """What is missing at `tokens`, but where not even the rows of single tokens are held: that is computed."""
+        if not len(tokens):
+            return
+        unique, inverse = np.unique(asked.keys[tokens], return_inverse=True)
+        alone = TokensOfWindows.of(tree, domain, unique, batch.base.spec)
+        group, chosen = alone.group(estimator, inverse.reshape(-1), asked.flat[tokens], self._send_array)
+        asked.estimated[tokens[chosen]] = True
+        batch.estimates.append(group)
+
+    def _collect_missing(self, batch: Batch, asked: _Asked) -> None:
         """Rows of the overlay, and for what is missing still each different window once, by function."""
         places, sources, windows = [], [], []
         count = 0
         for delta, members in _group(batch.works, lambda work: work.item.model.delta).items():
             tokens = asked.tokens_of(members)
-            tokens = tokens[asked.positions[tokens] == NO_ROW]
+            tokens = tokens[(asked.positions[tokens] == NO_ROW) & ~asked.estimated[tokens]]
             if not len(tokens):
                 continue
             function = Function(batch.base.digest, delta).digest
@@ -165,7 +193,7 @@ class WindowLookup:
             wanted = missing[inverse.reshape(-1)]
             batch.groups.append(WindowGroup(function, self._delta(batch.base, delta), unique[missing]))
             windows.append(unpack(unique[missing]))
-            places.append(flat[tokens[wanted]])
+            places.append(asked.flat[tokens[wanted]])
             sources.append((np.cumsum(missing) - 1)[inverse.reshape(-1)[wanted]] + count)
             count += int(np.count_nonzero(missing))
         none = np.empty(0, np.int64)
@@ -174,7 +202,10 @@ class WindowLookup:
         batch.sources = self._send_array(np.concatenate([none, *sources]))
 
     def _delta(self, base: HostedBase, digest: str | None) -> SharedLora | None:
-        return None if digest is None else self._deltas.get(base, digest)
+        return None if digest is None else self._deltas.get(base, digest).lora
+
+    def _estimator(self, base: HostedBase, delta: str | None) -> ServedEstimator | None:
+        return base.model.estimator if delta is None else self._deltas.get(base, delta).estimator
 
 
 def _make_rows(base: HostedBase, capacity: int) -> StoredRows:

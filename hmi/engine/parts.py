@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +39,9 @@ def cut(batch: Batch, rows: slice, device: torch.device) -> Batch:
     used, part.sources = torch.unique(batch.sources[inside], return_inverse=True)
     part.windows = batch.windows[used]
     part.groups = _used_groups(batch.groups, used.cpu().numpy())
+    for group in batch.estimates:
+        there, places = _moved(group.places, span, whole, width)
+        part.estimates.append(dataclasses.replace(group, places=places, sources=group.sources[there]))
     return part
 
 

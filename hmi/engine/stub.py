@@ -127,6 +127,10 @@ class StubEngine:
             row[:] = self._vector(f"{base}/{key}") + change
         return rows
 
+    def estimate_error(self, base: str, delta: str | None = None) -> float | None:
+        """None: shorter n-grams stand in."""
+        return None
+
     def drop_adapter(self, digest: str) -> None:
         self._adapters.discard(digest)
 

@@ -17,6 +17,7 @@ from hmi.adapters.plan import AdapterPlan
 from hmi.adapters.segmented import SegmentedPlan
 from hmi.adapters.shared import SharedLora
 from hmi.adapters.token_heads import TokenHeadPlan
+from hmi.engine.estimate import EstimateGroup
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Item, Outcome
 from hmi.errors import HmiError
@@ -118,6 +119,7 @@ class Batch:
         groups: Which function computes which of them; together N keys.
         places: int64 `[M]`: flat positions in `B * T` of missing rows.
         sources: int64 `[M]`: which of `windows` each of them gets.
+        estimates: Windows that are estimated instead.
         plan, heads, taggers: How adapters, heads of whole sequences and heads of tokens are applied; none where nobody
             asks for such classes.
         first_only: Nobody reads more than the first token's last state.
@@ -145,6 +147,7 @@ class Batch:
     groups: list[WindowGroup] = field(default_factory=list)
     places: torch.Tensor | None = None
     sources: torch.Tensor | None = None
+    estimates: list[EstimateGroup] = field(default_factory=list)
     plan: AdapterPlan | SegmentedPlan | None = None
     heads: HeadPlan | None = None
     taggers: TokenHeadPlan | None = None

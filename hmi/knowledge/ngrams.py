@@ -28,6 +28,7 @@ __all__ = [
     "in_vocabulary",
     "middles",
     "pack",
+    "token_keys",
     "unigram",
     "unigrams",
     "unpack",
@@ -140,6 +141,11 @@ def unigrams(vocabulary: int) -> Keys:
     if not 0 <= vocabulary <= MAX_VOCABULARY:
         raise InvalidInput(f"a vocabulary of {vocabulary} tokens does not fit the keys ({MAX_VOCABULARY})")
     return np.arange(1, vocabulary + 1, dtype=np.uint64) << _MID_SHIFT
+
+
+def token_keys(ids: NDArray[np.integer[Any]]) -> Keys:
+    """Keys of these tokens alone. Raises `InvalidInput` for an id that does not fit."""
+    return _shifted(ids, 0) << _MID_SHIFT
 
 
 def in_vocabulary(keys: Keys, vocabulary: int) -> NDArray[np.bool_]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hmi.knowledge import ngrams
+from hmi.knowledge.demand import BigramGain, Errors
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.table import Places, Table, find_first
 from hmi.knowledge.tree import KnowledgeTree
 
-__all__ = ["StandInErrors", "usual_errors", "usual_gain"]
+__all__ = ["StandInErrors", "estimated", "usual_errors", "usual_gain"]
 
 _CHUNK = 4096  # rows at a time: memory does not grow with the tree
 _NOTHING = -1  # level of what nothing stands in for
@@ -120,6 +121,26 @@ def usual_errors(domain: str, keys: Keys) -> NDArray[np.float32]:
 def usual_gain(domain: str, keys: Keys) -> float:
     """As `StandInErrors.bigram_gain`, likewise."""
     return _USUAL_GAIN
+
+
+def estimated(
+    errors: Errors | None, gain: BigramGain | None, known: Mapping[str, float]
+) -> tuple[Errors | None, BigramGain | None]:
+    """Both where some domains' rows are estimated: nobody wants their bigrams then.
+
+    Args:
+        known: By such a domain, the mean error of its estimates.
+    """
+
+    def error(domain: str, keys: Keys) -> NDArray[np.float32]:
+        if domain in known:
+            return np.full(len(keys), known[domain], np.float32)
+        return np.ones(len(keys), np.float32) if errors is None else errors(domain, keys)
+
+    def bigram_gain(domain: str, keys: Keys) -> float:
+        return 0.0 if domain in known or gain is None else gain(domain, keys)
+
+    return (error, bigram_gain) if known else (errors, gain)
 
 
 def _relative(own: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from hmi.adapters.maths import AdapterMaths, NoAdapters
 from hmi.errors import Corrupt
 from hmi.models.dense import ACTIVATIONS
+from hmi.models.estimator import RowEstimator
 from hmi.spec import HPLMSpec, Placement, Site
 
 __all__ = ["HBert", "Layer"]
@@ -138,6 +139,8 @@ class HBert(nn.Module):
         if spec.k:
             self.window = _Window(spec)
             self.correction = _Merge(spec)
+        if spec.estimator_size:
+            self.estimator = RowEstimator(spec.hidden_size, spec.estimator_size)
         self._no_adapters = NoAdapters()
 
     @property

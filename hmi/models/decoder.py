@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from hmi.adapters.maths import AdapterMaths, NoAdapters
 from hmi.errors import Corrupt
 from hmi.models.dense import ACTIVATIONS
+from hmi.models.estimator import RowEstimator
 from hmi.models.rotary import Rotary
 from hmi.spec import Family, HPLMSpec, Site
 
@@ -189,6 +190,8 @@ class HGpt(nn.Module):
             self.window = _Window(spec)
             if self._learns_positions:
                 self.correction = _Merge(spec)
+        if spec.estimator_size:
+            self.estimator = RowEstimator(spec.hidden_size, spec.estimator_size)
         self._no_adapters = NoAdapters()
 
     @property

@@ -15,6 +15,7 @@ from hmi.adapters.maths import Norm, ServingAdapters
 from hmi.adapters.plan import QKV
 from hmi.models.bert import HBert, Layer
 from hmi.models.dense import ACTIVATIONS, make_dense
+from hmi.models.estimator import ServedEstimator
 from hmi.spec import Placement, Site
 
 __all__ = ["ServedBert"]
@@ -27,6 +28,9 @@ class ServedBert:
     """One hBERT on its device. It takes the model's tensors over: `model` must not be used afterwards.
 
     All methods run without gradients, on tensors of the model's device.
+
+    Attributes:
+        estimator: Of the base's own rows, where it brings one.
     """
 
     def __init__(self, model: HBert) -> None:
@@ -41,6 +45,7 @@ class ServedBert:
             self._window_position = model.window.position
             self._projection = make_dense(model.window.projection.weight, model.window.projection.bias)
             self._correction = model.correction.position
+        self.estimator = ServedEstimator(model.estimator) if self.spec.estimator_size else None
 
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
         """The rows of n-grams: windows int64 `[n, 3]` with -1 for an absent neighbour -> `[n, H]`. Needs k > 0.

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from hmi.adapters.maths import ServingAdapters
 from hmi.models.decoder import READING_ORDER, WINDOW, DecoderLayer, HGpt, reach_of
 from hmi.models.dense import ACTIVATIONS, Dense, make_dense
+from hmi.models.estimator import ServedEstimator
 from hmi.models.pages import PAGE_TOKENS, KeyValuePages
 from hmi.models.rotary import Rotary
 from hmi.spec import HPLMSpec, Site
@@ -30,6 +31,9 @@ class ServedGpt:
     """One hGPT on its device. It takes the model's tensors over: `model` must not be used afterwards.
 
     All methods run without gradients, on tensors of the model's device.
+
+    Attributes:
+        estimator: Of the base's own rows, where it brings one.
     """
 
     def __init__(self, model: HGpt) -> None:
@@ -47,6 +51,7 @@ class ServedGpt:
             self._projection = make_dense(model.window.projection.weight, model.window.projection.bias)
             if self._learns_positions:
                 self._window_position = model.window.position
+        self.estimator = ServedEstimator(model.estimator) if self.spec.estimator_size else None
 
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
         """The rows of n-grams: windows int64 `[n, 3]` as keys hold them, (t-1, t, t-2) with -1 for an absent

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.spec import HPLMSpec, RowDtype
 from hmi.training.calibration import Calibration, calibrate
 from hmi.training.distil import DistilConfig, DistilProgress, Student, distil
+from hmi.training.estimator import EstimatorConfig, fit_estimator
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
@@ -51,6 +53,7 @@ class BaseReport:
         before: Of the plain conversion, `fitted` after the closed form, `after` at the end; None where there was no
             text, and for k = 0, which is the pretrained model.
         losses: Of distillation, means over each tenth of the steps.
+        estimate_error: Of the judging texts' rows, see `RowEstimator.error`; None where there is no estimator.
         seconds: From reading the pretrained model to the end, this run alone.
     """
 
@@ -61,6 +64,7 @@ class BaseReport:
     fitted: Fidelity | None = None
     after: Fidelity | None = None
     losses: tuple[float, ...] = ()
+    estimate_error: float | None = None
     seconds: float = 0.0
 
 
@@ -77,6 +81,7 @@ def build_base(
     corpora: Sequence[Sequence[str]] = (),
     config: DistilConfig = _NOT_DISTILLED,
     *,
+    estimator: EstimatorConfig | None = None,
     difference: Path | None = None,
     on_progress: Callable[[DistilProgress], None] = lambda progress: None,
 ) -> BaseReport:
@@ -87,6 +92,8 @@ def build_base(
 
     Args:
         corpora: Texts, one sentence or so each. Distillation takes an equal share of each corpus.
+        estimator: How what stands in for rows under the miss policy `backoff` is taught, once the rows are what they
+            will be; None: there is none, and shorter n-grams stand in.
         difference: File to write what was learnt to; the artifact is then made from that file, rounded as it is.
 
     Raises:
@@ -105,7 +112,7 @@ def build_base(
         spec = convert_pretrained(source, converted, k=k, row_dtype=row_dtype)
         report = BaseReport(spec)
         if k and any(corpora):
-            report = _learn(source, converted, corpora, config, work / _CHECKPOINT, difference, on_progress)
+            report = _learn(source, converted, corpora, config, estimator, work / _CHECKPOINT, difference, on_progress)
         converted.rename(out)
     finally:
         shutil.rmtree(converted, ignore_errors=True)
@@ -143,6 +150,7 @@ def _learn(
     folder: Path,
     corpora: Sequence[Sequence[str]],
     config: DistilConfig,
+    estimator: EstimatorConfig | None,
     checkpoint: Path,
     difference: Path | None,
     on_progress: Callable[[DistilProgress], None],
@@ -174,9 +182,18 @@ def _learn(
     spec = dataclasses.replace(model.spec, distilled=bool(config.steps))
     made = Difference.between(original, tensors, spec, {}) if difference else None
     save_hplm(folder, spec, made.apply(original) if made else tensors, tokenizer)
+    model = load_hplm(folder, device, dtype)
     if config.steps:
-        after = measure_fidelity(load_hplm(folder, device, dtype), judges, teacher=teacher)
-    report = BaseReport(spec, sum(map(len, seen)), len(judges), before, fitted, after, losses)
+        after = measure_fidelity(model, judges, teacher=teacher)
+    error = None
+    if estimator is not None:
+        fitted_estimator = fit_estimator(model, list(chain(*seen)), judges, estimator, on_progress=on_progress)
+        error = float(fitted_estimator.error)
+        spec = dataclasses.replace(spec, estimator_size=estimator.size)
+        tensors |= {f"estimator.{name}": each for name, each in fitted_estimator.state_dict().items()}
+        made = Difference.between(original, tensors, spec, {}) if difference else None
+        save_hplm(folder, spec, made.apply(original) if made else tensors, tokenizer)
+    report = BaseReport(spec, sum(map(len, seen)), len(judges), before, fitted, after, losses, error)
     if made and difference:
         about = {"config": dataclasses.asdict(config), **dataclasses.asdict(report)}
         dataclasses.replace(made, about=about).save(difference)

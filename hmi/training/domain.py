@@ -9,6 +9,7 @@ model stays as it is.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.adapter import Adapter
+from hmi.adapters.adapter import Adapter, Estimator
 from hmi.adapters.delta import check_delta
 from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
 from hmi.engine.config import resolve_device, resolve_dtype
@@ -29,10 +30,11 @@ from hmi.errors import InvalidInput
 from hmi.knowledge.ngrams import Keys, window_keys
 from hmi.models.loader import HPLM, load_hplm, load_tokenizer
 from hmi.spec import Site
+from hmi.training.estimator import EstimatorConfig, fit_estimator
 from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
 from hmi.training.stand_ins import leave_one_out
-from hmi.training.states import encode
+from hmi.training.states import encode, estimator_of
 from hmi.training.teacher import Teacher
 from hmi.training.trainable_delta import TrainableDelta
 from hmi.training.windows import WindowBatch, relative_error, states_error
@@ -41,6 +43,7 @@ __all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta", "train
 
 _HELD_OUT = 10  # every tenth text judges, the others are learnt from
 _MOST_JUDGES = 1000
+_ESTIMATOR_RATE = 1e-3  # it only has to be moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class DeltaConfig:
         left_out: Share of the texts that are seen as a tree sees them that was built of all the others, so that rows of
             shorter n-grams are good stand-ins under the miss policy `backoff`.
         sites: The linear layers that get a pair, in every lower layer.
+        estimator_steps: Of the optimiser, for the delta's own estimator; it begins with the base's, and there is none
+            where the base has none.
         max_tokens: Longer texts are cut, special tokens included.
         seed: Same seed, same text, same machine, same number of threads: same weights.
         device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
@@ -71,13 +76,14 @@ class DeltaConfig:
     nearness: float = 1.0
     left_out: float = 0.5
     sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
+    estimator_steps: int = 400
     max_tokens: int = 128
     seed: int = 0
     device: str = "cpu"
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("rank", "steps", "batch_size", "max_tokens"):
+        for name in ("rank", "steps", "batch_size", "estimator_steps", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
         if not 0 <= self.nearness < math.inf:
@@ -107,6 +113,8 @@ class DeltaReport:
         before, after: Of the rows that the domain would have without the delta, and of the delta's, on the judging
             texts. A delta whose `after.upper` is not below `before.upper` is not worth its tables.
         losses: Means over each tenth of the steps.
+        estimate_error: Of the judging texts' rows that were not learnt from, see `RowEstimator.error`; None where there
+            is no estimator.
         seconds: From loading the base model to the end.
     """
 
@@ -115,6 +123,7 @@ class DeltaReport:
     before: Fidelity
     after: Fidelity
     losses: tuple[float, ...]
+    estimate_error: float | None
     seconds: float
 
 
@@ -174,8 +183,31 @@ def train_delta(
     delta = trainable.export()
     check_delta(delta, model.spec)
     after = measure_fidelity(model, judging, SingleAdapter.of(delta, device, model.dtype), teacher=full)
+    error = None
+    if model.spec.estimator_size:
+        estimator = _estimator(model, delta, above, learnt, judging, config)
+        delta, error = dataclasses.replace(delta, estimator=estimator), float(estimator.error[0])
     seconds = time.monotonic() - started
-    return TrainedDelta(delta, DeltaReport(len(learnt), len(judging), before, after, losses, seconds))
+    return TrainedDelta(delta, DeltaReport(len(learnt), len(judging), before, after, losses, error, seconds))
+
+
+def _estimator(
+    model: HPLM,
+    delta: Adapter,
+    above: Adapter | None,
+    learnt: Sequence[NDArray[np.int64]],
+    judging: Sequence[NDArray[np.int64]],
+    config: DeltaConfig,
+) -> Estimator:
+    start = None if above is None else estimator_of(model, above)
+    return fit_estimator(
+        model,
+        learnt,
+        judging,
+        EstimatorConfig(steps=config.estimator_steps, learning_rate=_ESTIMATOR_RATE, seed=config.seed),
+        SingleAdapter.of(delta, model.device, model.dtype),
+        start=start if start is not None else estimator_of(model, None),
+    ).weights()
 
 
 def _teacher(model: HPLM, folder: Path | None, adapter: Adapter | None) -> Teacher:

@@ -13,6 +13,7 @@ from torch import Tensor
 from hmi.adapters.adapter import Pooling
 from hmi.adapters.maths import AdapterMaths
 from hmi.models.chat import ChatTemplate
+from hmi.models.estimator import RowEstimator
 from hmi.models.loader import HPLM
 from hmi.training.metrics import Metrics
 from hmi.training.network import Network
@@ -31,6 +32,7 @@ class Texts:
         breathe: Called after every few thousand windows.
         see: As in `LowerStates`.
         chat: The model's template, where it has one.
+        estimator: As in `LowerStates`.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Texts:
         breathe: Breathe,
         see: See | None = None,
         chat: ChatTemplate | None = None,
+        estimator: RowEstimator | None = None,
     ) -> None:
         self._model = model
         self._delta = delta
         self._breathe = breathe
         self._see = see
+        self._estimator = estimator
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.chat = chat
@@ -58,7 +62,7 @@ class Texts:
 
     def states_of(self, sequences: Sequence[NDArray[np.int64]]) -> LowerStates:
         """Likewise, of token ids."""
-        return LowerStates(self._model, sequences, self._delta, self._breathe, self._see)
+        return LowerStates(self._model, sequences, self._delta, self._breathe, self._see, self._estimator)
 
 
 class Part(Protocol):

@@ -1,8 +1,9 @@
 """What stands in for a text's windows, under the miss policy `backoff`, where the tree does not know the text.
 
 A tenant's training text is in the trees that are built of its domain, and the texts that the tenant will ask are not.
-Trained on whole windows a model would meet bigrams and unigrams in serving for the first time. So each text is seen as
-a tree sees it that was built of all the others: leave one out, as the trees' own plans estimate hit rates.
+Trained on whole windows a model would meet estimates, or bigrams and unigrams, in serving for the first time. So each
+text is seen as a tree sees it that was built of all the others: leave one out, as the trees' own plans estimate hit
+rates.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import BACKOFF, Keys, unigram
+from hmi.training.states import Sight
 
 __all__ = ["TreeOfText", "leave_one_out", "stand_ins"]
 
@@ -23,11 +25,17 @@ def leave_one_out(windows: Keys, lengths: NDArray[np.int64]) -> Keys:
     Args:
         lengths: Tokens of each text.
     """
-    text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
     ngrams = np.concatenate([windows, *(shorter(windows) for shorter in _SHORTER)])
-    pairs = np.unique(np.stack([ngrams, np.tile(text, 1 + len(_SHORTER))], axis=1), axis=0)  # n-gram, text
+    return stand_ins(windows, _in_several(ngrams, lengths))
+
+
+def _in_several(ngrams: Keys, lengths: NDArray[np.int64]) -> Keys:
+    """Ascending, those of the n-grams that more than one of the texts has. They are one or more rounds of n-grams, one
+    for each token of all texts."""
+    text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
+    pairs = np.unique(np.stack([ngrams, np.tile(text, len(ngrams) // len(text))], axis=1), axis=0)  # n-gram, text
     keys, texts = np.unique(pairs[:, 0], return_counts=True)
-    return stand_ins(windows, keys[texts > 1])
+    return keys[texts > 1]
 
 
 def stand_ins(windows: Keys, known: Keys) -> Keys:
@@ -54,16 +62,26 @@ def _is_in(keys: Keys, known: Keys) -> NDArray[np.bool_]:
 
 
 class TreeOfText:
-    """The sight of a tree that is built of what is learnt from. To be used as `LowerStates`' `see`."""
+    """The sight of a tree that is built of what is learnt from. To be used as `LowerStates`' `see`.
 
-    def __init__(self) -> None:
+    Args:
+        estimates: What the tree lacks is estimated, and no shorter n-gram stands in for it.
+    """
+
+    def __init__(self, *, estimates: bool = False) -> None:
+        self._estimates = estimates
         self._known: Keys = np.zeros(0, np.uint64)
 
-    def learnt(self, windows: Keys, lengths: NDArray[np.int64]) -> Keys:
+    def learnt(self, windows: Keys, lengths: NDArray[np.int64]) -> Sight:
         """What each text that is learnt from would be given if the tree did not know it."""
+        if self._estimates:
+            self._known = np.unique(windows)
+            return Sight(windows, ~_is_in(windows, _in_several(windows, lengths)))
         self._known = np.unique(np.concatenate([windows, *(shorter(windows) for shorter in _SHORTER)]))
-        return leave_one_out(windows, lengths)
+        return Sight(leave_one_out(windows, lengths))
 
-    def others(self, windows: Keys, lengths: NDArray[np.int64]) -> Keys:
+    def others(self, windows: Keys, lengths: NDArray[np.int64]) -> Sight:
         """What texts are given that were not learnt from."""
-        return stand_ins(windows, self._known)
+        if self._estimates:
+            return Sight(windows, ~_is_in(windows, self._known))
+        return Sight(stand_ins(windows, self._known))

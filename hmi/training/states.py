@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,17 +11,34 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from hmi.adapters.adapter import Adapter
 from hmi.adapters.maths import AdapterMaths
-from hmi.knowledge.ngrams import Keys, unpack, window_keys
+from hmi.knowledge.ngrams import Keys, token_keys, unpack, window_keys
 from hmi.knowledge.rows import round_trip
+from hmi.models.estimator import RowEstimator
 from hmi.models.loader import HPLM
 
-__all__ = ["Breathe", "LowerStates", "See", "encode", "window_rows"]
+__all__ = ["Breathe", "LowerStates", "See", "Sight", "encode", "estimated_rows", "estimator_of", "window_rows"]
 
 Breathe = Callable[[], None]
 """Called after every small piece of work, so that a training can give way to others; what it raises ends the work."""
-See = Callable[[Keys, NDArray[np.int64]], Keys]
-"""From windows `[tokens]`, and the lengths of their sequences, to the n-grams whose rows are taken in their place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What some tokens are given.
+
+    Attributes:
+        keys: uint64 `[tokens]`, the n-grams whose rows they get.
+        estimated: bool `[tokens]`, where it is an estimate of that row; None: nowhere.
+    """
+
+    keys: Keys
+    estimated: NDArray[np.bool_] | None = None
+
+
+See = Callable[[Keys, NDArray[np.int64]], Sight]
+"""From windows `[tokens]`, and the lengths of their sequences, to what the tokens are given."""
 
 _CHUNK = 4096  # windows at once
 
@@ -62,6 +80,34 @@ def window_rows(
     return torch.cat(rows)
 
 
+def estimator_of(model: HPLM, delta: Adapter | None) -> RowEstimator | None:
+    """What estimates the rows of the model, or of a domain's delta of it, in the model's dtype and on its device."""
+    if delta is None:
+        return model.estimator if model.spec.estimator_size else None
+    return None if delta.estimator is None else RowEstimator.of(delta.estimator).to(model.device, model.dtype)
+
+
+@torch.no_grad()
+def estimated_rows(
+    model: HPLM,
+    estimator: RowEstimator,
+    keys: Keys,
+    delta: AdapterMaths | None = None,
+    breathe: Breathe = _go_on,
+) -> Tensor:
+    """Estimates `[n, H]` of the rows that `window_rows` would give; all in the model's dtype, on its device."""
+    ids = unpack(keys)
+    tokens = np.unique(ids[ids >= 0])
+    alone = window_rows(model, token_keys(tokens), delta, breathe)
+    alone = torch.cat([alone, alone.new_zeros(1, alone.shape[1])])
+    index = torch.from_numpy(np.where(ids >= 0, np.searchsorted(tokens, ids), len(tokens))).to(model.device)
+    rows = [alone[:0]]
+    for part in torch.split(index, _CHUNK):
+        rows.append(estimator(alone, part))
+        breathe()
+    return torch.cat(rows)
+
+
 class LowerStates:
     """Sequences ready for the upper layers, kept as one row for each distinct window.
 
@@ -70,6 +116,7 @@ class LowerStates:
 
     Args:
         see: None takes the windows' own rows.
+        estimator: Of these rows; needed where `see` wants estimates.
     """
 
     def __init__(
@@ -79,6 +126,7 @@ class LowerStates:
         delta: AdapterMaths | None = None,
         breathe: Breathe = _go_on,
         see: See | None = None,
+        estimator: RowEstimator | None = None,
     ) -> None:
         self._model = model
         self.lengths = np.asarray([len(ids) for ids in sequences], np.int64)
@@ -87,9 +135,24 @@ class LowerStates:
         self._rows: Tensor | None = None
         if model.spec.k:
             windows = window_keys(flat, self.lengths, looks_back=model.spec.family.decodes)
-            keys, flat = np.unique(see(windows, self.lengths) if see else windows, return_inverse=True)
-            self._rows = window_rows(model, keys, delta, breathe)
-        self._index = torch.from_numpy(flat.reshape(-1).astype(np.int64))  # row of each token; its id where k = 0
+            sight = see(windows, self.lengths) if see else Sight(windows)
+            wanted = np.zeros(len(windows), bool) if sight.estimated is None else sight.estimated
+            rows: list[Tensor] = []
+            flat = np.empty(len(windows), np.int64)
+            for estimates in (False, True):
+                here = np.flatnonzero(wanted == estimates)
+                if not len(here):
+                    continue
+                keys, place = np.unique(sight.keys[here], return_inverse=True)
+                flat[here] = place.reshape(-1) + sum(map(len, rows))
+                if not estimates:
+                    rows.append(window_rows(model, keys, delta, breathe))
+                elif estimator is not None:
+                    rows.append(estimated_rows(model, estimator, keys, delta, breathe))
+                else:
+                    raise ValueError("estimates are wanted, and there is no estimator")
+            self._rows = torch.cat(rows)
+        self._index = torch.from_numpy(flat.astype(np.int64))  # row of each token; its id where k = 0
 
     def __len__(self) -> int:
         return len(self.lengths)

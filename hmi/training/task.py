@@ -37,7 +37,7 @@ from hmi.training.objective import Objective, Texts
 from hmi.training.parts import require_known, split
 from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
 from hmi.training.stand_ins import TreeOfText
-from hmi.training.states import Breathe
+from hmi.training.states import Breathe, estimator_of
 from hmi.training.tagging import Tagging, tag_labels
 from hmi.training.trainable import TrainableAdapter
 
@@ -95,10 +95,11 @@ def train_adapter(
     lower = None if delta is None else SingleAdapter.of(delta, device, model.dtype)
     max_tokens = min(config.max_tokens, model.spec.max_positions)
     tokenizer = load_tokenizer(folder)
-    tree = TreeOfText() if config.miss_policy is MissPolicy.BACKOFF else None
+    estimator = estimator_of(model, delta)
+    tree = TreeOfText(estimates=estimator is not None) if config.miss_policy is MissPolicy.BACKOFF else None
     chat = load_chat(folder)
-    texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None, chat)
-    others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None, chat)
+    texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None, chat, estimator)
+    others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None, chat, estimator)
     objective = _objective(kind, learnt, config)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
