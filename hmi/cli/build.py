@@ -55,6 +55,9 @@ def base(
         typer.Option(min=0, max=1, help="Share of lines whose windows lose neighbours, for the policy backoff."),
     ] = 0.4,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
+    estimator_steps: Annotated[
+        int, typer.Option(min=0, help="Of teaching what stands in for rows under the policy backoff; 0: nothing is.")
+    ] = 9000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     rows: Annotated[RowDtype, typer.Option(help="How looked-up rows are stored.")] = RowDtype.INT8,
@@ -88,6 +91,7 @@ def base(
     from hmi.models.shipped import find_shipped
     from hmi.training.base import BaseReport, apply_difference, build_base
     from hmi.training.distil import DistilConfig
+    from hmi.training.estimator import EstimatorConfig
 
     folder = resolve_source(source)
     known = read_difference(difference) if difference else None
@@ -116,6 +120,7 @@ def base(
                 rows,
                 corpora,
                 config,
+                estimator=EstimatorConfig(steps=estimator_steps, seed=seed) if estimator_steps and k else None,
                 difference=difference_out,
                 on_progress=lambda reached: bar.show(reached, _error(reached)),
             )
@@ -129,8 +134,50 @@ def base(
     elif report.before and report.fitted and report.after:
         typer.echo(fidelity_table(spec.k, report.before, report.fitted, report.after))
         typer.echo(f"on {report.judges} lines that training did not see, in {report.seconds:.0f} s")
+        if report.estimate_error is not None:
+            typer.echo(_estimates(report.estimate_error))
     elif spec.k:
         typer.echo("without --text it is as it was converted: far from the pretrained model", err=True)
+
+
+@app.command(epilog="Example: `hmi build estimator ./minilm-k3 --text news.txt --text reviews.txt --out ./minilm-k3e`")
+def estimator(
+    base: Annotated[Path, typer.Argument(help="Base model folder from `hmi build base`, with k > 0.")],
+    out: Annotated[Path, typer.Option(help="Folder to make, with the same model and the estimator in it.")],
+    text: Annotated[list[Path], typer.Option(help="Text to learn from, one sentence or so a line; or several.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of the optimiser.")] = 9000,
+    size: Annotated[int, typer.Option(min=1, help="Hidden values: more are slower, and nearer to the rows.")] = 768,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Teach a base model that exists what stands in, under the policy backoff, for rows that no tree holds.
+
+    `hmi build base` does it too. The result is another base model: domain deltas and trees of the first are not its.
+    """
+    from hmi.cli.textfiles import read_lines
+    from hmi.engine.cores import tune_process
+
+    tune_process(os.environ)
+    corpora = [read_lines(path) for path in text]  # before torch is loaded: a mistake in a file shows at once
+
+    from hmi.cli.training_bar import TrainingBar
+    from hmi.training.base import add_estimator
+    from hmi.training.estimator import EstimatorConfig
+
+    config = EstimatorConfig(steps=steps, size=size, seed=seed)
+    with TrainingBar() as bar:
+        error = add_estimator(
+            base,
+            out,
+            corpora,
+            config,
+            max_tokens=max_tokens,
+            device=device,
+            on_progress=lambda reached: bar.show(reached, _error(reached)),
+        )
+    typer.echo(json.dumps({"estimate_error": error}, indent=1) if as_json else f"{out}: {_estimates(error)}")
 
 
 @app.command(
@@ -222,8 +269,14 @@ def domain(
         f"error of the last layer's states against the full model: {report.before.upper:.3f} without it, "
         f"{report.after.upper:.3f} with it, on {report.judges} lines that training did not see"
     )
+    if report.estimate_error is not None:
+        typer.echo(_estimates(report.estimate_error))
     if report.after.upper >= report.before.upper:
         typer.echo("the delta does not help: more text or more steps may", err=True)
+
+
+def _estimates(error: float) -> str:
+    return f"rows that no tree holds are estimated, {error:.1%} of their length off on text that training did not see"
 
 
 def _error(reached: DistilProgress | DeltaProgress) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hmi.adapters.adapter import Estimator
+from hmi.models.dense import filled, make_dense
 
 __all__ = ["RowEstimator", "ServedEstimator"]
 
@@ -82,28 +83,26 @@ class ServedEstimator:
     """
 
     def __init__(self, estimator: RowEstimator) -> None:
-        inner, linear = estimator.inner.weight, estimator.linear.weight
-        self._size = len(inner)
-        joined = torch.cat([inner, linear])  # [size + H, 3 * H]
+        inner, linear = estimator.inner, estimator.linear
+        self._size = inner.out_features
+        joined = torch.cat([inner.weight, linear.weight])  # [size + H, 3 * H]
         places = joined.view(len(joined), _WINDOW, -1).transpose(0, 1)  # [3, size + H, H]
-        self._places = places.reshape(_WINDOW * len(joined), -1).contiguous()
-        self._inner_bias = estimator.inner.bias
-        self._outer = estimator.outer
+        bias = joined.new_zeros(_WINDOW, len(joined))
+        bias[_TOKEN, : self._size] = inner.bias  # the token itself is always there
+        self._places = make_dense(places.reshape(_WINDOW * len(joined), -1).contiguous(), bias.flatten())
+        self._outer = make_dense(estimator.outer.weight, estimator.outer.bias)
         self.error = float(estimator.error)
-
-    @property
-    def nbytes(self) -> int:
-        return self._places.nbytes + self._inner_bias.nbytes + self._outer.weight.nbytes + self._outer.bias.nbytes
+        self.nbytes = joined.nbytes + bias.nbytes + estimator.outer.weight.nbytes + estimator.outer.bias.nbytes
 
     def __call__(self, tokens: Tensor, index: Tensor) -> Tensor:
         """As `RowEstimator.forward`, in the dtype of its weights."""
-        placed = F.linear(tokens, self._places).view(len(tokens), _WINDOW, -1)
+        placed = self._places(filled(tokens)).view(-1, _WINDOW, self._size + tokens.shape[1])
         return torch.cat([self._estimate(tokens, placed, part) for part in torch.split(index, _CHUNK)])
 
     def _estimate(self, tokens: Tensor, placed: Tensor, index: Tensor) -> Tensor:
         total = placed[index[:, 0], 0]
         for place in range(1, _WINDOW):
             total += placed[index[:, place], place]
-        hidden = F.gelu(total[:, : self._size] + self._inner_bias)
-        moved: Tensor = self._outer(hidden)
-        return moved.add_(total[:, self._size :]).add_(tokens[index[:, _TOKEN]])
+        hidden = filled(F.gelu(total[:, : self._size]))
+        moved = filled(total[:, self._size :] + tokens[index[:, _TOKEN]])
+        return self._outer.plus(hidden, moved)[: len(index)]

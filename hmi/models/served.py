@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from hmi.adapters.maths import Norm, ServingAdapters
 from hmi.adapters.plan import QKV
 from hmi.models.bert import HBert, Layer
-from hmi.models.dense import ACTIVATIONS, make_dense
+from hmi.models.dense import ACTIVATIONS, filled, make_dense
 from hmi.models.estimator import ServedEstimator
 from hmi.spec import Placement, Site
 
@@ -54,7 +54,7 @@ class ServedBert:
         in the lower layers.
         """
         mask = _additive(windows >= 0, self.dtype)
-        x = _filled(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
+        x = filled(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
             x = self._layers[number](x, windows.shape, mask, delta, only=_MIDDLE if last else None)
@@ -87,7 +87,7 @@ class ServedBert:
         """
         shape = hidden.shape[:2]
         tokens = shape[0] * shape[1]
-        x = _filled(hidden.reshape(tokens, -1))
+        x = filled(hidden.reshape(tokens, -1))
         weights = None if mask is None else _additive(mask, self.dtype)
         for number in range(self.spec.k, self.spec.layers):
             only = _FIRST if first_only and number == self.spec.layers - 1 else None
@@ -131,10 +131,10 @@ class _ServedLayer:
         q, k, v = (qkv[:, :, part].transpose(1, 2) for part in range(3))  # [B, heads, T, size]
         if only is not None:
             q = q[:, :, only : only + 1]
-            x = _filled(x[:real].view(batch, tokens, -1)[:, only])
+            x = filled(x[:real].view(batch, tokens, -1)[:, only])
             real, tokens = batch, 1
         context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        context = _filled(context.transpose(1, 2).reshape(real, -1))
+        context = filled(context.transpose(1, 2).reshape(real, -1))
         x = self._close(Placement.ATTENTION, Site.O, context, x, (batch, tokens), adapters)
         return self._close(
             Placement.OUTPUT, Site.FC2, self._inner(x, (batch, tokens), adapters), x, (batch, tokens), adapters
@@ -189,12 +189,3 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """What attention adds to its scores: bool [B, T] -> [B, 1, 1, T]. Made once, not in every layer."""
     weights = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
     return weights[:, None, None, :]
-
-
-def _filled(x: Tensor) -> Tensor:
-    """On a CPU x [n, H] with zeros below, so that n is a multiple of 8 and one of sixteen steps between two powers
-    of two: by at most 6 %, mostly less."""
-    count = len(x)
-    step = max(8, (1 << (count - 1).bit_length()) // 32)
-    missing = -count % step if x.device.type == "cpu" else 0
-    return F.pad(x, (0, 0, 0, missing)) if missing else x.contiguous()

@@ -19,10 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
+from hmi.models.chat import load_chat
 from hmi.models.difference import Difference, digest_of
+from hmi.models.estimator import RowEstimator
 from hmi.models.loader import load_hplm, load_spec, load_tokenizer, save_hplm
 from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.spec import HPLMSpec, RowDtype
@@ -33,12 +36,13 @@ from hmi.training.fidelity import Fidelity, measure_fidelity
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
 
-__all__ = ["BaseReport", "apply_difference", "build_base", "split_corpora", "work_folder"]
+__all__ = ["BaseReport", "add_estimator", "apply_difference", "build_base", "split_corpora", "work_folder"]
 
 _CALIBRATION_TEXTS = 4000  # more hardly moves the means
 _HELD_OUT = 20  # every twentieth text judges, the others are learnt from
 _MOST_JUDGES = 500  # of each corpus
 _CHECKPOINT = "checkpoint.safetensors"
+_ESTIMATOR = "estimator."
 _NOT_DISTILLED = DistilConfig(steps=0)
 
 Sequences = list[NDArray[np.int64]]
@@ -121,6 +125,53 @@ def build_base(
     return dataclasses.replace(report, seconds=time.monotonic() - began)
 
 
+def add_estimator(
+    base: Path,
+    out: Path,
+    corpora: Sequence[Sequence[str]],
+    config: EstimatorConfig,
+    *,
+    max_tokens: int = 128,
+    device: str = "cpu",
+    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+) -> float:
+    """The base artifact `base` with an estimator, or another one, as `out`, which appears whole or not at all.
+
+    Returns:
+        `RowEstimator.error`, on text that was not learnt from.
+
+    Raises:
+        InvalidInput: k = 0 (nothing is looked up), or too little text.
+        Conflict: `out` is there already.
+        Corrupt: A damaged base.
+    """
+    if out.exists():
+        raise Conflict(f"{out} is there already; remove it or choose another folder")
+    where = resolve_device(device)
+    model = load_hplm(base, where, resolve_dtype("auto", where))
+    if not model.spec.k:
+        raise InvalidInput("a base with k = 0 looks nothing up, so nothing needs to be estimated")
+    longest = min(max_tokens, model.spec.max_positions)
+    has_end = not model.spec.family.decodes
+    seen, judges = split_corpora(corpora, load_tokenizer(base), longest, has_end=has_end)
+    estimator = fit_estimator(model, list(chain(*seen)), judges, config, on_progress=on_progress)
+    tensors = {name: each for name, each in load_hplm(base).state_dict().items() if not name.startswith(_ESTIMATOR)}
+    spec = dataclasses.replace(model.spec, estimator_size=config.size)
+    beside = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        save_hplm(beside, spec, tensors | _named(estimator), load_tokenizer(base), load_chat(base))
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return float(estimator.error)
+
+
+def _named(estimator: RowEstimator) -> dict[str, Tensor]:
+    """Its tensors as a base artifact names them."""
+    return {f"{_ESTIMATOR}{name}": tensor for name, tensor in estimator.state_dict().items()}
+
+
 def apply_difference(source: Path, difference: Difference, out: Path, row_dtype: RowDtype | None = None) -> HPLMSpec:
     """The base artifact that a difference from a pretrained model stands for, in seconds.
 
@@ -190,7 +241,7 @@ def _learn(
         fitted_estimator = fit_estimator(model, list(chain(*seen)), judges, estimator, on_progress=on_progress)
         error = float(fitted_estimator.error)
         spec = dataclasses.replace(spec, estimator_size=estimator.size)
-        tensors |= {f"estimator.{name}": each for name, each in fitted_estimator.state_dict().items()}
+        tensors |= _named(fitted_estimator)
         made = Difference.between(original, tensors, spec, {}) if difference else None
         save_hplm(folder, spec, made.apply(original) if made else tensors, tokenizer)
     report = BaseReport(spec, sum(map(len, seen)), len(judges), before, fitted, after, losses, error)

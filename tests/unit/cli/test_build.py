@@ -35,12 +35,38 @@ def test_a_domain_and_the_one_below_get_deltas_when_only_commands_are_used(
     first, second = tmp_path / "first", tmp_path / "second"
     result = runner.invoke(app, ["build", "domain", str(text), *options, "--out", str(first), "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout).keys() == {"texts", "judges", "before", "after", "losses", "seconds"}
+    said = {"texts", "judges", "before", "after", "losses", "estimate_error", "seconds"}
+    assert json.loads(result.stdout).keys() == said
     result = runner.invoke(app, ["build", "domain", str(text), *options, "--out", str(second), "--above", str(first)])
     assert result.exit_code == 0, result.output
     assert "rank 4 on the lower layers from 36 lines" in result.stdout
     for folder, rank in ((first, 2), (second, 4)):
         assert load_delta(folder / "adapter.safetensors", load_spec(base)).rank == rank
+
+
+def test_a_base_gets_an_estimator_and_a_domain_its_own(base: Path, text: Path, tmp_path: Path) -> None:
+    runner, made, out = CliRunner(), tmp_path / "k2e", tmp_path / "domain"
+    options = ["--text", str(text), "--steps", "5", "--size", "8"]
+    result = runner.invoke(app, ["build", "estimator", str(base), *options, "--out", str(made)])
+    assert result.exit_code == 0, result.output
+    assert "rows that no tree holds are estimated" in result.stdout
+    assert load_spec(made).estimator_size == 8
+    result = runner.invoke(app, ["build", "estimator", str(base), *options, "--out", str(made)])
+    assert (result.exit_code, "is there already" in result.stderr) == (1, True)
+    result = runner.invoke(app, ["build", "domain", str(text), "--base", str(made), "--steps", "2", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "rows that no tree holds are estimated" in result.stdout
+    estimator = load_delta(out / "adapter.safetensors", load_spec(made)).estimator
+    assert estimator is not None
+    assert estimator.size == 8
+
+
+def test_no_estimator_is_taught_when_nothing_is_looked_up(text: Path, tmp_path: Path) -> None:
+    convert_pretrained(tiny_bert_folder(tmp_path / "source"), tmp_path / "k0", k=0)
+    arguments = ["--text", str(text), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["build", "estimator", str(tmp_path / "k0"), *arguments])
+    assert (result.exit_code, "looks nothing up" in result.stderr) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_existing_folder_is_kept_when_it_is_named_as_output(base: Path, text: Path) -> None:

@@ -6,6 +6,7 @@ worked out one sequence at a time, without a tree, by the plain model.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,15 +28,18 @@ from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, NotFound
 from hmi.knowledge.functions import Function, functions_of
 from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.ngrams import BACKOFF, Keys, unpack, window_keys
+from hmi.knowledge.ngrams import BACKOFF, Keys, token_keys, unpack, window_keys
 from hmi.knowledge.rows import encode, round_trip
 from hmi.knowledge.table import Table, TableMeta, write_table
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.bert import HBert
+from hmi.models.estimator import RowEstimator
 from hmi.models.loader import load_hbert
 from hmi.models.pretrained import convert_pretrained
 from hmi.spec import HPLMSpec, MissPolicy, RowDtype, Site
+from hmi.training.states import estimator_of
 from tests.engines import FolderSource, numbers, tiny_engine
+from tests.estimators import random_estimator, with_estimator
 from tests.tiny import tiny_bert_folder
 from tests.waiting import wait_until
 
@@ -71,6 +75,10 @@ class World:
             rows: NDArray[np.float32] = self.model.lower(torch.from_numpy(unpack(keys)), delta).numpy()
         return round_trip(rows, self.spec.row_dtype)
 
+    def estimator(self, delta: str | None) -> RowEstimator | None:
+        adapter = None if delta is None else load_adapter(self.source.adapters[delta])
+        return estimator_of(self.model, adapter)
+
     def answer(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The embedding of a sequence whose windows have these rows `[T, H]`."""
         with torch.no_grad():
@@ -89,14 +97,21 @@ def _random_delta(spec: HPLMSpec, *, seed: int, scale: float) -> Adapter:
     return Adapter(AdapterKind.LORA, lora, {}, True, Activation.RELU, None)
 
 
-@pytest.fixture(scope="module", params=list(RowDtype))
+@pytest.fixture(scope="module", params=[(RowDtype.INT8, False), (RowDtype.FLOAT16, False), (RowDtype.INT8, True)])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """With estimators of the base's rows and of some deltas', or with none."""
+    row_dtype, estimates = request.param
     folder = tmp_path_factory.mktemp("world")
-    spec = convert_pretrained(tiny_bert_folder(folder / "bert"), folder / BASE, k=2, row_dtype=request.param)
+    spec = convert_pretrained(tiny_bert_folder(folder / "bert"), folder / BASE, k=2, row_dtype=row_dtype)
+    if estimates:
+        spec = with_estimator(folder / BASE, random_estimator(spec.hidden_size, seed=0))
     source = FolderSource({BASE: folder / BASE})
     for seed, name in enumerate(DELTAS):
         source.adapters[name] = folder / f"{name}.safetensors"
-        save_adapter(_random_delta(spec, seed=seed, scale=0.0 if name == "same" else 0.3), source.adapters[name])
+        delta = _random_delta(spec, seed=seed, scale=0.0 if name == "same" else 0.3)
+        if estimates and name != "right":
+            delta = dataclasses.replace(delta, estimator=random_estimator(spec.hidden_size, seed=seed).weights())
+        save_adapter(delta, source.adapters[name])
     with tiny_engine(source) as engine:
         yield World(source, spec, load_hbert(folder / BASE), engine, folder)
 
@@ -164,10 +179,35 @@ def _expected(world: World, item: Item, tree: KnowledgeTree | None) -> NDArray[n
     ids = np.array(item.tokens)
     keys = window_keys(ids, np.array([len(ids)]))
     rows = world.rows(Function(BASE, item.model.delta), keys)
-    if tree is not None and item.model.miss_policy is MissPolicy.BACKOFF:
+    estimator = world.estimator(item.model.delta)
+    if tree is not None and item.model.miss_policy is MissPolicy.BACKOFF and estimator is not None:
+        rows = np.stack(
+            [_estimated(tree, item.model.domain, keys[place], own, estimator) for place, own in enumerate(rows)]
+        )
+    elif tree is not None and item.model.miss_policy is MissPolicy.BACKOFF:
         found = [tree.backoff(item.model.domain, keys[place : place + 1]) for place in range(len(keys))]
         rows = np.stack([each.rows[0] if each.hit[0] else own for each, own in zip(found, rows, strict=True)])
     return world.answer(rows)
+
+
+def _estimated(
+    tree: KnowledgeTree, domain: str, key: np.uint64, own: NDArray[np.float32], estimator: RowEstimator
+) -> NDArray[np.float32]:
+    """The held row, or what is estimated from those of the tokens; where one of these is not held, the window's own."""
+    held = tree.lookup(domain, np.array([key]))
+    row: NDArray[np.float32] = held.rows[0]
+    if held.hit[0]:
+        return row
+    tokens = np.zeros((3, len(own)), np.float32)
+    for place, token in enumerate(unpack(np.array([key]))[0]):
+        if token >= 0:
+            alone = tree.lookup(domain, token_keys(np.array([token])))
+            if not alone.hit[0]:
+                return own
+            tokens[place] = alone.rows[0]
+    found: torch.Tensor = estimator(torch.from_numpy(tokens), torch.tensor([[0, 1, 2]]))
+    row = found.numpy()[0]
+    return row
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -203,10 +243,11 @@ def test_an_answer_does_not_depend_on_the_tree_when_versions_are_swapped_under_a
 def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     parents: dict[str, str | None] = {"general": None, "movies": "general"}
     deltas = {"movies": "left"}
-    items = [each for each in _items(parents, deltas, 80, seed=2) if each.model.miss_policy is MissPolicy.EXACT]
+    items = _items(parents, deltas, 80, seed=2)
+    tree = _tree(world, parents, deltas, number=4)
     with tiny_engine(world.source, device_row_bytes=2**20) as engine:
         engine.load_base(BASE)
-        engine.publish_tree(BASE, _tree(world, parents, deltas, number=4))
+        engine.publish_tree(BASE, tree)
         run = engine._device._run
 
         def run_alone(batch: Batch) -> None:
@@ -221,7 +262,7 @@ def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monke
     assert use.hot is not None
     assert use.hot.hits > 0  # the second time rows lay on the device
     for item, vector, second in zip(items, found, again, strict=True):
-        np.testing.assert_allclose(vector, _expected(world, item, None), atol=1e-5)
+        np.testing.assert_allclose(vector, _expected(world, item, tree), atol=1e-5)
         np.testing.assert_allclose(second, vector, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import hmi.models.dense as dense_layers
 import hmi.models.served as serving
 from hmi.models.bert import HBert
-from hmi.models.dense import ACTIVATIONS
+from hmi.models.dense import ACTIVATIONS, filled
 from hmi.models.served import ServedBert
 from hmi.spec import HPLMSpec
 from tests.adapter_samples import sample_spec
@@ -140,7 +140,7 @@ def test_filled_rows_have_no_influence_whatever_is_in_them(
         filled.append(len(x))
         return F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan)
 
-    monkeypatch.setattr(serving, "_filled", fill_more)
+    monkeypatch.setattr(serving, "filled", fill_more)
     ids, mask = _batch(shape, padded=True)
     hidden = _rows(model, ids)
     expected = model.upper(hidden, mask)
@@ -154,7 +154,7 @@ def test_filled_rows_have_no_influence_whatever_is_in_them(
 
 def test_numbers_of_rows_that_are_multiplied_are_few_when_batches_are_of_any_size() -> None:
     """Each new one costs the library that multiplies tens of milliseconds."""
-    lengths = {count: len(serving._filled(torch.zeros(count, 1))) for count in range(1, 4097)}
+    lengths = {count: len(filled(torch.zeros(count, 1))) for count in range(1, 4097)}
     for count, length in lengths.items():
         assert count <= length <= max(count + 7, 1.07 * count)
         assert length % 8 == 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hmi.errors import Conflict, InvalidInput
+from hmi.knowledge.ngrams import window_keys
 from hmi.models.difference import read_difference
 from hmi.models.loader import load_hbert, load_spec, load_tokenizer
 from hmi.spec import RowDtype
@@ -16,8 +17,9 @@ from hmi.training import distil
 from hmi.training.base import apply_difference, build_base, work_folder
 from hmi.training.calibration import Moments, fit
 from hmi.training.distil import DistilConfig, DistilProgress
+from hmi.training.estimator import EstimatorConfig
 from hmi.training.fidelity import measure_fidelity
-from hmi.training.states import LowerStates, encode
+from hmi.training.states import LowerStates, encode, estimated_rows, window_rows
 from hmi.training.teacher import Teacher
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
@@ -183,6 +185,25 @@ def test_artifact_is_the_same_when_it_is_made_from_its_difference(
     assert all(torch.equal(built[name], applied[name]) for name in built)
     assert report.after is not None
     assert difference.about["after"]["pooled"] == report.after.pooled
+
+
+def test_estimates_are_of_the_base_as_it_is_saved(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    """The difference is rounded, so its rows are others than those that were distilled."""
+    config = EstimatorConfig(size=16, steps=60, batch_size=64, learning_rate=1e-2)
+    difference = tmp_path / "difference.safetensors"
+    report = build_base(
+        source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, estimator=config, difference=difference
+    )
+    assert report.estimate_error is not None
+    assert load_spec(tmp_path / "k2").estimator_size == 16
+    apply_difference(source, read_difference(difference), tmp_path / "again")
+    for folder in ("k2", "again"):
+        model = load_hbert(tmp_path / folder)
+        sequences = encode(load_tokenizer(tmp_path / folder), texts[::20], 48)
+        keys = np.unique(window_keys(np.concatenate(sequences), np.array([len(ids) for ids in sequences])))
+        rows, estimates = window_rows(model, keys), estimated_rows(model, model.estimator, keys)
+        error = float(((estimates - rows).norm(dim=1) / rows.norm(dim=1)).mean())
+        assert error == pytest.approx(report.estimate_error, rel=0.1)
 
 
 def test_difference_is_refused_when_the_weights_are_others(source: Path, tmp_path: Path, texts: list[str]) -> None:

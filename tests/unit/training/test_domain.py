@@ -21,13 +21,14 @@ from hmi.knowledge.rows import round_trip
 from hmi.models.loader import load_hbert, load_spec, load_tokenizer
 from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Site
-from hmi.training.base import build_base
+from hmi.training.base import add_estimator, build_base
 from hmi.training.distil import DistilConfig
 from hmi.training.domain import DeltaConfig, DeltaProgress, TrainedDelta, _loss, _Sights, train_delta
+from hmi.training.estimator import EstimatorConfig
 from hmi.training.examples import Example
 from hmi.training.fidelity import measure_fidelity
 from hmi.training.stand_ins import leave_one_out
-from hmi.training.states import LowerStates, encode
+from hmi.training.states import LowerStates, encode, estimated_rows, estimator_of, window_rows
 from hmi.training.task import TrainConfig, train_adapter
 from hmi.training.teacher import Teacher
 from hmi.training.windows import WindowBatch
@@ -53,6 +54,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def estimating(base: Path) -> Path:
+    """The base with an estimator."""
+    out = base.with_name("k2-estimating")
+    config = EstimatorConfig(size=24, steps=200, batch_size=64, learning_rate=1e-2)
+    add_estimator(base, out, [sentences(200, range(95), 1)], config)
+    return out
+
+
+@pytest.fixture(scope="module")
 def domain() -> list[str]:
     return sentences(160, range(20, 32), 2)
 
@@ -74,6 +84,26 @@ def test_states_come_nearer_to_the_full_model_when_a_delta_is_trained(trained: T
     assert report.after.lower < report.before.lower
     assert len(report.losses) == 10
     assert report.losses[-1] < report.losses[0]
+
+
+def test_a_domains_rows_are_estimated_by_its_own_network(estimating: Path, domain: list[str], tmp_path: Path) -> None:
+    trained = train_delta(estimating, domain, dataclasses.replace(QUICK, estimator_steps=200))
+    save_adapter(trained.delta, tmp_path / "adapter.safetensors")
+    model = load_hbert(estimating)
+    delta = load_delta(tmp_path / "adapter.safetensors", model.spec)
+    sequences = encode(load_tokenizer(estimating), domain[::10], 48)
+    keys = np.unique(window_keys(np.concatenate(sequences), np.array([len(ids) for ids in sequences])))
+    rows = window_rows(model, keys, SingleAdapter.of(delta))
+    off = {}
+    for name, owner in (("base's", None), ("own", delta)):
+        estimator = estimator_of(model, owner)
+        assert estimator is not None
+        estimates = estimated_rows(model, estimator, keys, SingleAdapter.of(delta))
+        off[name] = float(((estimates - rows).norm(dim=1) / rows.norm(dim=1)).mean())
+    assert trained.report.estimate_error is not None
+    assert off["own"] < 0.8 * off["base's"]
+    refined = train_delta(estimating, domain, dataclasses.replace(QUICK, steps=1, estimator_steps=1), above=delta)
+    assert refined.delta.estimator is not None
 
 
 def test_report_is_of_the_saved_delta_when_it_is_read_back(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
-from hmi.training.stand_ins import leave_one_out, stand_ins
+from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
 
 Texts = list[list[int]]
 texts = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=7), min_size=1, max_size=6)
@@ -44,6 +44,22 @@ def test_the_longest_known_ngram_stands_in(asked: Texts, others: Texts) -> None:
         choices = [int(shorter(one)[0]) for shorter in (lambda keys: keys, without_next, without_prev)]
         wanted = next((each for each in choices if each in known), int(unigram(one)[0]))
         assert int(found) == wanted
+
+
+@given(texts, texts)
+def test_what_no_other_text_has_is_estimated_where_there_is_an_estimator(some: Texts, others: Texts) -> None:
+    tree = TreeOfText(estimates=True)
+    sight = tree.learnt(windows_of(some), np.array([len(each) for each in some]))
+    assert sight.estimated is not None
+    assert np.array_equal(sight.keys, windows_of(some))
+    expected = [
+        ~np.isin(windows_of([text]), windows_of(rest) if (rest := some[:place] + some[place + 1 :]) else [])
+        for place, text in enumerate(some)
+    ]
+    assert np.array_equal(sight.estimated, np.concatenate(expected))
+    sight = tree.others(windows_of(others), np.array([len(each) for each in others]))
+    assert sight.estimated is not None
+    assert np.array_equal(sight.estimated, ~np.isin(windows_of(others), windows_of(some)))
 
 
 def test_a_text_that_occurs_twice_knows_itself() -> None:

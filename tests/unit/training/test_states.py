@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import unpack, window_keys, without_next, without_prev
 from hmi.knowledge.rows import round_trip
@@ -15,6 +16,7 @@ from hmi.models.loader import load_hbert, load_tokenizer
 from hmi.models.pretrained import convert_pretrained
 from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
 from hmi.training.states import LowerStates, encode
+from tests.estimators import random_estimator
 from tests.tiny import tiny_bert_folder
 
 TEXTS = ["w1 w2 w3", "w2", "w1 w2 w3 w4 w5 w6", "w3 w2 w1"]
@@ -58,6 +60,39 @@ def test_mask_counts_the_tokens_when_lengths_differ(bases: dict[int, Path]) -> N
     _, sequences, states = states_of(bases[2])
     _, mask = states.batch(range(len(states)))
     assert mask.sum(1).tolist() == [len(ids) for ids in sequences] == states.lengths.tolist()
+
+
+def test_unknown_windows_are_estimated_when_there_is_an_estimator(bases: dict[int, Path]) -> None:
+    model, estimator = load_hbert(bases[2]), random_estimator(32, seed=4)
+    learnt, asked = (encode(load_tokenizer(bases[2]), some, 48) for some in (TEXTS, ["w1 w2 w9", "w1 w2 w3"]))
+    tree = TreeOfText(estimates=True)
+    LowerStates(model, learnt, see=tree.learnt, estimator=estimator)
+    hidden, _ = LowerStates(model, asked, see=tree.others, estimator=estimator).batch([0, 1])
+    known = {window for ids in learnt for window in windows_of(ids)}
+    for row, ids in enumerate(asked):
+        for place, window in enumerate(windows_of(ids)):
+            tokens = torch.tensor([[-1, each, -1] for each in window])
+            alone = rounded(model, tokens) * (tokens[:, 1:2] >= 0)
+            expected = (
+                rounded(model, torch.tensor([window]))
+                if window in known
+                else estimator(alone, torch.tensor([[0, 1, 2]]))
+            )
+            found = hidden[row, place] - model.correction.position[place]
+            torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)
+    assert {window in known for ids in asked for window in windows_of(ids)} == {True, False}
+    with pytest.raises(ValueError, match="no estimator"):
+        LowerStates(model, asked, see=tree.others)
+
+
+def windows_of(ids: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    padded = (-1, *ids.tolist(), -1)
+    return [padded[at : at + 3] for at in range(len(ids))]
+
+
+def rounded(model: HBert, windows: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.from_numpy(round_trip(model.lower(windows).numpy(), model.spec.row_dtype))
 
 
 def test_long_text_keeps_its_last_special_token_when_it_is_cut(bases: dict[int, Path]) -> None:

@@ -1,0 +1,51 @@
+"""What serving estimates is what was learnt: a plain network on the rows of three tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hmi.models.estimator import RowEstimator, ServedEstimator
+from tests.estimators import random_estimator
+
+HIDDEN = 32
+
+
+def tokens_and_windows(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.cat([torch.zeros(1, HIDDEN), torch.randn(50, HIDDEN, generator=generator)])
+    return tokens, torch.randint(0, 51, (count, 3), generator=generator)
+
+
+@pytest.mark.parametrize("count", [1, 7, 2048, 5000])
+def test_serving_gives_what_the_network_gives(count: int) -> None:
+    estimator = random_estimator(HIDDEN, seed=1)
+    tokens, index = tokens_and_windows(count)
+    expected = estimator(tokens, index)
+    served = ServedEstimator(estimator)
+    torch.testing.assert_close(served(tokens, index), expected, atol=1e-5, rtol=1e-5)
+    assert served.error == pytest.approx(0.25)
+
+
+def test_serving_in_bfloat16_is_near_the_network_in_float32() -> None:
+    tokens, index = tokens_and_windows(300)
+    expected = random_estimator(HIDDEN, seed=1)(tokens, index)
+    found = ServedEstimator(random_estimator(HIDDEN, seed=1).bfloat16())(tokens.bfloat16(), index)
+    assert found.dtype == torch.bfloat16
+    assert float((found.float() - expected).norm() / expected.norm()) < 0.01
+
+
+def test_one_that_learnt_nothing_gives_the_tokens_own_row() -> None:
+    estimator = random_estimator(HIDDEN, seed=1)
+    for tensor in (estimator.outer.weight, estimator.outer.bias, estimator.linear.weight):
+        tensor.zero_()
+    tokens, index = tokens_and_windows(9)
+    torch.testing.assert_close(ServedEstimator(estimator)(tokens, index), tokens[index[:, 1]])
+
+
+def test_weights_come_back_as_they_were() -> None:
+    estimator = random_estimator(HIDDEN, seed=2)
+    again = RowEstimator.of(estimator.weights())
+    for name, tensor in estimator.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=0, rtol=0)
+    assert not any(tensor.requires_grad for tensor in again.parameters())
