@@ -247,6 +247,8 @@ def _learn(
     report = BaseReport(spec, sum(map(len, seen)), len(judges), before, fitted, after, losses, error)
     if made and difference:
         about = {"config": dataclasses.asdict(config), **dataclasses.asdict(report)}
+        if estimator is not None:
+            about["estimator"] = dataclasses.asdict(estimator)
         dataclasses.replace(made, about=about).save(difference)
     return report
 

@@ -206,7 +206,7 @@ def _estimated(
                 return own
             tokens[place] = alone.rows[0]
     found: torch.Tensor = estimator(torch.from_numpy(tokens), torch.tensor([[0, 1, 2]]))
-    row = found.numpy()[0]
+    np.copyto(row, found.numpy()[0])
     return row
 
 
