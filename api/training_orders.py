@@ -186,7 +186,7 @@ def _begun_with(services: Services, options: TuningOptions, start: Start, usual:
     except NotFound as error:
         raise Corrupt(f"the content of the model to begin with is lost: {error.message}") from error
     try:
-        adapter.validate(dataclasses.replace(start.spec, k=0))
+        adapter.validate(start.spec.ordinary)
     except AdapterRefused as error:
         message = f"the model to begin with does not fit {start.base}: {error.message}"
         raise AdapterRefused(message, param="hmi.start") from error

@@ -162,6 +162,11 @@ class HPLMSpec:
             raise ValueError(f"eos_token_ids must be ids below {self.vocab_size}, not {list(self.eos_token_ids)}")
 
     @property
+    def ordinary(self) -> HPLMSpec:
+        """Of the same model with nothing looked up."""
+        return dataclasses.replace(self, k=0, estimator_size=0)
+
+    @property
     def key_heads(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
 

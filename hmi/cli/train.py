@@ -137,7 +137,7 @@ def train(
         seed=seed,
         device=device,
     )
-    adapter = read_adapter(start, dataclasses.replace(load_spec(base), k=0)) if start else None
+    adapter = read_adapter(start, load_spec(base).ordinary) if start else None
     if adapter:
         config = begun_with(adapter, config)
     config = dataclasses.replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -50,7 +49,7 @@ class Teacher:
         Raises `InvalidInput` where the folder is not understood or of another shape, `AdapterRefused`.
         """
         if adapter is not None:
-            adapter.validate(dataclasses.replace(like, k=0))
+            adapter.validate(like.ordinary)
         return cls(load_pretrained(folder, like, device, dtype), adapter)
 
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:

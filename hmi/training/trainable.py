@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -80,7 +79,7 @@ class TrainableAdapter(nn.Module):
 
         Raises `AdapterRefused` for an adapter that does there what this one cannot.
         """
-        start.validate(dataclasses.replace(self._spec, k=0))
+        start.validate(self._spec.ordinary)
         if start.kind is not self._kind:
             raise AdapterRefused(f"the adapter to begin with is of kind {start.kind.value}, not {self._kind.value}")
         if start.bottleneck and (start.adapter_before_norm, start.activation) != (self._before_norm, self._activation):

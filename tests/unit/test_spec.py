@@ -75,6 +75,15 @@ def test_vocabulary_must_fit_a_key_when_windows_are_looked_up() -> None:
         make_spec(vocab_size=2**21, k=1)
 
 
+def test_an_estimator_is_of_rows_that_are_looked_up() -> None:
+    spec = make_spec(k=2, estimator_size=768)
+    assert HPLMSpec.from_json(spec.to_json()) == spec
+    assert spec.ordinary == make_spec(k=0)
+    for k, size in ((0, 8), (2, -1), (2, 1.0)):
+        with pytest.raises(ValueError, match="estimator_size"):
+            make_spec(k=k, estimator_size=size)
+
+
 @pytest.mark.parametrize("site", make_spec().sites)
 def test_site_shape_is_in_then_out(site: Site) -> None:
     expected = {Site.FC1: (12, 24), Site.FC2: (24, 12)}.get(site, (12, 12))

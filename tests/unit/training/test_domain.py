@@ -102,7 +102,10 @@ def test_a_domains_rows_are_estimated_by_its_own_network(estimating: Path, domai
         off[name] = float(((estimates - rows).norm(dim=1) / rows.norm(dim=1)).mean())
     assert trained.report.estimate_error is not None
     assert off["own"] < 0.8 * off["base's"]
-    refined = train_delta(estimating, domain, dataclasses.replace(QUICK, steps=1, estimator_steps=1), above=delta)
+    once = dataclasses.replace(QUICK, steps=1, estimator_steps=1)
+    adapter = bottleneck_adapter(np.random.default_rng(7), spec=model.spec.ordinary)
+    source = estimating.with_name("source")
+    refined = train_delta(estimating, domain, once, above=delta, teacher=source, teacher_adapter=adapter)
     assert refined.delta.estimator is not None
 
 
@@ -191,7 +194,7 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
     The domain's own model has an adapter on every layer, and above k both sides have it.
     """
     model, delta = load_hbert(base), SingleAdapter.of(trained.delta)
-    spec = dataclasses.replace(model.spec, k=0)
+    spec = model.spec.ordinary
     adapter = bottleneck_adapter(np.random.default_rng(4), spec=spec) if own else None
     theirs = SingleAdapter.of(adapter) if adapter else NoAdapters()
     sequences = encode(load_tokenizer(base), ["w1 w2 w3", "w2", "w1 w2 w3 w4 w5 w1 w2 w3", "w1 w2 w3"], 48)
@@ -218,7 +221,7 @@ def test_lower_layers_of_the_domains_own_model_are_learnt_when_it_teaches(
 ) -> None:
     """Rows come nearer to states of the full model with its adapter, which moves them far from the base's."""
     source = tiny_bert_folder(tmp_path / "source")
-    spec = dataclasses.replace(load_spec(base), k=0)
+    spec = load_spec(base).ordinary
     adapter = lora_adapter(np.random.default_rng(3), 8, spec=spec, sites=(Site.Q, Site.V, Site.FC2))
     config = dataclasses.replace(QUICK, nearness=0.0, left_out=0.0)
     report = train_delta(base, domain, config, teacher=source, teacher_adapter=adapter).report
