@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from hmi.adapters.canonical import load_adapter, save_adapter
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter
+from tests.estimators import random_estimator
 
 RNG = np.random.default_rng(1)
 
@@ -74,6 +76,29 @@ def test_adapter_is_the_same_when_saved_and_loaded(adapter: Adapter, tmp_path_fa
     save_adapter(adapter, folder / "b")
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
     _assert_equal(adapter, load_adapter(folder / "a"))
+
+
+def test_a_deltas_estimator_is_the_same_when_saved_and_loaded(tmp_path: Path) -> None:
+    delta = dataclasses.replace(lora_adapter(RNG), estimator=random_estimator(32, seed=1, size=5).weights())
+    save_adapter(delta, tmp_path / "a")
+    again = load_adapter(tmp_path / "a")
+    _assert_equal(delta, again)
+    assert again.estimator is not None
+    assert again.nbytes == delta.nbytes > lora_adapter(RNG).nbytes
+    assert again.summary()["estimator"] == 5
+
+
+@pytest.mark.parametrize("lost", ["inner_bias", "outer", "outer_bias", "linear", "error"])
+def test_an_estimator_is_refused_when_a_part_is_lost(lost: str, tmp_path: Path) -> None:
+    delta = dataclasses.replace(lora_adapter(RNG), estimator=random_estimator(32, seed=1).weights())
+    save_adapter(delta, tmp_path / "a")
+    with safe_open(tmp_path / "a", "np") as file:
+        config = json.loads(file.metadata()["hmi"])
+        arrays = {name: file.get_tensor(name) for name in file.keys() if name != f"estimator.{lost}"}  # noqa: SIM118
+    config["tensors"] = sorted(arrays)
+    save_file(arrays, tmp_path / "a", metadata={"hmi": json.dumps(config)})
+    with pytest.raises(AdapterRefused, match=f"estimator.{lost} is missing"):
+        load_adapter(tmp_path / "a")
 
 
 def _drop_tensor(arrays: dict[str, Any], config: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hmi.knowledge.functions import functions_of
 from hmi.knowledge.old import OldTable, OldVersion, staying_marks
 from hmi.knowledge.progress import Progress
-from hmi.knowledge.standins import usual_errors, usual_gain
+from hmi.knowledge.standins import estimated, usual_errors, usual_gain
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder, function_rows
@@ -167,6 +167,26 @@ def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> 
         assert measure is not None
         assert measure("movies", as_keys([*windows, *packed((9, 8, 9))])) == pytest.approx(gain, abs=0.02)
         assert measure("sports", as_keys(windows)) == usual_gain("sports", as_keys(windows)) > 0
+
+
+def test_what_is_estimated_is_off_by_the_estimators_error_and_wants_no_bigrams(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"general": as_keys(packed((-1, 2, -1))), "movies": as_keys(packed((1, 2, 3)))})
+    old = OldVersion.of(tree, tolerance=0)
+    keys = as_keys(packed((1, 2, 3), (4, 2, 5)))
+    errors, gain = estimated(old.errors, old.bigram_gain, {"movies": 0.25})
+    assert errors
+    assert gain
+    assert errors("movies", keys).tolist() == [0.25, 0.25]
+    assert gain("movies", keys) == 0
+    assert old.errors
+    assert old.bigram_gain
+    assert errors("news", keys).tolist() == old.errors("news", keys).tolist()
+    assert gain("news", keys) == old.bigram_gain("news", keys)
+    assert estimated(old.errors, old.bigram_gain, {}) == (old.errors, old.bigram_gain)
+    errors, gain = estimated(None, None, {"movies": 0.25})
+    assert errors
+    assert gain
+    assert (errors("news", keys).tolist(), gain("news", keys)) == ([1.0, 1.0], 0)
 
 
 def test_a_mark_is_worth_nothing_where_its_row_stands_in_anyway(tmp_path: Path) -> None:
