@@ -124,7 +124,14 @@ class Worksite:
             return tenants.create_tenant(session, name, weight=weight).id
 
     def add_model(
-        self, tenant: str, name: str = "sentiment", *, base: str = "base", domain: str = "general", adapter: bytes = b""
+        self,
+        tenant: str,
+        name: str = "sentiment",
+        *,
+        base: str = "base",
+        domain: str = "general",
+        adapter: bytes = b"",
+        miss_policy: MissPolicy = MissPolicy.EXACT,
     ) -> str | None:
         """Register a model of the tenant; gives its adapter's digest. Empty bytes are no adapter.
 
@@ -138,7 +145,7 @@ class Worksite:
                 name,
                 base=base,
                 domain=domain,
-                miss_policy=MissPolicy.EXACT,
+                miss_policy=miss_policy,
                 artifact=artifact,
                 summary={},
             )

@@ -3,23 +3,27 @@ follows the domain when it is moved, born, or given another delta."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Lora
+from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Estimator, Lora
 from hmi.adapters.canonical import save_adapter
 from hmi.catalog import deltas, domains, models, tenants
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Item, Task
+from hmi.knowledge.ngrams import unpack
+from hmi.knowledge.table import Table
 from hmi.models.loader import load_spec
 from hmi.models.pretrained import convert_pretrained
-from hmi.spec import HPLMSpec, Site
+from hmi.spec import HPLMSpec, MissPolicy, Site
 from tests.engines import numbers
+from tests.estimators import random_estimator, with_estimator
 from tests.rebuilding import base_id, published
 from tests.runtimes import running
 from tests.tiny import tiny_bert_folder
@@ -28,6 +32,7 @@ from worker.answering import _ref
 from worker.runtime import Runtime
 from worker.trees import rebuild
 
+CLS, SEP = 2, 3
 TEXTS = [f"w{n} w{n + 1} w{(7 * n) % 90} w{n % 3}" for n in range(12)]
 
 
@@ -39,15 +44,15 @@ class Firm:
         self.runtime = runtime
         self._spec = spec
 
-    def add_domain(self, domain: str, parent: str = "general") -> None:
+    def add_domain(self, domain: str, parent: str = "general", *, miss_policy: MissPolicy = MissPolicy.EXACT) -> None:
         self.site.add_domain(domain, parent)
-        self.site.add_model("acme", domain, domain=domain)
+        self.site.add_model("acme", domain, domain=domain, miss_policy=miss_policy)
 
-    def give_delta(self, domain: str, seed: int) -> None:
+    def give_delta(self, domain: str, seed: int, estimator: Estimator | None = None) -> None:
         rng = np.random.default_rng(seed)
         inputs, outputs = self._spec.site_shape(Site.V)
         wide = [rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((2, inputs), (outputs, 2))]
-        delta = Adapter(AdapterKind.LORA, {(0, Site.V): Lora(*wide)}, {}, True, Activation.IDENTITY, None)
+        delta = Adapter(AdapterKind.LORA, {(0, Site.V): Lora(*wide)}, {}, True, Activation.IDENTITY, None, estimator)
         folder = self.site.root.parent / f"delta-{seed}"
         folder.mkdir()
         save_adapter(delta, folder / "adapter.safetensors")
@@ -59,13 +64,13 @@ class Firm:
         with self.site.database.session() as session:
             domains.move_domain(session, domain, parent)
 
-    def answers(self, domain: str) -> NDArray[np.float64]:
-        """Embeddings `[texts, hidden]` of all texts, asked for as a shard does."""
+    def answers(self, domain: str, texts: Sequence[str] = TEXTS) -> NDArray[np.float64]:
+        """Embeddings `[texts, hidden]` of the texts, asked for as a shard does."""
         with self.site.database.session(read_only=True) as session:
             principal = tenants.principal_of(session, tenants.get_tenant(session, "acme").id)
             ref = _ref(models.resolve(session, [f"acme/{domain}"], principal)[f"acme/{domain}"])
         self.runtime.source.refresh_open(self.runtime.engine)
-        items = [Item(ref, Task.EMBED, text=text) for text in TEXTS]
+        items = [Item(ref, Task.EMBED, text=text) for text in texts]
         return np.stack(numbers(self.runtime.engine.submit(items).result(60)))
 
     def hit_rate(self, domain: str) -> float:
@@ -80,8 +85,19 @@ class Firm:
 @pytest.fixture
 def firm(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Firm]:
     """general > reviews > movies, general > news; `reviews` has a delta."""
+    with _hired(tmp_path, database_url, redis_url) as firm:
+        for domain, parent in (("reviews", "general"), ("movies", "reviews"), ("news", "general")):
+            firm.add_domain(domain, parent)
+        firm.give_delta("reviews", 1)
+        yield firm
+
+
+@contextlib.contextmanager
+def _hired(tmp_path: Path, database_url: str, redis_url: str, *, estimates: bool = False) -> Iterator[Firm]:
     folder = tmp_path / "base"
     convert_pretrained(tiny_bert_folder(tmp_path / "bert"), folder, k=2)
+    if estimates:
+        with_estimator(folder, random_estimator(32, seed=1))
     spec = load_spec(folder)
     # Rows that no mark stands for: answers are equal then, and not only near.
     site = Worksite(tmp_path / "data", database_url, redis_url, tree_tolerance=0.0)
@@ -90,11 +106,7 @@ def firm(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Firm]:
     config = EngineConfig(device="cpu", dtype="float32", threads=1, overlay_bytes=0)
     with running(site, make_engine=lambda source: Engine(config, source)) as runtime:
         runtime.load_bases()
-        firm = Firm(site, runtime, spec)
-        for domain, parent in (("reviews", "general"), ("movies", "reviews"), ("news", "general")):
-            firm.add_domain(domain, parent)
-        firm.give_delta("reviews", 1)
-        yield firm
+        yield Firm(site, runtime, spec)
     site.close()
 
 
@@ -115,6 +127,32 @@ def test_answers_are_those_of_the_domains_function_when_it_is_moved(firm: Firm) 
     firm.move("movies", "reviews")
     assert same(firm.answers("movies"), by_delta)
     assert firm.hit_rate("movies") == 1
+
+
+def test_new_text_is_estimated_and_no_tree_holds_bigrams_when_models_bring_estimators(
+    tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    others = [f"w{n + 2} w{n} w{(5 * n) % 90} w{n % 4}" for n in range(12)]
+    with _hired(tmp_path, database_url, redis_url, estimates=True) as firm:
+        for domain in ("news", "reviews"):
+            firm.add_domain(domain, miss_policy=MissPolicy.BACKOFF)
+        firm.give_delta("reviews", 1, random_estimator(32, seed=2).weights())
+        exact = {domain: firm.answers(domain, others) for domain in ("news", "reviews")}  # there is no tree yet
+        for domain in ("news", "reviews"):
+            firm.answers(domain)
+        firm.rebuild()
+        tree = published(firm.site)
+        for artifact in tree.tables.values():
+            keys = Table.open(firm.site.artifacts.folder(artifact)).keys
+            ids = unpack(keys)
+            assert not ((ids[:, 0] < 0) & (ids[:, 2] >= 0) & (ids[:, 1] != CLS)).any()
+            assert not ((ids[:, 0] >= 0) & (ids[:, 2] < 0) & (ids[:, 1] != SEP)).any()
+        unseen = [f"w{n + 40} w{n} w{n + 50}" for n in range(12)]
+        computed = firm.runtime.engine.stats().computed_windows
+        for domain in ("news", "reviews"):
+            assert np.isfinite(firm.answers(domain, unseen)).all()
+            assert same(firm.answers(domain, others), exact[domain])  # the tree holds these
+        assert firm.runtime.engine.stats().computed_windows == computed
 
 
 def test_a_new_domain_is_answered_by_its_parents_function_when_no_tree_knows_it(firm: Firm) -> None:
