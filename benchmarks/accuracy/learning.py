@@ -102,7 +102,8 @@ class Learner:
             kept = self.cache / "bases" / f"minilm-l6-k{k}-{self.plan.distil_steps}"
             if not kept.exists():
                 self.say(f"distilling MiniLM-L6 at k = {k}, {self.plan.distil_steps:,} steps")
-                make_base(kept, k, self.cache, DistilConfig(steps=self.plan.distil_steps))
+                config = DistilConfig(steps=self.plan.distil_steps, device=self.device, dtype=self.dtype)
+                make_base(kept, k, self.cache, config)
             shutil.copytree(kept, folder)
         else:
             training = [each.text for text in self.texts.values() for each in text.training]

@@ -17,4 +17,8 @@ def fidelity_table(k: int, before: Fidelity, fitted: Fidelity, after: Fidelity) 
     columns = [(*each.layers, each.pooled) for each in (before, fitted, after)]
     for name, *values in zip(names, *columns, strict=True):
         lines.append(f"  {name:<34} {values[0]:>9.3f} {values[1]:>7.3f} {values[2]:>10.3f}")
+    if before.perplexity and fitted.perplexity and after.perplexity:
+        values = [each.perplexity[0] for each in (before, fitted, after) if each.perplexity]
+        name = f"perplexity (the unchanged model's {after.perplexity[1]:.2f})"
+        lines.append(f"  {name:<34} {values[0]:>9.2f} {values[1]:>7.2f} {values[2]:>10.2f}")
     return "\n".join(lines)

@@ -2,8 +2,10 @@
 
 The lower layers learn to say what a window of three tokens tells, the upper ones to make the rest of the sentence of
 that. Loss is the relative error of the states after the lookup and after every upper layer, against those of the
-unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022). In a share of the texts
-windows lose neighbours, so that rows of bigrams and unigrams can stand in for trigrams that a tree lacks.
+unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022); of a decoder, each
+token's by itself, and with it the divergence of what it says comes next (Hinton et al., Distilling the Knowledge in a
+Neural Network, 2015). In a share of the texts windows lose neighbours, so that rows of bigrams and unigrams can stand
+in for trigrams that a tree lacks.
 
 Of a batch, each distinct window is computed once, and the last lower layer for its middle token alone.
 """
@@ -20,8 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hmi.errors import InvalidInput
+from hmi.models.decoder import HGpt
 from hmi.models.loader import HPLM
 from hmi.training.distil_state import DistilState
 from hmi.training.schedule import LARGEST_GRADIENT, share_of_peak
@@ -112,7 +116,18 @@ class Student(nn.Module):
 
     def forward(self, batch: WindowBatch, teacher: Teacher) -> Tensor:
         """The loss."""
-        return states_error(self.states(batch), teacher.states(batch), batch.mask)
+        ours, wanted = self.states(batch), teacher.states(batch)
+        loss = states_error(ours, wanted, batch.mask, each_token=self.model.spec.family.decodes)
+        if isinstance(self.model, HGpt) and isinstance(teacher.model, HGpt):
+            loss = loss + _divergence(self.model, ours[-1][batch.mask], teacher.model, wanted[-1][batch.mask])
+        return loss
+
+
+def _divergence(model: HGpt, ours: Tensor, original: HGpt, wanted: Tensor) -> Tensor:
+    """KL(original's next token || ours), the mean over tokens; of the last layers' states `[tokens, H]`."""
+    with torch.no_grad():
+        target = F.log_softmax(original.logits(wanted).float(), -1)
+    return F.kl_div(F.log_softmax(model.logits(ours).float(), -1), target, reduction="batchmean", log_target=True)
 
 
 def distil(

@@ -306,9 +306,10 @@ def _loss(
     full = teacher.states(batch)
     rows = model.lower(batch.windows, delta)  # [windows, H]
     ours = list(model.upper_states(model.merge(rows[batch.index]), batch.mask, teacher.adapters))
-    loss = states_error(ours, full, batch.mask)
+    each_token = model.spec.family.decodes
+    loss = states_error(ours, full, batch.mask, each_token=each_token)
     if nearness:
         with torch.no_grad():
             near = model.lower(batch.windows, without)
-        loss = loss + nearness * relative_error(rows, near)
+        loss = loss + nearness * relative_error(rows, near, each_token=each_token)
     return loss

@@ -3,6 +3,7 @@ windows."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths
+from hmi.models.decoder import HGpt
 from hmi.models.loader import HPLM
 from hmi.training.states import LowerStates
+from hmi.training.surprise import Surprise
 from hmi.training.teacher import Teacher
 
 __all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
@@ -29,10 +32,12 @@ class Fidelity:
     Attributes:
         layers: Over all tokens: of what the upper layers are given, and of each upper layer's states.
         pooled: Of the mean over each text of the last layer's states.
+        perplexity: Of the text, to ours and to the full model; None for an encoder, which does not foresee text.
     """
 
     layers: tuple[float, ...]
     pooled: float
+    perplexity: tuple[float, float] | None = None
 
     @property
     def lower(self) -> float:
@@ -60,26 +65,44 @@ def measure_fidelity(
             pretrained model as long as nobody changed them.
     """
     teacher = teacher or Teacher(model)
-    return compare(
-        (list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask), mask)
-        for full, merged, mask in state_pairs(model, sequences, delta, teacher=teacher)
-    )
+    surprise = Surprise()
+
+    def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+        for full, merged, ids, mask in state_pairs(model, sequences, delta, teacher=teacher):
+            ours, wanted = list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask)
+            if isinstance(model, HGpt) and isinstance(teacher.model, HGpt):
+                surprise.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
+            yield ours, wanted, mask
+
+    found = compare(pairs(), each_token=model.spec.family.decodes)
+    return dataclasses.replace(found, perplexity=surprise.perplexity())
 
 
-def compare(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]) -> Fidelity:
+def compare(
+    batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]], *, each_token: bool = False
+) -> Fidelity:
     """
     Args:
         batches: What the upper layers are given and each of them gives, ours and the full model's, `[B, T, H]` each;
             and their mask. At least one.
+        each_token: As in `relative_error`, of whose mean it is the root.
     """
     sums = []
     for ours, wanted, mask in batches:
         pairs = [(a[mask].float(), b[mask].float()) for a, b in zip(ours, wanted, strict=True)]
         pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(wanted[-1].float(), mask)))
-        sums.append(torch.tensor([[float((a - b).square().sum()), float(b.square().sum())] for a, b in pairs]).double())
+        sums.append(torch.tensor([_error_and_size(a, b, each_token=each_token) for a, b in pairs]).double())
     errors, sizes = torch.stack(sums).sum(0).T  # squared, of each layer and of the pooled states
     *layers, pooled = (errors / sizes).sqrt().tolist()
     return Fidelity(tuple(layers), pooled)
+
+
+def _error_and_size(ours: Tensor, reference: Tensor, *, each_token: bool) -> tuple[float, float]:
+    """Sums, whose ratio is the relative error squared; of `[n, H]`."""
+    differences, sizes = (ours - reference).square().sum(-1), reference.square().sum(-1)
+    if each_token:
+        return float((differences / sizes).sum()), float(len(sizes))
+    return float(differences.sum()), float(sizes.sum())
 
 
 @torch.no_grad()
@@ -89,8 +112,8 @@ def state_pairs(
     delta: AdapterMaths | None = None,
     *,
     teacher: Teacher | None = None,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """In batches of like length: the full model's states and the merged rows `[B, T, H]`, and their mask."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """In batches of like length: the full model's states and the merged rows `[B, T, H]`, their ids and mask."""
     teacher = teacher or Teacher(model)
     ordered = sorted(sequences, key=len)
     states = LowerStates(model, ordered, delta)
@@ -98,4 +121,4 @@ def state_pairs(
         merged, mask = states.batch(range(start, min(start + _BATCH, len(ordered))))
         ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
         ids[mask] = torch.from_numpy(np.concatenate(ordered[start : start + _BATCH])).to(mask.device)
-        yield teacher.lower(ids, mask), merged, mask
+        yield teacher.lower(ids, mask), merged, ids, mask

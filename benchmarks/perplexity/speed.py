@@ -1,0 +1,135 @@
+"""How fast decoders go on at each k, beside the ordinary model in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness import alternate
+from hmi.bench.tenants import OneBase
+from hmi.engine.config import EngineConfig
+from hmi.engine.engine import Engine
+from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.knowledge.ngrams import window_keys
+from hmi.knowledge.rows import encode
+from hmi.knowledge.table import Table, TableMeta, write_table
+from hmi.knowledge.tree import KnowledgeTree
+from hmi.models.loader import load_spec, load_tokenizer
+
+__all__ = ["FULL_SPEED", "QUICK_SPEED", "Speed", "measure_speed"]
+
+_GENERAL = "general"
+_ORDINARY = "k = 0"
+Texts = list[tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """`sequences` of `read` tokens are continued by `made` each, in `rounds`."""
+
+    sequences: int
+    read: int
+    made: int
+    rounds: int
+
+
+FULL_SPEED = Speed(32, 96, 64, 5)
+QUICK_SPEED = Speed(2, 8, 3, 1)
+
+
+class _Server:
+    """An engine that goes on with the same prompts again and again."""
+
+    def __init__(self, base: Path, prompts: Texts, plan: Speed, device: torch.device) -> None:
+        self.spec = load_spec(base)
+        tree = KnowledgeTree(0, {_GENERAL: None}, {}, self.spec.row_dtype, self.spec.hidden_size)
+        self._name, self._made = base.name, plan.made
+        # Rows that were computed are not kept, or the second round would not compute them.
+        config = EngineConfig(device=str(device), overlay_bytes=0)
+        self.engine = Engine(config, OneBase(base.name, base, tree))
+        self.engine.load_base(base.name)
+        self.prompts = prompts
+
+    def run(self) -> Texts:
+        """The prompts and what came after each."""
+        wish = Wish(max_tokens=self._made, sampling=Sampling(temperature=0), ignore_eos=True)
+        model = ModelRef(self._name, _GENERAL, None)
+        items = [Item(model, Task.GENERATE, tokens=prompt, wish=wish) for prompt in self.prompts]
+        found = []
+        for prompt, outcome in zip(self.prompts, self.engine.submit(items).result(), strict=True):
+            if not isinstance(outcome.result, Generation):
+                raise outcome.error or TypeError(f"a text was asked for, not {outcome.result}")
+            found.append((*prompt, *outcome.result.tokens))
+        return found
+
+    def know(self, texts: Texts, folder: Path) -> None:
+        """Publish a tree of all windows of the texts."""
+        lengths = np.array([len(text) for text in texts])
+        keys = np.unique(window_keys(np.concatenate([np.array(text) for text in texts]), lengths, looks_back=True))
+        rows = encode(self.engine.compute_rows(self._name, keys), self.spec.row_dtype)
+        meta = TableMeta(_GENERAL, "own", self.spec.row_dtype, self.spec.hidden_size, len(keys))
+        write_table(folder, meta, keys, rows)
+        table = Table.open(folder)
+        tree = KnowledgeTree(1, {_GENERAL: None}, {_GENERAL: table}, self.spec.row_dtype, self.spec.hidden_size)
+        self.engine.publish_tree(self._name, tree)
+
+
+def measure_speed(
+    ordinary: Path, bases: Mapping[int, Path], prompts: Sequence[str], plan: Speed, device: torch.device
+) -> dict[int, dict[str, Any]]:
+    """By k, with every row computed and with every row held: tokens made in a second, the ratio over k = 0, and the
+    share of windows that the tree held."""
+    tokenizer = load_tokenizer(ordinary)
+    ids = [tuple(tokenizer.encode(prompt).ids[: plan.read]) for prompt in prompts]
+    ids = [each for each in ids if len(each) == plan.read][: plan.sequences]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = {_ORDINARY: _Server(ordinary, ids, plan, device)}
+        for k, base in bases.items():
+            for how in ("computed", "held"):
+                servers[f"{k} {how}"] = _Server(base, ids, plan, device)
+        for server in servers.values():
+            stack.callback(server.engine.close)
+        for k in bases:
+            servers[f"{k} held"].know(servers[f"{k} held"].run(), folder / str(k))
+        timers = {name: partial(_seconds, server) for name, server in servers.items()}
+        alternate(timers, 1)  # what is prepared once is not counted
+        for server in servers.values():
+            server.engine.frequencies.drain()
+        seconds = alternate(timers, plan.rounds)
+        hits = {name: _hits(server.engine) for name, server in servers.items()}
+    made = len(ids) * plan.made
+    found: dict[int, dict[str, Any]] = {}
+    for k in bases:
+        found[k] = {}
+        for how in ("computed", "held"):
+            name = f"{k} {how}"
+            ratios = [slow / fast for slow, fast in zip(seconds[_ORDINARY], seconds[name], strict=True)]
+            found[k][how] = {
+                "tokens_s": round(made / statistics.median(seconds[name]), 1),
+                "ratio": round(statistics.median(ratios), 3),
+                "hit_rate": hits[name],
+            }
+    return found
+
+
+def _seconds(server: _Server) -> float:
+    begin = time.perf_counter()
+    server.run()
+    return time.perf_counter() - begin
+
+
+def _hits(engine: Engine) -> float | None:
+    used = engine.frequencies.drain()
+    lookups = sum(each.lookups for each in used)
+    return round(sum(each.hits for each in used) / lookups, 4) if lookups else None
