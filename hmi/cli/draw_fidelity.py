@@ -17,8 +17,8 @@ def fidelity_table(k: int, before: Fidelity, fitted: Fidelity, after: Fidelity) 
     columns = [(*each.layers, each.pooled) for each in (before, fitted, after)]
     for name, *values in zip(names, *columns, strict=True):
         lines.append(f"  {name:<34} {values[0]:>9.3f} {values[1]:>7.3f} {values[2]:>10.3f}")
-    if before.perplexity and fitted.perplexity and after.perplexity:
-        values = [each.perplexity[0] for each in (before, fitted, after) if each.perplexity]
-        name = f"perplexity (the unchanged model's {after.perplexity[1]:.2f})"
-        lines.append(f"  {name:<34} {values[0]:>9.2f} {values[1]:>7.2f} {values[2]:>10.2f}")
+    seen = [each.foresight for each in (before, fitted, after)]
+    if all(seen):
+        name = f"perplexity (unchanged {seen[0].original:.2f})"
+        lines.append("  {:<34} {:>9.2f} {:>7.2f} {:>10.2f}".format(name, *(each.perplexity for each in seen)))
     return "\n".join(lines)

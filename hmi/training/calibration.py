@@ -64,7 +64,7 @@ def calibrate(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Calibratio
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Weighted sums over all tokens of x = (window's state, 1) and y = the full model's state; float64.
+    """Sums over all tokens of x = (window's state, 1) and y = the full model's state; float64.
 
     Attributes:
         xx: [H + 1, H + 1], the sum of x x^T; xy: [H + 1, H], the sum of x y^T.
@@ -90,16 +90,11 @@ class Moments:
         for full, merged, mask in pairs:
             y = full[mask].float().cpu()
             x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
-            weight = torch.ones(len(y), 1)
-            if spec.family.decodes:  # each token counts alike, see `hmi.training.windows.relative_error`
-                sizes = y.norm(dim=-1, keepdim=True)
-                weight = (sizes.median() / sizes).square()
             position = torch.arange(mask.shape[1]).clamp(max=positions - 1).expand(mask.shape)[mask.cpu()]
-            weighed = weight * x
-            xx += (weighed.T @ x).double()
-            xy += (weighed.T @ y).double()
-            at_x.index_add_(0, position, weighed.double())
-            at_y.index_add_(0, position, (weight * y).double())
+            xx += (x.T @ x).double()
+            xy += (x.T @ y).double()
+            at_x.index_add_(0, position, x.double())
+            at_y.index_add_(0, position, y.double())
         return cls(xx, xy, at_x, at_y)
 
 
@@ -110,7 +105,7 @@ def fit(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> C
         by_position: There is a correction; there is none where positions are in the attention.
         has_first: Every text begins with the same special token.
     """
-    seen = sums.x[:, -1:]  # tokens' weight at each position [max_positions, 1]
+    seen = sums.x[:, -1:]  # tokens at each position [max_positions, 1]
     ridge = _RIDGE * sums.xx.diagonal()[:-1].mean() * torch.eye(len(sums.xx)).double()
     ridge[-1, -1] = 0  # the bias is free
     correction = torch.zeros_like(sums.y)

@@ -16,8 +16,8 @@ from hmi.adapters.heads import mean_pool
 from hmi.adapters.maths import AdapterMaths
 from hmi.models.decoder import HGpt
 from hmi.models.loader import HPLM
+from hmi.training.foresight import Foresight, ForesightSums
 from hmi.training.states import LowerStates
-from hmi.training.surprise import Surprise
 from hmi.training.teacher import Teacher
 
 __all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
@@ -32,12 +32,12 @@ class Fidelity:
     Attributes:
         layers: Over all tokens: of what the upper layers are given, and of each upper layer's states.
         pooled: Of the mean over each text of the last layer's states.
-        perplexity: Of the text, to ours and to the full model; None for an encoder, which does not foresee text.
+        foresight: Of a decoder, with the full model's.
     """
 
     layers: tuple[float, ...]
     pooled: float
-    perplexity: tuple[float, float] | None = None
+    foresight: Foresight | None = None
 
     @property
     def lower(self) -> float:
@@ -65,17 +65,17 @@ def measure_fidelity(
             pretrained model as long as nobody changed them.
     """
     teacher = teacher or Teacher(model)
-    surprise = Surprise()
+    foresight = ForesightSums()
 
     def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         for full, merged, ids, mask in state_pairs(model, sequences, delta, teacher=teacher):
             ours, wanted = list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask)
             if isinstance(model, HGpt) and isinstance(teacher.model, HGpt):
-                surprise.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
+                foresight.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
             yield ours, wanted, mask
 
     found = compare(pairs(), each_token=model.spec.family.decodes)
-    return dataclasses.replace(found, perplexity=surprise.perplexity())
+    return dataclasses.replace(found, foresight=foresight.result())
 
 
 def compare(
