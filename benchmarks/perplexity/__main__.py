@@ -37,14 +37,13 @@ from hmi.bench.smollm import fetch_smollm  # noqa: E402
 from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
 from hmi.cli.training_bar import TrainingBar  # noqa: E402
 from hmi.engine.config import resolve_device  # noqa: E402
-from hmi.spec import RowDtype  # noqa: E402
+from hmi.spec import Family, RowDtype  # noqa: E402
 from hmi.training.base import BaseReport, build_base  # noqa: E402
-from hmi.training.distil import DistilConfig  # noqa: E402
+from hmi.training.distil import DistilConfig, recipe_for  # noqa: E402
 
 __all__ = ["RECIPE", "paragraphs"]
 
-# Thinned texts are for shorter n-grams that stand in, and these rows are asked for as they are.
-RECIPE = DistilConfig(steps=1200, learning_rate=2e-4, thinned=0.0)
+RECIPE = dataclasses.replace(recipe_for(Family.LLAMA), steps=1200)
 _WORDS = 100  # of a paragraph
 _REPORT = "report.json"
 

@@ -49,11 +49,18 @@ def base(
         int, typer.Option(min=0, help="Of distillation; 0 fits only what can be fitted in closed form.")
     ] = 6000,
     batch_size: Annotated[int, typer.Option(min=1, help="Lines in one step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 5e-4,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="The highest; it rises to it and falls to zero.  [default: 5e-4, 2e-4 for a decoder]"),
+    ] = None,
     thinned: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of lines whose windows lose neighbours, for the policy backoff."),
-    ] = 0.4,
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of lines whose windows lose neighbours, for backoff.  [default: 0.4, 0 for a decoder]",
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
     estimator_steps: Annotated[
         int, typer.Option(min=0, help="Of teaching what stands in for rows under the policy backoff; 0: nothing is.")
@@ -87,10 +94,10 @@ def base(
 
     from hmi.cli.training_bar import TrainingBar
     from hmi.models.difference import read_difference
-    from hmi.models.pretrained import resolve_source
+    from hmi.models.pretrained import family_of, resolve_source
     from hmi.models.shipped import find_shipped
     from hmi.training.base import BaseReport, apply_difference, build_base
-    from hmi.training.distil import DistilConfig
+    from hmi.training.distil import recipe_for
     from hmi.training.estimator import EstimatorConfig
 
     folder = resolve_source(source)
@@ -103,15 +110,20 @@ def base(
     if known is not None:
         report = BaseReport(apply_difference(folder, known, out, rows))
     else:
-        config = DistilConfig(
+        family = family_of(folder)
+        recipe = recipe_for(family)
+        config = dataclasses.replace(
+            recipe,
             steps=steps if corpora else 0,
             batch_size=batch_size,
-            learning_rate=learning_rate,
-            thinned=thinned,
+            learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
+            thinned=recipe.thinned if thinned is None else thinned,
             max_tokens=max_tokens,
             seed=seed,
             device=device,
         )
+        # A decoder's loss is no error's square alone: what comes next is part of it.
+        says = _loss if family.decodes else _error
         with TrainingBar() as bar:
             report = build_base(
                 folder,
@@ -122,7 +134,7 @@ def base(
                 config,
                 estimator=EstimatorConfig(steps=estimator_steps, seed=seed) if estimator_steps and k else None,
                 difference=difference_out,
-                on_progress=lambda reached: bar.show(reached, _error(reached)),
+                on_progress=lambda reached: bar.show(reached, says(reached)),
             )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(report), indent=1))
@@ -277,6 +289,10 @@ def domain(
 
 def _estimates(error: float) -> str:
     return f"rows that no tree holds are estimated, {error:.1%} of their length off on text that training did not see"
+
+
+def _loss(reached: DistilProgress | DeltaProgress) -> str:
+    return f"loss {reached.loss:.3f}"
 
 
 def _error(reached: DistilProgress | DeltaProgress) -> str:

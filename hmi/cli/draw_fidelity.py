@@ -17,8 +17,13 @@ def fidelity_table(k: int, before: Fidelity, fitted: Fidelity, after: Fidelity) 
     columns = [(*each.layers, each.pooled) for each in (before, fitted, after)]
     for name, *values in zip(names, *columns, strict=True):
         lines.append(f"  {name:<34} {values[0]:>9.3f} {values[1]:>7.3f} {values[2]:>10.3f}")
-    seen = [each.foresight for each in (before, fitted, after)]
-    if all(seen):
-        name = f"perplexity (unchanged {seen[0].original:.2f})"
-        lines.append("  {:<34} {:>9.2f} {:>7.2f} {:>10.2f}".format(name, *(each.perplexity for each in seen)))
+    seen = [each.foresight for each in (before, fitted, after) if each.foresight]
+    if len(seen) == len(columns):
+        rows = {
+            f"perplexity, of {seen[0].original:.2f}": [each.perplexity for each in seen],
+            "divergence of what comes next, nats": [each.divergence for each in seen],
+            "same likeliest token, %": [100 * each.agreement for each in seen],
+        }
+        for name, values in rows.items():
+            lines.append(f"  {name:<35} {values[0]:>8.2f} {values[1]:>7.2f} {values[2]:>10.2f}")
     return "\n".join(lines)

@@ -27,12 +27,13 @@ from torch.nn import functional as F
 from hmi.errors import InvalidInput
 from hmi.models.decoder import HGpt
 from hmi.models.loader import HPLM
+from hmi.spec import Family
 from hmi.training.distil_state import DistilState
 from hmi.training.schedule import LARGEST_GRADIENT, share_of_peak
 from hmi.training.teacher import Teacher
 from hmi.training.windows import WindowBatch, states_error
 
-__all__ = ["DistilConfig", "DistilProgress", "Student", "distil", "drawn"]
+__all__ = ["DistilConfig", "DistilProgress", "Student", "distil", "drawn", "recipe_for"]
 
 _BLOCK = 16  # batches that are drawn at once, so that each can be of texts of like length
 _CHECKPOINT_SECONDS = 60.0
@@ -79,6 +80,12 @@ class DistilConfig:
             raise InvalidInput(
                 f"learning_rate must be a number above 0, not {self.learning_rate}", param="learning_rate"
             )
+
+
+def recipe_for(family: Family) -> DistilConfig:
+    """What was found best: `benchmarks.recipes` for encoders, `benchmarks.perplexity` for decoders, whose windows stay
+    whole, for what stands in for rows is estimated."""
+    return DistilConfig(learning_rate=2e-4, thinned=0.0) if family.decodes else DistilConfig()
 
 
 @dataclass(frozen=True, slots=True)

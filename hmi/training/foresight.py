@@ -53,7 +53,7 @@ class ForesightSums:
         wanted = ids[:, 1:][follows]
         self._tokens += len(wanted)
         states = (ours[:, :-1][follows], theirs[:, :-1][follows])
-        for some, others, targets in zip(*(each.split(_LOGITS) for each in (*states, wanted)), strict=True):
+        for some, others, targets in zip(*(torch.split(each, _LOGITS) for each in (*states, wanted)), strict=True):
             one, other = logits(some).float().log_softmax(-1), original(others).float().log_softmax(-1)
             sums = (
                 F.nll_loss(one, targets, reduction="sum"),

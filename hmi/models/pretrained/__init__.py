@@ -20,7 +20,7 @@ from hmi.models.pretrained.gguf import GgufFile
 from hmi.models.pretrained.source import Source
 from hmi.spec import Family, HPLMSpec, RowDtype
 
-__all__ = ["convert_pretrained", "load_pretrained", "pretrained_tensors", "resolve_source"]
+__all__ = ["convert_pretrained", "family_of", "load_pretrained", "pretrained_tensors", "resolve_source"]
 
 _SOURCES: Mapping[str, Source] = {Family.BERT: bert, Family.GPT2: gpt2, Family.LLAMA: llama}
 
@@ -39,6 +39,13 @@ def convert_pretrained(source: Path, out: Path, *, k: int = 0, row_dtype: RowDty
     save_hplm(out, spec, tensors, opened.tokenizer(), chat)
     load_hplm(out)  # proves that names and shapes are whole
     return spec
+
+
+def family_of(source: Path) -> Family:
+    """Of a transformers folder or GGUF file, from its configuration alone. Raises `InvalidInput`."""
+    opened = _open(source)
+    _family(opened)
+    return Family(str(opened.config["model_type"]))
 
 
 def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dtype: torch.dtype) -> HPLM:

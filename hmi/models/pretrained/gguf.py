@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,13 +64,14 @@ class GgufFile:
 
     def _load(self, kind: Any, **options: Any) -> Any:
         try:
-            return kind.from_pretrained(
-                str(self._path.parent),
-                gguf_file=self._path.name,
-                local_files_only=True,
-                trust_remote_code=False,
-                **options,
-            )
+            with contextlib.redirect_stderr(io.StringIO()):  # bars of some seconds, which nothing else turns off
+                return kind.from_pretrained(
+                    str(self._path.parent),
+                    gguf_file=self._path.name,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    **options,
+                )
         except ImportError as error:
             raise InvalidInput("reading a GGUF file needs the package gguf: pip install 'hmi[gguf]'") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -126,9 +126,7 @@ def test_a_batch_of_one_tenant_equals_that_tenant(number: int) -> None:
 
 
 def test_adapters_do_not_reach_into_filled_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        serving, "_filled", lambda x: F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan).contiguous()
-    )
+    monkeypatch.setattr(serving, "filled", lambda x: F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan).contiguous())
     for first_only in (False, True):
         _check(sample_spec(), MIXED, first_only=first_only)
 

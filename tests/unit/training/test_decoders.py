@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,21 @@ def test_base_comes_nearer_to_the_ordinary_model(make: Make, tmp_path: Path) -> 
     assert report.after.upper < min(report.fitted.upper, report.before.upper)
     assert len(report.after.layers) == 3
     assert load_hgpt(tmp_path / "k2").spec.distilled
+
+
+@BOTH
+def test_distilled_base_says_more_like_the_ordinary_model_what_comes_next(make: Make, tmp_path: Path) -> None:
+    source = tiny_decoder_folder(make(), tmp_path / "source")
+    config = dataclasses.replace(QUICK, steps=100, thinned=0.0)
+    report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts(600)], config)
+    assert report.before is not None
+    assert report.after is not None
+    before, after = report.before.foresight, report.after.foresight
+    assert before is not None
+    assert after is not None
+    assert after.original == before.original > 1
+    assert 0 < after.divergence < 0.8 * before.divergence
+    assert after.agreement > before.agreement
 
 
 @BOTH

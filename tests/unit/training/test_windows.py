@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from hmi.knowledge.ngrams import unigram, window_keys, without_next, without_prev
 from hmi.training.distil import DistilConfig, drawn
-from hmi.training.windows import WindowBatch, thin_windows
+from hmi.training.windows import WindowBatch, states_error, thin_windows
 
 SEQUENCES = [np.array(each, np.int64) for each in ([2, 7, 8, 3], [2, 7, 8, 9, 7, 3], [2, 3])]
 
@@ -62,3 +63,16 @@ def test_a_step_has_the_same_texts_whenever_it_is_asked_for() -> None:
     once = [[int(ids[0]) for ids in drawn([texts], step, config)] for step in (0, 17, 40)]
     assert [[int(ids[0]) for ids in drawn([texts], step, config)] for step in (0, 17, 40)] == once
     assert [int(ids[0]) for ids in drawn([texts], 0, DistilConfig(batch_size=4, seed=6))] != once[0]
+
+
+def test_each_tokens_error_counts_alike_when_it_is_asked_by_token() -> None:
+    """One token whose states are a thousand times as long hides what is wrong with the others."""
+    reference = torch.ones(1, 4, 8)
+    reference[0, 0] = 1000
+    ours = reference.clone()
+    ours[0, 1] = 0  # all of its length is wrong
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    assert float(states_error([ours], [reference], mask)) < 1e-5
+    assert float(states_error([ours], [reference], mask, each_token=True)) == pytest.approx(1 / 4)
+    mask[0, 1] = False
+    assert float(states_error([ours], [reference], mask, each_token=True)) == 0
