@@ -23,7 +23,7 @@ from hmi.catalog.tuning.jobs import NewTuningJob
 from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
 from hmi.spec import HPLMSpec, MissPolicy
 from hmi.training.config import TrainConfig, usual_rank
-from hmi.training.labelled import TaskKind
+from hmi.training.examples import TaskKind, require_learnable
 from hmi.training.plan import TrainingPlan
 from hmi.training.recipe import begun_with
 
@@ -97,12 +97,12 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))
     wanted = options.task or (TaskKind.LANGUAGE if start.spec.family.decodes else None)
     if wanted is not None:
-        _check_task(start, wanted, "hmi.task")
+        require_learnable(wanted, start.spec.family, start.base, "hmi.task")
     training = check_file(services, start.training, "training_file", counter, kind=wanted)
     task = training.checked.kind
     if task is None:
         raise InvalidInput("there are no examples", code="invalid_training_file", param="training_file")
-    _check_task(start, task, "training_file")
+    require_learnable(task, start.spec.family, start.base, "training_file")
     if task is TaskKind.LANGUAGE and counter.has_chats and not start.chats:
         message = f"{start.base} has no chat template, so messages say nothing to it; send prompt and completion"
         raise InvalidInput(message, code="invalid_training_file", param="training_file")
@@ -133,13 +133,6 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
         config=plan.to_json() | {"learning_rate_multiplier": multiplier},
         attributes=body.metadata or {},
     )
-
-
-def _check_task(start: Start, task: TaskKind, param: str) -> None:
-    """Raises `InvalidInput` for what a model of this family does not learn."""
-    if (task is TaskKind.LANGUAGE) is not start.spec.family.decodes:
-        can = "how texts go on" if start.spec.family.decodes else "labels and embeddings"
-        raise InvalidInput(f"{start.base} is a {start.spec.family} and learns {can}, not {task}", param=param)
 
 
 def _configure(services: Services, body: JobCreate, options: TuningOptions, start: Start) -> tuple[float, TrainConfig]:

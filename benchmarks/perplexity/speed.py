@@ -20,6 +20,7 @@ from hmi.bench.tenants import OneBase
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
 from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.knowledge.functions import Function
 from hmi.knowledge.ngrams import window_keys
 from hmi.knowledge.rows import encode
 from hmi.knowledge.table import Table, TableMeta, write_table
@@ -77,7 +78,8 @@ class _Server:
         lengths = np.array([len(text) for text in texts])
         keys = np.unique(window_keys(np.concatenate([np.array(text) for text in texts]), lengths, looks_back=True))
         rows = encode(self.engine.compute_rows(self._name, keys), self.spec.row_dtype)
-        meta = TableMeta(_GENERAL, "own", self.spec.row_dtype, self.spec.hidden_size, len(keys))
+        function = Function(self._name, None).digest
+        meta = TableMeta(_GENERAL, function, self.spec.row_dtype, self.spec.hidden_size, len(keys))
         write_table(folder, meta, keys, rows)
         table = Table.open(folder)
         tree = KnowledgeTree(1, {_GENERAL: None}, {_GENERAL: table}, self.spec.row_dtype, self.spec.hidden_size)

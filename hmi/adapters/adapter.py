@@ -24,6 +24,9 @@ __all__ = [
     "Transform",
 ]
 
+_ENCODERS_READ = (Pooling.CLS, Pooling.MEAN, Pooling.TOKENS)
+_DECODERS_READ = (Pooling.LAST, Pooling.MEAN)
+
 
 class AdapterKind(StrEnum):
     """What an adapter adds to the upper layers. `NONE` is a head on the base model as it is."""
@@ -108,6 +111,8 @@ class Adapter:
             bottleneck.check(name, spec.hidden_size)
         if self.head is not None:
             self.head.check(spec.hidden_size)
+            if self.head.pooling not in (_DECODERS_READ if spec.family.decodes else _ENCODERS_READ):
+                raise AdapterRefused(f"a head of a {spec.family} has no pooling {self.head.pooling.value!r}")
             if self.head.uses_base_pooler and not spec.has_pooler:
                 raise AdapterRefused("the head reads the base model's pooler, and this base model has none")
 

@@ -16,7 +16,7 @@ from hmi.adapters.bank import Resident
 from hmi.adapters.layout import HeadLayout
 from hmi.adapters.maths import activate
 
-__all__ = ["HeadPlan", "HeadTensors", "Pooler", "apply_head", "mean_pool"]
+__all__ = ["HeadPlan", "HeadTensors", "Pooler", "apply_head", "mean_pool", "pool"]
 
 Pooler = Callable[[Tensor], Tensor]
 
@@ -53,6 +53,25 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     return (total / weights.sum(dim=2).clamp(min=1)).to(hidden.dtype)
 
 
+def last_states(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Those of the last real tokens: hidden [batch, tokens, hidden], mask bool [batch, tokens] -> [batch, hidden]."""
+    ends = mask.sum(1).clamp(min=1) - 1
+    return hidden[torch.arange(len(hidden), device=hidden.device), ends]
+
+
+def pool(pooling: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
+    """[batch, tokens, hidden] -> [batch, hidden]; as they are where the pooling is `TOKENS`."""
+    match pooling:
+        case Pooling.TOKENS:
+            return hidden
+        case Pooling.CLS:
+            return hidden[:, 0]
+        case Pooling.LAST:
+            return last_states(hidden, mask)
+        case Pooling.MEAN:
+            return mean_pool(hidden, mask)
+
+
 def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, pooler: Pooler | None) -> Tensor:
     """One head for every row, differentiable in `tensors`: logits [batch, labels], or [batch, tokens, labels].
 
@@ -60,9 +79,7 @@ def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, p
         head: Says pooling, transform and activation; its arrays are not read.
         pooler: The base model's dense + tanh, [n, hidden] -> [n, hidden].
     """
-    x = hidden
-    if head.pooling is not Pooling.TOKENS:
-        x = hidden[:, 0] if head.pooling is Pooling.CLS else mean_pool(hidden, mask)
+    x = pool(head.pooling, hidden, mask)
     if head.uses_base_pooler:
         x = _required(pooler)(x)
     if tensors.dense is not None:
@@ -92,7 +109,7 @@ class HeadPlan:
         }
         batch = len(residents)
         self.counts = np.zeros(batch, np.int64)
-        averaged = np.zeros((batch, 1), np.bool_)
+        averaged, last = np.zeros((batch, 1), np.bool_), np.zeros((batch, 1), np.bool_)
         pooled: list[int] = []
         dense: dict[Activation, list[HeadLayout]] = defaultdict(list)
         most = max((layout.labels for layout in layouts), default=0)
@@ -101,6 +118,7 @@ class HeadPlan:
         for layout, rows in layouts.items():
             self.counts[rows] = layout.labels
             averaged[rows] = layout.pooling is Pooling.MEAN
+            last[rows] = layout.pooling is Pooling.LAST
             if layout.base_pooler:
                 pooled += rows
             if layout.dense is not None:
@@ -108,8 +126,9 @@ class HeadPlan:
             out[rows, : layout.labels] = where[layout][:, layout.out]
             bias_rows = where[layout][:, layout.out_bias]
             out_bias[rows, : bias_rows.shape[1]] = bias_rows
-        self.first_only = bool((self.counts > 0).all() and not averaged.any())
+        self.first_only = bool((self.counts > 0).all() and not averaged.any() and not last.any())
         self._averaged = torch.from_numpy(averaged).to(device) if averaged.any() else None
+        self._last = torch.from_numpy(last).to(device) if last.any() else None
         self._pooled = torch.tensor(pooled, device=device) if pooled else None
         self._all_pooled = len(pooled) == batch
         self._out = torch.from_numpy(out).to(device)
@@ -130,17 +149,18 @@ class HeadPlan:
         Args:
             arena: [rows, width], the bank's; row 0 is zero.
             hidden: [batch, tokens, width]; one token where `first_only`.
-            mask: bool [batch, tokens], needed where a head reads the mean.
+            mask: bool [batch, tokens], needed where a head reads more than the first token.
             pooler: The base model's dense + tanh, needed where a head reads it.
 
         Returns:
             logits float32 [batch, most labels], zero past a row's own label count.
         """
         x = hidden[:, 0]
-        if self._averaged is not None:
-            if mask is None:
-                raise ValueError("a head reads the mean over the tokens, and no mask was given")
-            x = torch.where(self._averaged, mean_pool(hidden, mask), x)
+        for chosen, pooling in ((self._averaged, Pooling.MEAN), (self._last, Pooling.LAST)):
+            if chosen is not None:
+                if mask is None:
+                    raise ValueError("a head reads more than the first token, and no mask was given")
+                x = torch.where(chosen, pool(pooling, hidden, mask), x)
         if self._all_pooled:
             x = _required(pooler)(x)
         elif self._pooled is not None:

@@ -50,12 +50,14 @@ class Activation(StrEnum):
 
 
 class Pooling(StrEnum):
-    """How a sequence becomes one vector: its first token's state, or the mean over its real tokens.
+    """How a sequence becomes one vector: its first token's state, that of its last one, or the mean over all.
 
-    `TOKENS` is none at all: the head answers for every token.
+    In a decoder the first token sees nothing else; in an encoder the last one is as good as any. `TOKENS` is none at
+    all: the head answers for every token.
     """
 
     CLS = "cls"
+    LAST = "last"
     MEAN = "mean"
     TOKENS = "tokens"
 
@@ -267,8 +269,9 @@ class Head:
             raise AdapterRefused("head.dense is there, but the transform is none")
         if self.pooling is Pooling.TOKENS:
             self._check_token_head()
-        if self.pooling is Pooling.MEAN and self.transform in (Transform.POOLER, Transform.POOLER_DENSE):
-            raise AdapterRefused("a pooler reads the first token's state; it does not go with mean pooling")
+        has_pooler = self.transform in (Transform.POOLER, Transform.POOLER_DENSE)
+        if has_pooler and self.pooling in (Pooling.MEAN, Pooling.LAST):
+            raise AdapterRefused(f"a pooler reads the first token's state; it does not go with {self.pooling} pooling")
         if self.dense is not None and self.dense_bias is not None:
             require_array("head.dense", self.dense, (hidden, hidden))
             require_array("head.dense_bias", self.dense_bias, (hidden,))

@@ -21,7 +21,7 @@ from hmi.engine.parts import cut
 from hmi.engine.request import Task
 from hmi.engine.turns import Turns
 from hmi.engine.work import Batch
-from hmi.errors import HmiError, InvalidInput, Overloaded
+from hmi.errors import HmiError, Overloaded
 from hmi.knowledge.ngrams import unpack
 from hmi.models.rounding import round_rows
 from hmi.models.served import ServedBert
@@ -105,19 +105,17 @@ class DeviceRunner:
 
     def _run(self, batch: Batch) -> None:
         model, bank = batch.base.model, self._banks.get(batch.base.spec.hidden_size)
-        if not isinstance(model, ServedBert):
-            raise InvalidInput("a decoder continues texts; it gives no embeddings and no classes", param="model")
-        hidden = model.upper(
-            self.lower(batch),
-            None if batch.full else batch.mask,
-            adapters_of(batch, bank.arena),
-            first_only=batch.first_only,
-        )
+        lower, adapters = self.lower(batch), adapters_of(batch, bank.arena)
+        if isinstance(model, ServedBert):
+            mask = None if batch.full else batch.mask
+            hidden, pooler = model.upper(lower, mask, adapters, first_only=batch.first_only), model.pool
+        else:
+            hidden, pooler = model.read(lower, adapters), None
         if any(work.item.task is Task.EMBED for work in batch.works) and batch.mask is not None:
             pooled = mean_pool(hidden.float(), batch.mask)
             batch.pooled = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         if batch.heads is not None:
-            pooler = model.pool if batch.base.spec.has_pooler else None
+            pooler = pooler if batch.base.spec.has_pooler else None
             batch.logits = batch.heads.apply(bank.arena, hidden, batch.mask, pooler).cpu().numpy()
         if batch.taggers is not None:
             tags, scores = batch.taggers.apply(bank.arena, hidden)

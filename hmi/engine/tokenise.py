@@ -57,8 +57,8 @@ def _chunk(submission: Submission, indices: list[int], base: HostedBase) -> list
 
 def _check_family(item: Item, base: HostedBase) -> None:
     """What is of no use to a model is refused before anything is fetched for it."""
-    if base.spec.family.decodes and item.task is not Task.GENERATE:
-        raise InvalidInput("a decoder continues texts; it gives no embeddings and no classes", param="model")
+    if base.spec.family.decodes and item.task is Task.EMBED:
+        raise InvalidInput("a decoder continues texts and gives classes of them; it gives no embeddings", param="model")
     if not base.spec.family.decodes and item.task is Task.GENERATE:
         raise InvalidInput("an encoder continues no text; ask it for classes or embeddings", param="model")
 
@@ -80,8 +80,9 @@ def _fit(item: Item, ids: NDArray[np.int64], base: HostedBase) -> NDArray[np.int
     if item.truncate_to is not None:
         limit = min(limit, item.truncate_to)
         if len(ids) > limit:
-            # Text ends with a special token ([SEP]); what is cut keeps it, as tokenizers do.
-            return np.concatenate([ids[: limit - 1], ids[-1:]]) if item.text is not None else ids[:limit]
+            # An encoder's text ends with a special token ([SEP]); what is cut keeps it, as tokenizers do.
+            ends = item.text is not None and not base.spec.family.decodes
+            return np.concatenate([ids[: limit - 1], ids[-1:]]) if ends else ids[:limit]
     if len(ids) > limit:
         raise ContextTooLong(
             f"the input has {len(ids)} tokens, the model takes {limit}; shorten it or set truncate_prompt_tokens",

@@ -2,7 +2,7 @@
 
 It computes what `HGpt` computes, without gradients: q, k and v in one product, gate and fc1 in another, residuals added
 in the product where the device can, adapters added in place. A sequence is read once (`prefill`) and then continued by
-one token at a time (`decode`), beside any others.
+one token at a time (`decode`), beside any others; or it is read for its classes alone (`read`).
 """
 
 from __future__ import annotations
@@ -101,10 +101,16 @@ class ServedGpt:
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pages.write(layer, k[mask], v[mask], places)
-            # Padding lies behind what is real, and nobody looks ahead.
-            q, k, v = (each.transpose(1, 2) for each in (q, k, v))
-            shared = q.shape[1] != k.shape[1]
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared).transpose(1, 2)
+            return _causal(q, k, v)
+
+        positions = torch.arange(hidden.shape[1], device=self.device).expand(hidden.shape[:2])
+        return self._upper(hidden, attend, positions, adapters)
+
+    def read(self, hidden: Tensor, adapters: ServingAdapters | None = None) -> Tensor:
+        """Read sequences that nothing will follow: as `prefill`, and keep nothing."""
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return _causal(q, k, v)
 
         positions = torch.arange(hidden.shape[1], device=self.device).expand(hidden.shape[:2])
         return self._upper(hidden, attend, positions, adapters)
@@ -214,6 +220,13 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, reach: Tensor) -> Tensor:
     q, k, v = (each.transpose(1, 2) for each in (q, k, v))
     context = F.scaled_dot_product_attention(q, k, v, attn_mask=reach, enable_gqa=q.shape[1] != k.shape[1])
     return context.transpose(1, 2)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Padding lies behind what is real, and nobody looks ahead."""
+    q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+    shared = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared).transpose(1, 2)
 
 
 def _dense(layer: DecoderLayer, *sites: Site) -> Dense:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
+from hmi.spec import Family
 
 __all__ = [
     "AnyExample",
@@ -21,6 +22,7 @@ __all__ = [
     "TaskKind",
     "kind_of",
     "labels_in",
+    "require_learnable",
     "texts_of",
 ]
 
@@ -34,6 +36,21 @@ class TaskKind(StrEnum):
     TOKENS = "tokens"
     EMBEDDING = "embedding"
     LANGUAGE = "language"
+
+
+_ENCODERS_LEARN = (TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL, TaskKind.TOKENS, TaskKind.EMBEDDING)
+_DECODERS_LEARN = (TaskKind.LANGUAGE, TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL)
+
+
+def require_learnable(kind: TaskKind, family: Family, who: str, param: str) -> None:
+    """Raises `InvalidInput` for what a model of this family does not learn.
+
+    Args:
+        who: Whose model it is, for the message.
+    """
+    if kind not in (_DECODERS_LEARN if family.decodes else _ENCODERS_LEARN):
+        can = "how texts go on, and classes of texts" if family.decodes else "labels and embeddings"
+        raise InvalidInput(f"{who} is a {family} and learns {can}, not {kind}", param=param)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ class Texts:
 
     def states(self, texts: Sequence[str]) -> LowerStates:
         """The lower layers' output for them, looked up once."""
-        return self.states_of(encode(self.tokenizer, texts, self.max_tokens))
+        has_end = not self.spec.family.decodes
+        return self.states_of(encode(self.tokenizer, texts, self.max_tokens, has_end=has_end))
 
     def states_of(self, sequences: Sequence[NDArray[np.int64]]) -> LowerStates:
         """Likewise, of token ids."""

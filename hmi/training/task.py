@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hmi.adapters.adapter import Adapter, AdapterKind
+from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
 from hmi.adapters.delta import check_delta
 from hmi.adapters.maths import SingleAdapter
 from hmi.artifacts import folder_digest
@@ -24,12 +24,12 @@ from hmi.engine.config import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.models.chat import load_chat
 from hmi.models.loader import load_hplm, load_tokenizer
-from hmi.spec import HPLMSpec, MissPolicy
+from hmi.spec import Family, HPLMSpec, MissPolicy
 from hmi.training.checkpoint import Checkpoint
 from hmi.training.classes import Classification, MultiLabel, class_labels, multi_labels
 from hmi.training.config import TrainConfig
 from hmi.training.contrast import Contrast, require_contrast
-from hmi.training.examples import AnyExample, TaskKind, kind_of
+from hmi.training.examples import AnyExample, TaskKind, kind_of, require_learnable
 from hmi.training.language import Language
 from hmi.training.loop import Loop
 from hmi.training.network import Network
@@ -100,7 +100,7 @@ def train_adapter(
     chat = load_chat(folder)
     texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None, chat, estimator)
     others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None, chat, estimator)
-    objective = _objective(kind, learnt, config)
+    objective = _objective(kind, learnt, config, model.spec.family)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
         model.spec,
@@ -154,19 +154,19 @@ def train_adapter(
 
 def _check_family(kind: TaskKind, config: TrainConfig, spec: HPLMSpec) -> None:
     """Raises `InvalidInput` for what a model of this family does not learn, or not in this way."""
-    if (kind is TaskKind.LANGUAGE) is not spec.family.decodes:
-        can = "how texts go on" if spec.family.decodes else "labels and embeddings"
-        raise InvalidInput(f"a {spec.family} learns {can}, and the examples are for {kind}", param="task")
+    require_learnable(kind, spec.family, "the base", "task")
     if spec.family.decodes and config.kind is not AdapterKind.LORA:
         raise InvalidInput(f"a {spec.family} learns by a LoRA, not by kind {config.kind}", param="kind")
 
 
-def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig) -> Objective[Any]:
+def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig, family: Family) -> Objective[Any]:
+    # What a decoder's last token has seen is all of the text.
+    pooling = Pooling.LAST if family.decodes else config.pooling
     match kind:
         case TaskKind.CLASSIFICATION:
-            return Classification(class_labels(learnt), config.pooling)
+            return Classification(class_labels(learnt), pooling)
         case TaskKind.MULTI_LABEL:
-            return MultiLabel(multi_labels(learnt), config.pooling)
+            return MultiLabel(multi_labels(learnt), pooling)
         case TaskKind.TOKENS:
             return Tagging(tag_labels(learnt))
         case TaskKind.EMBEDDING:

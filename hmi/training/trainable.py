@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Head, Pooling, Transform
-from hmi.adapters.heads import mean_pool
+from hmi.adapters.heads import pool
 from hmi.adapters.maths import AdapterMaths, BottleneckTensors, LoraTensors, SingleAdapter
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
@@ -138,12 +138,7 @@ class TrainableAdapter(nn.Module):
 
     def logits(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Upper states `[B, T, H]` and mask bool `[B, T]` -> float32 `[B, labels]`; `[B, T, labels]` of every token."""
-        states = hidden.float()
-        if self._pooling is Pooling.MEAN:
-            states = mean_pool(states, mask)  # [B, H]
-        elif self._pooling is Pooling.CLS:
-            states = states[:, 0]
-        return F.linear(states, self.out, self.out_bias)
+        return F.linear(pool(self._pooling, hidden.float(), mask), self.out, self.out_bias)
 
     def export(self) -> Adapter:
         """The trained weights as the plain adapter that is served."""

@@ -1,5 +1,6 @@
 """Adapters saved by PEFT: LoRA on BERT, without a head or with the classifier of `BertForSequenceClassification` or
-`BertForTokenClassification`; LoRA on GPT-2 and Llama as language models.
+`BertForTokenClassification`; LoRA on GPT-2 and Llama as language models, or with the head of
+`...ForSequenceClassification`.
 
 Method: Hu et al., "LoRA" (arXiv 2106.09685); scaling alpha / rank, or alpha / sqrt(rank) with rsLoRA
 (Kalajdzievski, arXiv 2312.03732).
@@ -32,7 +33,7 @@ _WITHOUT_EFFECT = (
     "base_model_name_or_path", "ensure_weight_tying", "eva_config", "inference_mode", "lora_dropout", "megatron_core",
     "peft_version", "qalora_group_size", "revision",
 )  # fmt: skip
-# PEFT always lists "score" beside "classifier": some models call their head so; BERT does not.
+# PEFT always lists both: BERT calls its head "classifier", decoders theirs "score".
 _HEAD_MODULES = {"classifier", "score"}
 _CLASSIFIERS = ("BertForSequenceClassification", "BertForTokenClassification")
 
@@ -46,11 +47,7 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
     _check_plain_lora(config, spec)
     selected = _Selection.read(config, spec)
     scaling = _Scaling.read(config)
-    form = None
-    if spec.family.decodes:
-        _check_no_head(config)
-    else:
-        form = _read_head_form(config)
+    form = _read_score_form(config) if spec.family.decodes else _read_head_form(config)
     config.finish()
 
     lora: dict[tuple[int, Site], Lora] = {}
@@ -63,7 +60,9 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
             lora |= {(layer, site): Lora(pair.a, b) for site, b in zip(sites, np.split(pair.b, ends), strict=True)}
     if not spec.family.decodes:
         _claim_idle_pooler(tensors, prefix, spec.hidden_size)
-    head = _read_head(tensors, prefix, spec, form) if form else None
+    head = None
+    if form is not None:
+        head = _read_score(tensors, spec) if spec.family.decodes else _read_head(tensors, prefix, spec, form)
     tensors.finish()
     if not lora:
         raise AdapterRefused(
@@ -200,13 +199,20 @@ class _HeadForm:
     tokens: bool
 
 
-def _check_no_head(config: ConfigClaims) -> None:
-    """A decoder's adapter has no head of its own: the base's says what comes next."""
-    reason = "adapters of language models are understood, and those without a task"
-    config.require("task_type", ("CAUSAL_LM", "FEATURE_EXTRACTION", ""), default="", reason=reason)
+def _read_score_form(config: ConfigClaims) -> _HeadForm | None:
+    """Of a decoder's adapter; None for a language model, whose head is the base's own."""
+    reason = "adapters of language models and of classifiers of sequences are understood, and those without a task"
+    tasks = ("CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION", "")
+    task = config.require("task_type", tasks, default="", reason=reason)
     config.take_object("auto_mapping")
-    if saved := config.take_names("modules_to_save"):
-        raise config.refusal("modules_to_save", saved, "no module of a decoder may be saved whole")
+    saved = set(config.take_names("modules_to_save"))
+    if task == "SEQ_CLS" and saved <= _HEAD_MODULES:
+        return _HeadForm(own_pooler=False, tokens=False)
+    if saved:
+        raise config.refusal(
+            "modules_to_save", sorted(saved), "of a decoder only a classifier's head may be saved whole"
+        )
+    return None
 
 
 def _read_head_form(config: ConfigClaims) -> _HeadForm | None:
@@ -235,6 +241,22 @@ def _read_head_form(config: ConfigClaims) -> _HeadForm | None:
     if form.tokens and form.own_pooler:
         raise config.refusal("modules_to_save", sorted(saved), "a classifier of tokens reads no pooler")
     return form
+
+
+def _read_score(tensors: TensorClaims, spec: HPLMSpec) -> Head:
+    """The head of `GPT2ForSequenceClassification` and `LlamaForSequenceClassification`: it reads the last token."""
+    out = tensors.take(f"{_ROOT}score.weight", (None, spec.hidden_size))
+    return Head(
+        pooling=Pooling.LAST,
+        transform=Transform.NONE,
+        activation=Activation.IDENTITY,
+        dense=None,
+        dense_bias=None,
+        out=out,
+        out_bias=np.zeros(out.shape[0], np.float32),
+        labels=tuple(f"LABEL_{number}" for number in range(out.shape[0])),
+        multi_label=False,
+    )
 
 
 def _read_head(tensors: TensorClaims, prefix: str, spec: HPLMSpec, form: _HeadForm) -> Head:

@@ -466,10 +466,16 @@ def test_a_decoder_learns_how_texts_go_on_by_a_lora(api: Api) -> None:
     assert (kept["task"], kept["config"]["kind"], kept["config"]["rank"]) == ("language", "lora", 16)
 
 
+def test_a_decoder_learns_classes_when_it_is_asked_to(api: Api) -> None:
+    add_writer(api)
+    kept = row(api, tune(api, model="writer", extra_body={"hmi": {"task": "classification"}}).id).config
+    assert (kept["task"], kept["config"]["kind"]) == ("classification", "lora")
+
+
 def test_a_model_is_not_ordered_what_it_cannot_learn(api: Api) -> None:
     add_writer(api)
     for fields, param in (
-        ({"model": "writer", "extra_body": {"hmi": {"task": "classification"}}}, "hmi.task"),
+        ({"model": "writer", "extra_body": {"hmi": {"task": "tokens"}}}, "hmi.task"),
         ({"model": "writer", "extra_body": {"hmi": {"kind": "bottleneck"}}}, "hmi.kind"),
         ({"extra_body": {"hmi": {"task": "language"}}}, "hmi.task"),
     ):

@@ -13,21 +13,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hmi.adapters.adapter import AdapterKind
+from hmi.adapters.adapter import AdapterKind, Pooling
 from hmi.adapters.canonical import save_adapter
 from hmi.adapters.formats import read_adapter
 from hmi.bench.tenants import OneBase
 from hmi.cli.main import app
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.engine.request import Classification, Generation, Item, ModelRef, Sampling, Task, Wish
 from hmi.errors import InvalidInput
 from hmi.knowledge.tree import KnowledgeTree
 from hmi.models.chat import load_chat
 from hmi.models.loader import load_hgpt, load_spec, load_tokenizer
 from hmi.models.pretrained import convert_pretrained
 from hmi.training.config import TrainConfig
-from hmi.training.examples import ChatExample, ContinuedExample, Example
+from hmi.training.examples import ChatExample, ContinuedExample, Example, MultiLabelExample, Span, TaggedExample
 from hmi.training.language import Language
 from hmi.training.network import Network
 from hmi.training.objective import Texts
@@ -109,6 +109,42 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
     assert right >= 8
 
 
+@BOTH
+@pytest.mark.parametrize("k", [0, 2])
+def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path: Path) -> None:
+    """What decides stands anywhere in the text, so that only the last token has seen it for sure."""
+    base = base_of(make, tmp_path, k)
+    rng = np.random.default_rng(3)
+
+    def some(count: int) -> list[tuple[str, str]]:
+        found = []
+        for label in rng.integers(0, 2, count):
+            words = [TINY_WORDS[word] for word in rng.integers(0, 25, rng.integers(2, 9))]
+            words[int(rng.integers(len(words)))] = TINY_WORDS[30 + label]
+            found.append((" ".join(words), ("no", "yes")[label]))
+        return found
+
+    learnt, judged = some(300), some(60)
+    config = dataclasses.replace(QUICK, epochs=20)
+    single = train_adapter(base, [Example(*each) for each in learnt], config)
+    several = train_adapter(base, [MultiLabelExample(text, (label,)) for text, label in learnt], config)
+    spec = load_spec(base)
+    tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+    source = OneBase("base", base, tree)
+    for name, trained in (("single", single), ("several", several)):
+        assert trained.adapter.head is not None
+        assert trained.adapter.head.pooling is Pooling.LAST
+        source.adapters[name] = tmp_path / f"{name}.safetensors"
+        save_adapter(trained.adapter, source.adapters[name])
+    with Engine(EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=2**22), source) as engine:
+        for name in source.adapters:
+            model = ModelRef("base", "general", name)
+            items = [Item(model, Task.CLASSIFY, text=text) for text, _ in judged]
+            results = [outcome.result for outcome in engine.submit(items).result()]
+            said = [each.label for each in results if isinstance(each, Classification)]
+            assert np.mean([label == truth for label, (_, truth) in zip(said, judged, strict=True)]) > 0.9
+
+
 def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
     base = base_of(tiny_llama, tmp_path)
     model, tokenizer = load_hgpt(base), load_tokenizer(base)
@@ -123,9 +159,11 @@ def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
 
 def test_a_model_is_taught_what_it_can_learn(tmp_path: Path) -> None:
     decoder, encoder = base_of(tiny_gpt2, tmp_path), tiny_base(tmp_path / "bert", k=0)
-    with pytest.raises(InvalidInput, match="a gpt2 learns how texts go on"):
-        train_adapter(decoder, [Example("w1", "a"), Example("w2", "b")], QUICK)
-    with pytest.raises(InvalidInput, match="a bert learns labels"):
+    with pytest.raises(InvalidInput, match="is a gpt2 and learns how texts go on, and classes of texts, not tokens"):
+        train_adapter(
+            decoder, [TaggedExample("w1", (Span(0, 2, "A"),), ()), TaggedExample("w2", (Span(0, 2, "B"),), ())], QUICK
+        )
+    with pytest.raises(InvalidInput, match="is a bert and learns labels"):
         train_adapter(encoder, verses(4), QUICK)
     with pytest.raises(InvalidInput, match="learns by a LoRA"):
         train_adapter(decoder, verses(4), dataclasses.replace(QUICK, kind=AdapterKind.BOTTLENECK))
