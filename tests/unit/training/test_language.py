@@ -161,7 +161,12 @@ def test_a_model_is_taught_what_it_can_learn(tmp_path: Path) -> None:
     decoder, encoder = base_of(tiny_gpt2, tmp_path), tiny_base(tmp_path / "bert", k=0)
     with pytest.raises(InvalidInput, match="is a gpt2 and learns how texts go on, and classes of texts, not tokens"):
         train_adapter(
-            decoder, [TaggedExample("w1", (Span(0, 2, "A"),), entities=False), TaggedExample("w2", (Span(0, 2, "B"),), entities=False)], QUICK
+            decoder,
+            [
+                TaggedExample("w1", (Span(0, 2, "A"),), entities=False),
+                TaggedExample("w2", (Span(0, 2, "B"),), entities=False),
+            ],
+            QUICK,
         )
     with pytest.raises(InvalidInput, match="is a bert and learns labels"):
         train_adapter(encoder, verses(4), QUICK)
