@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from benchmarks.perplexity.__main__ import RECIPE, _learn, paragraphs
 from benchmarks.perplexity.speed import Speed, measure_speed
+from hmi.engine.config import EngineConfig
 from hmi.models.pretrained import convert_pretrained
 from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_llama
 
@@ -35,7 +37,11 @@ def test_what_was_learnt_is_reported_and_not_learnt_again(tmp_path: Path, monkey
     assert _learn(source, tmp_path / "k2", 2, corpora, config) == found
 
 
-def test_rows_are_all_computed_in_one_and_all_held_in_the_other(tmp_path: Path) -> None:
+def test_rows_are_all_computed_in_one_and_all_held_in_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = functools.partial(EngineConfig, device_adapter_bytes=2**22, cache_bytes=2**22)
+    monkeypatch.setattr("benchmarks.perplexity.speed.EngineConfig", small)
     source = tiny_decoder_folder(tiny_llama(), tmp_path / "source")
     for k in (0, 2):
         convert_pretrained(source, tmp_path / f"k{k}", k=k)
