@@ -17,8 +17,9 @@ from hmi.models.shipped import find_shipped
 from hmi.spec import MissPolicy, RowDtype
 from hmi.training.base import apply_difference, build_base
 from hmi.training.cores import side_by_side
+from hmi.training.delta_config import DeltaConfig
 from hmi.training.distil import DistilConfig
-from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.domain import train_delta
 from hmi.training.examples import Example
 from hmi.training.task import TrainConfig, train_adapter
 

@@ -14,7 +14,8 @@ from hmi.cli.demo.making import find_pretrained
 from hmi.models.loader import load_spec
 from hmi.spec import HPLMSpec
 from hmi.training.base import build_base
-from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.delta_config import DeltaConfig
+from hmi.training.domain import train_delta
 from hmi.training.examples import Example
 from hmi.training.task import TrainConfig, train_adapter
 

@@ -17,9 +17,9 @@ from benchmarks.recipes.plan import Plan, Training, Variant
 from benchmarks.recipes.students import Tried
 from hmi.models.loader import load_hbert, load_tokenizer
 from hmi.models.pretrained import convert_pretrained, pretrained_tensors
-from hmi.training.base import split_corpora
 from hmi.training.calibration import Calibration, Moments, fit
 from hmi.training.cores import side_by_side
+from hmi.training.corpora import split_corpora
 from hmi.training.distil import DistilConfig, distil
 from hmi.training.fidelity import Fidelity, compare
 from hmi.training.teacher import Teacher

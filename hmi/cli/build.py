@@ -15,8 +15,8 @@ from hmi.cli.options import AsJson
 from hmi.spec import RowDtype
 
 if TYPE_CHECKING:
+    from hmi.training.delta_config import DeltaProgress
     from hmi.training.distil import DistilProgress
-    from hmi.training.domain import DeltaProgress
 
 __all__ = ["app"]
 
@@ -245,7 +245,8 @@ def domain(
 
     from hmi.adapters.canonical import FILE_NAME, load_adapter, save_adapter
     from hmi.cli.training_bar import TrainingBar
-    from hmi.training.domain import DeltaConfig, train_delta
+    from hmi.training.delta_config import DeltaConfig
+    from hmi.training.domain import train_delta
 
     config = DeltaConfig(
         rank=rank,

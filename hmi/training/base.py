@@ -8,17 +8,13 @@ which the artifact can be made again in seconds.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.engine.config import resolve_device, resolve_dtype
@@ -30,22 +26,18 @@ from hmi.models.loader import load_hplm, load_spec, load_tokenizer, save_hplm
 from hmi.models.pretrained import convert_pretrained, pretrained_tensors
 from hmi.spec import HPLMSpec, RowDtype
 from hmi.training.calibration import Calibration, calibrate
+from hmi.training.corpora import digest_of_corpora, some, split_corpora
 from hmi.training.distil import DistilConfig, DistilProgress, Student, distil
 from hmi.training.estimator import EstimatorConfig, fit_estimator
 from hmi.training.fidelity import Fidelity, measure_fidelity
-from hmi.training.states import encode
 from hmi.training.teacher import Teacher
 
-__all__ = ["BaseReport", "add_estimator", "apply_difference", "build_base", "split_corpora", "work_folder"]
+__all__ = ["BaseReport", "add_estimator", "apply_difference", "build_base", "work_folder"]
 
 _CALIBRATION_TEXTS = 4000  # more hardly moves the means
-_HELD_OUT = 20  # every twentieth text judges, the others are learnt from
-_MOST_JUDGES = 500  # of each corpus
 _CHECKPOINT = "checkpoint.safetensors"
 _ESTIMATOR = "estimator."
 _NOT_DISTILLED = DistilConfig(steps=0)
-
-Sequences = list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +208,7 @@ def _learn(
     teacher, model = Teacher(load_hplm(folder, device, dtype)), load_hplm(folder, device, dtype)
     Calibration.identity(model.spec).set(model)
     before = measure_fidelity(model, judges)
-    calibration = calibrate(model, _some([ids for corpus in seen for ids in corpus], _CALIBRATION_TEXTS))
+    calibration = calibrate(model, some([ids for corpus in seen for ids in corpus], _CALIBRATION_TEXTS))
     calibration.set(model)
     fitted = after = measure_fidelity(model, judges)
     original = pretrained_tensors(source)
@@ -225,7 +217,7 @@ def _learn(
     if config.steps:
         student = load_hplm(folder, device)
         calibration.set(student)
-        origin = f"{digest_of(original)} {model.spec.to_json()} {_digest(seen)}"
+        origin = f"{digest_of(original)} {model.spec.to_json()} {digest_of_corpora(seen)}"
         losses = distil(
             Student(student), teacher, seen, config, checkpoint=checkpoint, origin=origin, on_progress=on_progress
         )
@@ -251,35 +243,3 @@ def _learn(
             about["estimator"] = dataclasses.asdict(estimator)
         dataclasses.replace(made, about=about).save(difference)
     return report
-
-
-def split_corpora(
-    corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int, *, has_end: bool
-) -> tuple[list[Sequences], Sequences]:
-    """Token ids of what is learnt from, by corpus, and of what judges; a text that occurs twice is in one part only.
-
-    Raises `InvalidInput`.
-    """
-    seen: list[Sequences] = []
-    judges: Sequences = []
-    for texts in corpora:
-        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-        if len(distinct) < 2:
-            raise InvalidInput("fitting a base needs at least two different texts of each corpus")
-        sequences = encode(tokenizer, distinct, max_tokens, has_end=has_end)
-        judges += _some(sequences[::_HELD_OUT], _MOST_JUDGES)
-        seen.append([ids for number, ids in enumerate(sequences) if number % _HELD_OUT])
-    return seen, judges
-
-
-def _some(sequences: Sequences, most: int) -> Sequences:
-    return sequences[:: -(-len(sequences) // most)]
-
-
-def _digest(corpora: Iterable[Iterable[NDArray[np.int64]]]) -> str:
-    digest = hashlib.sha256()
-    for corpus in corpora:
-        for ids in corpus:
-            digest.update(ids.tobytes() + b"\n")
-        digest.update(b"\n")
-    return digest.hexdigest()

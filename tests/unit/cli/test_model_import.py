@@ -20,7 +20,8 @@ from hmi.cli.main import app
 from hmi.models.loader import load_spec
 from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Site
-from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.delta_config import DeltaConfig
+from hmi.training.domain import train_delta
 from hmi.training.report import TrainProgress
 from tests.oracles.adapterhub import make_adapterhub_oracle
 from tests.sentences import sentences

@@ -15,8 +15,9 @@ from hmi.models.difference import read_difference
 from hmi.models.loader import load_hgpt, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training.base import apply_difference, build_base
+from hmi.training.delta_config import DeltaConfig
 from hmi.training.distil import DistilConfig
-from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.domain import train_delta
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
 from hmi.training.windows import WindowBatch

@@ -22,8 +22,9 @@ from hmi.models.loader import load_hbert, load_spec, load_tokenizer
 from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Site
 from hmi.training.base import add_estimator, build_base
+from hmi.training.delta_config import DeltaConfig, DeltaProgress, TrainedDelta
 from hmi.training.distil import DistilConfig
-from hmi.training.domain import DeltaConfig, DeltaProgress, TrainedDelta, _loss, _Sights, train_delta
+from hmi.training.domain import _loss, _Sights, train_delta
 from hmi.training.estimator import EstimatorConfig
 from hmi.training.examples import Example
 from hmi.training.fidelity import measure_fidelity

@@ -20,7 +20,8 @@ from hmi.models.loader import load_spec
 from hmi.models.pretrained import convert_pretrained
 from hmi.spec import Placement, Site
 from hmi.training.config import TrainConfig
-from hmi.training.domain import DeltaConfig, train_delta
+from hmi.training.delta_config import DeltaConfig
+from hmi.training.domain import train_delta
 from hmi.training.examples import MultiLabelExample, Span, TaggedExample
 from hmi.training.judge import judge_adapter
 from hmi.training.parts import split_in_three
