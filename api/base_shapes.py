@@ -7,6 +7,7 @@ from hmi.spec import Family, HPLMSpec
 __all__ = ["expected_shapes"]
 
 Shapes = dict[str, tuple[int, ...]]
+_WINDOW = 3  # tokens
 
 
 def expected_shapes(spec: HPLMSpec) -> Shapes:
@@ -16,10 +17,10 @@ def expected_shapes(spec: HPLMSpec) -> Shapes:
         shapes |= _linear("window.projection", spec.hidden_size, spec.hidden_size, has_bias=True)
         if spec.rope_theta is None:
             shapes |= {
-                "window.position": (3, spec.hidden_size),
+                "window.position": (_WINDOW, spec.hidden_size),
                 "correction.position": (spec.max_positions, spec.hidden_size),
             }
-    return shapes
+    return shapes | _estimator(spec)
 
 
 def _encoder(spec: HPLMSpec) -> Shapes:
@@ -47,6 +48,18 @@ def _decoder(spec: HPLMSpec) -> Shapes:
     if not spec.tied:
         shapes["head"] = (spec.vocab_size, hidden)
     return shapes
+
+
+def _estimator(spec: HPLMSpec) -> Shapes:
+    if not spec.estimator_size:
+        return {}
+    read = _WINDOW * spec.hidden_size
+    return {
+        **_linear("estimator.inner", read, spec.estimator_size, has_bias=True),
+        **_linear("estimator.outer", spec.estimator_size, spec.hidden_size, has_bias=True),
+        **_linear("estimator.linear", read, spec.hidden_size, has_bias=False),
+        "estimator.error": (1,),
+    }
 
 
 def _layer(spec: HPLMSpec, layer: int, norms: tuple[str, str], *, has_bias: bool) -> Shapes:
