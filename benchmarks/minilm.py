@@ -11,10 +11,10 @@ was. It computes on one thread, so that a machine of the same kind gives the sam
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from hmi.engine.cores import tune_process
@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the difference's file (default: the package's own)")
     parser.add_argument("--folder", type=Path, help="the base artifact's folder (default: in the cache)")
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
+    parser.add_argument("--estimator-steps", type=int, default=ESTIMATOR.steps)
     parser.add_argument("--threads", type=int, default=1, help="more are faster, and give another file")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args(arguments)
@@ -98,11 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.k,
             cache,
             config,
+            dataclasses.replace(ESTIMATOR, steps=options.estimator_steps),
             difference=out,
             on_progress=lambda reached: bar.show(reached, f"error {reached.loss**0.5:.3f}"),
         )
     if options.json:
-        print(json.dumps(asdict(report), indent=1))
+        print(json.dumps(dataclasses.asdict(report), indent=1))
     elif report.before and report.fitted and report.after:
         print(fidelity_table(options.k, report.before, report.fitted, report.after))
         print(f"error of estimated rows {report.estimate_error:.3f}")

@@ -344,7 +344,7 @@ def test_shapes_are_those_of_the_model() -> None:
     gpt2 = {"family": Family.GPT2, "type_vocab_size": 0, "has_pooler": False, "tied": True}
     llama = {"family": Family.LLAMA, "type_vocab_size": 0, "has_pooler": False, "kv_heads": 1, "rope_theta": 1e4}
     estimates = {"estimator_size": 7}
-    encoders = ({}, {"k": 0}, {"has_pooler": False}, estimates)
+    encoders: list[dict[str, Any]] = [{}, {"k": 0}, {"has_pooler": False}, estimates]
     for changes in (*encoders, gpt2, gpt2 | {"k": 0, "tied": False}, llama, llama | {"k": 0}, llama | estimates):
         spec: HPLMSpec = dataclasses.replace(SPEC, **changes)
         with torch.device("meta"):

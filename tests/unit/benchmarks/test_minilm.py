@@ -33,7 +33,7 @@ def test_difference_is_the_same_when_it_is_made_again_and_gives_the_base(
     for name in ("first", "second"):
         out, folder = tmp_path / f"{name}.safetensors", tmp_path / name
         options = ["--k", "2", "--steps", "2", "--out", str(out), "--folder", str(folder), "--json"]
-        minilm.main([*options, "--threads", "1"])
+        minilm.main([*options, "--threads", "1", "--estimator-steps", "3"])
         report = json.loads(capsys.readouterr().out)
         assert len(report["after"]["layers"]) == 1 + 2  # after the lookup, and after each upper layer
         made.append(out.read_bytes())

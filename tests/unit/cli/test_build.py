@@ -86,7 +86,18 @@ def test_reason_is_said_when_nothing_is_looked_up(text: Path, tmp_path: Path) ->
 
 def test_a_base_is_made_of_text_and_again_of_what_was_learnt(text: Path, tmp_path: Path) -> None:
     source, learnt = tiny_bert_folder(tmp_path / "source"), tmp_path / "learnt.safetensors"
-    options = ["--text", str(text), "--steps", "2", "--batch-size", "4", "--difference-out", str(learnt)]
+    options = [
+        "--text",
+        str(text),
+        "--steps",
+        "2",
+        "--estimator-steps",
+        "3",
+        "--batch-size",
+        "4",
+        "--difference-out",
+        str(learnt),
+    ]
     runner = CliRunner()
     result = runner.invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "one"), *options])
     assert result.exit_code == 0, result.output
@@ -102,7 +113,18 @@ def test_a_base_is_made_of_text_and_again_of_what_was_learnt(text: Path, tmp_pat
 
 def test_the_k_of_what_was_learnt_is_named_when_another_is_asked_for(text: Path, tmp_path: Path) -> None:
     source, learnt = tiny_bert_folder(tmp_path / "source"), tmp_path / "learnt.safetensors"
-    options = ["--text", str(text), "--steps", "1", "--batch-size", "4", "--difference-out", str(learnt)]
+    options = [
+        "--text",
+        str(text),
+        "--steps",
+        "1",
+        "--estimator-steps",
+        "1",
+        "--batch-size",
+        "4",
+        "--difference-out",
+        str(learnt),
+    ]
     runner = CliRunner()
     runner.invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "one"), *options])
     options = ["--difference", str(learnt), "--k", "1", "--out", str(tmp_path / "two")]
