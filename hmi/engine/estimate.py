@@ -25,8 +25,8 @@ class EstimateGroup:
     """Windows to estimate by one function's estimator. Tensors are on the device.
 
     Attributes:
-        codes, scales: Rows of tokens alone as stored, the first one of zeros: int8 or float16 `[m, H]`, for int8
-            float32 `[m]`.
+        codes, scales: Rows of tokens alone as stored, one of zeros for absent neighbours: int8 or float16 `[m, H]`,
+            for int8 float32 `[m]`.
         index: int64 `[n, 3]`: which of them the tokens of each window have.
         places: int64 `[p]`: flat positions in `B * T` that get a window's row.
         sources: int64 `[p]`: which window's.
@@ -38,6 +38,13 @@ class EstimateGroup:
     index: torch.Tensor
     places: torch.Tensor
     sources: torch.Tensor
+
+    def part(self, places: torch.Tensor, sources: torch.Tensor) -> EstimateGroup:
+        """What is needed for some of the positions, which now are these `[p]`, and get these windows' rows `[p]`."""
+        used, sources = torch.unique(sources, return_inverse=True)
+        tokens, index = torch.unique(self.index[used], return_inverse=True)
+        scales = None if self.scales is None else self.scales[tokens]
+        return EstimateGroup(self.estimator, self.codes[tokens], scales, index, places, sources)
 
     def rows(self, dtype: torch.dtype) -> torch.Tensor:
         """`[p, H]`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,7 +39,8 @@ def cut(batch: Batch, rows: slice, device: torch.device) -> Batch:
     part.groups = _used_groups(batch.groups, used.cpu().numpy())
     for group in batch.estimates:
         there, places = _moved(group.places, span, whole, width)
-        part.estimates.append(dataclasses.replace(group, places=places, sources=group.sources[there]))
+        if there.any():
+            part.estimates.append(group.part(places, group.sources[there]))
     return part
 
 

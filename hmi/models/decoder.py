@@ -248,9 +248,14 @@ class HGpt(nn.Module):
         for number, states in enumerate(self._each(range(self.spec.k, last + 1), hidden, mask, adapters), self.spec.k):
             yield self.norm(states) if number == last else states
 
+    @property
+    def head_weight(self) -> Tensor:
+        """Of the language model's head, `[vocabulary, H]`."""
+        return self.embeddings.word if self.spec.tied else self.head
+
     def logits(self, states: Tensor) -> Tensor:
         """The next token's, from what `upper` gave: `[..., H]` -> `[..., vocabulary]`."""
-        return F.linear(states, self.embeddings.word if self.spec.tied else self.head)
+        return F.linear(states, self.head_weight)
 
     def full_lower(self, ids: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
         """What the ordinary model has after its first k layers: ids `[B, T]` -> `[B, T, H]`.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hmi.adapters.adapter import Estimator
+from hmi.errors import Corrupt
 from hmi.models.dense import filled, make_dense
 
 __all__ = ["RowEstimator", "ServedEstimator"]
@@ -79,7 +80,7 @@ class RowEstimator(nn.Module):
 class ServedEstimator:
     """A `RowEstimator` for serving: what a token does in each place is computed once for all n-grams that have it.
 
-    It takes the tensors over.
+    It takes the tensors over. Raises `Corrupt` where its error is none.
     """
 
     def __init__(self, estimator: RowEstimator) -> None:
@@ -92,6 +93,8 @@ class ServedEstimator:
         self._places = make_dense(places.reshape(_WINDOW * len(joined), -1).contiguous(), bias.flatten())
         self._outer = make_dense(estimator.outer.weight, estimator.outer.bias)
         self.error = float(estimator.error)
+        if not 0 <= self.error <= 1:
+            raise Corrupt(f"estimator.error must lie between 0 and 1, not {self.error}")
         self.nbytes = joined.nbytes + bias.nbytes + estimator.outer.weight.nbytes + estimator.outer.bias.nbytes
 
     def __call__(self, tokens: Tensor, index: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as computed_anew
 
 from hmi.errors import InvalidInput
 from hmi.models.decoder import HGpt
@@ -38,6 +39,7 @@ __all__ = ["DistilConfig", "DistilProgress", "Student", "distil", "drawn", "reci
 _BLOCK = 16  # batches that are drawn at once, so that each can be of texts of like length
 _CHECKPOINT_SECONDS = 60.0
 _BETAS = (0.9, 0.98)
+_LOGITS = 512  # tokens whose logits are held at once
 _SHOWN = 50  # steps whose mean loss is shown
 _BLOCK_STREAM = 1  # of random numbers, beside those of single steps
 
@@ -132,9 +134,19 @@ class Student(nn.Module):
 
 def _divergence(model: HGpt, ours: Tensor, original: HGpt, wanted: Tensor) -> Tensor:
     """KL(original's next token || ours), the mean over tokens; of the last layers' states `[tokens, H]`."""
+    heads = model.head_weight, original.head_weight  # as they are now: gradients are computed after the call
+    parts = [
+        # Logits are computed anew for the gradient: those of a whole batch would take gigabytes.
+        computed_anew(_divergence_of_some, heads, some, others, use_reentrant=False)
+        for some, others in zip(torch.split(ours, _LOGITS), torch.split(wanted, _LOGITS), strict=True)
+    ]
+    return torch.stack(parts).sum() / len(ours)
+
+
+def _divergence_of_some(heads: tuple[Tensor, Tensor], ours: Tensor, wanted: Tensor) -> Tensor:
     with torch.no_grad():
-        target = F.log_softmax(original.logits(wanted).float(), -1)
-    return F.kl_div(F.log_softmax(model.logits(ours).float(), -1), target, reduction="batchmean", log_target=True)
+        target = F.linear(wanted, heads[1]).float().log_softmax(-1)
+    return F.kl_div(F.linear(ours, heads[0]).float().log_softmax(-1), target, reduction="sum", log_target=True)
 
 
 def distil(

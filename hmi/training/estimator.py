@@ -6,6 +6,7 @@ and no teacher but the lower layers themselves.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,10 @@ def fit_estimator(
         _errors(made(material.tokens, material.index[part]), material.rows[part].float())
         for part in torch.split(torch.arange(len(learnt), len(learnt) + len(asked)), _CHUNK)
     ]
-    made.error.fill_(min(1.0, float(torch.cat(errors).mean())))
+    error = float(torch.cat(errors).clamp(max=1).mean())  # worse than none at all is none
+    if not math.isfinite(error):
+        raise InvalidInput("the estimator's numbers are not finite; take a lower learning rate", param="learning_rate")
+    made.error.fill_(error)
     return made.cpu()
 
 

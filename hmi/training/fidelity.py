@@ -19,6 +19,7 @@ from hmi.models.loader import HPLM
 from hmi.training.foresight import Foresight, ForesightSums
 from hmi.training.states import LowerStates
 from hmi.training.teacher import Teacher
+from hmi.training.windows import floored
 
 __all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
 
@@ -101,7 +102,7 @@ def _error_and_size(ours: Tensor, reference: Tensor, *, each_token: bool) -> tup
     """Sums, whose ratio is the relative error squared; of `[n, H]`."""
     differences, sizes = (ours - reference).square().sum(-1), reference.square().sum(-1)
     if each_token:
-        return float((differences / sizes).sum()), float(len(sizes))
+        return float((differences / floored(sizes)).sum()), float(len(sizes))
     return float(differences.sum()), float(sizes.sum())
 
 

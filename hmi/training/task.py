@@ -100,7 +100,7 @@ def train_adapter(
     chat = load_chat(folder)
     texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None, chat, estimator)
     others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None, chat, estimator)
-    objective = _objective(kind, learnt, config, model.spec.family)
+    objective = _objective(kind, learnt, config, model.spec.family, start)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
         model.spec,
@@ -159,9 +159,12 @@ def _check_family(kind: TaskKind, config: TrainConfig, spec: HPLMSpec) -> None:
         raise InvalidInput(f"a {spec.family} learns by a LoRA, not by kind {config.kind}", param="kind")
 
 
-def _objective(kind: TaskKind, learnt: Sequence[Any], config: TrainConfig, family: Family) -> Objective[Any]:
-    # What a decoder's last token has seen is all of the text.
-    pooling = Pooling.LAST if family.decodes else config.pooling
+def _objective(
+    kind: TaskKind, learnt: Sequence[Any], config: TrainConfig, family: Family, start: Adapter | None
+) -> Objective[Any]:
+    pooling = config.pooling
+    if family.decodes:  # its last token has seen all of the text
+        pooling = start.head.pooling if start is not None and start.head is not None else Pooling.LAST
     match kind:
         case TaskKind.CLASSIFICATION:
             return Classification(class_labels(learnt), pooling)

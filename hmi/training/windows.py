@@ -12,11 +12,12 @@ from torch import Tensor
 
 from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
 
-__all__ = ["WindowBatch", "relative_error", "states_error", "thin_windows"]
+__all__ = ["WindowBatch", "floored", "relative_error", "states_error", "thin_windows"]
 
 # oneDNN prepares itself anew for every number of rows that it meets; so they are few.
 _WINDOW_STEP = 128
 _TOKEN_STEP = 8
+_LEAST = 1e-6  # of the mean squared length
 # What stands in for the windows of new text where a tree knows a few thousand sentences of its domain, by their share
 # (`python -m benchmarks.coverage`); the others it knows whole.
 _STAND_INS = ((0.225, without_next), (0.225, without_prev), (0.25, unigram))
@@ -93,8 +94,13 @@ def relative_error(ours: Tensor, reference: Tensor, *, each_token: bool = False)
     """
     differences, sizes = (ours.float() - reference.float()).square(), reference.float().square()
     if each_token:
-        return (differences.sum(-1) / sizes.sum(-1)).mean()
+        return (differences.sum(-1) / floored(sizes.sum(-1))).mean()
     return differences.sum() / sizes.sum()
+
+
+def floored(sizes: Tensor) -> Tensor:
+    """Squared lengths `[tokens]`, those of next to nothing raised: a state of zeros is an error of no infinite size."""
+    return sizes.clamp(min=max(_LEAST * float(sizes.mean()), torch.finfo(torch.float32).tiny))
 
 
 def states_error(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hmi.engine.estimate import EstimateGroup
+from hmi.errors import Corrupt
 from hmi.models.estimator import RowEstimator, ServedEstimator
 from tests.estimators import random_estimator
 
@@ -49,3 +51,26 @@ def test_weights_come_back_as_they_were() -> None:
     for name, tensor in estimator.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, atol=0, rtol=0)
     assert not any(tensor.requires_grad for tensor in again.parameters())
+
+
+@pytest.mark.parametrize("error", [float("nan"), -0.1, 1.1])
+def test_one_whose_error_is_none_is_not_served(error: float) -> None:
+    made = RowEstimator(4, 3)
+    made.error.fill_(error)
+    with pytest.raises(Corrupt, match=r"estimator\.error must lie between 0 and 1"):
+        ServedEstimator(made)
+
+
+def test_a_part_of_a_group_gives_its_own_rows_and_needs_no_others() -> None:
+    torch.manual_seed(0)
+    codes = torch.randint(-127, 128, (6, 4), dtype=torch.int8)
+    codes[0] = 0
+    index = torch.tensor([[1, 2, 0], [3, 4, 5], [0, 2, 1]])
+    group = EstimateGroup(
+        ServedEstimator(RowEstimator(4, 3)), codes, torch.rand(6), index, torch.arange(4), torch.tensor([0, 1, 2, 0])
+    )
+    part = group.part(torch.tensor([7, 8]), group.sources[[0, 3]])
+    assert torch.equal(part.places, torch.tensor([7, 8]))
+    assert len(part.codes) == 3  # the tokens of one window, zeros among them
+    with torch.inference_mode():
+        torch.testing.assert_close(part.rows(torch.float32), group.rows(torch.float32)[[0, 3]])

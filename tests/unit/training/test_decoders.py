@@ -16,7 +16,7 @@ from hmi.models.loader import load_hgpt, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training.base import apply_difference, build_base
 from hmi.training.delta_config import DeltaConfig
-from hmi.training.distil import DistilConfig
+from hmi.training.distil import DistilConfig, _divergence
 from hmi.training.domain import train_delta
 from hmi.training.states import encode
 from hmi.training.teacher import Teacher
@@ -100,3 +100,24 @@ def test_delta_brings_a_domains_states_nearer(make: Make, tmp_path: Path) -> Non
     assert trained.report.after.upper < 0.97 * trained.report.before.upper
     ids = encode(load_tokenizer(tmp_path / "k2"), ["w1 w2"], 9)[0]
     assert len(ids) == 4
+
+
+@BOTH
+def test_divergence_in_pieces_is_the_whole_ones_gradients_included(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny_decoder_folder(make(), tmp_path / "source")
+    build_base(source, tmp_path / "k2", 2)
+    model = load_hgpt(tmp_path / "k2")
+    torch.manual_seed(1)
+    ours, wanted = torch.randn(11, model.spec.hidden_size, requires_grad=True), torch.randn(11, model.spec.hidden_size)
+    monkeypatch.setattr("hmi.training.distil._LOGITS", 4)
+    found = _divergence(model, ours, model, wanted)
+    target = model.logits(wanted).log_softmax(-1).detach()
+    plain = torch.nn.functional.kl_div(
+        model.logits(ours).log_softmax(-1), target, reduction="batchmean", log_target=True
+    )
+    torch.testing.assert_close(found, plain)
+    (gradient,) = torch.autograd.grad(found, ours)
+    (expected,) = torch.autograd.grad(plain, ours)
+    torch.testing.assert_close(gradient, expected)
