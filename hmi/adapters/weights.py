@@ -233,6 +233,13 @@ class Head:
     labels: tuple[str, ...]
     multi_label: bool
 
+    @classmethod
+    def linear(
+        cls, pooling: Pooling, out: Array, out_bias: Array, labels: tuple[str, ...], *, multi_label: bool = False
+    ) -> Head:
+        """One with nothing between pooling and the output layer."""
+        return cls(pooling, Transform.NONE, Activation.IDENTITY, None, None, out, out_bias, labels, multi_label)
+
     @property
     def nbytes(self) -> int:
         dense = self.dense.nbytes if self.dense is not None else 0

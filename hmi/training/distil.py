@@ -194,6 +194,10 @@ def distil(
         weights = frozen | {name: each.to(teacher.model.dtype) for name, each in trained.items()}
         prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
         loss: Tensor = torch.func.functional_call(student, prefixed, (batch, teacher))
+        if not math.isfinite(float(loss.detach())):  # before it reaches the weights, and the checkpoint
+            raise InvalidInput(
+                f"the loss of step {step + 1} is not finite; take a lower learning rate", param="learning_rate"
+            )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(trained.values(), LARGEST_GRADIENT)

@@ -157,16 +157,8 @@ class TrainableAdapter(nn.Module):
         )
 
     def _head(self) -> Head:
-        return Head(
-            pooling=self._pooling,
-            transform=Transform.NONE,
-            activation=Activation.IDENTITY,
-            dense=None,
-            dense_bias=None,
-            out=array_of(self.out),
-            out_bias=array_of(self.out_bias),
-            labels=self.labels,
-            multi_label=self._multi_label,
+        return Head.linear(
+            self._pooling, array_of(self.out), array_of(self.out_bias), self.labels, multi_label=self._multi_label
         )
 
     def _body(self) -> Iterator[Tensor]:

@@ -246,17 +246,8 @@ def _read_head_form(config: ConfigClaims) -> _HeadForm | None:
 def _read_score(tensors: TensorClaims, spec: HPLMSpec) -> Head:
     """The head of `GPT2ForSequenceClassification` and `LlamaForSequenceClassification`: it reads the last token."""
     out = tensors.take(f"{_ROOT}score.weight", (None, spec.hidden_size))
-    return Head(
-        pooling=Pooling.LAST,
-        transform=Transform.NONE,
-        activation=Activation.IDENTITY,
-        dense=None,
-        dense_bias=None,
-        out=out,
-        out_bias=np.zeros(out.shape[0], np.float32),
-        labels=tuple(f"LABEL_{number}" for number in range(out.shape[0])),
-        multi_label=False,
-    )
+    labels = tuple(f"LABEL_{number}" for number in range(out.shape[0]))
+    return Head.linear(Pooling.LAST, out, np.zeros(out.shape[0], np.float32), labels)
 
 
 def _read_head(tensors: TensorClaims, prefix: str, spec: HPLMSpec, form: _HeadForm) -> Head:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from hmi.errors import InvalidInput
 from hmi.models.difference import read_difference
 from hmi.models.loader import load_hgpt, load_tokenizer
 from hmi.spec import RowDtype
@@ -121,3 +122,11 @@ def test_divergence_in_pieces_is_the_whole_ones_gradients_included(
     (gradient,) = torch.autograd.grad(found, ours)
     (expected,) = torch.autograd.grad(plain, ours)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_a_distillation_that_runs_away_ends_before_its_weights_are_kept(tmp_path: Path) -> None:
+    source = tiny_decoder_folder(tiny_llama(), tmp_path / "source")
+    config = dataclasses.replace(QUICK, learning_rate=1e30)
+    with pytest.raises(InvalidInput, match="is not finite; take a lower learning rate"):
+        build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts()], config)
+    assert not (tmp_path / "k2").exists()
