@@ -10,12 +10,18 @@ import psutil
 __all__ = ["is_running", "wait_until"]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20, *, what: str = "the condition") -> None:
-    """Return as soon as `condition` gives something true; raise `AssertionError` after `seconds`."""
+def wait_until(
+    condition: Callable[[], object],
+    seconds: float = 20,
+    *,
+    what: str = "the condition",
+    evidence: Callable[[], str] = str,
+) -> None:
+    """Return as soon as `condition` gives something true; raise `AssertionError` after `seconds`, with `evidence`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come true within {seconds:g} s")
+            raise AssertionError(f"{what} did not come true within {seconds:g} s\n{evidence()}")
         time.sleep(0.02)
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ HURRY = {
     "flush_seconds": 1,
     "worker_threads": 2,
 }
+# The fault handler writes the stacks of all threads when the process is told to abort (`Member.autopsy`).
+_VARIABLES = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+_LOG_SHOWN = 12_000  # characters
 
 
 class Member:
@@ -52,12 +55,24 @@ class Member:
             assert self.process.poll() is None, f"{self.name} ended with {self.process.returncode}:\n{self.log}"
             return False
 
-        wait_until(found, seconds, what=f"{text!r} in the log of {self.name}:\n{self.log[-3000:]}\n,")
+        wait_until(found, seconds, what=f"{text!r} in the log", evidence=self.autopsy)
 
     def end(self, by: signal.Signals, seconds: float = 30) -> int:
         """Send the signal and give the exit status."""
         self.process.send_signal(by)
         return self.process.wait(seconds)
+
+    def autopsy(self) -> str:
+        """How it stands with the process, and the end of its log: where it still ran, with the stacks of all its
+        threads, at the price of its life."""
+        status = self.process.poll()
+        if status is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        state = "running" if status is None else f"ended with {status}"
+        return f"--- {self.name}, {state} ---\n{self.log[-_LOG_SHOWN:]}\n"
 
 
 class Crew:
@@ -67,6 +82,10 @@ class Crew:
         self.site = site
         self.members: list[Member] = []
         self._folder = folder
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 60, *, what: str = "the condition") -> None:
+        """As `tests.waiting.wait_until`; what does not come true is told with every member's log and stacks."""
+        wait_until(condition, seconds, what=what, evidence=lambda: "".join(member.autopsy() for member in self.members))
 
     def beat(self) -> Member:
         return self._start("beat", ["worker", "beat", "--schedule", str(self._folder / "beat-schedule")])
@@ -84,7 +103,7 @@ class Crew:
     def _start(self, name: str, module: list[str], **environment: str) -> Member:
         log = self._folder / f"{len(self.members)}-{name}.log"
         variables = {key: value for key, value in os.environ.items() if not key.startswith("HMI_")}
-        variables |= self.site.environment() | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment
+        variables |= self.site.environment() | _VARIABLES | environment
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", *module], cwd=ROOT, env=variables, stdout=out, stderr=out

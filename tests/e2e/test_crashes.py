@@ -37,8 +37,8 @@ def submit(site: Worksite, lines: int) -> str:
     return site.submit("acme", [line(f"c{number}", MODEL, f"text {number}") for number in range(lines)])
 
 
-def wait_for_end(site: Worksite, batch: str, seconds: float = 60) -> None:
-    wait_until(lambda: site.has_ended("acme", batch), seconds, what=f"the end of {batch}")
+def wait_for_end(crew: Crew, batch: str) -> None:
+    crew.wait_until(lambda: crew.site.has_ended("acme", batch), what=f"the end of {batch}")
 
 
 def in_state(site: Worksite, batch: str, state: ShardState) -> int:
@@ -62,21 +62,21 @@ def test_batch_completes_when_a_worker_is_killed_at(crew: Crew, point: FailPoint
     batch = submit(crew.site, 20)
     assert doomed.process.wait(60) == -signal.SIGKILL
     crew.stub_worker("heir@here")
-    wait_for_end(crew.site, batch)
+    wait_for_end(crew, batch)
     results = crew.site.results("acme", batch)
     assert (results.status, len(results.answers)) == (BatchStatus.COMPLETED, 20)
-    wait_until(lambda: not crew.site.leftovers(), what="the sweep")
+    crew.wait_until(lambda: not crew.site.leftovers(), what="the sweep")
 
 
 def test_nothing_is_lost_when_redis_is_emptied_under_way(crew: Crew) -> None:
     crew.beat()
     crew.stub_worker(**{SECONDS_PER_ITEM: "0.02"})
     batch = submit(crew.site, 200)
-    wait_until(lambda: in_state(crew.site, batch, ShardState.DONE) >= 2)
+    crew.wait_until(lambda: in_state(crew.site, batch, ShardState.DONE) >= 2)
     with redis.Redis.from_url(crew.site.settings.broker_url.get_secret_value()) as client:
         client.flushall()
     assert not crew.site.has_ended("acme", batch)
-    wait_for_end(crew.site, batch)
+    wait_for_end(crew, batch)
     assert len(crew.site.results("acme", batch).answers) == 200
 
 
@@ -84,16 +84,16 @@ def test_late_worker_changes_nothing_when_it_wakes_after_its_lease(crew: Crew) -
     crew.beat()
     frozen = crew.stub_worker("frozen@here", **{SECONDS_PER_ITEM: "0.3"})
     batch = submit(crew.site, 10)
-    wait_until(lambda: in_state(crew.site, batch, ShardState.LEASED) > 0, 60)
+    crew.wait_until(lambda: in_state(crew.site, batch, ShardState.LEASED) > 0)
     freeze(frozen, crew.site)
     crew.stub_worker("heir@here")
-    wait_for_end(crew.site, batch)
+    wait_for_end(crew, batch)
     frozen.process.send_signal(signal.SIGCONT)
     frozen.wait_for("shard_lost")
     assert len(crew.site.results("acme", batch).answers) == 10
-    wait_until(lambda: not crew.site.leftovers(), what="the sweep")
+    crew.wait_until(lambda: not crew.site.leftovers(), what="the sweep")
     again = submit(crew.site, 10)
-    wait_for_end(crew.site, again)
+    wait_for_end(crew, again)
 
 
 def test_only_one_line_fails_when_it_kills_every_worker_that_runs_it(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_only_one_line_fails_when_it_kills_every_worker_that_runs_it(tmp_path: P
                 workers.append(crew.stub_worker(**{DEADLY_TEXT: "text 2"}))
             return crew.site.has_ended("acme", batch)
 
-        wait_until(has_ended, 120, what=f"the end of {batch}")
+        crew.wait_until(has_ended, 120, what=f"the end of {batch}")
         results = crew.site.results("acme", batch)
     assert set(results.answers) == {"c0", "c1", "c3"}
     assert results.error_code("c2") == "poison_line"
@@ -123,7 +123,7 @@ def test_worker_gives_back_what_it_holds_when_it_is_told_to_stop(crew: Crew, by:
     # One shard of 3,000 sequences and half a minute, given to the engine in submissions of 600.
     worker = crew.stub_worker("leaver@here", **{SECONDS_PER_ITEM: "0.01"})
     batch = crew.site.submit("acme", [line(f"c{number}", MODEL, ["text"] * 600) for number in range(5)])
-    wait_until(lambda: in_state(crew.site, batch, ShardState.LEASED) > 0, 60)
+    crew.wait_until(lambda: in_state(crew.site, batch, ShardState.LEASED) > 0)
     began = time.monotonic()
     assert worker.end(by) == 0, worker.log
     assert time.monotonic() - began < 28

@@ -29,7 +29,6 @@ from tests.adapter_samples import lora_adapter
 from tests.apis import serve
 from tests.e2e.crew import Crew, hired
 from tests.tiny import tiny_decoder_folder, tiny_llama
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -65,7 +64,7 @@ class Shop:
         def has_ended() -> bool:
             return self.clients[who].batches.retrieve(batch).status in ("completed", "failed")
 
-        wait_until(has_ended, 300, what=f"the end of {batch}\n{self.crew.members[-1].log[-3000:]}\n")
+        self.crew.wait_until(has_ended, 300, what=f"the end of {batch}")
 
     def bodies(self, who: str, batch: str) -> list[dict[str, Any]]:
         client = self.clients[who]
@@ -139,7 +138,7 @@ def test_drawn_texts_are_the_same_when_the_worker_is_killed_and_another_goes_on(
         states = [shard.state for shard in shop.crew.site.shards(batch)]
         return ShardState.DONE in states and ShardState.LEASED in states
 
-    wait_until(is_midway, 120, what=f"a shard's end\n{doomed.log[-3000:]}\n")
+    shop.crew.wait_until(is_midway, 120, what="a shard's end while another is run")
     assert doomed.end(signal.SIGKILL) == -signal.SIGKILL
     shop.crew.worker("--name", "heir")
     shop.wait_for("acme", batch)

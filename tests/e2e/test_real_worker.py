@@ -21,7 +21,6 @@ from hmi.models.pretrained import convert_pretrained
 from tests.e2e.crew import Crew, hired
 from tests.engines import random_adapter
 from tests.tiny import tiny_bert_folder
-from tests.waiting import wait_until
 from tests.worksite import Worksite, line
 
 TENANTS = ("acme", "umbrella", "wayne")
@@ -52,8 +51,8 @@ def submit(site: Worksite, lines: int) -> str:
     return site.submit("operator", requests)
 
 
-def wait_for_end(site: Worksite, batch: str) -> None:
-    wait_until(lambda: site.has_ended("operator", batch), 120, what=f"the end of {batch}")
+def wait_for_end(crew: Crew, batch: str) -> None:
+    crew.wait_until(lambda: crew.site.has_ended("operator", batch), 120, what=f"the end of {batch}")
 
 
 def probabilities(site: Worksite, batch: str) -> NDArray[np.float64]:
@@ -72,19 +71,19 @@ def test_answers_are_all_there_and_the_same_when_the_worker_is_killed_and_redis_
         states = [shard.state for shard in crew.site.shards(batch)]
         return ShardState.DONE in states and ShardState.LEASED in states
 
-    wait_until(is_midway, 120)
+    crew.wait_until(is_midway, 120, what="a shard's end while another is run")
     assert doomed.end(signal.SIGKILL) == -signal.SIGKILL
     assert not crew.site.has_ended("operator", batch)
     with redis.Redis.from_url(crew.site.settings.broker_url.get_secret_value()) as client:
         client.flushall()
     heir = crew.worker("--name", "heir")
-    wait_for_end(crew.site, batch)
+    wait_for_end(crew, batch)
     found = probabilities(crew.site, batch)
     assert found.shape == (334 * 2 + 333 * 3 + 333 * 4,)
     assert any(shard.attempt > 1 for shard in crew.site.shards(batch))
 
     undisturbed = submit(crew.site, 1000)
-    wait_for_end(crew.site, undisturbed)
+    wait_for_end(crew, undisturbed)
     np.testing.assert_allclose(probabilities(crew.site, undisturbed), found, atol=1e-5)
     assert heir.end(signal.SIGTERM) == 0, heir.log
 
@@ -92,9 +91,9 @@ def test_answers_are_all_there_and_the_same_when_the_worker_is_killed_and_redis_
 def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None:
     site = crew.site
     crew.beat()
-    worker = crew.worker()
+    crew.worker()
     first = submit(site, 60)
-    wait_for_end(site, first)
+    wait_for_end(crew, first)
     with site.database.session(read_only=True) as session:
         base = bases.get_base(session, "base")
 
@@ -102,7 +101,7 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None
         with site.database.session(read_only=True) as session:
             return trees.usage(session, base.id, number).get("movies")
 
-    wait_until(lambda: usage(0), what="the flush")
+    crew.wait_until(lambda: usage(0), what="the flush")
     client = make_client(site.settings)
     send(client, TaskName.REBUILD_TREES, "base")
     client.close()
@@ -111,10 +110,10 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None
         with site.database.session(read_only=True) as session:
             return [use["number"] for node in nodes.list_nodes(session, 60) for use in node.stats["trees"]]
 
-    wait_until(lambda: in_use() == [1], 60, what=f"the new tree\n{worker.log}\n")
+    crew.wait_until(lambda: in_use() == [1], what="the new tree")
     second = submit(site, 60)
-    wait_for_end(site, second)
-    wait_until(lambda: usage(1), what="the flush")
+    wait_for_end(crew, second)
+    crew.wait_until(lambda: usage(1), what="the flush")
     before, after = usage(0), usage(1)
     assert before is not None
     assert after is not None

@@ -28,7 +28,6 @@ from hmi.models.pretrained import convert_pretrained
 from tests.apis import serve
 from tests.e2e.crew import Crew, Member, hired
 from tests.tiny import tiny_bert_folder
-from tests.waiting import wait_until
 from worker.failpoints import VARIABLE, TuningPoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -62,7 +61,7 @@ class Shop:
         def has_ended() -> bool:
             return self.client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
 
-        wait_until(has_ended, PATIENCE_SECONDS, what=f"the end of {job.id}\n{self.crew.members[-1].log[-3000:]}\n")
+        self.crew.wait_until(has_ended, PATIENCE_SECONDS, what=f"the end of {job.id}")
         return self.client.fine_tuning.jobs.retrieve(job.id)
 
     def row(self, job: FineTuningJob) -> TuningJob:
@@ -87,7 +86,7 @@ class Shop:
             endpoint="/v1/classify",  # type: ignore[arg-type]
             completion_window="24h",
         )
-        wait_until(
+        self.crew.wait_until(
             lambda: self.client.batches.retrieve(batch.id).status == "completed", PATIENCE_SECONDS, what=batch.id
         )
         file_id = self.client.batches.retrieve(batch.id).output_file_id or ""
@@ -174,12 +173,12 @@ def test_a_job_outlives_its_process_and_is_given_back_when_the_worker_is_stopped
     def steps() -> int:
         return int((shop.row(job).progress or {}).get("done", 0))
 
-    wait_until(steps, PATIENCE_SECONDS, what=f"the first step\n{worker.log}\n")
+    crew.wait_until(steps, PATIENCE_SECONDS, what="the first step")
     trainer = trainer_of(worker)
     assert trainer is not None
     assert trainer.nice() > psutil.Process(worker.process.pid).nice()
     trainer.kill()
-    wait_until(lambda: shop.row(job).attempt > 1 and trainer_of(worker), PATIENCE_SECONDS, what="the next process")
+    crew.wait_until(lambda: shop.row(job).attempt > 1 and trainer_of(worker), PATIENCE_SECONDS, what="the next process")
     assert "killed by SIGKILL" in (shop.row(job).last_failure or "")
     second = trainer_of(worker)
     assert second is not None
