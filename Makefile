@@ -28,6 +28,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ADAPTERHUB := $(CACHE)/adapterhub
 POLYLORA := $(CACHE)/polylora
 
+# Tests run in as many processes as there are cores, each file whole in one of them. More than four gain little:
+# every process has servers of its own.
+TEST_PROCESSES ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? cores : 4)))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 UP_ARGS ?=
@@ -59,19 +63,19 @@ docker-env: ## Write docker/*.env with random passwords, for docker/compose.yaml
 ##@ Check
 .PHONY: test
 test: $(VENV)/.installed-test $(ADAPTERHUB)/.installed ## Run all tests: unit, integration, end to end
-	$(BIN)/python -m pytest tests/unit tests/integration tests/e2e $(PYTEST_ARGS)
+	$(PYTEST) tests/unit tests/integration tests/e2e $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: $(VENV)/.installed-test $(ADAPTERHUB)/.installed ## Run the unit tests
-	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
 
 .PHONY: test-integration
 test-integration: $(VENV)/.installed-test $(ADAPTERHUB)/.installed ## Run the tests against real Redis, SQLite and PostgreSQL
-	$(BIN)/python -m pytest tests/integration $(PYTEST_ARGS)
+	$(PYTEST) tests/integration $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: $(VENV)/.installed-test ## Run the tests against the services as processes
-	$(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
+	$(PYTEST) tests/e2e $(PYTEST_ARGS)
 
 .PHONY: test-gpu
 test-gpu: $(VENV)/.installed-test ## Run the tests that need CUDA
