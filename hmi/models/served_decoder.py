@@ -7,7 +7,7 @@ one token at a time (`decode`), beside any others; or it is read for its classes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from hmi.adapters.maths import ServingAdapters
 from hmi.models.decoder import READING_ORDER, WINDOW, DecoderLayer, HGpt, reach_of
 from hmi.models.dense import ACTIVATIONS, Dense, make_dense
 from hmi.models.estimator import ServedEstimator
-from hmi.models.pages import PAGE_TOKENS, KeyValuePages
+from hmi.models.pages import KeyValuePages, PagePart
 from hmi.models.rotary import Rotary
 from hmi.spec import HPLMSpec, Site
 
@@ -118,35 +118,29 @@ class ServedGpt:
     def decode(
         self,
         hidden: Tensor,
-        lengths: Tensor,
+        positions: Tensor,
         pages: KeyValuePages,
-        table: Tensor,
+        places: Tensor,
+        parts: Sequence[PagePart],
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
         """Read one more token of each sequence, and keep its keys and values.
 
         Args:
             hidden: `[B, 1, H]`, from `embed` or `merge`.
-            lengths: int64 `[B]`, tokens before this one.
-            table: int64 `[B, P]`, each sequence's pages, the new token's among them.
+            positions: int64 `[B]`, of the new tokens: how many each sequence had before.
+            places: int64 `[B]`, where in the pages the new tokens are kept.
+            parts: All that each sequence holds, the new token included.
 
         Returns:
             `[B, 1, H]`, normed.
         """
-        own = table.gather(1, (lengths // PAGE_TOKENS)[:, None])[:, 0]
-        places = own * PAGE_TOKENS + lengths % PAGE_TOKENS
-        known = torch.arange(table.shape[1] * PAGE_TOKENS, device=self.device) <= lengths[:, None]  # [B, tokens]
-        weights = torch.zeros(known.shape, dtype=self.dtype, device=self.device).masked_fill_(~known, -torch.inf)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pages.write(layer, k[:, 0], v[:, 0], places)
-            keys, values = pages.read(layer, table)
-            # Queries that share keys stand side by side, as if they were tokens: nothing is repeated for them.
-            asked = q.view(len(q), k.shape[2], -1, q.shape[3])
-            context = F.scaled_dot_product_attention(asked, keys, values, attn_mask=weights[:, None, None])
-            return context.reshape(q.shape)
+            return pages.look_back(layer, q, parts)
 
-        return self._upper(hidden, attend, lengths[:, None], adapters)
+        return self._upper(hidden, attend, positions[:, None], adapters)
 
     def logits(self, states: Tensor) -> Tensor:
         """The next token's, from normed states: `[n, H]` -> `[n, vocabulary]`."""

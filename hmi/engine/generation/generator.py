@@ -23,7 +23,7 @@ from hmi.engine.banks import Banks
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import keep_computed
-from hmi.engine.generation.cache import page_table, places_of
+from hmi.engine.generation.cache import newest_places, page_parts, places_of
 from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_for
 from hmi.engine.generation.sampling import choose_tokens, most_likely
 from hmi.engine.generation.text import Text
@@ -224,10 +224,10 @@ class Generator:
             with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(members)):
                 self._clear_pages()
                 device = self._model.device
-                lengths = torch.tensor([each.tokens - 1 for each in members], device=device)
-                hidden = self._device.lower(batch, lengths[:, None])
-                table = torch.from_numpy(page_table(members)).to(device)
-                states = self._model.decode(hidden, lengths, self._pages, table, self._adapters(batch))
+                positions = torch.tensor([each.tokens - 1 for each in members], device=device)
+                places = torch.from_numpy(newest_places(members)).to(device)
+                hidden, parts = self._device.lower(batch, positions[:, None]), page_parts(members, self._pages)
+                states = self._model.decode(hidden, positions, self._pages, places, parts, self._adapters(batch))
                 logits = self._model.logits(states[:, 0])
                 self._counters.add_step(batch)
             keep_computed(batch)

@@ -20,7 +20,7 @@ from hmi.adapters.plan import AdapterPlan
 from hmi.adapters.shared import SharedLora
 from hmi.knowledge.ngrams import unpack, window_keys
 from hmi.models.decoder import HGpt
-from hmi.models.pages import PAGE_TOKENS, KeyValuePages
+from hmi.models.pages import PAGE_TOKENS, KeyValuePages, PagePart
 from hmi.models.served_decoder import ServedGpt
 from hmi.spec import Family, HPLMSpec
 from tests.adapter_samples import lora_adapter
@@ -31,6 +31,7 @@ LLAMA = HPLMSpec(
 )
 LENGTHS = (1, PAGE_TOKENS - 1, PAGE_TOKENS, PAGE_TOKENS + 1, 40, 3)
 MORE = 20  # tokens after each
+PARTS: list[list[list[int] | None]] = [[None], [[4], [3, 0, 5, 2, 1]], [[4, 3], [1, 2], [5], [0]]]  # read together
 
 
 def specs() -> list[HPLMSpec]:
@@ -130,8 +131,15 @@ class Serving:
         sequences = [text[: length + 1] for text, length in zip(texts(), lengths.tolist(), strict=True)]
         ids = torch.stack([sequence[-1:] for sequence in sequences])
         hidden = self.lower(ids, lengths[:, None], sequences)
-        used = int(lengths.max()) // PAGE_TOKENS + 1
-        return self.served.decode(hidden, lengths, self.pages, self.table[:, :used], self.adapters(1))
+        own = self.table.gather(1, (lengths // PAGE_TOKENS)[:, None])[:, 0]
+        places = own * PAGE_TOKENS + lengths % PAGE_TOKENS
+        parts = [self._part(rows, lengths) for rows in PARTS[done % len(PARTS)]]
+        return self.served.decode(hidden, lengths, self.pages, places, parts, self.adapters(1))
+
+    def _part(self, rows: list[int] | None, lengths: Tensor) -> PagePart:
+        some = torch.arange(len(LENGTHS)) if rows is None else torch.tensor(rows)
+        used = int(lengths[some].max()) // PAGE_TOKENS + 1
+        return PagePart.of(None if rows is None else some, self.table[some, :used], lengths[some] + 1, torch.float32)
 
 
 @torch.inference_mode()
