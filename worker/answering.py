@@ -170,7 +170,8 @@ class _Writer:
         self._claim = claim
         self._files = files
         self._open: dict[str, IO[bytes]] = {}
-        self._completed = self._failed = self._tokens = 0
+        self._completed = self._failed = 0
+        self._tokens_in = self._tokens_out = 0
 
     def write(self, group: Sequence[_Line], outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -196,7 +197,9 @@ class _Writer:
             return
         self._file(self._paths.output).write(output_line(batch, line.number, line.custom_id, body))
         self._completed += 1
-        self._tokens += int(body["usage"]["prompt_tokens"])  # a prompt counts once, whatever its choices
+        usage = body["usage"]  # a prompt counts once, whatever its choices
+        self._tokens_in += int(usage["prompt_tokens"])
+        self._tokens_out += int(usage.get("completion_tokens", 0))
 
     def _file(self, path: str) -> IO[bytes]:
         if path not in self._open:
@@ -213,5 +216,6 @@ class _Writer:
             error_path=self._paths.error if self._paths.error in self._open else None,
             completed=self._completed,
             failed=self._failed,
-            input_tokens=self._tokens,
+            input_tokens=self._tokens_in,
+            output_tokens=self._tokens_out,
         )

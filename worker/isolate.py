@@ -67,7 +67,7 @@ def _fail(runtime: Runtime, shard: Shard, input_path: str) -> None:
     path = ShardPaths.of(shard.batch_id, shard.id, shard.attempt).error
     with runtime.storage.create(path) as file:
         file.write(error_line(shard.batch_id, shard.first_line, line.custom_id, http_status(error), error))
-    result = ShardResult(output_path=None, error_path=path, completed=0, failed=1, input_tokens=0)
+    result = ShardResult(output_path=None, error_path=path, completed=0, failed=1, input_tokens=0, output_tokens=0)
     with runtime.database.session() as session:
         failed = shards.fail_line(session, shard.id, result)
     if failed:

@@ -89,7 +89,7 @@ class OutputTokensDetails(BaseModel):
 class BatchUsage(BaseModel):
     input_tokens: int
     input_tokens_details: InputTokensDetails = InputTokensDetails()
-    output_tokens: int = 0
+    output_tokens: int
     output_tokens_details: OutputTokensDetails = OutputTokensDetails()
     total_tokens: int
 
@@ -143,7 +143,11 @@ class BatchObject(BaseModel):
             cancelling_at=_seconds(batch.cancelling_at),
             cancelled_at=_seconds(batch.cancelled_at),
             request_counts=RequestCounts(total=batch.total_lines, completed=view.completed, failed=view.failed),
-            usage=BatchUsage(input_tokens=view.input_tokens, total_tokens=view.input_tokens),
+            usage=BatchUsage(
+                input_tokens=view.input_tokens,
+                output_tokens=view.output_tokens,
+                total_tokens=view.input_tokens + view.output_tokens,
+            ),
             metadata=batch.attributes or None,
         )
 

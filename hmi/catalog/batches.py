@@ -64,6 +64,7 @@ class BatchView:
     completed: int
     failed: int
     input_tokens: int
+    output_tokens: int
 
 
 def create_batch(
@@ -199,15 +200,21 @@ def expire_batches(session: Session) -> int:
 def _views(session: Session, batches: list[Batch]) -> list[BatchView]:
     counted = case((Shard.state == ShardState.DROPPED, Shard.lines), else_=Shard.failed)
     sums = (
-        select(Shard.batch_id, func.sum(Shard.completed), func.sum(counted), func.sum(Shard.input_tokens))
+        select(
+            Shard.batch_id,
+            func.sum(Shard.completed),
+            func.sum(counted),
+            func.sum(Shard.input_tokens),
+            func.sum(Shard.output_tokens),
+        )
         .where(
             Shard.batch_id.in_([batch.id for batch in batches]),
             or_(Shard.state == ShardState.DONE, Shard.state == ShardState.DROPPED),
         )
         .group_by(Shard.batch_id)
     )
-    found = {row[0]: (int(row[1]), int(row[2]), int(row[3])) for row in session.execute(sums)}
-    return [BatchView(batch, *found.get(batch.id, (0, 0, 0))) for batch in batches]
+    found = {batch_id: [int(each) for each in counts] for batch_id, *counts in session.execute(sums)}
+    return [BatchView(batch, *found.get(batch.id, [0] * 4)) for batch in batches]
 
 
 def _check_quota(session: Session, tenant_id: str, lines: int, max_queued_lines: int) -> None:

@@ -38,6 +38,7 @@ class ShardResult:
     completed: int
     failed: int
     input_tokens: int
+    output_tokens: int
 
 
 def expire_leases(session: Session) -> int:
@@ -109,4 +110,5 @@ def result_values(result: ShardResult) -> dict[str, Any]:
         "completed": result.completed,
         "failed": result.failed,
         "input_tokens": result.input_tokens,
+        "output_tokens": result.output_tokens,
     }

@@ -378,6 +378,7 @@ class Shard(Base):
     completed: Mapped[int] = mapped_column(default=0)
     failed: Mapped[int] = mapped_column(default=0)
     input_tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    output_tokens: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
 
 
 class WorkerNode(Base):

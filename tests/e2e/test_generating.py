@@ -121,6 +121,12 @@ def test_each_tenants_texts_are_continued_by_its_own_model(shop: Shop) -> None:
         found = [Completion.model_validate(body) for body in bodies]
         assert [each.choices[0].text for each in found] == [shop.expected(who, each, 8) for each in prompts]
         assert all(each.usage and each.usage.prompt_tokens == 5 for each in found)
+        spent = shop.clients[who].batches.list(limit=1).data[0].usage
+        assert spent
+        assert (spent.input_tokens, spent.output_tokens) == tuple(
+            sum(getattr(each.usage, name) for each in found) for name in ("prompt_tokens", "completion_tokens")
+        )
+        assert spent.total_tokens == spent.input_tokens + spent.output_tokens > spent.input_tokens
     chats = [{"messages": [{"role": "user", "content": each}], "max_tokens": 8, "temperature": 0} for each in prompts]
     said = [ChatCompletion.model_validate(body) for body in shop.answer("acme", "/v1/chat/completions", chats)]
     assert [each.choices[0].message.content for each in said] == [

@@ -80,7 +80,7 @@ def _finish(api: Api, batch_id: str) -> None:
         with storage.create(path) as file:
             for number in range(claim.first_line, claim.first_line + claim.lines):
                 file.write(output_line(batch_id, number, f"id-{number}", {}))
-        result = ShardResult(path, None, claim.lines, 0, claim.lines)
+        result = ShardResult(path, None, claim.lines, 0, claim.lines, 0)
         with database.session() as session:
             assert shards.finish(session, message.shard_id, message.attempt, result)
     with database.session() as session:

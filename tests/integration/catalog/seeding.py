@@ -111,7 +111,9 @@ def take(database: Database, message: ShardMessage, *, owner: str = "w1", lease:
 
 
 def result(lines: int, *, failed: int = 0) -> ShardResult:
-    return ShardResult("out", "err" if failed else None, lines - failed, failed, input_tokens=lines * 3)
+    return ShardResult(
+        "out", "err" if failed else None, lines - failed, failed, input_tokens=lines * 3, output_tokens=lines
+    )
 
 
 def end(database: Database, message: ShardMessage, *, lines: int = 10, failed: int = 0) -> bool:

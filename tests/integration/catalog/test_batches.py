@@ -54,7 +54,7 @@ def test_a_batch_completes_when_every_shard_has_ended(database: Database) -> Non
     run_all(database, messages[:2])
     assert take(database, messages[2])
     view = _view(database, acme, batch)
-    assert (view.completed, view.failed, view.input_tokens) == (20, 0, 60)
+    assert (view.completed, view.failed, view.input_tokens, view.output_tokens) == (20, 0, 60, 20)
     assert not _finalize(database, batch)
     assert end(database, messages[2], failed=4)
     with database.session() as session:
@@ -62,7 +62,7 @@ def test_a_batch_completes_when_every_shard_has_ended(database: Database) -> Non
     output, error = _result_file(batch), _result_file(batch)
     assert _finalize(database, batch, output=output, error=error)
     view = _view(database, acme, batch)
-    assert (view.completed, view.failed, view.input_tokens) == (26, 4, 90)
+    assert (view.completed, view.failed, view.input_tokens, view.output_tokens) == (26, 4, 90, 30)
     assert (view.batch.status, view.batch.output_file_id) == (BatchStatus.COMPLETED, output.file_id)
     assert view.batch.error_file_id == error.file_id
     times = (view.batch.created_at, view.batch.in_progress_at, view.batch.finalizing_at, view.batch.completed_at)
