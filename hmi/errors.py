@@ -98,6 +98,13 @@ class Overloaded(HmiError):
     retryable = True
 
 
+class TooLarge(Overloaded):
+    """More than there is room for at all: it does not pass."""
+
+    default_code = "adapter_too_large"
+    retryable = False
+
+
 class StorageFull(Overloaded):
     default_code = "storage_full"
 

@@ -42,7 +42,8 @@ class Bank:
     """Adapters in device memory under a byte budget. Safe to call from several threads.
 
     A pinned adapter keeps its rows; any other may lose them to the next `insert`. So a batch pins what it
-    runs with until its results are there, and on CUDA the stream that computes waits for the one that inserts.
+    runs with until its results are there. On CUDA all insert on one stream, and the stream that computes waits for
+    what that held when the batch was fetched.
 
     Args:
         hidden_size: Width of a row.
@@ -79,7 +80,8 @@ class Bank:
     def insert(self, digest: str, adapter: PackedAdapter) -> Resident:
         """Copy in an adapter that `find` did not find, evicting the least valuable unpinned ones; pinned.
 
-        Raises `Overloaded` where it cannot fit beside what is pinned; then nothing was evicted.
+        Raises `Overloaded` where it cannot fit beside what is pinned, `TooLarge` where it never can; then nothing was
+        evicted.
         """
         with self._lock:
             resident = self._residents.get(digest) or self._insert(digest, adapter)

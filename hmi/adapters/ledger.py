@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from hmi.errors import Overloaded
+from hmi.errors import Overloaded, TooLarge
 
 __all__ = ["Ledger", "TierStats"]
 
@@ -89,10 +89,15 @@ class Ledger:
     def admit(self, key: str, size: int) -> list[str]:
         """Enter a key that is not there; gives the keys that must leave for it, already struck out.
 
-        Raises `Overloaded`, with nothing changed, where it cannot fit beside what is pinned.
+        Raises, with nothing changed, `Overloaded` where it cannot fit beside what is pinned, and `TooLarge` where it
+        could not if nothing were.
         """
+        unit = self._unit_bytes
+        if size > self.capacity:
+            raise TooLarge(
+                f"adapter {key} needs {size * unit} bytes, and the {self._tier} tier has {self.capacity * unit} in all"
+            )
         if size > self.capacity - self._pinned:
-            unit = self._unit_bytes
             raise Overloaded(
                 f"adapter {key} needs {size * unit} bytes of the {self._tier} tier's {self.capacity * unit}, "
                 f"of which {self._pinned * unit} are in use"

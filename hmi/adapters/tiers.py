@@ -48,7 +48,8 @@ class HostTier(Generic[AdapterT]):
     def acquire(self, digest: str) -> AdapterT:
         """The adapter, loaded where it is absent, and pinned until `release`.
 
-        Raises what the load raises, or `Overloaded` where it cannot fit beside what is pinned.
+        Raises what the load raises, `Overloaded` where it cannot fit beside what is pinned, `TooLarge` where it never
+        can.
         """
         with self._lock:
             self._ledger.pin(digest)

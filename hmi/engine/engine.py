@@ -26,6 +26,7 @@ from hmi.engine.generation.generators import Generators
 from hmi.engine.generation.roster import Limits
 from hmi.engine.hosted import HostedBase, HostedBases, ModelSource
 from hmi.engine.pipeline import Pipeline
+from hmi.engine.releases import Releases
 from hmi.engine.request import Item, ModelRef, Outcome
 from hmi.engine.scheduler import BatchLimits
 from hmi.engine.stats import Counters, EngineStats, TreeUse
@@ -66,14 +67,15 @@ class Engine:
         self._counters = Counters(self._tracer)
 
         # Of these alone, not of the engine: what holds its maker is freed late, and arenas are large.
-        parts = self._host_tier, self._banks, self.frequencies, self._deltas, self.device, self.dtype
+        releases = Releases()
+        copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        parts = self._host_tier, self._banks, self.frequencies, self._deltas, self.device, releases, copies
         device, banks, counters, dtype = self._device, self._banks, self._counters, self.dtype
         prefill_tokens = resolve_batch_tokens(config.batch_tokens, self.device)
 
         def generator(base: HostedBase) -> Generator:
-            """With a fetcher of its own: there is one for each thread that fetches."""
             limits = Limits(pool_size(base.spec, dtype, config.cache_bytes), config.generated_rows, prefill_tokens)
-            return Generator(base, Fetcher(*parts), device, banks, counters, limits)
+            return Generator(base, Fetcher(*parts), device, banks, counters, limits, releases)
 
         self._generators = Generators(generator)
         self._pipeline = Pipeline(
@@ -91,6 +93,7 @@ class Engine:
             config.queue_batches,
             config.overlap,
             self._generators,
+            releases,
         )
 
     def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]:

@@ -22,9 +22,10 @@ from hmi.engine.banks import Banks
 from hmi.engine.deltas import Deltas
 from hmi.engine.hosted import HostedBase
 from hmi.engine.lookup import WindowLookup
+from hmi.engine.releases import Releases
 from hmi.engine.request import Task
 from hmi.engine.work import Batch, Work, as_hmi
-from hmi.errors import HmiError, InvalidInput, Overloaded
+from hmi.errors import HmiError, InvalidInput, Overloaded, TooLarge
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.ngrams import Keys, window_keys
 
@@ -34,7 +35,13 @@ _log = logging.getLogger(__name__)
 
 
 class Fetcher:
-    """Fills batches; called from one pipeline thread."""
+    """Fills batches; called from one thread. There is one for each thread that fetches.
+
+    Args:
+        releases: Of all fetchers of these tiers.
+        stream: The one on which all of them copy to a GPU, beside its computing: what one of them brought there is
+            there for whoever waits for what another has sent since.
+    """
 
     def __init__(
         self,
@@ -43,25 +50,24 @@ class Fetcher:
         frequencies: FrequencyCounter,
         deltas: Deltas,
         device: torch.device,
-        dtype: torch.dtype,
+        releases: Releases,
+        stream: torch.cuda.Stream | None,
     ) -> None:
         self._host_tier = host_tier
         self._banks = banks
         self._deltas = deltas
         self._device = device
+        self._releases = releases
+        self._stream = stream
         self._lookup = WindowLookup(frequencies, deltas, self._send)
-        # Copies to a GPU go on beside its computing, on a stream of their own and from page-locked memory.
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def fetch(self, batch: Batch) -> list[Work]:
         """Pin adapters, then fill ids, mask, plans and, for k > 0, rows and missing windows.
 
         A row whose adapter cannot be had is settled with the reason and leaves the batch. Rows whose adapters do
-        not fit into a tier beside those in use leave it too and are returned: they can be fetched when other
-        batches have given theirs back.
+        not fit into a tier beside those in use leave it too and are returned: they can be fetched when somebody has
+        given theirs back (`Releases`).
         """
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
             deferred = self._take_adapters(batch)
@@ -101,14 +107,18 @@ class Fetcher:
     def unpin(self, base: HostedBase, key: str | None) -> None:
         if key is not None:
             self._banks.get(base.spec.hidden_size).unpin(key)
+            self._releases.add()
 
     def release(self, batch: Batch) -> None:
         """Let the bank have the batch's adapters back, and the arena its rows; twice is once."""
         if batch.base.hot is not None:
             batch.base.hot.end(batch.hot_number)
+        if not batch.pinned:
+            return
         bank = self._banks.get(batch.base.spec.hidden_size)
         while batch.pinned:
             bank.unpin(batch.pinned.pop())
+        self._releases.add()
 
     def _take_adapters(self, batch: Batch) -> list[Work]:
         bank = self._banks.get(batch.base.spec.hidden_size)
@@ -121,9 +131,10 @@ class Fetcher:
                 if work.item.task is Task.CLASSIFY:
                     _check_head(work, resident)
                 self._check_delta(work, deltas)
-            except Overloaded:
-                deferred.append(work)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one tenant's file is not its batch-mates'
+                if isinstance(error, Overloaded) and not isinstance(error, TooLarge):
+                    deferred.append(work)
+                    continue
                 if not isinstance(error, HmiError):
                     _log.exception("adapter %s could not be read", work.item.model.adapter)
                 work.fail(as_hmi(error))
@@ -142,15 +153,27 @@ class Fetcher:
         if resident is not None:
             self._host_tier.touch(key)
         else:
-            adapter = self._host_tier.acquire(key)
-            try:
-                resident = bank.insert(key, adapter)
-            finally:
-                if self._host_tier.release(key):
-                    bank.drop(key)  # dropped meanwhile, and this brought it back to the device
+            resident = self._bring(key, bank)
         pinned.append(key)
         taken[key] = resident
         return resident
+
+    def _bring(self, key: str, bank: Bank) -> Resident:
+        """Copy an adapter to the device, and pin it there."""
+        adapter = self._host_tier.acquire(key)
+        waits = False
+        try:
+            return bank.insert(key, adapter)
+        except Overloaded as error:
+            waits = not isinstance(error, TooLarge)
+            raise
+        finally:
+            if self._host_tier.release(key):
+                bank.drop(key)  # dropped meanwhile, and this brought it back to the device
+            # Somebody may have found no room in host memory beside it. Where this one waits for room on the device,
+            # the word of that comes to both; to say it here would have it try again at once, and for ever.
+            if not waits:
+                self._releases.add()
 
     def _check_delta(self, work: Work, checked: dict[str, Exception | None]) -> None:
         """Have a delta that is damaged fail its own rows alone. Each is looked at once for the whole batch: where they

@@ -3,7 +3,7 @@
 An arena of rows as they are stored: half as large as in bfloat16, and decoding costs a GPU nothing to speak of. For
 every table of the tree in use an array says which slot a row has, and another how often it was wanted lately. Rows that
 the arena lacks are put in the place of colder ones, a block at a time, by one copy from each table, on the stream of
-the thread that fetches.
+those that fetch.
 
 A slot is written only when every batch that was given it has ended: batches are numbered, and each slot knows the last
 number that took it.
@@ -82,9 +82,10 @@ class _Resident:
 
 
 class HotRows:
-    """For one base model. `begin`, `find` and `promote` belong to the thread that fetches, the others to any.
+    """For one base model. `begin`, `find` and `promote` belong to whoever has the `turn`, the others to any thread.
 
-    Between `begin` and `promote` the thread calls `find` for each table that the batch has rows in.
+    Whoever has it calls `begin`, `find` for each table that the batch has rows in, and `promote`, and only then
+    lets go: more than one thread may fetch for a base model.
 
     Args:
         max_bytes: Of device memory, allocated here; 0 for none, and then nothing is ever found. Beside it, the host
@@ -107,6 +108,7 @@ class HotRows:
         self._batch = 0
         self._wanted: list[tuple[int, NDArray[np.int64]]] = []
         self._running: set[int] = set()
+        self.turn = threading.Lock()
         self._lock = threading.Lock()  # of `_running`
         self._lookups = self._hits = self._promotions = 0
 
@@ -131,8 +133,8 @@ class HotRows:
     def find(self, table: Table, index: NDArray[np.int64]) -> NDArray[np.int32]:
         """The arena's slot of each of a table's rows `[n]`, -1 where it is not there.
 
-        The batch that began last may read these slots until it ends, when it has waited for what the stream of the
-        fetching thread held at the end of `promote`.
+        The batch that began last may read these slots until it ends, when it has waited for what the stream on which
+        all batches are fetched held at the end of `promote`.
         """
         number = self._numbers.get(table)
         if number is None or not len(self._owner):

@@ -7,6 +7,7 @@ policy `backoff` its row is estimated from those of its tokens, or a shorter n-g
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class _Asked:
 
 
 class WindowLookup:
-    """Fills batches of base models with k > 0; called from one pipeline thread.
+    """Fills batches of base models with k > 0; called from one thread.
 
     Args:
         send: Brings an array to the device.
@@ -100,6 +101,11 @@ class WindowLookup:
 
         Raises what loading a domain's delta raises, where it is needed.
         """
+        hot = batch.base.hot
+        with hot.turn if hot is not None else contextlib.nullcontext():
+            self._fill(batch, keys, lengths, real)
+
+    def _fill(self, batch: Batch, keys: Keys, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
         tree, hot = batch.base.tree, batch.base.hot
         starts = np.concatenate([[0], np.cumsum(lengths)])
         if hot is not None:

@@ -26,19 +26,24 @@ from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import finish
 from hmi.engine.generation.generators import Generators
 from hmi.engine.hosted import HostedBases
+from hmi.engine.releases import Releases
 from hmi.engine.request import Outcome, Task
 from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
 from hmi.engine.solitude import Solitude
 from hmi.engine.stats import Counters
 from hmi.engine.tokenise import tokenise
 from hmi.engine.work import Batch, Submission, Work, as_hmi
-from hmi.errors import Cancelled, HmiError, Overloaded
+from hmi.errors import Cancelled, HmiError
 
 __all__ = ["Pipeline"]
 
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
+
+# Batches that wait for room beside the adapters in use. Each release has all of them try again, and a try may read
+# adapters from disk: where so many wait, those behind them would hardly fare better.
+_MOST_PARKED = 8
 
 
 class Pipeline:
@@ -55,6 +60,7 @@ class Pipeline:
         queue_batches: int,
         overlap: Overlap,
         generators: Generators,
+        releases: Releases,
     ) -> None:
         self._bases = bases
         self._fetcher = fetcher
@@ -67,8 +73,10 @@ class Pipeline:
         self._closed = False
         self._abandoned = False  # closed without draining: what has not been fetched is not run any more
         self._unfinished = 0  # submissions that somebody waits for
-        self._in_flight = 0  # batches that were fetched and are not finished
-        self._finished = 0  # batches that were, and gave their adapters back
+        # Works of one base model whose adapters find no room beside those in use, with the releases before they tried.
+        self._parked: list[tuple[int, list[Work]]] = []
+        self._releases = releases
+        releases.subscribe(self._look_again)
         self._computing = lanes  # lanes that have not ended
         self._numbers = itertools.count(1)
         # Stages that shall not overlap with the device's, and their lock; empty but for measurements.
@@ -112,6 +120,7 @@ class Pipeline:
                 self._closed = True
                 self._submissions.put(None)
             self._abandoned |= not drain
+            self._wake.notify_all()
         for thread in self._threads:
             thread.join()
         self._generators.close(drain=drain)
@@ -150,15 +159,34 @@ class Pipeline:
         # What it does in torch are copies. With threads of their own they would only take the device's cores in turns.
         torch.set_num_threads(1)
         self._prepared.wait()
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: len(self._scheduler) or self._tokenised)
-                if not len(self._scheduler):
-                    break
-                entries = self._scheduler.take_batch()
-            self._fetch_batch(self._still_wanted([entry.payload for entry in entries]))
+        while (groups := self._next_to_fetch()) is not None:
+            for works in groups:
+                self._fetch_batch(self._still_wanted(works))
         for _ in range(self._lanes):
             self._fetched.put(None)
+
+    def _next_to_fetch(self) -> list[list[Work]] | None:
+        """Those that were parked and may have room now, before all others; None when no more will come."""
+        with self._wake:
+            self._wake.wait_for(
+                lambda: self._may_take() or self._may_fit_now() or (self._tokenised and not self._parked)
+            )
+            if self._may_fit_now():
+                groups, self._parked = [works for _, works in self._parked], []
+                return groups
+            if len(self._scheduler):
+                return [[entry.payload for entry in self._scheduler.take_batch()]]
+            return None
+
+    def _may_take(self) -> bool:
+        return len(self._scheduler) > 0 and len(self._parked) < _MOST_PARKED
+
+    def _may_fit_now(self) -> bool:
+        return any(self._abandoned or tried != self._releases.count for tried, _ in self._parked)
+
+    def _look_again(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
 
     def _still_wanted(self, works: list[Work]) -> list[Work]:
         """Those that somebody waits for; the others are settled without being run."""
@@ -173,30 +201,20 @@ class Pipeline:
         return wanted
 
     def _fetch_batch(self, works: list[Work]) -> None:
-        """Fetch in one piece, or in as many as host memory for adapters allows."""
+        """Fetch in one piece, or in as many as memory for adapters allows. Those that have to wait until somebody gives
+        theirs back are parked: others, whose adapters are there, need not wait with them."""
         while works:
-            with self._wake:
-                finished = self._finished
+            released = self._releases.count
             batch = Batch(works[0].base, works, next(self._numbers))
             deferred = self._guarded("fetch", batch, self._fetcher.fetch)
             if deferred is not None and batch.works:
-                with self._wake:
-                    self._in_flight += 1
                 self._fetched.put(batch)
-            else:
-                released = bool(batch.pinned)  # by rows that failed: it may be all that the others need
-                self._fetcher.release(batch)
-                if deferred and not released and not self._wait_for_a_release(finished):
-                    for work in deferred:
-                        work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
-                    return
-            works = deferred or []
-
-    def _wait_for_a_release(self, finished: int) -> bool:
-        """Wait until more than `finished` batches gave their adapters back; False where none is under way to do so."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._finished > finished or not self._in_flight)
-            return self._finished > finished
+                works = deferred
+                continue
+            self._fetcher.release(batch)  # what rows that failed had taken: it may be all that the others need
+            if deferred:
+                self._parked.append((released, deferred))
+            return
 
     def _compute(self) -> None:
         self._device.prepare_thread()
@@ -219,10 +237,6 @@ class Pipeline:
             for part in parts:
                 self._guarded("finish", part, finish)
             self._fetcher.release(batch)
-            with self._wake:
-                self._in_flight -= 1
-                self._finished += 1
-                self._wake.notify_all()
 
     @contextlib.contextmanager
     def _working(self, stage: str, **args: object) -> Iterator[None]:

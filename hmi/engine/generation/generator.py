@@ -28,6 +28,7 @@ from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_
 from hmi.engine.generation.sampling import choose_tokens, most_likely
 from hmi.engine.generation.text import Text
 from hmi.engine.hosted import HostedBase
+from hmi.engine.releases import Releases
 from hmi.engine.request import Alternative, Outcome, TokenChance, Wish
 from hmi.engine.stats import Counters
 from hmi.engine.work import Batch, Work, as_hmi
@@ -58,6 +59,7 @@ class Generator:
         banks: Banks,
         counters: Counters,
         limits: Limits,
+        releases: Releases,
     ) -> None:
         if not isinstance(base.model, ServedGpt):
             raise InvalidInput("an encoder continues no text", param="model")
@@ -72,11 +74,14 @@ class Generator:
         self._roster: Roster[Text] = Roster(limits)
         self._members: dict[int, Member[Text]] = {}  # by the identity of their work
         self._arrived: list[Work] = []
-        self._parked: list[Member[Text]] = []  # whose adapters find no room beside those that run
+        self._parked: list[Member[Text]] = []  # whose adapters find no room beside those in use
+        self._tried = 0  # releases before the last of them tried
+        self._releases = releases
         self._wake = threading.Condition()
         self._closed = self._abandoned = False
         self._numbers = itertools.count(1)
         self._planned: tuple[list[object], Batch] | None = None
+        releases.subscribe(self._look_again)
         self._thread = threading.Thread(target=self._run, name="hmi-generate", daemon=True)
         self._thread.start()
 
@@ -98,12 +103,24 @@ class Generator:
             self._abandoned |= not drain
             self._wake.notify_all()
         self._thread.join()
+        self._releases.unsubscribe(self._look_again)
+
+    def _look_again(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    def _is_due(self) -> bool:
+        ends = self._closed and (self._abandoned or not self._parked)
+        return bool(self._arrived) or not self._roster.is_empty or self._may_unpark() or ends
+
+    def _may_unpark(self) -> bool:
+        return bool(self._parked) and self._releases.count != self._tried
 
     def _run(self) -> None:
         self._device.prepare_thread()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._arrived or not self._roster.is_empty or self._parked or self._closed)
+                self._wake.wait_for(self._is_due)
                 arrived, self._arrived = self._arrived, []
                 if not arrived and self._roster.is_empty and not self._parked and self._closed:
                     return
@@ -111,7 +128,7 @@ class Generator:
                 for work in arrived:
                     self._admit(work)
                 self._drop_unwanted()
-                if self._parked and not self._roster.running:
+                if self._may_unpark():
                     self._unpark()
                 step = self._roster.next_step()
                 if step is not None:
@@ -184,8 +201,11 @@ class Generator:
         works = [Work(each.what.work.submission, each.what.work.index, each.what.ids, self._base) for each in members]
         by_work = dict(zip(map(id, works), members, strict=True))
         batch = Batch(self._base, works, next(self._numbers))
+        tried = self._releases.count
         try:
             deferred = self._fetcher.fetch(batch)
+            if deferred:
+                self._tried = tried
             for work in deferred:
                 self._park(by_work.pop(id(work)))
             kept = [by_work.pop(id(work)) for work in batch.works]
@@ -317,7 +337,6 @@ class Generator:
         if member.what.is_pinned:
             self._fetcher.unpin(self._base, member.what.pinned)
             member.what.is_pinned = False
-        self._unpark()
 
     def _pin(self, member: Member[Text], batch: Batch, row: int) -> None:
         text = member.what
@@ -326,14 +345,9 @@ class Generator:
             text.pinned, text.is_pinned = self._fetcher.pin(batch, row), True
 
     def _park(self, member: Member[Text]) -> None:
-        """Until others have left; where there are none, its adapter is larger than the memory for adapters."""
+        """Until somebody gives an adapter back: a text that runs here, or a batch, or another base model's text."""
         self._roster.leave(member)
-        if self._roster.running:
-            if member not in self._parked:
-                self._parked.append(member)
-        else:
-            self._leave(member)
-            member.what.work.fail(Overloaded("the model's adapter is larger than the memory given to adapters"))
+        self._parked.append(member)
 
     def _unpark(self) -> None:
         parked, self._parked = self._parked, []

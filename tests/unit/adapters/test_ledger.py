@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hmi.adapters.ledger import Ledger
-from hmi.errors import Overloaded
+from hmi.errors import Overloaded, TooLarge
 
 KEYS = st.sampled_from([f"key {number}" for number in range(12)])
 
@@ -30,7 +30,8 @@ class LedgerMachine(RuleBasedStateMachine):
         in_use = sum(self.sizes.get(each, 0) for each in self.pins)
         if size > 20 - in_use:
             before = dict(self.sizes)
-            with pytest.raises(Overloaded, match=f"{key} needs {size} bytes of the test tier's 20, of which {in_use}"):
+            said = "and the test tier has 20 in all" if size > 20 else f"of the test tier's 20, of which {in_use}"
+            with pytest.raises(TooLarge if size > 20 else Overloaded, match=f"{key} needs {size} bytes,? {said}"):
                 self.ledger.admit(key, size)
             assert all(each in self.ledger for each in before)
             return

@@ -332,3 +332,21 @@ def test_lanes_that_run_beside_each_other_see_their_own_rows(trees: list[Knowled
         seen = sum(each.result() for each in running)
     assert seen == batches.stats().hits > 1000
     assert batches.stats().promotions > 24  # the arena was too small for all
+
+
+def test_threads_that_fetch_by_turns_each_get_their_own_rows(trees: list[KnowledgeTree]) -> None:
+    hot_rows_ = hot_rows(12)
+
+    def fetch(seed: int) -> int:
+        batches, draw = Batches(hot_rows_), np.random.default_rng(seed)
+        hits = 0
+        for number in range(200):
+            wanted = {"general": draw.integers(0, 20, 15).tolist()}
+            with hot_rows_.turn:
+                batch = batches.run(trees[number // 50 % 3], wanted)
+            hits += batches.end(batch)
+        return hits
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(fetch, range(2)))
+    assert consistent(hot_rows_)

@@ -20,7 +20,7 @@ from hmi.engine.hosted import HostedBases
 from hmi.engine.request import Item, ModelRef, Task
 from hmi.engine.tokenise import tokenise
 from hmi.engine.work import Batch, Submission, Work, adapter_key
-from hmi.errors import AdapterRefused, Cancelled, HmiError, InvalidInput, Overloaded
+from hmi.errors import AdapterRefused, Cancelled, HmiError, InvalidInput, Overloaded, TooLarge
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.waiting import wait_until
 
@@ -137,11 +137,12 @@ def _let_go_when_a_whole_batch_is_deferred(engine: Engine, gate: Gate, monkeypat
     fetch, pipeline, waited = engine._pipeline._fetcher.fetch, engine._pipeline, list[int]()
 
     def fetch_and_dawdle(batch: Batch) -> list[Work]:
+        before = pipeline._releases.count
         deferred = fetch(batch)
         if deferred and not batch.works:
             waited.append(len(deferred))
             gate.opened.set()
-            wait_until(lambda: pipeline._in_flight == 0)
+            wait_until(lambda: pipeline._releases.count > before)
         return deferred
 
     monkeypatch.setattr(pipeline._fetcher, "fetch", fetch_and_dawdle)
@@ -157,30 +158,57 @@ def test_adapters_pass_through_host_memory_one_by_one_when_there_is_room_for_one
     assert [outcome.error for outcome in outcomes] == [None, None]
 
 
-def test_rows_wait_for_host_memory_when_the_batch_that_held_it_ends_meanwhile(
-    source: FolderSource, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_go_on(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
+    """It is given back when they wait for it, or `meanwhile`: between their attempt and their wait."""
     with tiny_engine(source) as engine:
         _with_room_for_one(engine, source)
         held = adapter_key("k0", "k0-4")
         engine._host_tier.acquire(held)
-        gate = Gate(engine, monkeypatch)
-        fetch = engine._pipeline._fetcher.fetch
-        running = engine.submit([Item(ModelRef("k0", "general", None), Task.EMBED, text="w1")])
-        assert gate.reached.wait(20)
-        attempts: list[int] = []
+        fetch, attempts, deferred = engine._pipeline._fetcher.fetch, list[int](), threading.Event()
 
-        def fetch_until_released(batch: Batch) -> list[Work]:
-            if len(attempts) == 1:
-                engine._host_tier.release(held)
+        def give_back() -> None:
+            engine._host_tier.release(held)
+            engine._pipeline._releases.add()
+
+        def watched(batch: Batch) -> list[Work]:
             attempts.append(len(batch.works))
-            return fetch(batch)
+            left = fetch(batch)
+            if left:
+                deferred.set()
+                if meanwhile:
+                    give_back()
+            return left
 
-        monkeypatch.setattr(engine._pipeline._fetcher, "fetch", fetch_until_released)
-        waited = _let_go_when_a_whole_batch_is_deferred(engine, gate, monkeypatch)
-        outcomes = [*engine.submit([_item(10, Task.EMBED)]).result(20), *running.result(20)]
+        monkeypatch.setattr(engine._pipeline._fetcher, "fetch", watched)
+        waiting = engine.submit([_item(10, Task.EMBED)])
+        assert deferred.wait(20)
+        beside = engine.submit([Item(ModelRef("k0", "general", None), Task.EMBED, text="w1")]).result(20)
+        if not meanwhile:
+            assert not waiting.done()
+            give_back()
+        outcomes = [*waiting.result(20), *beside]
     assert [outcome.error for outcome in outcomes] == [None, None]
-    assert (waited, attempts) == ([1], [1, 1])
+    assert attempts == [1, 1, 1]
+
+
+def test_an_adapter_that_no_tier_could_hold_alone_is_refused_at_once(source: FolderSource) -> None:
+    bytes_for_less = _device_bytes_for_one(source) - WIDTH * 4
+    with tiny_engine(source, device_adapter_bytes=bytes_for_less) as engine:
+        (outcome,) = engine.submit([_item(10, Task.EMBED)]).result(20)
+    assert isinstance(outcome.error, TooLarge)
+
+
+def test_what_waits_for_room_is_cancelled_when_the_engine_is_closed(source: FolderSource) -> None:
+    engine = tiny_engine(source)
+    _with_room_for_one(engine, source)
+    engine._host_tier.acquire(adapter_key("k0", "k0-4"))
+    waiting = engine.submit([_item(10, Task.EMBED)])
+    wait_until(lambda: engine._pipeline._parked)
+    engine.close(drain=False)
+    assert isinstance(waiting.result(0)[0].error, Cancelled)
 
 
 def test_rows_wait_for_device_memory_when_the_batch_that_held_it_ends_meanwhile(
@@ -239,7 +267,7 @@ def test_a_row_is_refused_and_its_mates_are_not_when_its_adapter_is_larger_than_
 ) -> None:
     with tiny_engine(source, device_adapter_bytes=_packed(source, "k0-5").nbytes + WIDTH * 4) as engine:
         outcomes = engine.submit([_item(number) for number in (5, 4, 5)]).result(20)
-    assert [type(outcome.error) for outcome in outcomes] == [type(None), Overloaded, type(None)]
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), TooLarge, type(None)]
 
 
 def test_a_dropped_adapter_leaves_the_device_when_a_batch_still_ran_with_it(

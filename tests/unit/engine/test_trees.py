@@ -248,7 +248,16 @@ def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monke
     with tiny_engine(world.source, device_row_bytes=2**20) as engine:
         engine.load_base(BASE)
         engine.publish_tree(BASE, tree)
-        run = engine._device._run
+        run, turns = engine._device._run, list[bool]()
+        hot = engine._bases.get(BASE).hot
+        assert hot is not None
+        promote = hot.promote
+
+        def promote_in_turn() -> int:
+            turns.append(hot.turn.locked())
+            return promote()
+
+        monkeypatch.setattr(hot, "promote", promote_in_turn)
 
         def run_alone(batch: Batch) -> None:
             if len(batch.works) > 1:
@@ -261,6 +270,12 @@ def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monke
         (use,) = engine.stats().trees
     assert use.hot is not None
     assert use.hot.hits > 0  # the second time rows lay on the device
+    assert turns
+    assert all(turns)
+    assert not hot.turn.locked()
+    assert turns
+    assert all(turns)
+    assert not hot.turn.locked()
     for item, vector, second in zip(items, found, again, strict=True):
         np.testing.assert_allclose(vector, _expected(world, item, tree), atol=1e-5)
         np.testing.assert_allclose(second, vector, atol=1e-5)
