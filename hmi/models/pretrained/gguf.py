@@ -60,7 +60,20 @@ class GgufFile:
         import torch  # noqa: PLC0415
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-        return self._load(AutoModelForCausalLM, dtype=torch.float32)
+        model = self._load(AutoModelForCausalLM, dtype=torch.float32)
+        self._check_positions()
+        return model
+
+    def _check_positions(self) -> None:
+        """Raises `InvalidInput` for scaled rotary positions: transformers reads such a file as if they were not."""
+        from gguf import GGUFReader  # noqa: PLC0415
+
+        reader = GGUFReader(self._path)
+        for name, field in reader.fields.items():
+            if name.endswith(".rope.scaling.type") and field.contents() != "none":
+                raise InvalidInput(f"{self._path} scales its rotary positions ({name} is {field.contents()!r})")
+        if any(tensor.name.startswith("rope_freqs") for tensor in reader.tensors):
+            raise InvalidInput(f"{self._path} scales its rotary positions (it holds the tensor rope_freqs)")
 
     def _load(self, kind: Any, **options: Any) -> Any:
         try:
