@@ -21,13 +21,13 @@ from hmi.jobs.fields import (
 )
 from hmi.jobs.lines import Limits
 
-__all__ = ["CHAT", "COMPLETIONS", "parse_chat", "parse_completion"]
+__all__ = ["CHAT", "COMPLETIONS", "DEFAULT_TOKENS", "MAX_CHOICES", "NO_LIMIT", "parse_chat", "parse_completion"]
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
-_DEFAULT_TOKENS = 16  # OpenAI's, for completions; chats go on to the end of the context
-_MAX_TOKENS = 2**31 - 1
-_MAX_CHOICES = 128
+DEFAULT_TOKENS = 16  # OpenAI's, for completions; chats go on to the end of the context
+NO_LIMIT = 2**31 - 1  # tokens: more than any context
+MAX_CHOICES = 128
 _MAX_STOPS = 4
 _MAX_STOP = 256  # characters
 _MAX_TOP_K = 2**21
@@ -70,7 +70,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
         raise unsupported("best_of", "all choices are returned")
     echo = _flag(body, "echo")
     wish = Wish(
-        max_tokens=_whole(body, "max_tokens", 0 if echo else 1, _MAX_TOKENS, _DEFAULT_TOKENS),
+        max_tokens=_whole(body, "max_tokens", 0 if echo else 1, NO_LIMIT, DEFAULT_TOKENS),
         sampling=_sampling(body),
         stop=_stops(body),
         logprobs=None if body.get("logprobs") is None else _whole(body, "logprobs", 0, MAX_LOGPROBS, 0),
@@ -78,7 +78,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
         ignore_eos=_flag(body, "ignore_eos"),
     )
     inputs = parse_inputs(body, "prompt", limits)
-    choices = _whole(body, "n", 1, _MAX_CHOICES, 1)
+    choices = _whole(body, "n", 1, MAX_CHOICES, 1)
     if choices > 1 and len(inputs) * choices > limits.max_inputs:
         raise invalid("n", f"of {len(inputs)} prompts gives more than {limits.max_inputs} texts")
     return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
@@ -93,7 +93,7 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
     if body.get("top_logprobs") is not None and not told:
         raise invalid("top_logprobs", "needs logprobs to be true")
     wish = Wish(
-        max_tokens=_whole(body, name, 1, _MAX_TOKENS, _MAX_TOKENS),
+        max_tokens=_whole(body, name, 1, NO_LIMIT, NO_LIMIT),
         sampling=_sampling(body),
         stop=_stops(body),
         logprobs=_whole(body, "top_logprobs", 0, MAX_LOGPROBS, 0) if told else None,
@@ -104,7 +104,7 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
         inputs=(Chat(_messages(body)),),
         task=Task.GENERATE,
         wish=wish,
-        choices=_whole(body, "n", 1, _MAX_CHOICES, 1),
+        choices=_whole(body, "n", 1, MAX_CHOICES, 1),
         seed=_seed(body),
     )
 
