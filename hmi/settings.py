@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     shard_lines: Annotated[int, Field(gt=0)] = 256
     shards_in_flight: Annotated[int, Field(gt=0)] = 16
     lease_seconds: Seconds = 60
-    shard_deadline_seconds: Seconds = 1800
+    shard_deadline_seconds: Seconds = 1800  # the longest that a shard in a worker may be without an answer
     queued_timeout_seconds: Seconds = 120  # a message unseen for so long is taken for lost
     max_shard_failures: Annotated[int, Field(gt=0)] = 3
     dispatch_seconds: Seconds = 2

@@ -68,10 +68,10 @@ def _run(runtime: Runtime, shard_id: str, attempt: int) -> None:
 
 def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease) -> bool:
     """Whether the shard is finished, by this attempt."""
-    batches_before = runtime.engine.stats().batches
     paths = ShardPaths.of_claim(claim)
+    deadline, engine = runtime.settings.shard_deadline_seconds, runtime.engine
+    watch = Watch(lease, runtime.stopping, deadline, lambda: engine.stats().batches)
     try:
-        watch = Watch(lease, runtime.stopping, runtime.settings.shard_deadline_seconds)
         result = answer_shard(runtime, claim, paths, watch)
         fail_at(FailPoint.AFTER_WRITE)
         return _finish(runtime, claim, result)
@@ -83,10 +83,10 @@ def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease) -> bool:
     except BaseException as error:  # noqa: BLE001
         # SystemExit and MemoryError too: let through, they would cost the pool this thread for ever.
         _give_back(runtime, claim, describe(error), blame=True)
-        if is_deadline(error) and runtime.engine.stats().batches == batches_before:
+        if is_deadline(error) and watch.sees_nothing_run:
             # Nothing ran in all that time: the device hangs, and a thread cannot be killed. A supervisor
             # starts this process again; what it holds besides comes back by its leases.
-            _log.critical("engine_stalled", shard=claim.shard_id, seconds=lease.age_seconds)
+            _log.critical("engine_stalled", shard=claim.shard_id, seconds=watch.waited_seconds)
             os._exit(_EXIT_STALLED)
     return False
 
