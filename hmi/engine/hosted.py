@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol
 import torch
 from tokenizers import Tokenizer
 
+from hmi.engine.extent import Extent, extent_of
 from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.overlay import RowOverlay
@@ -63,6 +65,11 @@ class HostedBase:
         self.overlay = overlay
         self.hot = hot
         self.chat = chat
+
+    @functools.cached_property
+    def extent(self) -> Extent | None:
+        """Of its tokenizer."""
+        return extent_of(self.tokenizer)
 
 
 class HostedBases:

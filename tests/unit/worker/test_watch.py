@@ -62,13 +62,14 @@ def test_deadline_counts_from_the_last_answer() -> None:
 
 
 def test_engine_that_stands_still_is_noticed_whatever_it_ran_before() -> None:
-    batches = 0
-    watching = Watch(Lease("it"), Stopping(), 10, lambda: batches)
-    assert watching.sees_nothing_run
-    batches = 5
-    assert not watching.sees_nothing_run
+    ran = [0]
+    watching = Watch(Lease("it"), Stopping(), 10, lambda: ran[-1])
+    seen = [watching.sees_nothing_run]
+    ran.append(5)
+    seen.append(watching.sees_nothing_run)
     watching.wait(resolved(1))
-    assert watching.sees_nothing_run
+    seen.append(watching.sees_nothing_run)
+    assert seen == [True, False, True]
 
 
 def test_nothing_more_is_begun_when_the_process_stops() -> None:
