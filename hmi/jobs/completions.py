@@ -143,26 +143,30 @@ def _messages(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         raise InvalidInput("messages is missing", code="missing_required_parameter", param="messages")
     if not isinstance(given, list) or not 1 <= len(given) <= _MAX_MESSAGES:
         raise invalid("messages", f"must be a list of 1 to {_MAX_MESSAGES} messages")
-    return tuple(_message(each, f"messages[{number}]") for number, each in enumerate(given))
+    messages = tuple(_message(each, f"messages[{number}]") for number, each in enumerate(given))
+    if not any(content for _, content in messages):
+        raise invalid("messages", "must not all be empty")
+    return messages
 
 
 def _message(given: object, param: str) -> tuple[str, str]:
     if not isinstance(given, dict):
         raise invalid(param, "must be an object")
-    if given.keys() - {"role", "content", "name", "refusal"}:
+    # What a client library makes of an answer, to be sent back, has all fields of a message, of which most are null.
+    if {name for name, value in given.items() if value is not None} - {"role", "content", "name", "refusal"}:
         raise unsupported(param, "messages have a role and a content, and no tools are called")
     role, content = given.get("role"), given.get("content")
     if role not in _ROLES:
         raise invalid(f"{param}.role", f"must be one of {', '.join(_ROLES)}")
-    if isinstance(content, list):
+    if isinstance(content, list) and content:
         content = "".join(_part(each, f"{param}.content[{number}]") for number, each in enumerate(content))
-    return ("system" if role == "developer" else str(role)), parse_text(content, f"{param}.content")
+    return ("system" if role == "developer" else str(role)), parse_text(content, f"{param}.content", may_be_empty=True)
 
 
 def _part(given: object, param: str) -> str:
     if not isinstance(given, dict) or given.get("type") != "text":
         raise unsupported(param, "messages are text")
-    return parse_text(given.get("text"), f"{param}.text")
+    return parse_text(given.get("text"), f"{param}.text", may_be_empty=True)
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:
