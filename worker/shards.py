@@ -42,10 +42,10 @@ def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
     # first blame on a shard runs alone in its process: the next death is its own, and no innocent line is given up
     # for it. Before the claim: who waits must not hold a lease, or it would be blamed for the other.
     with runtime.solitude.alone() if suspect else runtime.solitude.together():
-        _run(runtime, shard_id, attempt)
+        _run(runtime, shard_id, attempt, alone=suspect)
 
 
-def _run(runtime: Runtime, shard_id: str, attempt: int) -> None:
+def _run(runtime: Runtime, shard_id: str, attempt: int, *, alone: bool) -> None:
     with runtime.database.session() as session:
         claim = shards.claim(
             session, shard_id, attempt, owner=runtime.owner, lease_seconds=runtime.settings.lease_seconds
@@ -59,18 +59,18 @@ def _run(runtime: Runtime, shard_id: str, attempt: int) -> None:
         _give_back(runtime, claim, "failed too often to be run whole", blame=False)
         return
     with runtime.leases.shard(ShardMessage(shard_id, attempt)) as lease:
-        finished = _run_claimed(runtime, claim, lease)
+        finished = _run_claimed(runtime, claim, lease, alone=alone)
     if finished:
         fail_at(FailPoint.BEFORE_ACK)
         dispatch(runtime)
         finalize_if_last(runtime, claim.batch_id)
 
 
-def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease) -> bool:
+def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease, *, alone: bool) -> bool:
     """Whether the shard is finished, by this attempt."""
     paths = ShardPaths.of_claim(claim)
     deadline, engine = runtime.settings.shard_deadline_seconds, runtime.engine
-    watch = Watch(lease, runtime.stopping, deadline, lambda: engine.stats().batches)
+    watch = Watch(lease, runtime.stopping, deadline, lambda: engine.stats().batches, alone=alone)
     try:
         result = answer_shard(runtime, claim, paths, watch)
         fail_at(FailPoint.AFTER_WRITE)

@@ -25,11 +25,12 @@ _GRACE_SECONDS = 20.0
 
 
 class Watch:
-    """Over one shard. It may take as long as it likes, as long as answers come.
+    """Over one shard, which may take as long as it likes, as long as answers come.
 
     Args:
         deadline_seconds: The longest that it may be without an answer.
         batches: How many the engine has run, whoever they were for.
+        alone: The shard has the engine for itself: what runs is its own, and it gets on even without answers.
         clock: Seconds.
     """
 
@@ -39,20 +40,22 @@ class Watch:
         stopping: Stopping,
         deadline_seconds: float,
         batches: Callable[[], int],
+        *,
+        alone: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lease = lease
         self._stopping = stopping
         self._deadline_seconds = deadline_seconds
         self._batches = batches
+        self._alone = alone
         self._clock = clock
-        self._answered = clock()
-        self._batches_then = batches()
+        self._got_on()
 
     @property
     def waited_seconds(self) -> float:
-        """Since the last answer; since the start before the first."""
-        return self._clock() - self._answered
+        """Since it last got on, or since its start."""
+        return self._clock() - self._since
 
     @property
     def sees_nothing_run(self) -> bool:
@@ -75,13 +78,18 @@ class Watch:
         if future.cancelled():
             raise Cancelled("the engine was closed")
         result = future.result()
-        self._answered, self._batches_then = self._clock(), self._batches()
+        self._got_on()
         return result
 
     def _check_held(self) -> None:
         self._lease.check()
+        if self._alone and not self.sees_nothing_run:
+            self._got_on()
         if self.waited_seconds > self._deadline_seconds:
             raise HmiError(f"no answer within {self._deadline_seconds:g} seconds", code=_DEADLINE)
+
+    def _got_on(self) -> None:
+        self._since, self._batches_then = self._clock(), self._batches()
 
 
 def is_deadline(error: BaseException) -> bool:

@@ -72,6 +72,23 @@ def test_engine_that_stands_still_is_noticed_whatever_it_ran_before() -> None:
     assert seen == [True, False, True]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_shard_that_runs_alone_gets_on_by_what_the_engine_runs(alone: bool) -> None:
+    now, ran = [0.0], [0]
+    watching = Watch(Lease("it"), Stopping(), 10, lambda: ran[-1], alone=alone, clock=lambda: now[-1])
+    now.append(9.0)
+    ran.append(1)
+    watching.check()
+    now.append(18.0)
+    if alone:
+        watching.check()
+        now.append(20.0)
+    with pytest.raises(HmiError) as raised:
+        watching.check()
+    assert is_deadline(raised.value)
+    assert watching.sees_nothing_run is alone
+
+
 def test_nothing_more_is_begun_when_the_process_stops() -> None:
     stopping = Stopping()
     watching = watch_of(Lease("it"), stopping)
