@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     shard_lines: Annotated[int, Field(gt=0)] = 256
     shards_in_flight: Annotated[int, Field(gt=0)] = 16
     lease_seconds: Seconds = 60
-    shard_deadline_seconds: Seconds = 1800
+    shard_deadline_seconds: Seconds = 1800  # the longest that a shard in a worker may be without an answer
     queued_timeout_seconds: Seconds = 120  # a message unseen for so long is taken for lost
     max_shard_failures: Annotated[int, Field(gt=0)] = 3
     dispatch_seconds: Seconds = 2
@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     batch_rows: Annotated[int, Field(gt=0)] = 256
     host_adapter_bytes: Bytes = 2 * 1024**3
     device_adapter_bytes: Bytes = 512 * 1024**2
+    # Keys and values of the texts that a decoder continues, on the device; for each decoder. Where it is less than one
+    # text of the model's whole context needs, as a worker says when it loads one, long texts end early.
+    key_value_bytes: Bytes = 512 * 1024**2
+    generated_rows: Annotated[int, Field(gt=0)] = 64  # texts that a decoder continues at once
     worker_threads: Annotated[int, Field(ge=2)] = 8  # shards prepared and finished side by side
 
     # Knowledge trees

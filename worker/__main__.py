@@ -88,6 +88,8 @@ def _make_engine(settings: Settings, pinned: PinnedDevice, source: CatalogSource
         device_adapter_bytes=settings.device_adapter_bytes,
         overlay_bytes=settings.overlay_bytes,
         device_row_bytes=settings.device_row_bytes,
+        cache_bytes=settings.key_value_bytes,
+        generated_rows=settings.generated_rows,
         frequency_max_keys=settings.frequency_max_keys,
         frequency_total_keys=settings.frequency_total_keys,
     )

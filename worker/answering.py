@@ -6,7 +6,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 import structlog
@@ -20,6 +20,7 @@ from hmi.jobs.answers import error_line, items_of, line_ids, output_line, respon
 from hmi.jobs.lines import Limits, parse_line, read_lines
 from hmi.jobs.requests import LineRequest, parse_body
 from hmi.jobs.status import http_status
+from hmi.jobs.weight import Weight, weigh_item
 from hmi.spec import MissPolicy
 from hmi.storage import Storage
 from worker.places import ShardPaths
@@ -30,9 +31,11 @@ __all__ = ["answer_shard"]
 
 _log = structlog.get_logger(__name__)
 
-# What the engine gets at once. Many sequences sort into batches with little padding; between two
-# submissions the shard can be stopped.
-_SUBMISSION_ITEMS = 512
+# What the engine gets at once, unless a sequence alone is more. Many sequences sort into batches with little padding;
+# between two submissions the shard can be stopped, and by their answers it is seen to get on: so they are such that two
+# of them are as many texts of usual length as a decoder continues at once, and no more. Their outcomes are held in
+# memory, of as many shards as the worker has threads.
+_SUBMISSION = Weight(sequences=512, tokens=2**14 + 2**10, bytes=32 * 1024**2)
 _SUBMISSIONS_AHEAD = 2
 
 # An item that failed for one of these says nothing about its line: the whole shard runs again.
@@ -70,8 +73,8 @@ def answer_shard(runtime: Runtime, claim: ClaimedShard, paths: ShardPaths, watch
     runtime.engine.prefetch({_ref(line.model) for line in lines if line.model is not None})
     with contextlib.ExitStack() as files:
         writer = _Writer(runtime.storage, paths, claim, created, files)
-        for group, outcomes in _run(runtime, claim.batch_id, _groups(lines), watch):
-            writer.write(group, outcomes)
+        for ended, outcomes in _run(runtime, _submissions(lines, claim.batch_id), watch):
+            writer.write(ended, outcomes)
     return writer.result()
 
 
@@ -118,29 +121,45 @@ def _ref(model: ServedModel) -> ModelRef:
     return ModelRef(model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy), model.delta)
 
 
-def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
-    """Consecutive lines of about `_SUBMISSION_ITEMS` sequences."""
-    group: list[_Line] = []
-    items = 0
+@dataclass(slots=True)
+class _Submission:
+    """What the engine gets at once.
+
+    Attributes:
+        items: In the order of the lines, of which the first and the last may have others before and after.
+        ended: Lines that have none after.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    ended: list[_Line] = field(default_factory=list)
+
+
+def _submissions(lines: Sequence[_Line], batch_id: str) -> Iterator[_Submission]:
+    """All lines' items, in pieces of about `_SUBMISSION`."""
+    piece, weight = _Submission(), Weight()
     for line in lines:
-        group.append(line)
-        items += line.sequences
-        if items >= _SUBMISSION_ITEMS:
-            yield group
-            group, items = [], 0
-    if group:
-        yield group
+        for item in line.items(batch_id):
+            more = weigh_item(item)
+            if piece.items and not (weight + more).is_within(_SUBMISSION):
+                yield piece
+                piece, weight = _Submission(), Weight()
+            piece.items.append(item)
+            weight += more
+        piece.ended.append(line)
+    if piece.ended:
+        yield piece
 
 
 def _run(
-    runtime: Runtime, batch_id: str, groups: Iterator[list[_Line]], watch: Watch
+    runtime: Runtime, submissions: Iterator[_Submission], watch: Watch
 ) -> Iterator[tuple[list[_Line], list[Outcome]]]:
-    """Outcomes of each group in order, with a few submissions ahead so that the engine never waits for us."""
+    """The lines that ended and the outcomes of each submission in order, with a few ahead so that the engine never
+    waits for us."""
     ahead: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
     try:
-        for group in groups:
+        for piece in submissions:
             watch.check()
-            ahead.append((group, runtime.engine.submit([item for line in group for item in line.items(batch_id)])))
+            ahead.append((piece.ended, runtime.engine.submit(piece.items)))
             if len(ahead) >= _SUBMISSIONS_AHEAD:
                 yield _next(ahead, watch)
         while ahead:
@@ -151,11 +170,11 @@ def _run(
 
 
 def _next(ahead: deque[tuple[list[_Line], Future[list[Outcome]]]], watch: Watch) -> tuple[list[_Line], list[Outcome]]:
-    """The first group's outcomes; it stays among those ahead until they are there, to be cancelled with them."""
-    group, future = ahead[0]
+    """The first submission's; it stays among those ahead until they are there, to be cancelled with them."""
+    ended, future = ahead[0]
     outcomes = watch.wait(future)
     ahead.popleft()
-    return group, outcomes
+    return ended, outcomes
 
 
 class _Writer:
@@ -170,16 +189,18 @@ class _Writer:
         self._claim = claim
         self._files = files
         self._open: dict[str, IO[bytes]] = {}
+        self._waiting: deque[Outcome] = deque()  # of lines that have not ended
         self._completed = self._failed = 0
         self._tokens_in = self._tokens_out = 0
 
-    def write(self, group: Sequence[_Line], outcomes: Sequence[Outcome]) -> None:
+    def write(self, ended: Sequence[_Line], outcomes: Sequence[Outcome]) -> None:
+        """Take further outcomes, and write the answers of lines that end with them."""
         for outcome in outcomes:
             if isinstance(outcome.error, _NOT_THE_LINES_FAULT):
                 raise outcome.error
-        rest = iter(outcomes)
-        for line in group:
-            self._write_line(line, [next(rest) for _ in range(line.sequences)])
+        self._waiting.extend(outcomes)
+        for line in ended:
+            self._write_line(line, [self._waiting.popleft() for _ in range(line.sequences)])
 
     def _write_line(self, line: _Line, outcomes: Sequence[Outcome]) -> None:
         batch = self._claim.batch_id

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -32,19 +31,14 @@ K = TypeVar("K")
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One held lease. `held_since` is in this process's monotonic seconds."""
+    """One held lease."""
 
     name: str
-    held_since: float = field(default_factory=time.monotonic)
     _lost: threading.Event = field(default_factory=threading.Event)
 
     @property
     def lost(self) -> bool:
         return self._lost.is_set()
-
-    @property
-    def age_seconds(self) -> float:
-        return time.monotonic() - self.held_since
 
     def lose(self) -> None:
         self._lost.set()

@@ -42,10 +42,10 @@ def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
     # first blame on a shard runs alone in its process: the next death is its own, and no innocent line is given up
     # for it. Before the claim: who waits must not hold a lease, or it would be blamed for the other.
     with runtime.solitude.alone() if suspect else runtime.solitude.together():
-        _run(runtime, shard_id, attempt)
+        _run(runtime, shard_id, attempt, alone=suspect)
 
 
-def _run(runtime: Runtime, shard_id: str, attempt: int) -> None:
+def _run(runtime: Runtime, shard_id: str, attempt: int, *, alone: bool) -> None:
     with runtime.database.session() as session:
         claim = shards.claim(
             session, shard_id, attempt, owner=runtime.owner, lease_seconds=runtime.settings.lease_seconds
@@ -59,19 +59,19 @@ def _run(runtime: Runtime, shard_id: str, attempt: int) -> None:
         _give_back(runtime, claim, "failed too often to be run whole", blame=False)
         return
     with runtime.leases.shard(ShardMessage(shard_id, attempt)) as lease:
-        finished = _run_claimed(runtime, claim, lease)
+        finished = _run_claimed(runtime, claim, lease, alone=alone)
     if finished:
         fail_at(FailPoint.BEFORE_ACK)
         dispatch(runtime)
         finalize_if_last(runtime, claim.batch_id)
 
 
-def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease) -> bool:
+def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease, *, alone: bool) -> bool:
     """Whether the shard is finished, by this attempt."""
-    batches_before = runtime.engine.stats().batches
     paths = ShardPaths.of_claim(claim)
+    deadline, engine = runtime.settings.shard_deadline_seconds, runtime.engine
+    watch = Watch(lease, runtime.stopping, deadline, lambda: engine.stats().batches, alone=alone)
     try:
-        watch = Watch(lease, runtime.stopping, runtime.settings.shard_deadline_seconds)
         result = answer_shard(runtime, claim, paths, watch)
         fail_at(FailPoint.AFTER_WRITE)
         return _finish(runtime, claim, result)
@@ -83,10 +83,10 @@ def _run_claimed(runtime: Runtime, claim: ClaimedShard, lease: Lease) -> bool:
     except BaseException as error:  # noqa: BLE001
         # SystemExit and MemoryError too: let through, they would cost the pool this thread for ever.
         _give_back(runtime, claim, describe(error), blame=True)
-        if is_deadline(error) and runtime.engine.stats().batches == batches_before:
+        if is_deadline(error) and watch.sees_nothing_run:
             # Nothing ran in all that time: the device hangs, and a thread cannot be killed. A supervisor
             # starts this process again; what it holds besides comes back by its leases.
-            _log.critical("engine_stalled", shard=claim.shard_id, seconds=lease.age_seconds)
+            _log.critical("engine_stalled", shard=claim.shard_id, seconds=watch.waited_seconds)
             os._exit(_EXIT_STALLED)
     return False
 

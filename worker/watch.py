@@ -1,12 +1,13 @@
-"""What may end a shard early: a lost lease, its deadline, the process being told to stop.
+"""What may end a shard early: a lost lease, no answer for too long, the process being told to stop.
 
 The thread pool knows no time limits, so whoever waits for the engine asks here.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from typing import TypeVar
 
 from hmi.errors import Cancelled, HmiError
@@ -23,15 +24,47 @@ _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 20.0
 
 
-@dataclass(frozen=True, slots=True)
 class Watch:
-    lease: Lease
-    stopping: Stopping
-    deadline_seconds: float
+    """Over one shard, which may take as long as it likes, as long as answers come.
+
+    Args:
+        deadline_seconds: The longest that it may be without an answer.
+        batches: How many the engine has run, whoever they were for.
+        alone: The shard has the engine for itself: what runs is its own, and it gets on even without answers.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        stopping: Stopping,
+        deadline_seconds: float,
+        batches: Callable[[], int],
+        *,
+        alone: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lease = lease
+        self._stopping = stopping
+        self._deadline_seconds = deadline_seconds
+        self._batches = batches
+        self._alone = alone
+        self._clock = clock
+        self._got_on()
+
+    @property
+    def waited_seconds(self) -> float:
+        """Since it last got on, or since its start."""
+        return self._clock() - self._since
+
+    @property
+    def sees_nothing_run(self) -> bool:
+        """Whether the engine has run nothing at all in that time."""
+        return self._batches() == self._batches_then
 
     def check(self) -> None:
         """Call before giving the engine more. Raises `LeaseLost`, `Cancelled` when stopping, `HmiError` late."""
-        if self.stopping.requested:
+        if self._stopping.requested:
             raise Cancelled("the worker is stopping")
         self._check_held()
 
@@ -40,16 +73,23 @@ class Watch:
         # `done` besides: `wait` does not count a future that was cancelled and not yet taken up.
         while not future.done() and not wait([future], timeout=_POLL_SECONDS).done:
             self._check_held()
-            if self.stopping.seconds > _GRACE_SECONDS:
+            if self._stopping.seconds > _GRACE_SECONDS:
                 raise Cancelled("the worker is stopping, and the engine did not answer in time")
         if future.cancelled():
             raise Cancelled("the engine was closed")
-        return future.result()
+        result = future.result()
+        self._got_on()
+        return result
 
     def _check_held(self) -> None:
-        self.lease.check()
-        if self.lease.age_seconds > self.deadline_seconds:
-            raise HmiError(f"not done within {self.deadline_seconds:g} seconds", code=_DEADLINE)
+        self._lease.check()
+        if self._alone and not self.sees_nothing_run:
+            self._got_on()
+        if self.waited_seconds > self._deadline_seconds:
+            raise HmiError(f"no answer within {self._deadline_seconds:g} seconds", code=_DEADLINE)
+
+    def _got_on(self) -> None:
+        self._since, self._batches_then = self._clock(), self._batches()
 
 
 def is_deadline(error: BaseException) -> bool:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 
 import torch
 
 from hmi.errors import InvalidInput
+from hmi.models.pages import PAGE_TOKENS, page_bytes
+from hmi.spec import HPLMSpec
 
-__all__ = ["EngineConfig", "Overlap", "resolve_batch_tokens", "resolve_device", "resolve_dtype", "resolve_lanes"]
+__all__ = [
+    "EngineConfig",
+    "Overlap",
+    "resolve_batch_tokens",
+    "resolve_device",
+    "resolve_dtype",
+    "resolve_lanes",
+    "warn_of_small_cache",
+]
+
+_log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -79,6 +93,30 @@ class EngineConfig:
     frequency_total_keys: int = 4_000_000
     queue_batches: int = 2
     overlap: Overlap = Overlap()
+
+
+def warn_of_small_cache(name: str, spec: HPLMSpec, dtype: torch.dtype, cache_bytes: int) -> None:
+    """Say in the log that a decoder's keys and values have less room than one text of its whole context needs.
+
+    Args:
+        name: Of the base model.
+        dtype: Of keys and values.
+        cache_bytes: Their budget, as in `EngineConfig`.
+    """
+    if not spec.family.decodes:
+        return
+    page = page_bytes(spec, dtype)
+    tokens = cache_bytes // page * PAGE_TOKENS
+    if tokens < spec.max_positions:
+        _log.warning(
+            "base %s: %d bytes for keys and values are those of %d tokens, all texts together, and one text may have "
+            "%d: longer ones end early, as if they had reached their max_tokens; %d bytes hold a whole one",
+            name,
+            cache_bytes,
+            tokens,
+            spec.max_positions,
+            math.ceil(spec.max_positions / PAGE_TOKENS) * page,
+        )
 
 
 def resolve_lanes(lanes: int, threads: int, device: torch.device) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,15 +19,12 @@ from hmi.engine.hosted import HostedBase
 from hmi.engine.parts import cut
 from hmi.engine.request import Task
 from hmi.engine.turns import Turns
-from hmi.engine.work import Batch
-from hmi.errors import HmiError, Overloaded
+from hmi.engine.work import Batch, as_hmi
 from hmi.knowledge.ngrams import unpack
 from hmi.models.rounding import round_rows
 from hmi.models.served import ServedBert
 
 __all__ = ["DeviceRunner"]
-
-_log = logging.getLogger(__name__)
 
 _COMPUTE_CHUNK = 512  # windows in one turn of a tree build: what a batch may have to wait for
 # A matrix product's last bits depend on how many rows it has, and where rows are rounded to int8 a last bit
@@ -72,7 +68,7 @@ class DeviceRunner:
         if len(batch.works) > 1:
             middle = len(batch.works) // 2
             return self._run_part(batch, slice(0, middle)) + self._run_part(batch, slice(middle, None))
-        batch.fail(_as_hmi(failure, len(batch.works[0].ids)))
+        batch.fail(as_hmi(failure, len(batch.works[0].ids)))
         return []
 
     @torch.inference_mode()
@@ -157,12 +153,3 @@ def _rows(base: HostedBase, windows: Tensor, delta: SharedLora | None) -> Tensor
     filled = torch.nn.functional.pad(windows, (0, 0, 0, -count % _WINDOW_BLOCK))
     states = torch.cat([base.model.lower(block, delta) for block in torch.split(filled, _WINDOW_BLOCK)])[:count]
     return round_rows(states.float(), base.spec.row_dtype)
-
-
-def _as_hmi(error: Exception, tokens: int) -> HmiError:
-    if isinstance(error, HmiError):
-        return error
-    if isinstance(error, torch.OutOfMemoryError):
-        return Overloaded(f"the device has no room for one sequence of {tokens} tokens")
-    _log.error("a sequence of %d tokens failed on the device: %s: %s", tokens, type(error).__name__, error)
-    return HmiError(f"the device failed on this input ({type(error).__name__})")

@@ -55,7 +55,9 @@ class Engine:
         self._prefetches = config.overlap.prefetch
         self._source = source
         self._tracer = tracer or NO_TRACE
-        self._bases = HostedBases(source, self.device, self.dtype, config.overlay_bytes, config.device_row_bytes)
+        self._bases = HostedBases(
+            source, self.device, self.dtype, config.overlay_bytes, config.device_row_bytes, config.cache_bytes
+        )
         self._deltas = Deltas(source, config.delta_bytes, self.device, self.dtype)
         self._host_tier = HostTier(config.host_adapter_bytes, self._load_adapter)
         self._banks = Banks(config.device_adapter_bytes, self.device, self.dtype)

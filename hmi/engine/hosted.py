@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Protocol
 import torch
 from tokenizers import Tokenizer
 
+from hmi.engine.config import warn_of_small_cache
+from hmi.engine.extent import Extent, extent_of
 from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.overlay import RowOverlay
@@ -64,6 +67,11 @@ class HostedBase:
         self.hot = hot
         self.chat = chat
 
+    @functools.cached_property
+    def extent(self) -> Extent | None:
+        """Of its tokenizer."""
+        return extent_of(self.tokenizer)
+
 
 class HostedBases:
     """Loads each base model once, at its first use, and keeps it.
@@ -71,14 +79,22 @@ class HostedBases:
     Args:
         overlay_bytes, row_bytes: For each base model, of rows computed for misses in host memory, and of the tree's
             hottest rows on the device.
+        cache_bytes: For each decoder, of keys and values; only looked at here.
     """
 
     def __init__(
-        self, source: ModelSource, device: torch.device, dtype: torch.dtype, overlay_bytes: int, row_bytes: int
+        self,
+        source: ModelSource,
+        device: torch.device,
+        dtype: torch.dtype,
+        overlay_bytes: int,
+        row_bytes: int,
+        cache_bytes: int,
     ) -> None:
         self._source = source
         self._overlay_bytes = overlay_bytes
         self._row_bytes = row_bytes
+        self._cache_bytes = cache_bytes
         self._device = device
         self._dtype = dtype
         self._hosted: dict[str, HostedBase] = {}
@@ -125,6 +141,7 @@ class HostedBases:
             self._device,
         )
         spec = model.spec
+        warn_of_small_cache(digest[:12], spec, self._dtype, self._cache_bytes)
         # With k = 0 nothing is looked up, and nothing needs to be kept.
         overlay = RowOverlay(self._overlay_bytes if spec.k else 0, spec.row_dtype, spec.hidden_size)
         hot = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,18 @@ from hmi.errors import ContextTooLong, HmiError, InvalidInput
 
 __all__ = ["tokenise"]
 
-_CHUNK = 512  # texts handed to the tokenizer at once; it works on all cores without the GIL
+_CHUNK = 512  # inputs handed to the tokenizer at once; it works on all cores without the GIL
+_CHUNK_CHARACTERS = 2 * 1024**2  # and no more of them than this: meanwhile a text takes up to 90 times its size
+
+_NO_IDS = np.zeros(0, np.int64)
+_Given = tuple[str | None, tuple[tuple[str, str], ...] | None, tuple[int, ...] | None]
 
 
 def tokenise(submission: Submission, bases: HostedBases) -> Iterator[list[Work]]:
-    """Yield the submission's sequences in chunks; items that cannot run are settled with their error."""
+    """Yield the submission's sequences in chunks; items that cannot run are settled with their error.
+
+    Items of the same input share their ids: several choices of one prompt cost no more than one.
+    """
     by_base: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(submission.items):
         by_base[item.model.base].append(index)
@@ -30,23 +37,52 @@ def tokenise(submission: Submission, bases: HostedBases) -> Iterator[list[Work]]
             for index in indices:
                 submission.settle(index, Outcome(result=None, error=error, tokens=0))
             continue
-        for start in range(0, len(indices), _CHUNK):
-            yield _chunk(submission, indices[start : start + _CHUNK], base)
+        for some in _chunks(submission.items, indices):
+            yield _chunk(submission, some, base)
+
+
+def _chunks(items: Sequence[Item], indices: list[int]) -> Iterator[list[int]]:
+    """Cut where different inputs come to `_CHUNK`, or to `_CHUNK_CHARACTERS` unless one alone is more."""
+    chunk: list[int] = []
+    seen: set[_Given] = set()
+    characters = 0
+    for index in indices:
+        item = items[index]
+        given = (item.text, item.messages, item.tokens)
+        if given not in seen:
+            more = len(item.text or "") + sum(len(content) for _, content in item.messages or ())
+            if chunk and (len(seen) == _CHUNK or characters + more > _CHUNK_CHARACTERS):
+                yield chunk
+                chunk, seen, characters = [], set(), 0
+            seen.add(given)
+            characters += more
+        chunk.append(index)
+    if chunk:
+        yield chunk
 
 
 def _chunk(submission: Submission, indices: list[int], base: HostedBase) -> list[Work]:
-    texts = [index for index in indices if submission.items[index].text is not None]
-    encodings = base.tokenizer.encode_batch_fast([submission.items[i].text or "" for i in texts])
-    ids_of = {index: np.asarray(each.ids, np.int64) for index, each in zip(texts, encodings, strict=True)}
-    works = []
+    chats: dict[tuple[tuple[str, str], ...], str | HmiError] = {}
+    read: list[tuple[Work, str | None]] = []
     for index in indices:
-        item = submission.items[index]
-        ids = ids_of[index] if index in ids_of else np.asarray(item.tokens or (), np.int64)
-        work = Work(submission, index, ids, base)
+        work = Work(submission, index, _NO_IDS, base)
         try:
-            _check_family(item, base)
-            if item.messages is not None:
-                ids = _chat_ids(item.messages, base)
+            _check_family(work.item, base)
+            read.append((work, _text(work.item, base, chats)))
+        except Exception as error:  # noqa: BLE001 - one item's fault
+            work.fail(as_hmi(error))
+    plain = _encode((text for work, text in read if text is not None and work.item.messages is None), base)
+    # A chat's template writes the special tokens itself.
+    chatted = (text for work, text in read if text is not None and work.item.messages is not None)
+    whole = _encode(chatted, base, adds_special=False)
+    works = []
+    for work, text in read:
+        item = work.item
+        try:
+            if text is None:
+                ids = np.asarray(item.tokens or (), np.int64)
+            else:
+                ids = (plain if item.messages is None else whole)[text]
             work.ids = _fit(item, ids, base)
         except Exception as error:  # noqa: BLE001 - one item's fault
             work.fail(as_hmi(error))
@@ -63,11 +99,41 @@ def _check_family(item: Item, base: HostedBase) -> None:
         raise InvalidInput("an encoder continues no text; ask it for classes or embeddings", param="model")
 
 
-def _chat_ids(messages: tuple[tuple[str, str], ...], base: HostedBase) -> NDArray[np.int64]:
+def _text(item: Item, base: HostedBase, chats: dict[tuple[tuple[str, str], ...], str | HmiError]) -> str | None:
+    """What is to be encoded of an item; None for one that comes in tokens. `chats` keeps what became of others."""
+    text = item.text
+    if item.messages is not None:
+        if item.messages not in chats:
+            chats[item.messages] = _render(item.messages, base)
+        found = chats[item.messages]
+        if isinstance(found, HmiError):
+            raise found
+        text = found
+    context = base.spec.max_positions
+    # Not where it is to be cut: what its first tokens are shows only when the text is encoded.
+    if text is not None and item.truncate_to is None and base.extent and base.extent.exceeds(text, context):
+        raise ContextTooLong(
+            f"the input has {len(text)} characters, and all of them are more than {context} tokens, which is what the "
+            "model takes; shorten it",
+            param="input",
+        )
+    return text
+
+
+def _render(messages: tuple[tuple[str, str], ...], base: HostedBase) -> str | HmiError:
     if base.chat is None:
-        raise InvalidInput("the base model has no chat template; send a prompt to /v1/completions", param="messages")
-    # The template writes the special tokens itself.
-    return np.asarray(base.tokenizer.encode(base.chat.render(messages), add_special_tokens=False).ids, np.int64)
+        return InvalidInput("the base model has no chat template; send a prompt to /v1/completions", param="messages")
+    try:
+        return base.chat.render(messages)
+    except HmiError as error:
+        return error
+
+
+def _encode(texts: Iterable[str], base: HostedBase, *, adds_special: bool = True) -> dict[str, NDArray[np.int64]]:
+    """Ids of each different text."""
+    each = list(dict.fromkeys(texts))
+    encodings = base.tokenizer.encode_batch_fast(each, add_special_tokens=adds_special)
+    return {text: np.asarray(found.ids, np.int64) for text, found in zip(each, encodings, strict=True)}
 
 
 def _fit(item: Item, ids: NDArray[np.int64], base: HostedBase) -> NDArray[np.int64]:

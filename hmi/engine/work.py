@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -20,10 +21,14 @@ from hmi.adapters.token_heads import TokenHeadPlan
 from hmi.engine.estimate import EstimateGroup
 from hmi.engine.hosted import HostedBase
 from hmi.engine.request import Item, Outcome
-from hmi.errors import HmiError
+from hmi.errors import HmiError, Overloaded
 from hmi.knowledge.ngrams import Keys
 
 __all__ = ["Batch", "Submission", "Work", "adapter_key", "as_hmi"]
+
+_log = logging.getLogger(__name__)
+
+_LOGGED = "items were settled with this"
 
 
 def adapter_key(base: str, digest: str) -> str:
@@ -175,8 +180,21 @@ class Batch:
             work.fail(error)
 
 
-def as_hmi(error: BaseException) -> HmiError:
-    """What an item that met this error is settled with."""
+def as_hmi(error: BaseException, tokens: int | None = None) -> HmiError:
+    """What an item that met this error is settled with.
+
+    Of an error that is not our own that is its type alone, for the tenant reads it and its message may name files and
+    processes of ours; the log has it whole, once however many items it is for.
+
+    Args:
+        tokens: Of the one sequence that met it, where there was one.
+    """
     if isinstance(error, HmiError):
         return error
-    return HmiError(f"the engine failed: {type(error).__name__}: {error}")
+    where = "this input" if tokens is None else f"a sequence of {tokens} tokens"
+    if isinstance(error, torch.OutOfMemoryError):
+        return Overloaded(f"the device has no room for {where}")
+    if _LOGGED not in getattr(error, "__notes__", ()):
+        error.add_note(_LOGGED)
+        _log.error("the engine failed on %s: %s: %s", where, type(error).__name__, error)
+    return HmiError(f"the engine failed on this input ({type(error).__name__})")

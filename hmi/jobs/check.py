@@ -7,19 +7,21 @@ inside a body is left for that line's own error line, so that one bad request do
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 from hmi.errors import InvalidInput
 from hmi.jobs.lines import Limits, parse_line
+from hmi.jobs.weight import Weight, weigh_line
 from hmi.jsonlines import read_bounded
 
 __all__ = ["CheckedInput", "LineRange", "Problem", "check_input"]
 
 MAX_PROBLEMS = 100  # as many are reported; the file is read no further
-SHARD_BYTES = 16 * 1024**2  # a shard is held in memory, so lines close to their limit make shorter ones
-SHARD_INPUTS = 4096  # a shard in a worker is not interrupted, so lines of many inputs make shorter ones too
+# Most of a shard, unless a line alone is more. It is held in memory, so lines close to their limit make shorter ones;
+# and one that is given up begins anew, so lines that ask for much make shorter ones too. The tokens are 256 answers of
+# usual length and their prompts: whoever writes 150 a second needs 1,000 seconds for them.
+SHARD = Weight(sequences=4096, tokens=150_000, bytes=16 * 1024**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def check_input(stream: IO[bytes], *, endpoint: str, limits: Limits, shard_lines
 
     Args:
         endpoint: What every line's `url` must equal.
-        shard_lines: Most lines of a shard; shards also end at `SHARD_BYTES` and at `SHARD_INPUTS`.
+        shard_lines: Most lines of a shard; shards also end at `SHARD`.
     """
     reader = _Reader(endpoint, limits, shard_lines)
     for raw, skipped in read_bounded(stream, limits.max_line_bytes):
@@ -78,7 +80,7 @@ class _Reader:
     lines: int = 0
     position: int = 0
     blanks: int = 0  # lines just before this one
-    inputs: int = 0  # of the last shard
+    weight: Weight = field(default_factory=Weight)  # of the last shard
 
     @property
     def wants_more(self) -> bool:
@@ -98,18 +100,17 @@ class _Reader:
         self.number += 1
 
     def _take_request(self, raw: bytes, length: int, *, is_whole: bool) -> None:
-        inputs = 1
+        weight = Weight(1, 0, length)
         if is_whole:
-            inputs = self._check(raw)
+            weight = self._check(raw)
         else:
             found = f"the line is {length} bytes long; at most {self.limits.max_line_bytes} are allowed"
             self._add_problem(InvalidInput(found, code="line_too_long"), self.number)
-        self._cut(length, inputs)
+        self._cut(length, weight)
         self.lines += 1
         self.position += length
 
-    def _check(self, raw: bytes) -> int:
-        """How many inputs the line has."""
+    def _check(self, raw: bytes) -> Weight:
         try:
             line = parse_line(raw, self.limits)
             digest = hashlib.blake2b(line.custom_id.encode(), digest_size=16).digest()
@@ -120,28 +121,22 @@ class _Reader:
             if line.url != self.endpoint:
                 message = f"url is {line.url[:80]!r}, but the batch's endpoint is {self.endpoint}"
                 raise InvalidInput(message, code="mismatched_url", param="url")
-            return _count_inputs(line.body)
+            return weigh_line(line, len(raw))
         except InvalidInput as error:
             self._add_problem(error, self.number)
-            return 1
+            return Weight(1, 0, len(raw))
 
     def _add_problem(self, error: InvalidInput, line: int) -> None:
         self.problems.append(Problem(error.code, line + 1, error.message, error.param))
 
-    def _cut(self, length: int, inputs: int) -> None:
+    def _cut(self, length: int, weight: Weight) -> None:
         last = self.shards[-1] if self.shards else None
-        if last is None or self._is_full(last, length, inputs):
+        if last is None or last.lines >= self.shard_lines or not (self.weight + weight).is_within(SHARD):
             self.shards.append(LineRange(self.lines, 1, self.position, length))
-            self.inputs = inputs
+            self.weight = weight
         else:
             self.shards[-1] = LineRange(last.first_line, last.lines + 1, last.offset, last.length + length)
-            self.inputs += inputs
-
-    def _is_full(self, last: LineRange, length: int, inputs: int) -> bool:
-        """Whether a line of so many bytes and inputs has no room in the last shard."""
-        return (
-            last.lines >= self.shard_lines or last.length + length > SHARD_BYTES or self.inputs + inputs > SHARD_INPUTS
-        )
+            self.weight += weight
 
     def result(self) -> CheckedInput:
         if not self.lines and not self.problems:
@@ -151,9 +146,3 @@ class _Reader:
             self.problems.append(Problem("too_many_requests_in_file", None, message))
         shards = () if self.problems else tuple(self.shards)
         return CheckedInput(self.lines, shards, tuple(self.problems[-MAX_PROBLEMS:]))
-
-
-def _count_inputs(body: Mapping[str, Any]) -> int:
-    """Of a body that may be wrong; a list of token ids is one input."""
-    value = body.get("input")
-    return len(value) if isinstance(value, list) and value and not isinstance(value[0], int) else 1

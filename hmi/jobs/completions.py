@@ -21,13 +21,13 @@ from hmi.jobs.fields import (
 )
 from hmi.jobs.lines import Limits
 
-__all__ = ["CHAT", "COMPLETIONS", "parse_chat", "parse_completion"]
+__all__ = ["CHAT", "COMPLETIONS", "DEFAULT_TOKENS", "MAX_CHOICES", "NO_LIMIT", "parse_chat", "parse_completion"]
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
-_DEFAULT_TOKENS = 16  # OpenAI's, for completions; chats go on to the end of the context
-_MAX_TOKENS = 2**31 - 1
-_MAX_CHOICES = 128
+DEFAULT_TOKENS = 16  # OpenAI's, for completions; chats go on to the end of the context
+NO_LIMIT = 2**31 - 1  # tokens: more than any context
+MAX_CHOICES = 128
 _MAX_STOPS = 4
 _MAX_STOP = 256  # characters
 _MAX_TOP_K = 2**21
@@ -70,7 +70,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
         raise unsupported("best_of", "all choices are returned")
     echo = _flag(body, "echo")
     wish = Wish(
-        max_tokens=_whole(body, "max_tokens", 0 if echo else 1, _MAX_TOKENS, _DEFAULT_TOKENS),
+        max_tokens=_whole(body, "max_tokens", 0 if echo else 1, NO_LIMIT, DEFAULT_TOKENS),
         sampling=_sampling(body),
         stop=_stops(body),
         logprobs=None if body.get("logprobs") is None else _whole(body, "logprobs", 0, MAX_LOGPROBS, 0),
@@ -78,7 +78,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
         ignore_eos=_flag(body, "ignore_eos"),
     )
     inputs = parse_inputs(body, "prompt", limits)
-    choices = _whole(body, "n", 1, _MAX_CHOICES, 1)
+    choices = _whole(body, "n", 1, MAX_CHOICES, 1)
     if choices > 1 and len(inputs) * choices > limits.max_inputs:
         raise invalid("n", f"of {len(inputs)} prompts gives more than {limits.max_inputs} texts")
     return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
@@ -93,7 +93,7 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
     if body.get("top_logprobs") is not None and not told:
         raise invalid("top_logprobs", "needs logprobs to be true")
     wish = Wish(
-        max_tokens=_whole(body, name, 1, _MAX_TOKENS, _MAX_TOKENS),
+        max_tokens=_whole(body, name, 1, NO_LIMIT, NO_LIMIT),
         sampling=_sampling(body),
         stop=_stops(body),
         logprobs=_whole(body, "top_logprobs", 0, MAX_LOGPROBS, 0) if told else None,
@@ -104,7 +104,7 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
         inputs=(Chat(_messages(body)),),
         task=Task.GENERATE,
         wish=wish,
-        choices=_whole(body, "n", 1, _MAX_CHOICES, 1),
+        choices=_whole(body, "n", 1, MAX_CHOICES, 1),
         seed=_seed(body),
     )
 
@@ -143,26 +143,30 @@ def _messages(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         raise InvalidInput("messages is missing", code="missing_required_parameter", param="messages")
     if not isinstance(given, list) or not 1 <= len(given) <= _MAX_MESSAGES:
         raise invalid("messages", f"must be a list of 1 to {_MAX_MESSAGES} messages")
-    return tuple(_message(each, f"messages[{number}]") for number, each in enumerate(given))
+    messages = tuple(_message(each, f"messages[{number}]") for number, each in enumerate(given))
+    if not any(content for _, content in messages):
+        raise invalid("messages", "must not all be empty")
+    return messages
 
 
 def _message(given: object, param: str) -> tuple[str, str]:
     if not isinstance(given, dict):
         raise invalid(param, "must be an object")
-    if given.keys() - {"role", "content", "name", "refusal"}:
+    # What a client library makes of an answer, to be sent back, has all fields of a message, of which most are null.
+    if {name for name, value in given.items() if value is not None} - {"role", "content", "name", "refusal"}:
         raise unsupported(param, "messages have a role and a content, and no tools are called")
     role, content = given.get("role"), given.get("content")
     if role not in _ROLES:
         raise invalid(f"{param}.role", f"must be one of {', '.join(_ROLES)}")
-    if isinstance(content, list):
+    if isinstance(content, list) and content:
         content = "".join(_part(each, f"{param}.content[{number}]") for number, each in enumerate(content))
-    return ("system" if role == "developer" else str(role)), parse_text(content, f"{param}.content")
+    return ("system" if role == "developer" else str(role)), parse_text(content, f"{param}.content", may_be_empty=True)
 
 
 def _part(given: object, param: str) -> str:
     if not isinstance(given, dict) or given.get("type") != "text":
         raise unsupported(param, "messages are text")
-    return parse_text(given.get("text"), f"{param}.text")
+    return parse_text(given.get("text"), f"{param}.text", may_be_empty=True)
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:

@@ -113,10 +113,10 @@ def parse_inputs(body: Mapping[str, Any], name: str, limits: Limits) -> tuple[st
     return tuple(parse(each, f"{name}[{index}]") for index, each in enumerate(value))
 
 
-def parse_text(value: object, param: str) -> str:
+def parse_text(value: object, param: str, *, may_be_empty: bool = False) -> str:
     if not isinstance(value, str):
         raise invalid(param, "must be a string, as the first entry is")
-    if not value:
+    if not value and not may_be_empty:
         raise invalid(param, "must not be empty")
     if not is_text(value):
         raise invalid(param, "holds half a surrogate pair, which is no character")

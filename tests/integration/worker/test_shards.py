@@ -15,9 +15,11 @@ from hmi.catalog import batches, shards
 from hmi.catalog.tables import BatchStatus, ShardState
 from hmi.engine.request import Item
 from hmi.errors import StorageFull, Transient
+from hmi.jobs.weight import Weight
 from tests.runtimes import Watcher, run_waiting, running
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
+from worker import answering
 from worker.answering import answer_shard
 from worker.leases import Lease
 from worker.places import ShardPaths
@@ -52,6 +54,26 @@ def test_one_line_holds_many_inputs_when_they_exceed_a_submission(site: Worksite
     batch = site.submit("acme", [line("many", MODEL, [f"t{number}" for number in range(1500)]), line("one", MODEL)])
     run_waiting(runtime, site)
     assert [entry["index"] for entry in site.results("acme", batch).answers["many"]["data"]] == list(range(1500))
+
+
+def test_lines_are_answered_alike_when_their_sequences_come_in_several_submissions(
+    site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        line("five", MODEL, [f"t{number}" for number in range(5)]),
+        line("typo", "acme/sentimint"),
+        line("one", MODEL, "t7"),
+        line("four", MODEL, [f"t{number}" for number in range(4)]),
+    ]
+    found = []
+    for sequences in (512, 2):
+        monkeypatch.setattr(answering, "_SUBMISSION", Weight(sequences=sequences))
+        batch = site.submit("acme", lines)
+        run_waiting(runtime, site)
+        results = site.results("acme", batch)
+        found.append({name: body["data"] for name, body in results.answers.items()})
+        assert results.error_code("typo") == "model_not_found"
+    assert found[0] == found[1]
 
 
 def test_only_bad_lines_get_errors_when_bodies_are_wrong(site: Worksite, runtime: Runtime) -> None:
@@ -92,7 +114,7 @@ def test_the_same_bytes_come_out_when_a_shard_runs_again(site: Worksite, runtime
             claim = shards.claim(session, message.shard_id, message.attempt, owner="x", lease_seconds=60)
         assert claim is not None
         paths = ShardPaths.of_claim(claim)
-        answer_shard(runtime, claim, paths, Watch(Lease("x"), runtime.stopping, 60))
+        answer_shard(runtime, claim, paths, Watch(Lease("x"), runtime.stopping, 60, lambda: 0))
         contents.append([site.storage.open(path).read() for path in (paths.output, paths.error)])
         with site.database.session() as session:
             shards.give_back(session, message.shard_id, message.attempt, reason="again", blame=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -51,13 +52,13 @@ def test_shards_cover_every_line_once_in_order(pads: Sequence[int], shard_lines:
 
 
 def test_a_shard_ends_when_its_bytes_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "SHARD_BYTES", 400)
+    monkeypatch.setattr(check, "SHARD", dataclasses.replace(check.SHARD, bytes=400))
     checked = run(b"\n".join(line(str(index), pad=60) for index in range(4)), shard_lines=100)
     assert [shard.lines for shard in checked.shards] == [2, 2]
 
 
 def test_a_shard_ends_when_its_inputs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "SHARD_INPUTS", 4)
+    monkeypatch.setattr(check, "SHARD", dataclasses.replace(check.SHARD, sequences=4))
     inputs: list[object] = ["x", ["x", "y"], ["x", "y"], [1, 2, 3, 4, 5, 6], [[1], [2], [3]], ["x"] * 9, None, []]
     lines = [
         json.dumps({"custom_id": str(index), "method": "POST", "url": URL, "body": {"model": "m", "input": each}})
@@ -65,6 +66,17 @@ def test_a_shard_ends_when_its_inputs_are_many(monkeypatch: pytest.MonkeyPatch) 
     ]
     checked = run("\n".join(lines).encode(), shard_lines=100)
     assert [shard.lines for shard in checked.shards] == [2, 2, 1, 1, 2]
+
+
+def test_a_shard_ends_when_the_texts_that_it_asks_for_are_many() -> None:
+    url = "/v1/chat/completions"
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 128, "max_completion_tokens": 200}
+    lines = [
+        json.dumps({"custom_id": str(number), "method": "POST", "url": url, "body": body}).encode()
+        for number in range(12)
+    ]
+    checked = check_input(io.BytesIO(b"\n".join(lines)), endpoint=url, limits=Limits(), shard_lines=256)
+    assert [shard.lines for shard in checked.shards] == [5, 5, 2]  # a line of 128 * 200 tokens and little more
 
 
 def test_problems_name_their_lines_and_nothing_is_run() -> None:

@@ -58,6 +58,19 @@ def test_everything_that_is_offered_is_taken() -> None:
     assert told.wish == Wish(9, Sampling(), ("z",), 4)
 
 
+def test_an_answer_may_be_sent_back_as_the_client_library_writes_it() -> None:
+    body = response_body(chat(), MODEL, [outcome("hi", 1)], 99, IDS)
+    answered = ChatCompletion.model_validate(body).choices[0].message.model_dump()
+    assert answered["tool_calls"] is None
+    found = chat(messages=[*MESSAGES, answered, *MESSAGES])
+    assert found.inputs == (Chat((("user", "hello"), ("assistant", "hi"), ("user", "hello"))),)
+
+
+def test_a_message_may_be_empty_beside_others() -> None:
+    empty = [{"role": "system", "content": ""}, {"role": "user", "content": [{"type": "text", "text": ""}]}]
+    assert chat(messages=[*empty, *MESSAGES]).inputs == (Chat((("system", ""), ("user", ""), ("user", "hello"))),)
+
+
 @pytest.mark.parametrize(
     ("url", "fields", "param"),
     [
@@ -88,6 +101,9 @@ def test_everything_that_is_offered_is_taken() -> None:
         (CHAT, {"messages": []}, "messages"),
         (CHAT, {"messages": None}, "messages"),
         (CHAT, {"messages": ["hello"]}, "messages[0]"),
+        (CHAT, {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": ""}]}, "messages"),
+        (CHAT, {"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        (CHAT, {"messages": [{"role": "assistant", "content": None, "tool_calls": None}]}, "messages[0].content"),
         (CHAT, {"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         (CHAT, {"messages": [*MESSAGES, {"role": "user"}]}, "messages[1].content"),
         (CHAT, {"messages": [{"role": "assistant", "content": "x", "tool_calls": []}]}, "messages[0]"),

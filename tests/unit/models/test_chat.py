@@ -70,6 +70,36 @@ def test_a_template_reaches_nothing_beyond_the_messages(template: str) -> None:
         ChatTemplate(template).render(MESSAGES)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(3000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}",
+        "{% for a in range(90000) %}{% endfor %}{% for a in range(20000) %}{% endfor %}",
+        "{% for a in range(100000) %}a word and another {% endfor %}",
+        "{% for a in messages %}{% for b in range(9000) %}{{ messages }}{% endfor %}{% endfor %}",
+        "{{ ('x' * 300000000) | length }}",
+        "{{ (300000000 * [1]) | length }}",
+        "{% set n = namespace(t='x' * 1000) %}{% for a in range(40) %}{% set n.t = n.t + n.t %}{% endfor %}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{% set n = namespace(t=9) %}{% for a in range(60) %}{% set n.t = n.t * n.t %}{% endfor %}",
+    ],
+)
+def test_a_template_that_goes_too_far_is_ended(template: str) -> None:
+    with pytest.raises(InvalidInput, match=r"it (counts|writes|makes|calculates)"):
+        ChatTemplate(template).render(MESSAGES)
+
+
+def test_ordinary_work_is_within_the_bounds() -> None:
+    template = (
+        "{% for i in range(messages | length - 1, -1, -1) %}{{ messages[i].content + '!' }}{{ 2 ** 3 * 1.5 }}"
+        "{{ '-' * 3 }}{{ [1] + [2] }}{% endfor %}"
+    )
+    many = [("user", "x" * 500)] * 2000
+    for _ in range(2):  # what one rendering counts is not another's
+        assert ChatTemplate(template).render(many) == ("x" * 500 + "!12.0---[1, 2]") * 2000
+    assert len(ChatTemplate("{{ messages[0].content | tojson }}").render([("user", "\x01" * 10**6)])) == 6 * 10**6 + 2
+
+
 @pytest.mark.parametrize("template", ["{% for %}", "x" * 100_001])
 def test_a_template_is_refused_when_the_base_is_made(template: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="chat template"):
