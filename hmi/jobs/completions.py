@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hmi.engine.request import MAX_LOGPROBS, Sampling, Task, Wish
@@ -32,8 +32,13 @@ _MAX_STOPS = 4
 _MAX_STOP = 256  # characters
 _MAX_TOP_K = 2**21
 _MAX_MESSAGES = 2048
+# Log-probabilities of one line, whose answer is one piece of JSON with some 60 bytes for each of them.
+_MAX_CHANCES = 4_000_000
+_USUAL_CONTEXT = 4096  # tokens that a text is taken to have at most where its end is left to the model
+_TOKEN_CHARACTERS = 4
 _ROLES = ("system", "developer", "user", "assistant")
-# What OpenAI's bodies may have and nothing here makes use of: the value that changes nothing, and why it must be that.
+# What OpenAI's bodies may have and nothing here makes use of: the value that changes nothing, or several, and why it
+# must be that.
 _UNUSED: dict[str, tuple[object, str]] = {
     "presence_penalty": (0, "tokens are not penalised"),
     "frequency_penalty": (0, "tokens are not penalised"),
@@ -43,14 +48,16 @@ _UNUSED: dict[str, tuple[object, str]] = {
 _UNUSED_IN_COMPLETIONS: dict[str, tuple[object, str]] = {"suffix": ("", "texts are continued, not filled in")}
 _UNUSED_IN_CHATS: dict[str, tuple[object, str]] = {
     "tools": ([], "the model calls none"),
-    "tool_choice": ("none", "the model calls none"),
+    "tool_choice": (("none", "auto"), "the model calls none"),
     "functions": ([], "the model calls none"),
-    "function_call": ("none", "the model calls none"),
+    "function_call": (("none", "auto"), "the model calls none"),
     "parallel_tool_calls": (True, "the model calls none"),
     "response_format": ({"type": "text"}, "answers are free text"),
     "modalities": (["text"], "answers are text"),
     "audio": (None, "answers are text"),
-    "reasoning_effort": (None, "the model answers at once"),
+    "reasoning_effort": ("none", "the model answers at once"),
+    "verbosity": ("medium", "answers are as long as the model makes them"),
+    "service_tier": (("auto", "default"), "all lines of a tenant are served alike"),
     "store": (False, "answers are kept in the batch's output file alone"),
     "metadata": ({}, "a batch has metadata, its lines have none"),
 }
@@ -59,7 +66,9 @@ _COMMON = {
     *("logprobs", *_UNUSED),
 }
 _COMPLETION = frozenset({*_COMMON, "prompt", "echo", "best_of", *_UNUSED_IN_COMPLETIONS})
-_CHAT = frozenset({*_COMMON, "messages", "max_completion_tokens", "top_logprobs", *_UNUSED_IN_CHATS})
+# Names by which a caller knows its own users and prompts: like `user`, they change no answer.
+_NAMES = ("safety_identifier", "prompt_cache_key")
+_CHAT = frozenset({*_COMMON, "messages", "max_completion_tokens", "top_logprobs", *_UNUSED_IN_CHATS, *_NAMES})
 
 
 def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
@@ -81,6 +90,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
     choices = _whole(body, "n", 1, MAX_CHOICES, 1)
     if choices > 1 and len(inputs) * choices > limits.max_inputs:
         raise invalid("n", f"of {len(inputs)} prompts gives more than {limits.max_inputs} texts")
+    _check_chances(wish, inputs, choices, "logprobs")
     return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
 
 
@@ -99,20 +109,30 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
         logprobs=_whole(body, "top_logprobs", 0, MAX_LOGPROBS, 0) if told else None,
         ignore_eos=_flag(body, "ignore_eos"),
     )
-    return LineRequest(
-        model=parse_model(body),
-        inputs=(Chat(_messages(body)),),
-        task=Task.GENERATE,
-        wish=wish,
-        choices=_whole(body, "n", 1, MAX_CHOICES, 1),
-        seed=_seed(body),
-    )
+    inputs, choices = (Chat(_messages(body)),), _whole(body, "n", 1, MAX_CHOICES, 1)
+    _check_chances(wish, inputs, choices, "top_logprobs")
+    return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
+
+
+def _check_chances(wish: Wish, inputs: Sequence[str | tuple[int, ...] | Chat], choices: int, param: str) -> None:
+    """Raises `InvalidInput` for more log-probabilities than one answer should hold."""
+    if wish.logprobs is None:
+        return
+    tokens = len(inputs) * min(wish.max_tokens, _USUAL_CONTEXT)
+    if wish.echo:
+        tokens += sum(len(each) // _TOKEN_CHARACTERS for each in inputs if isinstance(each, str))
+        tokens += sum(len(each) for each in inputs if isinstance(each, tuple))
+    chances = tokens * choices * (1 + wish.logprobs)
+    if chances > _MAX_CHANCES:
+        raise invalid(
+            param, f"asks for up to {chances} log-probabilities in one answer; at most {_MAX_CHANCES} are told"
+        )
 
 
 def _check_unused(body: Mapping[str, Any], unused: Mapping[str, tuple[object, str]]) -> None:
     check_common(body)
     for name, (harmless, reason) in unused.items():
-        if body.get(name) is not None and body[name] != harmless:
+        if body.get(name) is not None and body[name] not in (harmless if isinstance(harmless, tuple) else (harmless,)):
             raise unsupported(name, reason)
 
 

@@ -56,6 +56,17 @@ def test_everything_that_is_offered_is_taken() -> None:
     )  # fmt: skip
     assert told.inputs == (Chat((("system", "be brief"), ("user", "hello"))),)
     assert told.wish == Wish(9, Sampling(), ("z",), 4)
+    named = chat(
+        tool_choice="auto", reasoning_effort="none", verbosity="medium", service_tier="auto", safety_identifier="me",
+        prompt_cache_key="mine",
+    )  # fmt: skip
+    assert named == chat()
+
+
+def test_log_probabilities_are_told_up_to_a_bound_of_one_answer() -> None:
+    assert text(max_tokens=4000, n=128, logprobs=5).choices == 128
+    assert text(max_tokens=0, echo=True, logprobs=20, prompt="a" * 700_000).sequences == 1
+    assert chat(n=100).choices == 100
 
 
 def test_an_answer_may_be_sent_back_as_the_client_library_writes_it() -> None:
@@ -90,6 +101,11 @@ def test_a_message_may_be_empty_beside_others() -> None:
         (TEXT, {"stop": "a" * 257}, "stop"),
         (TEXT, {"logprobs": 21}, "logprobs"),
         (TEXT, {"logprobs": True}, "logprobs"),
+        (TEXT, {"logprobs": 20, "n": 128, "max_tokens": 2000}, "logprobs"),
+        (TEXT, {"logprobs": 20, "echo": True, "prompt": ["a" * 100_000] * 8}, "logprobs"),
+        (TEXT, {"logprobs": 0, "echo": True, "n": 128, "max_tokens": 0, "prompt": [[7] * 40_000]}, "logprobs"),
+        (CHAT, {"logprobs": True, "top_logprobs": 20, "n": 128}, "top_logprobs"),
+        (CHAT, {"service_tier": "flex"}, "service_tier"),
         (TEXT, {"echo": "yes"}, "echo"),
         (TEXT, {"seed": 2**63}, "seed"),
         (TEXT, {"stream": True}, "stream"),
