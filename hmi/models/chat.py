@@ -82,7 +82,17 @@ class ChatTemplate:
 
     @functools.cached_property
     def _compiled(self) -> Any:
+        from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+        class AnswersAreMarked(Extension):
+            """`{% generation %}` marks what training looks at; here it changes nothing."""
+
+            tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+            def parse(self, parser: Any) -> Any:
+                next(parser.stream)
+                return parser.parse_statements(["name:endgeneration"], drop_needle=True)
 
         class Sandbox(ImmutableSandboxedEnvironment):
             intercepted_binops = frozenset({"+", "*", "**"})
@@ -91,8 +101,10 @@ class ChatTemplate:
                 _check_size(operator, left, right)
                 return super().call_binop(context, operator, left, right)
 
-        # As transformers sets it up: templates are written for that.
-        environment = Sandbox(trim_blocks=True, lstrip_blocks=True)
+        # As transformers sets it up, for templates are written for that; but the date, `strftime_now`, is not told:
+        # what runs again on another day gives the same answer. Templates that want one have a date of their own.
+        extensions = [loopcontrols, AnswersAreMarked]
+        environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.globals["raise_exception"] = _refuse
         environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
         return environment.from_string(self.template)

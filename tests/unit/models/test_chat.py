@@ -30,14 +30,24 @@ def folder_with(template: str, path: Path) -> Path:
     return folder
 
 
-def test_text_is_that_of_transformers(tmp_path: Path) -> None:
-    convert_pretrained(folder_with(TEMPLATE, tmp_path / "source"), tmp_path / "base")
+# What some models' templates have beside it: loops that are left, marks for training, a date where one is told.
+RICH = (
+    "{% if strftime_now is defined and false %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}\n"
+    "{% for message in messages %}{% if loop.index > 2 %}{% break %}{% endif %}\n"
+    "{% if message['role'] == 'system' %}{% continue %}{% endif %}\n"
+    "{% generation %}{{ message['content'] }}{% endgeneration %}{{ eos_token }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, RICH])
+def test_text_is_that_of_transformers(tmp_path: Path, template: str) -> None:
+    convert_pretrained(folder_with(template, tmp_path / "source"), tmp_path / "base")
     chat = load_chat(tmp_path / "base")
     assert chat is not None
     kind: Any = PreTrainedTokenizerFast
     theirs = kind(tokenizer_object=tiny_tokenizer(), bos_token="[CLS]", eos_token="[SEP]")
     messages = [{"role": role, "content": content} for role, content in MESSAGES]
-    expected = theirs.apply_chat_template(messages, chat_template=TEMPLATE, tokenize=False, add_generation_prompt=True)
+    expected = theirs.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
     assert chat.render(MESSAGES) == expected
 
 
