@@ -22,6 +22,7 @@ __all__ = [
     "Item",
     "ModelRef",
     "Outcome",
+    "Pieces",
     "Sampling",
     "Tag",
     "Tagging",
@@ -204,6 +205,27 @@ class TokenChance(Alternative):
     """The token that does, and the most likely ones in its place, the most likely first."""
 
     alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """What each token of a vocabulary stands for in a text; one table for all texts of a base model.
+
+    Attributes:
+        blob: The bytes of all tokens, one after the other; a token may hold a part of a character.
+        starts: int32 `[vocabulary + 1]`: where each one's begin.
+        special: Ids that stand for no text, whatever their names are.
+    """
+
+    blob: bytes
+    starts: NDArray[np.int32]
+    special: frozenset[int]
+
+    def of(self, token: int) -> bytes:
+        """A token's bytes, or a special one's name; nothing for an id that is no token's."""
+        if not 0 <= token < len(self.starts) - 1:
+            return b""
+        return self.blob[self.starts[token] : self.starts[token + 1]]
 
 
 @dataclass(frozen=True, slots=True)

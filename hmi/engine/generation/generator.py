@@ -24,6 +24,7 @@ from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import keep_computed
 from hmi.engine.generation.cache import newest_places, page_parts, places_of
+from hmi.engine.generation.pieces import read_pieces
 from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_for
 from hmi.engine.generation.sampling import choose_tokens, most_likely
 from hmi.engine.generation.text import Text
@@ -68,6 +69,7 @@ class Generator:
         self._banks = banks
         self._counters = counters
         self._limits = limits
+        self._pieces = read_pieces(base.tokenizer)
         self._pages = KeyValuePages(base.spec, 1 + limits.pages, base.model.device, base.model.dtype)
         self._roster: Roster[Text] = Roster(limits)
         self._members: dict[int, Member[Text]] = {}  # by the identity of their work
@@ -144,7 +146,7 @@ class Generator:
                     f"the prompt has {len(work.ids)} tokens, and the model takes {context} with what is generated",
                     param="prompt",
                 )
-            member = Member(Text(work, wish, most), len(work.ids))
+            member = Member(Text(work, wish, most, self._pieces), len(work.ids))
             least = len(work.ids) + (1 if wish.max_tokens else 0)
             if pages_for(least) > self._limits.pages:
                 raise Overloaded(f"a text of {least} tokens needs more memory for keys and values than there is")
