@@ -146,7 +146,7 @@ class Generator:
                     f"the prompt has {len(work.ids)} tokens, and the model takes {context} with what is generated",
                     param="prompt",
                 )
-            member = Member(Text(work, wish, most, self._pieces), len(work.ids))
+            member = Member(Text(work, wish, most, self._pieces), len(work.ids), group=id(work.submission))
             least = len(work.ids) + (1 if wish.max_tokens else 0)
             if pages_for(least) > self._limits.pages:
                 raise Overloaded(f"a text of {least} tokens needs more memory for keys and values than there is")

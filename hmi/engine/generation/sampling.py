@@ -109,14 +109,15 @@ def _draw_cut(heights: Tensor, count: int, wishes: Sequence[Sampling], chances: 
     order = _likeliest(heights, count)
     probabilities = heights.softmax(-1).gather(1, order).double()
     kept = _column([each.top_k or vocabulary for each in wishes], heights, torch.int64)
-    probabilities.masked_fill_(torch.arange(count, device=heights.device) >= kept, 0.0)
+    places = torch.arange(count, device=heights.device)
+    probabilities.masked_fill_(places >= kept, 0.0)
     reached = probabilities.cumsum(-1)
     # Of what top k leaves.
     share = _column([each.top_p for each in wishes], heights, torch.float64) * torch.where(
         kept < vocabulary, reached[:, -1:], 1.0
     )
     # A token is in as long as those before it have not reached the share: the first one always is.
-    cut = probabilities.masked_fill(reached - probabilities >= share, 0.0).cumsum(-1)
+    cut = probabilities.masked_fill((reached - probabilities >= share) & (places > 0), 0.0).cumsum(-1)
     ids = order.gather(1, _place(cut, cut[:, -1:] * chances))[:, 0]
     if count < vocabulary and len(short := (reached[:, -1] < share[:, 0]).nonzero()[:, 0]):
         some = [wishes[row] for row in short.tolist()]
@@ -129,7 +130,7 @@ def _likeliest(heights: Tensor, count: int) -> Tensor:
     if count == heights.shape[1]:
         return torch.sort(heights, dim=-1, descending=True, stable=True).indices
     # As the bits of a double, which are in the order of what they stand for and have room for an id in the lowest 29.
-    keys = heights.neg().double().view(torch.int64)
+    keys = heights.abs().double().view(torch.int64)
     keys |= torch.arange(heights.shape[1], device=heights.device)
     return keys.topk(count, dim=-1, largest=False).values & (2**29 - 1)
 

@@ -45,7 +45,7 @@ def expected_distribution(logits: Tensor, wish: Sampling) -> Tensor:
         Sampling(top_p=0.8),
         Sampling(temperature=1.3, top_k=20, top_p=0.6),
         Sampling(top_k=1),
-        Sampling(top_p=1e-9),
+        Sampling(top_p=5e-324),
     ],
 )
 def test_draws_have_the_distribution_that_transformers_cuts_out(wish: Sampling) -> None:
