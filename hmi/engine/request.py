@@ -14,7 +14,7 @@ from hmi.spec import MissPolicy
 
 __all__ = [
     "MAX_LOGPROBS",
-    "Alternative",
+    "Chances",
     "Classification",
     "Embedding",
     "Finish",
@@ -27,7 +27,6 @@ __all__ = [
     "Tag",
     "Tagging",
     "Task",
-    "TokenChance",
     "Wish",
 ]
 
@@ -191,22 +190,6 @@ class Finish(StrEnum):
     LENGTH = "length"
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """A token that might stand in a place: its id, its text by itself, its log-probability."""
-
-    id: int
-    text: str
-    logprob: float
-
-
-@dataclass(frozen=True, slots=True)
-class TokenChance(Alternative):
-    """The token that does, and the most likely ones in its place, the most likely first."""
-
-    alternatives: tuple[Alternative, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Pieces:
     """What each token of a vocabulary stands for in a text; one table for all texts of a base model.
@@ -228,20 +211,37 @@ class Pieces:
         return self.blob[self.starts[token] : self.starts[token + 1]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chances:
+    """What is told of `n` tokens that follow one another: the prompt's where `echo` asks for that, and the generated.
+
+    Attributes:
+        pieces: What they and the likeliest stand for.
+        ids: int32 `[n]`.
+        logprobs: float32 `[n]`; NaN for a prompt's first token, which nothing precedes.
+        best_ids, best_logprobs: int32 and float32 `[n, logprobs]`: the likeliest ones in their places, the likeliest
+            first.
+    """
+
+    pieces: Pieces
+    ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    best_ids: NDArray[np.int32]
+    best_logprobs: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """Attributes:
     text: Of the tokens, without stop string and special tokens; after the prompt's, where `echo` asks for that.
     tokens: Generated, one that ends the text included.
-    chances: Of these tokens, where they were asked for.
-    prompt: Of the prompt's tokens, likewise; None for the first, which nothing precedes.
+    chances: Of the tokens, where they were asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish: Finish
-    chances: tuple[TokenChance, ...] = ()
-    prompt: tuple[TokenChance | None, ...] = ()
+    chances: Chances | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hmi.adapters.maths import ServingAdapters
@@ -28,8 +29,9 @@ from hmi.engine.generation.pieces import read_pieces
 from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_for
 from hmi.engine.generation.sampling import choose_tokens, most_likely
 from hmi.engine.generation.text import Text
+from hmi.engine.generation.told import Told
 from hmi.engine.hosted import HostedBase
-from hmi.engine.request import Alternative, Outcome, TokenChance, Wish
+from hmi.engine.request import Outcome, Wish
 from hmi.engine.stats import Counters
 from hmi.engine.work import Batch, Work, as_hmi
 from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
@@ -263,15 +265,17 @@ class Generator:
             raise InvalidInput("the model gave numbers that are not finite; its adapter may not fit the dtype")
         drawn = [len(text.generated) for text in texts]
         chosen = choose_tokens(logits, [text.wish.sampling for text in texts], drawn)
-        ids, logprobs = chosen.ids.tolist(), chosen.logprobs.tolist()
-        told = [row for row, text in enumerate(texts) if text.tells_chances]
-        alternatives = dict(zip(told, _alternatives(logits[told], [texts[row].wish for row in told]), strict=True))
+        ids, logprobs = chosen.ids.cpu().numpy(), chosen.logprobs.cpu().numpy()
+        told = [row for row, text in enumerate(texts) if text.told is not None]
+        best_ids, best_logprobs = _best(logits[told], max((texts[row].wish.logprobs or 0 for row in told), default=0))
+        place_of = {row: place for place, row in enumerate(told)}
         for row, member in enumerate(members):
             text = texts[row]
             try:
-                if row in alternatives and text.wish.max_tokens:
-                    text.chances.append(self._chance(ids[row], logprobs[row], alternatives[row]))
-                if not text.wish.max_tokens or text.accept(ids[row]):
+                if text.told is not None and text.wish.max_tokens:
+                    one, best = slice(row, row + 1), slice(place_of[row], place_of[row] + 1)
+                    text.told.add(ids[one], logprobs[one], best_ids[best], best_logprobs[best])
+                if not text.wish.max_tokens or text.accept(int(ids[row])):
                     self._settle(member)
                 else:
                     member.tokens = text.length
@@ -280,25 +284,17 @@ class Generator:
 
     def _score_prompt(self, text: Text, states: Tensor) -> None:
         """Of the prompt's tokens, where they are asked for and not known yet; states `[T, H]`."""
-        if not (text.tells_chances and text.wish.echo) or text.prompt:
+        if text.told is None or not text.wish.echo or len(text.told):
             return
-        ids = text.work.ids
-        told: list[TokenChance | None] = [None]
+        ids, told = text.work.ids, Told(text.told.count)
+        told.begin(int(ids[0]))
         for start in range(0, len(ids) - 1, _SCORED):
             logits = self._model.logits(states[start : min(start + _SCORED, len(ids) - 1)])
-            following = torch.from_numpy(ids[start + 1 : start + 1 + len(logits)]).to(logits.device)
+            following = ids[start + 1 : start + 1 + len(logits)]
             wide = logits.float()
-            own = (wide.gather(1, following[:, None])[:, 0] - wide.logsumexp(-1)).tolist()
-            some = _alternatives(logits, [text.wish] * len(logits))
-            told += [self._chance(*each) for each in zip(following.tolist(), own, some, strict=True)]
-        text.prompt = told
-
-    def _chance(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]]) -> TokenChance:
-        others = tuple(Alternative(each, self._token_text(each), chance) for each, chance in alternatives)
-        return TokenChance(token, self._token_text(token), logprob, others)
-
-    def _token_text(self, token: int) -> str:
-        return self._base.tokenizer.decode([token], skip_special_tokens=False)
+            own = wide.gather(1, torch.from_numpy(following).to(logits.device)[:, None])[:, 0] - wide.logsumexp(-1)
+            told.add(following, own.cpu().numpy(), *_best(logits, told.count))
+        text.told = told
 
     def _settle(self, member: Member[Text]) -> None:
         self._leave(member)
@@ -343,12 +339,9 @@ class Generator:
             self._roster.add(member)
 
 
-def _alternatives(logits: Tensor, wishes: Sequence[Wish]) -> list[tuple[tuple[int, float], ...]]:
-    most = max((wish.logprobs or 0 for wish in wishes), default=0)
-    if not most:
-        return [()] * len(wishes)
-    ids, logprobs = (each.tolist() for each in most_likely(logits, most))
-    return [
-        tuple(zip(ids[row][: wish.logprobs], logprobs[row][: wish.logprobs], strict=True))
-        for row, wish in enumerate(wishes)
-    ]
+def _best(logits: Tensor, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Of the likeliest tokens of each row of `[n, vocabulary]`: ids and log-probabilities `[n, count]`."""
+    if not count:
+        return np.zeros((len(logits), 0), np.int64), np.zeros((len(logits), 0), np.float32)
+    ids, logprobs = most_likely(logits, count)
+    return ids.cpu().numpy(), logprobs.cpu().numpy()

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.adapters.bank import Resident
-from hmi.engine.request import Finish, Generation, Pieces, TokenChance, Wish
+from hmi.engine.generation.told import Told
+from hmi.engine.request import Finish, Generation, Pieces, Wish
 from hmi.engine.work import Work
 
 __all__ = ["Text"]
@@ -24,8 +25,8 @@ class Text:
         work: With the prompt's ids.
         most: Tokens that it may have in all.
         pieces: Of the base model's tokens.
-        generated: Ids, newest last; `chances` of them, where they are asked for.
-        prompt: Of the prompt's tokens, likewise.
+        generated: Ids, newest last.
+        told: Of the tokens, where that is asked for.
         resident, pinned: Its adapter in the bank and the pin on it, from its first reading to its end.
     """
 
@@ -34,8 +35,7 @@ class Text:
     most: int
     pieces: Pieces
     generated: list[int] = field(default_factory=list)
-    chances: list[TokenChance] = field(default_factory=list)
-    prompt: list[TokenChance | None] = field(default_factory=list)
+    told: Told | None = field(init=False)
     resident: Resident | None = None
     pinned: str | None = None
     is_pinned: bool = False
@@ -45,6 +45,7 @@ class Text:
     _shown: list[int] = field(default_factory=list)  # of those generated, the ones that have a text
 
     def __post_init__(self) -> None:
+        self.told = None if self.wish.logprobs is None else Told(self.wish.logprobs)
         self._front = []
         for token in reversed(self.work.ids.tolist()):
             if self._has_text(token):
@@ -60,10 +61,6 @@ class Text:
     @property
     def length(self) -> int:
         return len(self.work.ids) + len(self.generated)
-
-    @property
-    def tells_chances(self) -> bool:
-        return self.wish.logprobs is not None
 
     def last(self, count: int) -> list[int]:
         """The last `count` ids, -1 before the first."""
@@ -90,8 +87,7 @@ class Text:
             text=self._before(own) + text if self.wish.echo else text,
             tokens=tuple(self.generated),
             finish=self.finish or Finish.LENGTH,
-            chances=tuple(self.chances),
-            prompt=tuple(self.prompt),
+            chances=None if self.told is None else self.told.chances(self.pieces),
         )
 
     def _meets_stop(self) -> bool:
