@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from pathlib import Path
@@ -23,6 +24,7 @@ from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.bench.tenants import OneBase
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
+from hmi.engine.generation.roster import Member, Roster
 from hmi.engine.request import Finish, Generation, Item, ModelRef, Sampling, Task, Wish
 from hmi.errors import ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.knowledge.ngrams import unpack, window_keys
@@ -340,6 +342,25 @@ def test_what_nobody_waits_for_is_not_run_on(site: Site) -> None:
     future = engine.submit([item(prompts()[2], max_tokens=100, ignore_eos=True) for _ in range(50)])
     engine.close(drain=False)
     assert all(each.result is not None or isinstance(each.error, HmiError) for each in future.result(timeout=60))
+
+
+def test_submissions_wait_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[Member[Any]] = []
+    add = Roster.add
+
+    def noted(roster: Roster[Any], member: Member[Any]) -> None:
+        came.append(member)
+        add(roster, member)
+
+    monkeypatch.setattr(Roster, "add", noted)
+    with site.engine() as engine:
+        wait(
+            [
+                engine.submit([item(prompt, max_tokens=2)] * count)
+                for prompt, count in zip(prompts(2), (3, 4), strict=True)
+            ]
+        )
+    assert sorted(Counter(member.group for member in came).values()) == [3, 4]
 
 
 @pytest.mark.parametrize("wish", [{"max_tokens": -1}, {"stop": ("a", "")}, {"logprobs": 21}])
