@@ -14,7 +14,7 @@ from hmi.spec import MissPolicy
 
 __all__ = [
     "MAX_LOGPROBS",
-    "Alternative",
+    "Chances",
     "Classification",
     "Embedding",
     "Finish",
@@ -22,11 +22,11 @@ __all__ = [
     "Item",
     "ModelRef",
     "Outcome",
+    "Pieces",
     "Sampling",
     "Tag",
     "Tagging",
     "Task",
-    "TokenChance",
     "Wish",
 ]
 
@@ -190,20 +190,44 @@ class Finish(StrEnum):
     LENGTH = "length"
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """A token that might stand in a place: its id, its text by itself, its log-probability."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """What each token of a vocabulary stands for in a text; one table for all texts of a base model.
 
-    id: int
-    text: str
-    logprob: float
+    Attributes:
+        blob: The bytes of all tokens, one after the other; a token may hold a part of a character.
+        starts: int32 `[vocabulary + 1]`: where each one's begin.
+        special: Ids that stand for no text, whatever their names are.
+    """
+
+    blob: bytes
+    starts: NDArray[np.int32]
+    special: frozenset[int]
+
+    def of(self, token: int) -> bytes:
+        """A token's bytes, or a special one's name; nothing for an id that is no token's."""
+        if not 0 <= token < len(self.starts) - 1:
+            return b""
+        return self.blob[self.starts[token] : self.starts[token + 1]]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenChance(Alternative):
-    """The token that does, and the most likely ones in its place, the most likely first."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Chances:
+    """What is told of `n` tokens that follow one another: the prompt's where `echo` asks for that, and the generated.
 
-    alternatives: tuple[Alternative, ...] = ()
+    Attributes:
+        pieces: What they and the likeliest stand for.
+        ids: int32 `[n]`.
+        logprobs: float32 `[n]`; NaN for a prompt's first token, which nothing precedes.
+        best_ids, best_logprobs: int32 and float32 `[n, logprobs]`: the likeliest ones in their places, the likeliest
+            first.
+    """
+
+    pieces: Pieces
+    ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    best_ids: NDArray[np.int32]
+    best_logprobs: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,15 +235,13 @@ class Generation:
     """Attributes:
     text: Of the tokens, without stop string and special tokens; after the prompt's, where `echo` asks for that.
     tokens: Generated, one that ends the text included.
-    chances: Of these tokens, where they were asked for.
-    prompt: Of the prompt's tokens, likewise; None for the first, which nothing precedes.
+    chances: Of the tokens, where they were asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish: Finish
-    chances: tuple[TokenChance, ...] = ()
-    prompt: tuple[TokenChance | None, ...] = ()
+    chances: Chances | None = None
 
 
 @dataclass(frozen=True, slots=True)

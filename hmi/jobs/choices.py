@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from hmi.engine.request import Alternative, Generation, Outcome, TokenChance
+from hmi.engine.request import Chances, Generation, Outcome, Pieces
 from hmi.errors import HmiError
 from hmi.jobs.requests import Chat, LineRequest
 
@@ -31,7 +33,7 @@ def generated_body(
         "object": "chat.completion" if chats else "text_completion",
         "created": created,
         "model": model_name,
-        "choices": [shape(index, result, request) for index, result in enumerate(results)],
+        "choices": [shape(index, result) for index, result in enumerate(results)],
         "usage": {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made},
     }
 
@@ -42,55 +44,87 @@ def _generation(outcome: Outcome) -> Generation:
     return outcome.result
 
 
-def _text_choice(index: int, result: Generation, request: LineRequest) -> dict[str, Any]:
-    told = request.wish is not None and request.wish.logprobs is not None
+def _text_choice(index: int, result: Generation) -> dict[str, Any]:
     return {
         "index": index,
         "text": result.text,
-        "logprobs": _text_logprobs(result, request) if told else None,
+        "logprobs": None if result.chances is None else _text_logprobs(result.chances, result.text),
         "finish_reason": result.finish.value,
     }
 
 
-def _text_logprobs(result: Generation, request: LineRequest) -> dict[str, Any]:
-    """OpenAI's older form: parallel lists. Offsets count the characters of tokens' own texts."""
-    asked = request.wish.logprobs if request.wish else None
-    chances = [*result.prompt, *result.chances]
-    texts = ["" if each is None else each.text for each in chances]
-    offsets = [0]
-    for text in texts[:-1]:
-        offsets.append(offsets[-1] + len(text))
+def _text_logprobs(chances: Chances, text: str) -> dict[str, Any]:
+    """OpenAI's older form: parallel lists."""
+    ids, logprobs = chances.ids.tolist(), chances.logprobs.tolist()
+    name = cache(lambda token: _name(chances.pieces.of(token), "bytes:"))
+
+    def best(place: int) -> dict[str, float] | None:
+        if math.isnan(logprobs[place]):
+            return None
+        found: dict[str, float] = {}
+        # And the token itself, be it one of them or not. Two may have one text; the likelier one is told.
+        for token, logprob in [*_likeliest(chances, place), (ids[place], logprobs[place])]:
+            found.setdefault(name(token), _finite(logprob))
+        return found
+
     return {
-        "tokens": texts,
-        "token_logprobs": [None if each is None else _finite(each.logprob) for each in chances],
-        "top_logprobs": [None if each is None else _best(each) for each in chances] if asked else None,
-        "text_offset": offsets[: len(texts)],
+        "tokens": [name(token) for token in ids],
+        "token_logprobs": [None if math.isnan(each) else _finite(each) for each in logprobs],
+        "top_logprobs": [best(place) for place in range(len(ids))] if chances.best_ids.shape[1] else None,
+        "text_offset": _offsets(ids, chances.pieces, text),
     }
 
 
-def _best(chance: TokenChance) -> dict[str, float]:
-    # Two tokens may have one text; the likelier one is told.
-    found: dict[str, float] = {}
-    for each in chance.alternatives:
-        found.setdefault(each.text, _finite(each.logprob))
-    return found
+def _offsets(ids: Sequence[int], pieces: Pieces, text: str) -> list[int]:
+    """Where tokens begin in the text, in characters; one that begins within a character, at that."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    offsets, end = [], 0
+    for token in ids:
+        offsets.append(end)
+        if token not in pieces.special:
+            found = decoder.decode(pieces.of(token))
+            # What begins a prompt may be a word with a space, which the prompt lacks.
+            end += len(found.removeprefix(" ") if end == 0 and not text.startswith(" ") else found)
+    return offsets
 
 
-def _message_choice(index: int, result: Generation, request: LineRequest) -> dict[str, Any]:
-    told = request.wish is not None and request.wish.logprobs is not None
-    content = [
-        {**_token(each), "top_logprobs": [_token(other) for other in each.alternatives]} for each in result.chances
-    ]
+def _message_choice(index: int, result: Generation) -> dict[str, Any]:
+    told = None if result.chances is None else {"content": _message_logprobs(result.chances), "refusal": None}
     return {
         "index": index,
         "message": {"role": "assistant", "content": result.text, "refusal": None},
-        "logprobs": {"content": content, "refusal": None} if told else None,
+        "logprobs": told,
         "finish_reason": result.finish.value,
     }
 
 
-def _token(each: Alternative) -> dict[str, Any]:
-    return {"token": each.text, "logprob": _finite(each.logprob), "bytes": list(each.text.encode("utf-8", "replace"))}
+def _message_logprobs(chances: Chances) -> list[dict[str, Any]]:
+    pieces = chances.pieces
+
+    @cache
+    def named(token: int) -> dict[str, Any]:
+        piece = pieces.of(token)
+        return {"token": _name(piece), "bytes": None if token in pieces.special else list(piece)}
+
+    def one(token: int, logprob: float) -> dict[str, Any]:
+        return {**named(token), "logprob": _finite(logprob)}
+
+    return [
+        {**one(token, logprob), "top_logprobs": [one(*each) for each in _likeliest(chances, place)]}
+        for place, (token, logprob) in enumerate(zip(chances.ids.tolist(), chances.logprobs.tolist(), strict=True))
+    ]
+
+
+def _likeliest(chances: Chances, place: int) -> Iterable[tuple[int, float]]:
+    return zip(chances.best_ids[place].tolist(), chances.best_logprobs[place].tolist(), strict=True)
+
+
+def _name(piece: bytes, mark: str = "") -> str:
+    """Its text; of a part of a character its bytes, as OpenAI writes them."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return mark + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 def _finite(value: float) -> float:

@@ -74,7 +74,7 @@ class Shop:
         return [answer["response"]["body"] for answer in sorted(answers, key=lambda each: each["custom_id"])]
 
     def expected(self, who: str, text: str, more: int, *, special: bool = True) -> str:
-        """A plain loop over the tenant's own model, alone."""
+        """A plain loop over the tenant's own model, alone; the text as it reads after the prompt."""
         model, tokenizer = load_hgpt(self.folder / "base"), load_tokenizer(self.folder / "base")
         maths = SingleAdapter.of(self.adapters[who])
         ids = tokenizer.encode(text, add_special_tokens=special).ids
@@ -84,7 +84,7 @@ class Shop:
                 some = torch.tensor([ids + made])
                 states = model.upper(model.embed(some), torch.ones_like(some, dtype=torch.bool), maths)
                 made.append(int(model.logits(states[0, -1]).argmax()))
-        return tokenizer.decode([token for token in made if token != 3])
+        return tokenizer.decode(ids + [token for token in made if token != 3]).removeprefix(tokenizer.decode(ids))
 
 
 @pytest.fixture

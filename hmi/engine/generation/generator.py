@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hmi.adapters.maths import ServingAdapters
@@ -24,14 +25,16 @@ from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import keep_computed
 from hmi.engine.generation.cache import newest_places, page_parts, places_of
+from hmi.engine.generation.pieces import read_pieces
 from hmi.engine.generation.roster import Limits, Member, Prefill, Roster, pages_for
 from hmi.engine.generation.sampling import choose_tokens, most_likely
 from hmi.engine.generation.text import Text
+from hmi.engine.generation.told import Told
 from hmi.engine.hosted import HostedBase
 from hmi.engine.releases import Releases
-from hmi.engine.request import Alternative, Outcome, TokenChance, Wish
+from hmi.engine.request import Outcome, Wish
 from hmi.engine.stats import Counters
-from hmi.engine.work import Batch, Work, as_hmi
+from hmi.engine.work import Batch, Submission, Work, as_hmi
 from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.knowledge.ngrams import pack
 from hmi.models.pages import PAGE_TOKENS, KeyValuePages
@@ -70,9 +73,11 @@ class Generator:
         self._banks = banks
         self._counters = counters
         self._limits = limits
+        self._pieces = read_pieces(base.tokenizer)
         self._pages = KeyValuePages(base.spec, 1 + limits.pages, base.model.device, base.model.dtype)
         self._roster: Roster[Text] = Roster(limits)
-        self._members: dict[int, Member[Text]] = {}  # by the identity of their work
+        self._members: dict[Submission, dict[Member[Text], None]] = {}
+        self._ended: list[Submission] = []  # whose outcomes nobody waits for any more, or are all there
         self._arrived: list[Work] = []
         self._parked: list[Member[Text]] = []  # whose adapters find no room beside those in use
         self._tried = 0  # releases before the last of them tried
@@ -111,7 +116,7 @@ class Generator:
 
     def _is_due(self) -> bool:
         ends = self._closed and (self._abandoned or not self._parked)
-        return bool(self._arrived) or not self._roster.is_empty or self._may_unpark() or ends
+        return bool(self._arrived or self._ended) or not self._roster.is_empty or self._may_unpark() or ends
 
     def _may_unpark(self) -> bool:
         return bool(self._parked) and self._releases.count != self._tried
@@ -141,7 +146,7 @@ class Generator:
 
     def _start_anew(self, arrived: Sequence[Work], error: BaseException) -> None:
         """What is here is settled with the error, and those that come find a generator that works."""
-        members = list(self._members.values())
+        members = self._all()
         self._members, self._parked, self._planned = {}, [], None
         self._roster = Roster(self._limits)
         for member in members:
@@ -161,7 +166,7 @@ class Generator:
                     f"the prompt has {len(work.ids)} tokens, and the model takes {context} with what is generated",
                     param="prompt",
                 )
-            member = Member(Text(work, wish, most), len(work.ids))
+            member = Member(Text(work, wish, most, self._pieces), len(work.ids), group=work.submission)
             least = len(work.ids) + (1 if wish.max_tokens else 0)
             if pages_for(least) > self._limits.pages:
                 raise Overloaded(f"a text of {least} tokens needs more memory for keys and values than there is")
@@ -169,17 +174,28 @@ class Generator:
         except Exception as error:  # noqa: BLE001 - one text's fault
             work.fail(as_hmi(error))
         else:
-            self._members[id(work)] = member
+            if work.submission not in self._members:
+                self._members[work.submission] = {}
+                work.submission.future.add_done_callback(lambda _: self._end(work.submission))
+            self._members[work.submission][member] = None
+
+    def _end(self, submission: Submission) -> None:
+        """From any thread."""
+        with self._wake:
+            self._ended.append(submission)
+            self._wake.notify_all()
+
+    def _all(self) -> list[Member[Text]]:
+        return [member for members in self._members.values() for member in members]
 
     def _drop_unwanted(self) -> None:
-        for member in list(self._members.values()):
-            work = member.what.work
-            if self._abandoned:
-                self._leave(member)
-                work.fail(Cancelled("the engine was closed before this ran"))
-            elif work.submission.future.done():
-                self._leave(member)
-                work.fail(Cancelled("nobody waits for this any more"))
+        with self._wake:
+            ended, self._ended = self._ended, []
+        unwanted = [member for submission in ended for member in self._members.get(submission, ())]
+        for member in self._all() if self._abandoned else unwanted:
+            self._leave(member)
+            why = "the engine was closed before this ran" if self._abandoned else "nobody waits for this any more"
+            member.what.work.fail(Cancelled(why))
 
     def _isolated(self, members: Sequence[Member[Text]], run: Callable[[Sequence[Member[Text]]], None]) -> None:
         try:
@@ -281,15 +297,17 @@ class Generator:
             raise InvalidInput("the model gave numbers that are not finite; its adapter may not fit the dtype")
         drawn = [len(text.generated) for text in texts]
         chosen = choose_tokens(logits, [text.wish.sampling for text in texts], drawn)
-        ids, logprobs = chosen.ids.tolist(), chosen.logprobs.tolist()
-        told = [row for row, text in enumerate(texts) if text.tells_chances]
-        alternatives = dict(zip(told, _alternatives(logits[told], [texts[row].wish for row in told]), strict=True))
+        ids, logprobs = chosen.ids.cpu().numpy(), chosen.logprobs.cpu().numpy()
+        told = [row for row, text in enumerate(texts) if text.told is not None]
+        best_ids, best_logprobs = _best(logits[told], max((texts[row].wish.logprobs or 0 for row in told), default=0))
+        place_of = {row: place for place, row in enumerate(told)}
         for row, member in enumerate(members):
             text = texts[row]
             try:
-                if row in alternatives and text.wish.max_tokens:
-                    text.chances.append(self._chance(ids[row], logprobs[row], alternatives[row]))
-                if not text.wish.max_tokens or text.accept(ids[row]):
+                if text.told is not None and text.wish.max_tokens:
+                    one, best = slice(row, row + 1), slice(place_of[row], place_of[row] + 1)
+                    text.told.add(ids[one], logprobs[one], best_ids[best], best_logprobs[best])
+                if not text.wish.max_tokens or text.accept(int(ids[row])):
                     self._settle(member)
                 else:
                     member.tokens = text.length
@@ -298,25 +316,17 @@ class Generator:
 
     def _score_prompt(self, text: Text, states: Tensor) -> None:
         """Of the prompt's tokens, where they are asked for and not known yet; states `[T, H]`."""
-        if not (text.tells_chances and text.wish.echo) or text.prompt:
+        if text.told is None or not text.wish.echo or len(text.told):
             return
-        ids = text.work.ids
-        told: list[TokenChance | None] = [None]
+        ids, told = text.work.ids, Told(text.told.count)
+        told.begin(int(ids[0]))
         for start in range(0, len(ids) - 1, _SCORED):
             logits = self._model.logits(states[start : min(start + _SCORED, len(ids) - 1)])
-            following = torch.from_numpy(ids[start + 1 : start + 1 + len(logits)]).to(logits.device)
+            following = ids[start + 1 : start + 1 + len(logits)]
             wide = logits.float()
-            own = (wide.gather(1, following[:, None])[:, 0] - wide.logsumexp(-1)).tolist()
-            some = _alternatives(logits, [text.wish] * len(logits))
-            told += [self._chance(*each) for each in zip(following.tolist(), own, some, strict=True)]
-        text.prompt = told
-
-    def _chance(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]]) -> TokenChance:
-        others = tuple(Alternative(each, self._token_text(each), chance) for each, chance in alternatives)
-        return TokenChance(token, self._token_text(token), logprob, others)
-
-    def _token_text(self, token: int) -> str:
-        return self._base.tokenizer.decode([token], skip_special_tokens=False)
+            own = wide.gather(1, torch.from_numpy(following).to(logits.device)[:, None])[:, 0] - wide.logsumexp(-1)
+            told.add(following, own.cpu().numpy(), *_best(logits, told.count))
+        text.told = told
 
     def _settle(self, member: Member[Text]) -> None:
         self._leave(member)
@@ -330,7 +340,11 @@ class Generator:
         member.what.work.fail(as_hmi(error))
 
     def _leave(self, member: Member[Text]) -> None:
-        self._members.pop(id(member.what.work), None)
+        submission = member.what.work.submission
+        if members := self._members.get(submission):
+            members.pop(member, None)
+            if not members:
+                del self._members[submission]
         self._roster.leave(member)
         if member in self._parked:
             self._parked.remove(member)
@@ -355,12 +369,9 @@ class Generator:
             self._roster.add(member)
 
 
-def _alternatives(logits: Tensor, wishes: Sequence[Wish]) -> list[tuple[tuple[int, float], ...]]:
-    most = max((wish.logprobs or 0 for wish in wishes), default=0)
-    if not most:
-        return [()] * len(wishes)
-    ids, logprobs = (each.tolist() for each in most_likely(logits, most))
-    return [
-        tuple(zip(ids[row][: wish.logprobs], logprobs[row][: wish.logprobs], strict=True))
-        for row, wish in enumerate(wishes)
-    ]
+def _best(logits: Tensor, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Of the likeliest tokens of each row of `[n, vocabulary]`: ids and log-probabilities `[n, count]`."""
+    if not count:
+        return np.zeros((len(logits), 0), np.int64), np.zeros((len(logits), 0), np.float32)
+    ids, logprobs = most_likely(logits, count)
+    return ids.cpu().numpy(), logprobs.cpu().numpy()

@@ -6,6 +6,7 @@ beside it, nor on whether it was stopped and read again in between.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ __all__ = ["Chosen", "choose_tokens", "most_likely"]
 
 
 _COLDEST = 1e-6  # below it there is no difference to the most likely token
+_LIKELY = 1024  # tokens among which a share of the probability is looked for, before all are put in order
+_BLOCK = 256  # tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +47,10 @@ def choose_tokens(logits: Tensor, wishes: Sequence[Sampling], drawn: Sequence[in
         rows = torch.tensor(sampled, device=logits.device)
         some = [wishes[row] for row in sampled]
         chances = [each.chance(drawn[row]) for each, row in zip(some, sampled, strict=True)]
-        ids.index_copy_(0, rows, _draw(wide.index_select(0, rows), some, chances))
+        # From the highest downwards: divided by next to nothing, others fall to nothing and none rises to infinity.
+        heights = wide.index_select(0, rows) - wide[rows, ids[rows]][:, None]
+        heights /= _column([max(each.temperature, _COLDEST) for each in some], heights)
+        ids.index_copy_(0, rows, _draw(heights, some, chances))
     logprobs = wide.gather(1, ids[:, None])[:, 0] - wide.logsumexp(-1)
     return Chosen(ids, logprobs)
 
@@ -57,26 +63,83 @@ def most_likely(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return ids, values - wide.logsumexp(-1, keepdim=True)
 
 
-def _draw(logits: Tensor, wishes: Sequence[Sampling], chances: Sequence[float]) -> Tensor:
-    """ids int64 `[B]`"""
+def _draw(heights: Tensor, wishes: Sequence[Sampling], chances: Sequence[float]) -> Tensor:
+    """By logits `[B, vocabulary]` of which each row's highest is 0: ids int64 `[B]`.
 
-    def column(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
-
-    # Sorted, so that what is cut off is a tail, and so that equal logits are drawn from in one order everywhere.
-    values, order = torch.sort(logits, dim=-1, descending=True, stable=True)
-    places = torch.arange(values.shape[1], device=logits.device)
-    kept = column([each.top_k or values.shape[1] for each in wishes], torch.int64)
-    values = values.masked_fill(places >= kept, -torch.inf)
-    # From the highest downwards: divided by next to nothing, others fall to nothing and none rises to infinity.
-    values = (values - values[:, :1]) / column([max(each.temperature, _COLDEST) for each in wishes])
-    probabilities = values.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    # A token is in as long as those before it have not reached the share: the first one always is.
-    probabilities = probabilities.masked_fill(before >= column([each.top_p for each in wishes]), 0.0)
-    probabilities[:, 0] = probabilities[:, 0].clamp(min=torch.finfo(torch.float32).tiny)
-    reached = probabilities.double().cumsum(-1)
-    wanted = reached[:, -1:] * column(chances, torch.float64)
-    place = torch.searchsorted(reached, wanted, right=True).clamp(max=values.shape[1] - 1)
-    ids: Tensor = order.gather(1, place)[:, 0]
+    Rows are computed beside those that are cut alike, and each by its own wishes alone.
+    """
+    vocabulary = heights.shape[1]
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, wish in enumerate(wishes):
+        groups[_looked_at(wish, vocabulary)].append(row)
+    ids = torch.empty(len(wishes), dtype=torch.int64, device=heights.device)
+    for count, members in groups.items():
+        rows = torch.tensor(members, device=heights.device)
+        some = heights if len(members) == len(wishes) else heights.index_select(0, rows)
+        wanted = _column([chances[row] for row in members], some, torch.float64)
+        if count:
+            found = _draw_cut(some, count, [wishes[row] for row in members], wanted)
+        else:
+            found = _draw_from_all(some.softmax(-1), wanted)
+        ids.index_copy_(0, rows, found)
     return ids
+
+
+def _looked_at(wish: Sampling, vocabulary: int) -> int:
+    """How many of the likeliest tokens are put in order for it; 0: none, nothing is cut off."""
+    if 0 < wish.top_k < vocabulary:
+        return min(1 << (wish.top_k - 1).bit_length(), vocabulary)  # few sizes, so that rows stay together
+    return min(_LIKELY, vocabulary) if wish.top_p < 1 else 0
+
+
+def _draw_from_all(probabilities: Tensor, chances: Tensor) -> Tensor:
+    """In the order of ids: first one of the blocks, then one of its tokens."""
+    padded = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK))
+    blocks = padded.view(len(padded), -1, _BLOCK)
+    reached = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    block = _place(reached, reached[:, -1:] * chances)
+    within = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(-1)
+    before = torch.nn.functional.pad(reached, (1, 0)).gather(1, block)
+    return (block * _BLOCK + _place(within, reached[:, -1:] * chances - before))[:, 0]
+
+
+def _draw_cut(heights: Tensor, count: int, wishes: Sequence[Sampling], chances: Tensor) -> Tensor:
+    """Of the `count` likeliest; of all where the share that is asked for is more than they have."""
+    vocabulary = heights.shape[1]
+    order = _likeliest(heights, count)
+    probabilities = heights.softmax(-1).gather(1, order).double()
+    kept = _column([each.top_k or vocabulary for each in wishes], heights, torch.int64)
+    places = torch.arange(count, device=heights.device)
+    probabilities.masked_fill_(places >= kept, 0.0)
+    reached = probabilities.cumsum(-1)
+    # Of what top k leaves.
+    share = _column([each.top_p for each in wishes], heights, torch.float64) * torch.where(
+        kept < vocabulary, reached[:, -1:], 1.0
+    )
+    # A token is in as long as those before it have not reached the share: the first one always is.
+    cut = probabilities.masked_fill((reached - probabilities >= share) & (places > 0), 0.0).cumsum(-1)
+    ids = order.gather(1, _place(cut, cut[:, -1:] * chances))[:, 0]
+    if count < vocabulary and len(short := (reached[:, -1] < share[:, 0]).nonzero()[:, 0]):
+        some = [wishes[row] for row in short.tolist()]
+        ids[short] = _draw_cut(heights[short], vocabulary, some, chances[short])
+    return ids
+
+
+def _likeliest(heights: Tensor, count: int) -> Tensor:
+    """Ids int64 `[B, count]`, the likeliest first; of equal ones that with the lower id, everywhere."""
+    if count == heights.shape[1]:
+        return torch.sort(heights, dim=-1, descending=True, stable=True).indices
+    # As the bits of a double, which are in the order of what they stand for and have room for an id in the lowest 29.
+    keys = heights.abs().double().view(torch.int64)
+    keys |= torch.arange(heights.shape[1], device=heights.device)
+    return keys.topk(count, dim=-1, largest=False).values & (2**29 - 1)
+
+
+def _place(reached: Tensor, wanted: Tensor) -> Tensor:
+    """Where in ascending sums float64 `[B, n]` the wanted ones `[B, 1]` lie; never at what adds nothing."""
+    below = torch.minimum(wanted, reached[:, -1:] * (1 - 2**-52))
+    return torch.searchsorted(reached, below, right=True)
+
+
+def _column(values: Sequence[float], like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=like.device)[:, None]

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.adapters.bank import Resident
-from hmi.engine.request import Finish, Generation, TokenChance, Wish
+from hmi.engine.generation.told import Told
+from hmi.engine.request import Finish, Generation, Pieces, Wish
 from hmi.engine.work import Work
 
 __all__ = ["Text"]
 
 
-_SETTLING = 8  # tokens
+_SETTLING = 8  # tokens, after which nothing before them changes how others are decoded
 
 
 @dataclass(slots=True, eq=False)
@@ -23,22 +24,34 @@ class Text:
     Attributes:
         work: With the prompt's ids.
         most: Tokens that it may have in all.
-        generated: Ids, newest last; `chances` of them, where they are asked for.
-        prompt: Of the prompt's tokens, likewise.
+        pieces: Of the base model's tokens.
+        generated: Ids, newest last.
+        told: Of the tokens, where that is asked for.
         resident, pinned: Its adapter in the bank and the pin on it, from its first reading to its end.
     """
 
     work: Work
     wish: Wish
     most: int
+    pieces: Pieces
     generated: list[int] = field(default_factory=list)
-    chances: list[TokenChance] = field(default_factory=list)
-    prompt: list[TokenChance | None] = field(default_factory=list)
+    told: Told | None = field(init=False)
     resident: Resident | None = None
     pinned: str | None = None
     is_pinned: bool = False
     finish: Finish | None = None
     _before_stop: str | None = None
+    _front: list[int] = field(init=False)
+    _shown: list[int] = field(default_factory=list)  # of those generated, the ones that have a text
+
+    def __post_init__(self) -> None:
+        self.told = None if self.wish.logprobs is None else Told(self.wish.logprobs)
+        self._front = []
+        for token in reversed(self.work.ids.tolist()):
+            if self._has_text(token):
+                self._front.insert(0, token)
+                if len(self._front) >= _SETTLING and not self._continues(token):
+                    break
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -49,10 +62,6 @@ class Text:
     def length(self) -> int:
         return len(self.work.ids) + len(self.generated)
 
-    @property
-    def tells_chances(self) -> bool:
-        return self.wish.logprobs is not None
-
     def last(self, count: int) -> list[int]:
         """The last `count` ids, -1 before the first."""
         few = [*self.work.ids[-count:].tolist(), *self.generated[-count:]][-count:]
@@ -61,27 +70,29 @@ class Text:
     def accept(self, token: int) -> bool:
         """Take the next token; whether the text is at its end."""
         self.generated.append(token)
-        spec = self.work.base.spec
-        if (token in spec.eos_token_ids and not self.wish.ignore_eos) or (self.wish.stop and self._meets_stop()):
+        if token in self.work.base.spec.eos_token_ids and not self.wish.ignore_eos:
             self.finish = Finish.STOP
-        elif self.length >= self.most:
+        elif self._has_text(token):
+            self._shown.append(token)
+            if self.wish.stop and self._meets_stop():
+                self.finish = Finish.STOP
+        if self.finish is None and self.length >= self.most:
             self.finish = Finish.LENGTH
         return self.finish is not None
 
     def result(self) -> Generation:
-        own = self._decoded() if self._before_stop is None else self._before_stop
+        own = self._decoded()
+        text = own if self._before_stop is None else self._before_stop
         return Generation(
-            text=self._prompt_text() + own if self.wish.echo else own,
+            text=self._before(own) + text if self.wish.echo else text,
             tokens=tuple(self.generated),
             finish=self.finish or Finish.LENGTH,
-            chances=tuple(self.chances),
-            prompt=tuple(self.prompt),
+            chances=None if self.told is None else self.told.chances(self.pieces),
         )
 
     def _meets_stop(self) -> bool:
-        longest = max(map(len, self.wish.stop))
-        # A tail tells whether there is one: tokens have a character or more, and a few settle where words begin.
-        tail = self.work.base.tokenizer.decode(self.generated[-(longest + _SETTLING) :], skip_special_tokens=True)
+        # Tokens that have a text have a byte of it or more, so a tail of so many tells whether there is one.
+        tail = self._decode(self._ending(max(len(each.encode()) for each in self.wish.stop) + _SETTLING))
         if not any(each in tail for each in self.wish.stop):
             return False
         text = self._decoded()
@@ -90,11 +101,33 @@ class Text:
             self._before_stop = text[: min(found)]
         return bool(found)
 
-    def _prompt_text(self) -> str:
-        given = self.work.item.text
-        return self.work.base.tokenizer.decode(self.work.ids.tolist()) if given is None else given
+    def _ending(self, count: int) -> list[int]:
+        """The last `count` ids that have a text, the prompt's among them, and a few more where a character began."""
+        ids = self._shown if len(self._shown) > count + _SETTLING else self._front + self._shown
+        start = max(0, len(ids) - count)
+        # Where one is cut, decoders lose more than it: those that fall back to bytes, all bytes in a row.
+        while start and self._continues(ids[start]):
+            start -= 1
+        return ids[start:]
+
+    def _has_text(self, token: int) -> bool:
+        return token not in self.pieces.special and bool(self.pieces.of(token))
+
+    def _continues(self, token: int) -> bool:
+        """Whether it begins within a character."""
+        return 0x80 <= self.pieces.of(token)[0] < 0xC0
 
     def _decoded(self) -> str:
-        ended = self.generated[-1:] and self.generated[-1] in self.work.base.spec.eos_token_ids
-        ids = self.generated[:-1] if ended and not self.wish.ignore_eos else self.generated
+        """What was generated, as it reads after the prompt: decoded alone, some tokenizers' texts lose a space."""
+        before, whole = self._decode(self._front), self._decode(self._front + self._shown)
+        while not whole.startswith(before):
+            before = before[:-1]  # of the prompt's last character, which is whole only with what was generated
+        return whole[len(before) :]
+
+    def _before(self, own: str) -> str:
+        """The prompt's text, before what was generated."""
+        given = self.work.item.text
+        return self._decode(self.work.ids.tolist() + self._shown).removesuffix(own) if given is None else given
+
+    def _decode(self, ids: list[int]) -> str:
         return self.work.base.tokenizer.decode(ids, skip_special_tokens=True)

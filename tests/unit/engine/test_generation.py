@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from pathlib import Path
@@ -23,6 +24,7 @@ from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.bench.tenants import OneBase
 from hmi.engine.config import EngineConfig
 from hmi.engine.engine import Engine
+from hmi.engine.generation.roster import Member, Roster
 from hmi.engine.request import Finish, Generation, Item, ModelRef, Sampling, Task, Wish
 from hmi.errors import ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.knowledge.ngrams import unpack, window_keys
@@ -32,7 +34,7 @@ from hmi.models.loader import load_hgpt, load_spec
 from hmi.models.pages import page_bytes
 from hmi.models.pretrained import convert_pretrained
 from tests.adapter_samples import lora_adapter
-from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
+from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 GREEDY = Sampling(temperature=0)
 MAKERS: dict[str, Callable[..., Any]] = {"gpt2": tiny_gpt2, "llama": tiny_llama}
@@ -245,20 +247,50 @@ def test_chances_are_those_of_the_plain_model(site: Site) -> None:
         (scored,) = answers(engine, [item(prompt, max_tokens=0, logprobs=0, echo=True)])
     ids = torch.tensor([*prompt, *found.tokens])
     expected = plain_logits(model, ids, NoAdapters()).log_softmax(-1)
-    told = [*found.prompt, *found.chances]
-    assert told[0] is None
-    assert len(told) == len(ids)
-    for place, each in enumerate(told[1:], start=1):
-        assert each is not None
-        assert each.id == ids[place]
-        assert each.logprob == pytest.approx(float(expected[place - 1, ids[place]]), abs=1e-4)
-        best = expected[place - 1].topk(3)
-        assert [other.id for other in each.alternatives] == best.indices.tolist()
-        assert [other.logprob for other in each.alternatives] == pytest.approx(best.values.tolist(), abs=1e-4)
-        assert each.text == (f"w{each.id - 5}" if each.id > 4 else each.text)
-    assert (scored.tokens, scored.chances) == ((), ())
+    told = found.chances
+    assert told is not None
+    assert told.ids.tolist() == ids.tolist()
+    assert told.best_ids.shape == told.best_logprobs.shape == (len(ids), 3)
+    assert np.isnan(told.logprobs[0])
+    own = expected[:-1].gather(1, ids[1:, None])[:, 0]
+    best = expected[:-1].topk(3)
+    assert told.logprobs[1:] == pytest.approx(own.numpy(), abs=1e-4)
+    assert told.best_ids[1:].tolist() == best.indices.tolist()
+    assert told.best_logprobs[1:] == pytest.approx(best.values.numpy(), abs=1e-4)
+    assert [told.pieces.of(token) for token in range(5, 100)] == [word.encode() for word in TINY_WORDS]
+    assert scored.tokens == ()
     assert scored.text == " ".join(f"w{token - 5}" for token in prompt if token > 4)
-    assert [each and each.logprob for each in scored.prompt] == [each and each.logprob for each in found.prompt]
+    assert scored.chances is not None
+    assert scored.chances.ids.tolist() == list(prompt)
+    assert scored.chances.best_ids.shape == (len(prompt), 0)
+    np.testing.assert_array_equal(scored.chances.logprobs, told.logprobs[: len(prompt)])
+
+
+def test_what_is_told_takes_few_bytes_for_each_token(site: Site) -> None:
+    """And none but those of its arrays: what tokens stand for is one table for all texts."""
+    with site.engine() as engine:
+        found = answers(engine, [item(prompt, max_tokens=9, logprobs=5, echo=True) for prompt in prompts(4)])
+    told = [each.chances for each in found if each.chances is not None]
+    assert len(told) == 4
+    assert len({id(each.pieces) for each in told}) == 1
+    for each in told:
+        arrays = (each.ids, each.logprobs, each.best_ids, each.best_logprobs)
+        assert sum(array.nbytes for array in arrays) == 48 * len(each.ids)
+        assert all(array.base is None or array.base.nbytes == array.nbytes for array in arrays)
+
+
+def test_texts_beside_each_other_are_told_as_much_of_as_each_asked_for(site: Site) -> None:
+    wishes: list[dict[str, Any]] = [{"logprobs": 4}, {}, {"logprobs": 0}, {"logprobs": 2}]
+    with site.engine() as engine:
+        found = answers(engine, [item(prompts()[5], max_tokens=3, ignore_eos=True, **wish) for wish in wishes])
+    most, none, own, few = (each.chances for each in found)
+    assert none is None
+    assert most is not None
+    assert own is not None
+    assert few is not None
+    assert [each.best_ids.shape for each in (most, own, few)] == [(3, 4), (3, 0), (3, 2)]
+    assert few.best_ids.tolist() == most.best_ids[:, :2].tolist()
+    assert most.ids.tolist() == own.ids.tolist() == few.ids.tolist() == list(found[1].tokens)
 
 
 def test_a_stop_string_ends_a_text_and_is_not_in_it(site: Site) -> None:
@@ -310,6 +342,25 @@ def test_what_nobody_waits_for_is_not_run_on(site: Site) -> None:
     future = engine.submit([item(prompts()[2], max_tokens=100, ignore_eos=True) for _ in range(50)])
     engine.close(drain=False)
     assert all(each.result is not None or isinstance(each.error, HmiError) for each in future.result(timeout=60))
+
+
+def test_submissions_wait_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[Member[Any]] = []
+    add = Roster.add
+
+    def noted(roster: Roster[Any], member: Member[Any]) -> None:
+        came.append(member)
+        add(roster, member)
+
+    monkeypatch.setattr(Roster, "add", noted)
+    with site.engine() as engine:
+        wait(
+            [
+                engine.submit([item(prompt, max_tokens=2)] * count)
+                for prompt, count in zip(prompts(2), (3, 4), strict=True)
+            ]
+        )
+    assert sorted(Counter(member.group for member in came).values()) == [3, 4]
 
 
 @pytest.mark.parametrize("wish", [{"max_tokens": -1}, {"stop": ("a", "")}, {"logprobs": 21}])

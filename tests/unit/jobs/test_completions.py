@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from hmi.engine.request import Alternative, Finish, Generation, ModelRef, Outcome, Sampling, Task, TokenChance, Wish
+from hmi.engine.request import Chances, Finish, Generation, ModelRef, Outcome, Pieces, Sampling, Task, Wish
 from hmi.errors import InvalidInput
 from hmi.jobs.answers import items_of, line_ids, response_body
 from hmi.jobs.lines import Limits
@@ -174,8 +176,26 @@ def test_choices_have_seeds_of_their_own_and_the_same_ones_on_every_run() -> Non
     assert items_of(chat(), REF, IDS)[0].messages == (("user", "hello"),)
 
 
-def chance(name: str, logprob: float, *others: tuple[str, float]) -> TokenChance:
-    return TokenChance(1, name, logprob, tuple(Alternative(2, other, value) for other, value in others))
+Told = tuple[str, float, list[tuple[str, float]]]
+
+
+def chances(*told: Told) -> Chances:
+    """Of a vocabulary of the names in them; one in angle brackets is special."""
+    names = list(dict.fromkeys(name for own, _, best in told for name in (own, *(each for each, _ in best))))
+    blobs = [name.encode("utf-8", "surrogateescape") for name in names]
+    most = max(len(best) for _, _, best in told)
+    rows = [[*best, *[("", math.nan)] * (most - len(best))] for _, _, best in told]
+    return Chances(
+        pieces=Pieces(
+            blob=b"".join(blobs),
+            starts=np.cumsum([0, *map(len, blobs)], dtype=np.int32),
+            special=frozenset(number for number, name in enumerate(names) if name[:1] == "<"),
+        ),
+        ids=np.array([names.index(own) for own, _, _ in told], np.int32),
+        logprobs=np.array([logprob for _, logprob, _ in told], np.float32),
+        best_ids=np.array([[names.index(name) if name else -1 for name, _ in row] for row in rows], np.int32),
+        best_logprobs=np.array([[logprob for _, logprob in row] for row in rows], np.float32),
+    )
 
 
 def outcome(said: str, tokens: int, finish: Finish = Finish.STOP, **more: Any) -> Outcome:
@@ -183,11 +203,13 @@ def outcome(said: str, tokens: int, finish: Finish = Finish.STOP, **more: Any) -
 
 
 def test_answer_is_a_completion_of_openais() -> None:
-    sure = chance(" up", -0.5, (" up", -0.5), (" on", -1.5))
-    chances = (sure, chance("on", -math.inf, ("on", -2.0), ("on", -3.0)))
+    first: Told = ("on", math.nan, [])
+    second: Told = ("ce", -1.0, [("ce", -1.0), ("ly", -2.0)])
+    sure: Told = (" up", -0.5, [(" up", -0.5), (" on", -1.5)])
+    never: Told = ("on", -math.inf, [("a", -2.0), ("b", -3.0)])
     outcomes = [
-        outcome("once up", 2, chances=chances, prompt=(None, chance("ce", -1.0, ("ce", -1.0)))),
-        outcome("b", 1, Finish.LENGTH, chances=chances[:1], prompt=(None,)),
+        outcome("once up", 2, chances=chances(first, second, sure, never)),
+        outcome("b", 1, Finish.LENGTH, chances=chances(first, sure)),
     ]
     body = response_body(text(n=2, logprobs=2, echo=True), MODEL, outcomes, 99, IDS)
     found = Completion.construct(**body)  # told of a prompt, OpenAI too has nothing to say of its first token
@@ -198,19 +220,52 @@ def test_answer_is_a_completion_of_openais() -> None:
     assert found.usage is not None
     assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (3, 3, 6)
     told = body["choices"][0]["logprobs"]
-    assert told["tokens"] == ["", "ce", " up", "on"]
+    assert told["tokens"] == ["on", "ce", " up", "on"]
     assert told["token_logprobs"] == [None, -1.0, -0.5, -9999.0]
-    assert told["top_logprobs"] == [None, {"ce": -1.0}, {" up": -0.5, " on": -1.5}, {"on": -2.0}]
-    assert told["text_offset"] == [0, 0, 2, 5]
+    assert told["top_logprobs"] == [
+        None, {"ce": -1.0, "ly": -2.0}, {" up": -0.5, " on": -1.5}, {"a": -2.0, "b": -3.0, "on": -9999.0},
+    ]  # fmt: skip
+    assert told["text_offset"] == [0, 2, 4, 7]
 
 
 def test_answer_without_a_prompt_is_one_that_the_client_takes() -> None:
-    told = outcome("up", 1, chances=(chance("up", -0.5, ("up", -0.5)),))
+    told = outcome("up", 1, chances=chances(("up", -0.5, [("up", -0.5)])))
     Completion.model_validate(response_body(text(logprobs=1), MODEL, [told], 99, IDS))
 
 
+def parts(whole: str, *ends: int) -> list[str]:
+    """Of its bytes, as names."""
+    raw = whole.encode()
+    return [raw[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise([0, *ends, len(raw)])]
+
+
+def test_parts_of_a_character_are_told_by_their_bytes() -> None:
+    front, back = parts("🦜", 2)
+    told = chances(
+        ("<s>", math.nan, []), (" a", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("b", -1.0, [])
+    )
+    body = response_body(text(logprobs=1, echo=True), MODEL, [outcome("a🦜b", 3, chances=told)], 99, IDS)
+    found = body["choices"][0]["logprobs"]
+    assert found["tokens"] == ["<s>", " a", r"bytes:\xf0\x9f", r"bytes:\xa6\x9c", "b"]
+    assert found["top_logprobs"][2] == {r"bytes:\xa6\x9c": -2.0, r"bytes:\xf0\x9f": -1.0}
+    assert found["text_offset"] == [0, 0, 1, 1, 2]
+
+
+def test_bytes_of_a_chats_tokens_are_its_texts() -> None:
+    front, back = parts("🦜", 2)
+    told = chances((" é", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("<|end|>", -1.0, []))
+    body = response_body(chat(logprobs=True, top_logprobs=1), MODEL, [outcome(" é🦜", 4, chances=told)], 99, IDS)
+    found = ChatCompletion.model_validate(body).choices[0].logprobs
+    assert found is not None
+    assert found.content is not None
+    assert bytes(byte for each in found.content for byte in each.bytes or ()).decode() == " é🦜"
+    assert [each.token for each in found.content] == [" é", r"\xf0\x9f", r"\xa6\x9c", "<|end|>"]
+    assert found.content[1].top_logprobs[0].bytes == list("🦜".encode()[2:])
+    assert found.content[3].bytes is None
+
+
 def test_answer_is_a_chat_completion_of_openais() -> None:
-    outcomes = [outcome("hi", 1, chances=(chance("hi", -0.25, ("hi", -0.25), ("ho", -2.0)),))]
+    outcomes = [outcome("hi", 1, chances=chances(("hi", -0.25, [("hi", -0.25), ("ho", -2.0)])))]
     body = response_body(chat(logprobs=True, top_logprobs=2), MODEL, outcomes, 99, IDS)
     found = ChatCompletion.model_validate(body)
     (choice,) = found.choices

@@ -105,7 +105,7 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
         items = [Item(ModelRef("base", "general", "a"), Task.GENERATE, text=f"w{n}", wish=wish) for n in range(5, 15)]
         results = [outcome.result for outcome in engine.submit(items).result()]
     said = [result.text for result in results if isinstance(result, Generation)]
-    right = sum(text == " ".join(f"w{m}" for m in range(n + 1, n + 5)) for n, text in enumerate(said, start=5))
+    right = sum(text == "".join(f" w{m}" for m in range(n + 1, n + 5)) for n, text in enumerate(said, start=5))
     assert right >= 8
 
 

@@ -13,10 +13,10 @@ from hmi.models.pages import PAGE_TOKENS
 class Story:
     """One sequence: so many tokens at first, and so many more to come."""
 
-    def __init__(self, prompt: int, more: int) -> None:
+    def __init__(self, prompt: int, more: int, group: int = 0) -> None:
         self.left = more
         self.reads = 0
-        self.member: Member[Story] = Member(self, prompt)
+        self.member: Member[Story] = Member(self, prompt, group)
 
 
 def run(roster: Roster[Story], arrivals: list[tuple[int, Story]], pages: int) -> list[Story]:
@@ -24,6 +24,7 @@ def run(roster: Roster[Story], arrivals: list[tuple[int, Story]], pages: int) ->
     coming = sorted(arrivals, key=lambda each: each[0])
     ended: list[Story] = []
     here: set[Story] = set()
+    held_up: set[Story] = set()  # that ran when others were read, and were not continued since
     step = 0
     while coming or not roster.is_empty:
         while coming and coming[0][0] <= step:
@@ -36,9 +37,16 @@ def run(roster: Roster[Story], arrivals: list[tuple[int, Story]], pages: int) ->
             continue
         owned = [page for story in here for page in story.member.pages]
         assert len(owned) == len(set(owned)) == pages - roster.free_pages
+        in_step = {member.what for member in found.members}
         for member in found.members:
             assert len(member.pages) == pages_for(member.tokens)
             member.what.reads += isinstance(found, Prefill)
+        if isinstance(found, Prefill):
+            assert not held_up
+            held_up = {story for story in here if story.member.pages} - in_step
+        else:
+            assert held_up <= in_step or roster.preemptions
+            held_up = set()
         for member in list(found.members):
             member.what.left -= 1
             member.tokens += 1
@@ -50,14 +58,26 @@ def run(roster: Roster[Story], arrivals: list[tuple[int, Story]], pages: int) ->
     return ended
 
 
-stories = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 70), st.integers(1, 60)), min_size=1, max_size=12)
+def run_out(roster: Roster[Story]) -> list[Story]:
+    """Who joined, in that order; each leaves with its first token."""
+    joined = []
+    while (found := roster.next_step()) is not None:
+        for member in found.members:
+            joined.append(member.what)
+            roster.leave(member)
+    return joined
+
+
+stories = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(1, 70), st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=12
+)
 
 
 @given(stories, st.integers(9, 40), st.integers(1, 6), st.integers(1, 200))
 def test_everybody_is_run_to_the_end_whenever_they_come(
-    drawn: list[tuple[int, int, int]], pages: int, sequences: int, prefill: int
+    drawn: list[tuple[int, int, int, int]], pages: int, sequences: int, prefill: int
 ) -> None:
-    arrivals = [(when, Story(prompt, more)) for when, prompt, more in drawn]
+    arrivals = [(when, Story(prompt, more, group)) for when, prompt, more, group in drawn]
     roster: Roster[Story] = Roster(Limits(pages, sequences, prefill))
     ended = run(roster, arrivals, pages)
     assert len(ended) == len(arrivals)
@@ -71,6 +91,60 @@ def test_who_came_last_is_put_back_and_read_again_when_there_is_no_room() -> Non
     assert ended == [first, last]
     assert (first.reads, last.reads) == (1, 2)
     assert roster.preemptions == 1
+
+
+@given(stories, st.integers(9, 40), st.integers(1, 6), st.data())
+def test_nothing_is_left_of_those_that_leave_at_any_time(
+    drawn: list[tuple[int, int, int, int]], pages: int, sequences: int, data: st.DataObject
+) -> None:
+    roster: Roster[Story] = Roster(Limits(pages, sequences, 100))
+    here = [Story(prompt, more, group) for _, prompt, more, group in drawn]
+    for story in here:
+        roster.add(story.member)
+    while here:
+        found = roster.next_step()
+        assert found is not None
+        assert {member.what for member in found.members} <= set(here)
+        for member in found.members:
+            member.tokens += 1
+        roster.leave(here.pop(data.draw(st.integers(0, len(here) - 1))).member)
+    assert roster.is_empty
+    assert roster.next_step() is None
+    assert roster.free_pages == pages
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 4))
+def test_groups_join_in_turn_and_each_in_its_own_order(groups: list[int], sequences: int) -> None:
+    roster: Roster[Story] = Roster(Limits(100, sequences, 1000))
+    coming = [Story(3, 1, group) for group in groups]
+    for story in coming:
+        roster.add(story.member)
+    lines = [[story for story in coming if story.member.group == group] for group in dict.fromkeys(groups)]
+    expected = [line[place] for place in range(len(groups)) for line in lines if place < len(line)]
+    assert run_out(roster) == expected
+
+
+def test_a_stream_of_those_that_come_does_not_hold_up_those_that_run() -> None:
+    roster: Roster[Story] = Roster(Limits(100, 8, 1000))
+    one = Story(5, 50)
+    roster.add(one.member)
+    for step in range(21):
+        roster.add(Story(3, 1).member)
+        found = roster.next_step()
+        assert found is not None
+        for member in found.members:
+            member.tokens += 1
+            if member.what is not one:
+                roster.leave(member)
+        assert one.member.tokens == 6 + step // 2
+
+
+def test_one_of_a_group_joins_before_a_crowd_that_came_before_it() -> None:
+    roster: Roster[Story] = Roster(Limits(100, 1, 1000))
+    crowd, one = [Story(3, 1, 1) for _ in range(100)], Story(3, 1, 2)
+    for story in [*crowd, one]:
+        roster.add(story.member)
+    assert run_out(roster) == [crowd[0], one, *crowd[1:]]
 
 
 def test_long_ones_are_not_read_beside_others() -> None:

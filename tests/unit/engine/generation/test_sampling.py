@@ -45,7 +45,7 @@ def expected_distribution(logits: Tensor, wish: Sampling) -> Tensor:
         Sampling(top_p=0.8),
         Sampling(temperature=1.3, top_k=20, top_p=0.6),
         Sampling(top_k=1),
-        Sampling(top_p=1e-9),
+        Sampling(top_p=5e-324),
     ],
 )
 def test_draws_have_the_distribution_that_transformers_cuts_out(wish: Sampling) -> None:
@@ -57,6 +57,48 @@ def test_draws_have_the_distribution_that_transformers_cuts_out(wish: Sampling) 
     assert float((found - expected).abs().max()) < 4 * (0.25 / draws) ** 0.5  # four standard deviations at most
 
 
+@pytest.mark.parametrize("wish", [Sampling(), Sampling(top_k=1500), Sampling(top_p=0.3), Sampling(top_p=0.97)])
+def test_draws_from_a_large_vocabulary_have_that_distribution_too(wish: Sampling) -> None:
+    """Of which top p wants more, or fewer, than are looked at first."""
+    logits, draws, bins = torch.randn(5000, generator=torch.Generator().manual_seed(1)), 3000, 40
+    expected = expected_distribution(logits, wish)
+    ids = torch.cat(
+        [choose_tokens(logits.expand(500, -1), [wish] * 500, range(n, n + 500)).ids for n in range(0, draws, 500)]
+    )
+    assert bool((expected[ids] > 0).all())
+    found = torch.bincount(ids % bins, minlength=bins) / draws
+    together = torch.zeros(bins).index_add_(0, torch.arange(5000) % bins, expected)
+    assert float((found - together).abs().max()) < 4 * float(together.max() / draws) ** 0.5
+
+
+def test_of_equal_logits_those_with_lower_ids_are_kept() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, -1.0, 2.0, 2.0, 3.0]]).expand(400, -1)
+    for wish, kept in ((Sampling(top_k=4), {1, 7, 2, 3}), (Sampling(top_p=0.6), {1, 7, 2}), (Sampling(top_k=1), {1})):
+        found = choose_tokens(logits, [wish] * 400, range(400)).ids
+        assert set(found.tolist()) == kept
+
+
+@pytest.mark.parametrize("wish", [Sampling(), Sampling(top_k=30), Sampling(top_k=30, top_p=0.5), Sampling(top_p=0.3)])
+def test_a_vocabulary_is_put_in_order_only_where_that_decides(wish: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("all of it was sorted")
+
+    monkeypatch.setattr(torch, "sort", refuse)
+    choose_tokens(some_logits(3).repeat(1, 100), [Sampling(temperature=0), Sampling(), wish], [0, 1, 2])
+
+
+@pytest.mark.parametrize("wish", [Sampling(), Sampling(top_k=3), Sampling(top_p=0.99)])
+def test_what_cannot_be_is_never_drawn(wish: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the least chance and by the greatest."""
+    logits = torch.full((1, 700), -1e4)
+    logits[0, [300, 400]] = 1.0
+    found = []
+    for chance in (0.0, 1 - 2**-53):
+        monkeypatch.setattr(Sampling, "chance", lambda *_, chance=chance: chance)
+        found.append(choose_tokens(logits, [wish], [0]).ids.item())
+    assert found == [300, 400]
+
+
 def test_most_likely_token_is_taken_when_there_is_no_temperature() -> None:
     logits = some_logits(6)
     chosen = choose_tokens(logits, [Sampling(temperature=0)] * 6, [0] * 6)
@@ -64,15 +106,20 @@ def test_most_likely_token_is_taken_when_there_is_no_temperature() -> None:
     torch.testing.assert_close(chosen.logprobs, logits.log_softmax(-1).max(-1).values)
 
 
+WISHES = [
+    Sampling(temperature=(row % 4) * 0.6, top_k=(0, 3, 0, 40, 5)[row % 5], top_p=(1.0, 0.8, 0.99)[row % 3], seed=row)
+    for row in range(24)
+]  # every kind of cut, and none
+
+
 @settings(max_examples=30)
-@given(st.permutations(range(8)), st.integers(1, 8))
+@given(st.permutations(range(24)), st.integers(1, 24))
 def test_draw_is_the_same_whoever_is_beside(order: list[int], beside: int) -> None:
-    logits = some_logits(8, 1)
-    wishes = [Sampling(temperature=(row % 3) * 0.7, top_k=row % 4, top_p=1 - row / 10, seed=row) for row in range(8)]
-    drawn = [3 * row for row in range(8)]
-    alone = [choose_tokens(logits[row : row + 1], [wishes[row]], [drawn[row]]).ids.item() for row in range(8)]
+    logits = torch.randn(24, 1999, generator=torch.Generator().manual_seed(1)).bfloat16()  # many are equal
+    drawn = [3 * row for row in range(24)]
+    alone = [choose_tokens(logits[row : row + 1], [WISHES[row]], [drawn[row]]).ids.item() for row in range(24)]
     some = order[:beside]
-    found = choose_tokens(logits[some], [wishes[row] for row in some], [drawn[row] for row in some])
+    found = choose_tokens(logits[some], [WISHES[row] for row in some], [drawn[row] for row in some])
     assert found.ids.tolist() == [alone[row] for row in some]
 
 

@@ -1,0 +1,85 @@
+"""What each token of a vocabulary stands for, as bytes, by the rules of the tokenizer's decoder.
+
+Decoding a token alone does not tell: a decoder of sentencepiece's kind strips the space before what comes first, and a
+part of a character has no text. Pieces keep both, so those of a text, one after the other, are its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from hmi.engine.request import Pieces
+
+__all__ = ["read_pieces"]
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def read_pieces(tokenizer: Tokenizer) -> Pieces:
+    """Of a tokenizer whose decoder knows no bytes and no sign for spaces, a token's own string."""
+    steps = _steps(json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder is not None else {})
+    to_bytes = _from_alphabet if any(each["type"] == "ByteLevel" for each in steps) else _reader(steps)
+    added = tokenizer.get_added_tokens_decoder()
+    texts = {token: text for text, token in tokenizer.get_vocab(with_added_tokens=False).items()}
+    texts |= {token: each.content for token, each in added.items()}
+    pieces = [to_bytes(texts[token]) if token in texts else b"" for token in range(max(texts, default=-1) + 1)]
+    return Pieces(
+        blob=b"".join(pieces),
+        starts=np.cumsum([0, *map(len, pieces)], dtype=np.int32),
+        special=frozenset(token for token, each in added.items() if each.special),
+    )
+
+
+def _steps(decoder: dict[str, Any]) -> list[dict[str, Any]]:
+    if decoder.get("type") == "Sequence":
+        return [step for each in decoder["decoders"] for step in _steps(each)]
+    return [decoder] if decoder else []
+
+
+def _reader(steps: list[dict[str, Any]]) -> Callable[[str], bytes]:
+    """Of sentencepiece's kind: a sign stands for a space, and what has no token of its own is written byte by byte.
+    What a decoder does to a text as a whole, as stripping its first space, is no matter of a piece."""
+    has_bytes = any(each["type"] == "ByteFallback" for each in steps)
+    signs = [(each["replacement"], " ") for each in steps if each["type"] == "Metaspace"]
+    signs += [
+        (each["pattern"]["String"], each["content"])
+        for each in steps
+        if each["type"] == "Replace" and "String" in each["pattern"]
+    ]
+
+    def to_bytes(piece: str) -> bytes:
+        if has_bytes and (byte := _BYTE.fullmatch(piece)):
+            return bytes([int(byte[1], 16)])
+        for sign, content in signs:
+            piece = piece.replace(sign, content)
+        return piece.encode("utf-8", "replace")
+
+    return to_bytes
+
+
+def _alphabet() -> dict[int, int]:
+    """From GPT-2's visible characters to the bytes that they stand for; what is none of them, to what is no byte."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in visible]
+    return (
+        dict.fromkeys(others, 0xFFFF)
+        | dict(zip(visible, visible, strict=True))
+        | {0x100 + n: byte for n, byte in enumerate(others)}
+    )
+
+
+_ALPHABET = _alphabet()
+
+
+def _from_alphabet(piece: str) -> bytes:
+    """Of byte-level BPE; a token that was added as it stands is no string of the alphabet."""
+    try:
+        return piece.translate(_ALPHABET).encode("latin-1")
+    except UnicodeEncodeError:
+        return piece.encode("utf-8", "replace")
