@@ -43,13 +43,20 @@ def isolate_exhausted(runtime: Runtime) -> int:
 
 def _halve(runtime: Runtime, shard: Shard, input_path: str) -> None:
     first = shard.lines // 2
+    cost = max(1, shard.cost * first // shard.lines)
     length = 0
     with runtime.storage.open(input_path, shard.offset) as source:
         for _ in range(first):
             length += len(source.readline())
     parts = (
-        NewShard(shard.first_line, first, shard.offset, length),
-        NewShard(shard.first_line + first, shard.lines - first, shard.offset + length, shard.length - length),
+        NewShard(shard.first_line, first, shard.offset, length, cost),
+        NewShard(
+            shard.first_line + first,
+            shard.lines - first,
+            shard.offset + length,
+            shard.length - length,
+            max(1, shard.cost - cost),
+        ),
     )
     with runtime.database.session() as session:
         if shards.split(session, shard.id, parts):

@@ -1,8 +1,8 @@
 """Which waiting shards go to the queue next: start-time fair queueing over tenants.
 
 Goyal, Vin and Cheng, "Start-time fair queueing", SIGCOMM 1996, with a tenant as a flow, a shard as a packet and its
-lines as the length. A shard's start tag is the greater of the virtual time and the finish tag of the tenant's
-shard before it; its finish tag is lines / weight later; shards go by start tag. The virtual time is
+cost as the length. A shard's start tag is the greater of the virtual time and the finish tag of the tenant's
+shard before it; its finish tag is cost / weight later; shards go by start tag. The virtual time is
 the greatest start tag dispatched so far, so a tenant that comes back has saved up nothing, and one with a
 million lines does not stand before another's ten.
 """
@@ -68,7 +68,7 @@ def _in_fair_order() -> Select[str, str, float, float]:
     """(shard id, tenant id, start tag, finish tag) of all waiting shards of running batches, in order."""
     virtual_time = select(func.max(Tenant.served_from)).scalar_subquery()
     share = cast(Tenant.weight, Double)
-    up_to_this = func.sum(Shard.lines).over(
+    up_to_this = func.sum(Shard.cost).over(
         partition_by=Shard.tenant_id, order_by=(Batch.created_at, Batch.id, Shard.first_line), rows=(None, 0)
     )
     waiting = (
@@ -78,7 +78,7 @@ def _in_fair_order() -> Select[str, str, float, float]:
             Batch.created_at,
             case((Tenant.served_to > virtual_time, Tenant.served_to), else_=virtual_time).label("begins"),
             (cast(up_to_this, Double) / share).label("ahead"),
-            (cast(Shard.lines, Double) / share).label("cost"),
+            (cast(Shard.cost, Double) / share).label("cost"),
         )
         .join(Tenant, Tenant.id == Shard.tenant_id)
         .join(Batch, and_(Batch.id == Shard.batch_id, is_running()))

@@ -13,7 +13,8 @@ __all__ = ["LineSpan", "NewShard", "shard_row"]
 class LineSpan(Protocol):
     """Consecutive lines of an input file, by whoever cut it.
 
-    `first_line` is 0-based; the lines lie at bytes `offset`..`offset + length`.
+    `first_line` is 0-based; the lines lie at bytes `offset`..`offset + length`. `cost` is what running them is taken to
+    ask of a device, in units of a line that asks for little; 0 for as many as there are lines.
     """
 
     @property
@@ -24,6 +25,8 @@ class LineSpan(Protocol):
     def offset(self) -> int: ...
     @property
     def length(self) -> int: ...
+    @property
+    def cost(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class NewShard:
     lines: int
     offset: int
     length: int
+    cost: int = 0
 
 
 def shard_row(batch_id: str, tenant_id: str, span: LineSpan) -> dict[str, Any]:
@@ -46,4 +50,5 @@ def shard_row(batch_id: str, tenant_id: str, span: LineSpan) -> dict[str, Any]:
         "lines": span.lines,
         "offset": span.offset,
         "length": span.length,
+        "cost": span.cost or span.lines,
     }

@@ -364,6 +364,7 @@ class Shard(Base):
     lines: Mapped[int]
     offset: Mapped[int] = mapped_column(BigInteger)
     length: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[int] = mapped_column(BigInteger, default=1, server_default=text("1"))  # by which tenants take turns
     state: Mapped[ShardState] = mapped_column(default=ShardState.PENDING)
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)

@@ -26,12 +26,14 @@ SHARD = Weight(sequences=4096, tokens=150_000, bytes=16 * 1024**2)
 
 @dataclass(frozen=True, slots=True)
 class LineRange:
-    """`lines` consecutive lines from `first_line` (0-based), at bytes `offset`..`offset + length`."""
+    """`lines` consecutive lines from `first_line` (0-based), at bytes `offset`..`offset + length`; `cost` as in
+    `Weight`."""
 
     first_line: int
     lines: int
     offset: int
     length: int
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,11 @@ class _Reader:
     def _cut(self, length: int, weight: Weight) -> None:
         last = self.shards[-1] if self.shards else None
         if last is None or last.lines >= self.shard_lines or not (self.weight + weight).is_within(SHARD):
-            self.shards.append(LineRange(self.lines, 1, self.position, length))
+            self.shards.append(LineRange(self.lines, 1, self.position, length, weight.cost))
             self.weight = weight
         else:
-            self.shards[-1] = LineRange(last.first_line, last.lines + 1, last.offset, last.length + length)
+            cost = last.cost + weight.cost
+            self.shards[-1] = LineRange(last.first_line, last.lines + 1, last.offset, last.length + length, cost)
             self.weight += weight
 
     def result(self) -> CheckedInput:

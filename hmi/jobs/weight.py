@@ -38,6 +38,11 @@ class Weight:
     def __add__(self, other: Weight) -> Weight:
         return Weight(self.sequences + other.sequences, self.tokens + other.tokens, self.bytes + other.bytes)
 
+    @property
+    def cost(self) -> int:
+        """What running it is taken to ask of a device, in tokens written: by this, tenants take turns."""
+        return max(1, self.sequences, self.tokens or _reading(self.bytes))
+
     def is_within(self, most: Weight) -> bool:
         return self.sequences <= most.sequences and self.tokens <= most.tokens and self.bytes <= most.bytes
 

@@ -74,18 +74,20 @@ def add_file(database: Database, tenant: Tenant, *, expires_at: float | None = N
         )
 
 
-def spans(count: int, lines: int) -> list[NewShard]:
-    return [NewShard(index * lines, lines, index * lines * 10, lines * 10) for index in range(count)]
+def spans(count: int, lines: int, cost: int = 0) -> list[NewShard]:
+    return [NewShard(index * lines, lines, index * lines * 10, lines * 10, cost) for index in range(count)]
 
 
-def submit(session: Session, tenant: Tenant, file: File, *, shards: int = 2, lines: int = 10, **changes: Any) -> Batch:
+def submit(
+    session: Session, tenant: Tenant, file: File, *, shards: int = 2, lines: int = 10, cost: int = 0, **changes: Any
+) -> Batch:
     arguments: dict[str, Any] = {
         "endpoint": "/v1/classify",
         "completion_window": "24h",
         "window_seconds": 86_400.0,
         "input_file": file,
         "total_lines": shards * lines,
-        "shards": spans(shards, lines),
+        "shards": spans(shards, lines, cost),
         "attributes": {},
         "problems": [],
         "idempotency_key": None,

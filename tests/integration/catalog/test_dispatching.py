@@ -89,13 +89,14 @@ def test_no_tenant_runs_ahead_of_another_when_both_have_work(database: Database,
     lines = 8
     weights = [chance.randint(1, 5) for _ in range(4)]
     tenants: list[Tenant] = [add_tenant(database, f"t{i}", weight=weight) for i, weight in enumerate(weights)]
+    costs = {tenant.id: chance.choice([lines, 20 * lines]) for tenant in tenants}
     for tenant in tenants:
-        add_batch(database, tenant, shards=40, lines=lines)
-    served = dict.fromkeys((tenant.id for tenant in tenants), 0)
+        add_batch(database, tenant, shards=40, lines=lines, cost=costs[tenant.id])
+    served = dict.fromkeys(costs, 0)
     for _ in range(30):
         for owner in _serve(database, 1, lines=lines):
-            served[owner] += lines
-        shares = [(served[t.id] / weight, lines / weight) for t, weight in zip(tenants, weights, strict=True)]
+            served[owner] += costs[owner]
+        shares = [(served[t.id] / weight, costs[t.id] / weight) for t, weight in zip(tenants, weights, strict=True)]
         for one, one_shard in shares:
             for other, other_shard in shares:
                 assert abs(one - other) <= one_shard + other_shard + 1e-9

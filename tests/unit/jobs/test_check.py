@@ -125,3 +125,12 @@ def test_problems_are_counted_to_a_hundred() -> None:
     checked = run(b"x\n" * 500, max_lines=1000)
     assert len(checked.problems) == 100
     assert checked.problems[-1].line == 100
+
+
+def test_a_shard_costs_what_its_lines_do() -> None:
+    data = b"\n".join(line(str(index), pad=pad) for index, pad in enumerate((10, 250, 10)))
+    checked = run(data)
+    assert [shard.cost for shard in checked.shards] == [
+        sum(max(1, len(raw) // 32) for raw in data[shard.offset : shard.offset + shard.length].splitlines())
+        for shard in checked.shards
+    ]

@@ -39,6 +39,14 @@ def test_a_line_weighs_what_it_asks_for(url: str, body: dict[str, Any], expected
     assert weigh_line(BatchLine("id", url, body), 320) == expected
 
 
+def test_turns_are_by_what_is_written_or_read_and_by_sequences_at_least() -> None:
+    assert Weight(1, 0, 100).cost == 3
+    assert Weight(1, 0, 10).cost == 1
+    assert Weight(2048, 0, 3200).cost == 2048
+    assert weigh_line(BatchLine("id", TEXT, {"prompt": "x", "n": 128, "max_tokens": 200}), 320).cost == 128 * 210
+    assert weigh_line(BatchLine("id", TEXT, {"prompt": "x", "max_tokens": 0, "echo": True}), 32_000).cost == 1000
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
