@@ -323,6 +323,9 @@ def test_a_tenant_has_no_more_open_jobs_than_allowed(api: Api, monkeypatch: pyte
     with pytest.raises(openai.RateLimitError) as caught:
         tune(api)
     assert caught.value.code == "active_jobs_exceeded"
+    bad = upload_text(api, b"nonsense\n")
+    with pytest.raises(openai.RateLimitError):  # which no file is read for
+        tune(api, training_file=bad)
     assert tune(api, who="rival").status == "queued"
     with api.openai() as client:
         client.fine_tuning.jobs.cancel(job.id)
