@@ -209,6 +209,8 @@ def distil(
             saved = now
         left = (now - began) / (done - first) * (config.steps - done)
         on_progress(DistilProgress(done, config.steps, float(np.mean(losses[-_SHOWN:])), left))
+    if kept and first < config.steps:  # what comes after it may fail too
+        kept.save(trained, optimizer, losses)
     return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses)))) if losses else ()
 
 
