@@ -92,6 +92,9 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     Raises `InvalidInput` for files that cannot be trained on, settings that contradict each other, and more work than a
     job may be.
     """
+    if start.validation is not None and start.validation.id == start.training.id:
+        message = "what judges must not be trained on: give another file, or none, and a tenth of the examples judges"
+        raise InvalidInput(message, param="validation_file")
     options = body.hmi or TuningOptions()
     multiplier, config = _configure(services, body, options, start)
     counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))

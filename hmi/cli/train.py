@@ -168,6 +168,8 @@ def _summary(report: TrainReport, out: Path) -> str:
         f"{out}: {report.task} from {report.examples:,} examples in {report.seconds:.1f} s "
         f"({report.seconds_per_thousand_examples:.1f} s for a thousand), {report.epochs} epochs"
     ]
+    if report.left_out:
+        lines.append(f"{report.left_out:,} examples whose text judges were left out")
     if report.dev is None:
         lines.append("no examples were kept to judge by: all of them were trained on")
     else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hmi.errors import InvalidInput
 from hmi.training.examples import AnyExample, labels_in
 
-__all__ = ["require_known", "split", "split_in_three"]
+__all__ = ["require_known", "split", "split_in_three", "without_texts_of"]
 
 _FEWEST_JUDGES = 16  # fewer say nothing about which epoch is the best
 _SALT = b"hmi dev part\n"  # who cut the text by its hash before must not find all of it on one side here
@@ -41,8 +41,7 @@ def split_in_three(
     `InvalidInput` where there are too few to judge by.
     """
     if dev:
-        asked = {example.text for example in dev}
-        others = [example for example in examples if example.text not in asked]
+        others = without_texts_of(dev, examples)
         require_known(dev, others)
         return *split(others, share), list(dev)
     rest, judging = split(examples, share)
@@ -50,6 +49,18 @@ def split_in_three(
         raise InvalidInput(f"{len(examples)} examples are too few to keep some of them for judging; give a dev part")
     # The places of what is left begin where those of the judging part end.
     return *split(rest, 2 * share), judging
+
+
+def without_texts_of(judging: Sequence[AnyExample], examples: Sequence[AnyExample]) -> list[AnyExample]:
+    """What is left to learn from beside a part that judges: text that was learnt says nothing about other text.
+
+    Raises `InvalidInput` where nothing is.
+    """
+    judged = {example.text for example in judging}
+    others = [example for example in examples if example.text not in judged]
+    if not others:
+        raise InvalidInput("every text of the training part is in the dev part too, so there is nothing to learn from")
+    return others
 
 
 def require_known(judging: Sequence[AnyExample], learnt: Sequence[AnyExample]) -> None:

@@ -34,7 +34,7 @@ from hmi.training.language import Language
 from hmi.training.loop import Loop
 from hmi.training.network import Network
 from hmi.training.objective import Objective, Texts
-from hmi.training.parts import require_known, split
+from hmi.training.parts import require_known, split, without_texts_of
 from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
 from hmi.training.stand_ins import TreeOfText
 from hmi.training.states import Breathe, estimator_of
@@ -59,8 +59,9 @@ def train_adapter(
     """Train an adapter, and the head that the examples ask for, on the base artifact in `folder`.
 
     Args:
-        dev: Judges, after every epoch, and says which one is kept. Without it a share of the examples does
-            (`TrainConfig.dev_share`), chosen by the text's hash; too few to say anything are not set apart.
+        dev: Judges, after every epoch, and says which one is kept; examples of its texts are not learnt from. Without
+            it a share of the examples does (`TrainConfig.dev_share`), chosen by the text's hash; too few to say
+            anything are not set apart.
         delta: Of the domain that the model will be served in, so that it learns from that domain's rows.
         start: An adapter of the same base model at any k, say of the ordinary model, to begin with, see
             `TrainableAdapter.begin_with`. What it knows need not be learnt again: a third of the usual learning rate
@@ -81,7 +82,7 @@ def train_adapter(
     if dev:
         if kind_of(dev) is not kind:
             raise InvalidInput(f"the dev part is for {kind_of(dev)}, the training part for {kind}")
-        learnt, judging = list(examples), list(dev)
+        learnt, judging = without_texts_of(dev, examples), list(dev)
         require_known(judging, learnt)
     else:
         learnt, judging = split(examples, config.dev_share)
@@ -132,6 +133,7 @@ def train_adapter(
         task=kind,
         examples=len(learnt),
         dev_examples=len(judging),
+        left_out=len(examples) - len(learnt) if dev else 0,
         labels=objective.labels,
         label_counts=objective.counts(part),
         epochs=course.epochs,

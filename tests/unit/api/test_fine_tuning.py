@@ -279,9 +279,18 @@ def test_problems_are_listed_up_to_a_length(api: Api) -> None:
 
 def test_a_file_of_csv_is_known_by_its_name(api: Api) -> None:
     file_id = upload_text(api, b"text,label\nw1 w2,good\nw3,bad\n", name="reviews.CSV")
-    job = tune(api, training_file=file_id, validation_file=file_id)
-    assert row(api, job.id).config["training_form"] == "csv"
-    assert job.validation_file == file_id
+    other = upload_text(api, b"text,label\nw4,good\n", name="others.csv")
+    job = tune(api, training_file=file_id, validation_file=other)
+    config = row(api, job.id).config
+    assert (config["training_form"], config["validation_form"], job.validation_file) == ("csv", "csv", other)
+
+
+def test_a_file_does_not_judge_what_was_trained_on_it(api: Api) -> None:
+    file_id = upload_text(api)
+    with pytest.raises(openai.BadRequestError, match="must not be trained on") as caught:
+        tune(api, training_file=file_id, validation_file=file_id)
+    assert caught.value.param == "validation_file"
+    assert count(api) == 0
 
 
 def test_a_validation_file_may_have_one_label_but_none_of_its_own(api: Api) -> None:
@@ -312,7 +321,7 @@ def test_a_job_is_no_larger_than_allowed(
     monkeypatch.setattr(type(api.services), "settings", settings, raising=False)
     file_id = upload_text(api)
     with pytest.raises(openai.BadRequestError) as caught:
-        tune(api, training_file=file_id, validation_file=file_id)
+        tune(api, training_file=file_id, validation_file=upload_text(api))
     assert caught.value.code == code
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hmi.errors import InvalidInput
 from hmi.training.examples import AnyExample, Example, MultiLabelExample, PairExample, Span, TaggedExample, kind_of
-from hmi.training.parts import require_known, split
+from hmi.training.parts import require_known, split, without_texts_of
 
 
 def some(count: int) -> list[AnyExample]:
@@ -44,6 +44,13 @@ def test_label_stays_in_the_part_that_is_learnt_from_when_it_is_rare() -> None:
 def test_nobody_judges_when_so_few_would_say_nothing(share: float) -> None:
     examples = some(100)
     assert split(examples, share) == (examples, [])
+
+
+def test_texts_that_judge_are_not_learnt_from() -> None:
+    examples = some(10)
+    assert without_texts_of(some(3), [*examples, *examples]) == [*examples[3:], *examples[3:]]
+    with pytest.raises(InvalidInput, match="nothing to learn from"):
+        without_texts_of(examples, examples[:4])
 
 
 @pytest.mark.parametrize(
