@@ -175,7 +175,7 @@ def distil(
     model = student.model
     trained = _trained(student)
     optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
-    kept = DistilState(checkpoint, f"{origin} {config!r}") if checkpoint else None
+    kept = DistilState(checkpoint, f"{origin} {teacher.model.dtype} {config!r}") if checkpoint else None
     losses = kept.restore(trained, optimizer) if kept else []
     frozen = {name: each.to(teacher.model.dtype) for name, each in model.named_parameters() if name not in trained}
     first, began = len(losses), time.monotonic()

@@ -6,6 +6,7 @@ trained on exactly what it will see. It is computed once for each distinct windo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -69,7 +70,8 @@ def train_adapter(
         on_progress: Told after every step of the optimiser; what it raises ends the training.
         breathe: Called after every small piece of the work that lies before and between the steps; likewise.
         checkpoint: Where the training's state is kept while it runs. Found there, it is taken over, and the weights
-            are, to the bit, those of a training that was never stopped; what another training left is replaced.
+            are, to the bit on a machine of one kind with as many threads, those of a training that was never stopped;
+            what another training left, or one in another dtype, is replaced.
 
     Raises:
         InvalidInput: Examples that nothing can be learnt from, or of different tasks; or training that diverges.
@@ -87,7 +89,8 @@ def train_adapter(
     else:
         learnt, judging = split(examples, config.dev_share)
     device = resolve_device(config.device)
-    model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
+    dtype = resolve_dtype(config.dtype, device)
+    model = load_hplm(folder, device, dtype)
     _check_family(kind, config, model.spec)
     if config.lowest_layer >= model.spec.layers:
         raise InvalidInput(f"lowest_layer must be one of the model's {model.spec.layers}", param="lowest_layer")
@@ -120,7 +123,9 @@ def train_adapter(
     trainable.export().validate(model.spec)  # what would be refused at the end is refused before
     network = Network(model, trainable, breathe)
     base = folder_digest(folder)
-    saved = Checkpoint(checkpoint, _identity(base, config, (delta, start), learnt, judging)) if checkpoint else None
+    # What `auto` is differs from machine to machine, and whoever goes on may be another one.
+    decided = dataclasses.replace(config, dtype=str(dtype).removeprefix("torch."))
+    saved = Checkpoint(checkpoint, _identity(base, decided, (delta, start), learnt, judging)) if checkpoint else None
     part, judges = objective.prepare(learnt, texts), objective.prepare(judging, others) if judging else None
     baseline = objective.baseline(network, part, judges) if judges else None
     if start is not None:
