@@ -114,11 +114,13 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
             "the model to begin with has nothing but a head, and embeddings have none", param="hmi.start"
         )
     examples, validation = training.checked.examples, None
+    warnings = [f"training_file: {warning}" for warning in training.checked.warnings]
     if start.validation is not None:
         validation = check_file(
             services, start.validation, "validation_file", counter, kind=task, judged=training.checked
         )
         examples += validation.checked.examples
+        warnings += [f"validation_file: {warning}" for warning in validation.checked.warnings]
     cost = counter.total * config.epochs
     _check_size(services, examples, cost)
     plan = TrainingPlan(task, training.form, validation.form if validation else None, config, start.adapter)
@@ -135,6 +137,7 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
         request=request_of(body),
         config=plan.to_json() | {"learning_rate_multiplier": multiplier},
         attributes=body.metadata or {},
+        warnings=tuple(warnings),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -78,6 +79,8 @@ class Reader:
         found = []
         if self._unread:
             found.append(f"fields that are not read: {', '.join(sorted(self._unread))}")
+        for names in _alike(self.labels):
+            found.append(f"labels that differ by no more than capitals or the form of characters: {_quoted(names)}")
         if self._conflict is not None:
             first, again = self._conflict
             found.append(
@@ -161,6 +164,19 @@ class Reader:
             except InvalidInput as error:
                 return Problem(self._first_line, f"from here on: {error.message}", "word_labels")
         return None
+
+
+def _alike(labels: Iterable[str]) -> list[list[str]]:
+    """Labels that a person would hardly tell apart, a few of them."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        groups[unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).casefold())].append(label)
+    return [group for group in groups.values() if len(group) > 1][:_MOST_NAMES]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """As `_listed`; forms of one character look alike unless they are written out."""
+    return ", ".join(ascii(name[:40]) for name in itertools.islice(names, _MOST_NAMES))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from hmi.catalog.pages import Page, read_page
 from hmi.catalog.tables import File, Tenant, new_id
 from hmi.catalog.tuning.events import add_event
 from hmi.catalog.tuning.states import OPEN
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tuning.tables import EventLevel, TuningJob, TuningState
 from hmi.errors import InvalidInput, NotFound, Overloaded
 from hmi.spec import MissPolicy
 
@@ -42,6 +42,7 @@ class NewTuningJob:
         config: What is done, for the worker.
         cost: Tokens of all epochs.
         attributes: The caller's `metadata`.
+        warnings: Of what the files hold, for the job's first events.
     """
 
     model: str
@@ -56,6 +57,7 @@ class NewTuningJob:
     request: Mapping[str, Any] = field(hash=False)
     config: Mapping[str, Any] = field(hash=False)
     attributes: Mapping[str, Any] = field(hash=False)
+    warnings: tuple[str, ...] = ()
 
 
 def create_job(
@@ -105,6 +107,8 @@ def create_job(
     }
     change(session, insert_or(session, TuningJob).values(**values))
     add_event(session, tenant_id, job_id, f"Created fine-tuning job: {job_id}")
+    for warning in new.warnings:
+        add_event(session, tenant_id, job_id, warning, level=EventLevel.WARN)
     return get_job(session, tenant_id, job_id)
 
 

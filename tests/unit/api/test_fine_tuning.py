@@ -300,6 +300,22 @@ def test_a_validation_file_may_have_one_label_but_none_of_its_own(api: Api) -> N
     assert (caught.value.code, caught.value.param) == ("unknown_label", "validation_file")
 
 
+def test_what_is_odd_in_the_files_is_said_first(api: Api) -> None:
+    file_id = upload_text(api, labelled(("w1", "good"), ("w2", " Good "), ("w3", "bad")))
+    other = upload_text(api, b'{"text": "w4", "label": "bad", "stars": 1}\n')
+    job = tune(api, training_file=file_id, validation_file=other)
+    with api.openai() as client:
+        events = list(client.fine_tuning.jobs.list_events(job.id))[::-1]
+    assert [(event.level, event.message) for event in events] == [
+        ("info", f"Created fine-tuning job: {job.id}"),
+        (
+            "warn",
+            "training_file: labels that differ by no more than capitals or the form of characters: 'good', 'Good'",
+        ),
+        ("warn", "validation_file: fields that are not read: stars"),
+    ]
+
+
 def test_a_file_of_another_purpose_is_not_trained_on(api: Api) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         tune(api, training_file=api.upload(b"{}"))

@@ -237,6 +237,25 @@ def test_conflicting_repeats_are_told_of_when_they_are_found() -> None:
     assert (found.kind, found.examples, found.characters) == (TaskKind.CLASSIFICATION, 4, 4)
 
 
+def test_labels_are_read_without_white_space_around_them() -> None:
+    plain = lines({"text": "a", "label": " x\u00a0"}, {"text": "b", "label": "y\t"})
+    assert read(plain) == (Example("a", "x"), Example("b", "y"))
+    assert read(b"text,label\na, x\nb,y \nc,x\n", FileFormat.CSV) == (
+        Example("a", "x"),
+        Example("b", "y"),
+        Example("c", "x"),
+    )
+    assert problem_of(b'{"text": "a", "label": " \\t"}\n').line == 1
+
+
+def test_labels_that_look_alike_are_warned_of() -> None:
+    names = ("caf\u00e9", "cafe\u0301", "CAF\u00c9", "tea")
+    found = read_labelled(lines(*({"text": str(number), "label": name} for number, name in enumerate(names))))
+    assert len({each.label for each in found.examples if isinstance(each, Example)}) == 4
+    (warning,) = found.warnings
+    assert warning.endswith(r": 'caf\xe9', 'cafe\u0301', 'CAF\xc9'")
+
+
 def test_given_task_decides_when_fields_would_allow_another() -> None:
     record = {"text": "a", "label": "x", "labels": ["x", "y"]}
     assert check_labelled(lines(record)).problems[0].code == "ambiguous_fields"
