@@ -119,7 +119,7 @@ def check_file(
         checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=counter.add)
     if checked.problems:
         raise InvalidInput(_problems(checked), code="invalid_training_file", param=param)
-    unknown = sorted(set(checked.labels) - set(judged.labels)) if judged else []
+    unknown = checked.unknown_to(judged) if judged else []
     if unknown:
         message = f"the file has a label that the training file lacks: {unknown[0][:80]!r}"
         raise InvalidInput(message, code="unknown_label", param=param)

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 
 from hmi.errors import InvalidInput
-from hmi.training.examples import AnyExample, labels_in
+from hmi.training.examples import AnyExample, TaggedExample, labels_in
+from hmi.training.wordlabels import said_of, unknown_to, word_labels
 
 __all__ = ["require_known", "split", "split_in_three", "without_texts_of"]
 
@@ -64,9 +65,14 @@ def without_texts_of(judging: Sequence[AnyExample], examples: Sequence[AnyExampl
 
 
 def require_known(judging: Sequence[AnyExample], learnt: Sequence[AnyExample]) -> None:
-    """Raises `InvalidInput` for a judging part with a label that cannot be learnt."""
-    known = {label for example in learnt for label in labels_in(example)}
-    unknown = sorted({label for example in judging for label in labels_in(example)} - known)
+    """Raises `InvalidInput` for a judging part with a label that cannot be learnt: one that the head will not have."""
+    tagged = [example for example in learnt if isinstance(example, TaggedExample)]
+    if tagged:
+        said = said_of(example for example in judging if isinstance(example, TaggedExample))
+        unknown = unknown_to(word_labels(*said_of(tagged)), *said)
+    else:
+        known = {label for example in learnt for label in labels_in(example)}
+        unknown = sorted({label for example in judging for label in labels_in(example)} - known)
     if unknown:
         raise InvalidInput(f"the dev part has a label that the training part lacks: {unknown[0]!r}")
 

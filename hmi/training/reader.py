@@ -50,6 +50,8 @@ class Reader:
         self.examples = 0
         self.characters = 0
         self.labels: Counter[str] = Counter()
+        self.tags: set[str] = set()  # of words, and names of parts
+        self.names: set[str] = set()
         self._limits = limits
         self._judging = judging
         self._shapes = shapes_for(None, text_field, label_field)
@@ -58,8 +60,6 @@ class Reader:
         self._seen: dict[int, tuple[int, int]] = {}  # by a text's hash: its line, and its labels' hash
         self._conflict: tuple[int, int] | None = None
         self._conflicts = 0
-        self._tags: set[str] = set()  # of words, and names of parts
-        self._names: set[str] = set()
         self._others: set[str] = set()  # two texts that others belong to, or do not
 
     def read(self, stream: IO[bytes], form: FileFormat) -> Iterator[AnyExample | Problem]:
@@ -134,7 +134,7 @@ class Reader:
                 f"there are more than {self._limits.max_labels} different labels", code="too_many_labels"
             )
         if isinstance(example, TaggedExample):
-            (self._names if example.entities else self._tags).update(labels)
+            (self.names if example.entities else self.tags).update(labels)
         if isinstance(example, PairExample) and len(self._others) < 2:
             self._others.update(texts_of(example)[1:])
         text, said = _hash(example.text), _hash(repr(labels))
@@ -160,7 +160,7 @@ class Reader:
             return Problem(self._first_line, only, "no_label")
         if self.kind is TaskKind.TOKENS:
             try:
-                word_labels(self._tags, self._names)
+                word_labels(self.tags, self.names)
             except InvalidInput as error:
                 return Problem(self._first_line, f"from here on: {error.message}", "word_labels")
         return None

@@ -23,7 +23,7 @@ from hmi.training.network import Network
 from hmi.training.objective import Texts
 from hmi.training.states import LowerStates
 from hmi.training.tally import Examined, Tally, entity_tally, word_tally
-from hmi.training.wordlabels import word_labels
+from hmi.training.wordlabels import said_of, word_labels
 
 __all__ = ["TagPart", "Tagging", "named_parts", "tag_labels"]
 
@@ -32,9 +32,7 @@ _UNLABELLED = -100  # what cross entropy passes over
 
 def tag_labels(examples: Sequence[TaggedExample]) -> tuple[str, ...]:
     """As `word_labels`, of examples. Raises `InvalidInput`."""
-    tags = {span.label for example in examples if not example.entities for span in example.spans}
-    names = {span.label for example in examples if example.entities for span in example.spans}
-    return word_labels(tags, names)
+    return word_labels(*said_of(examples))
 
 
 def named_parts(example: TaggedExample) -> tuple[Span, ...]:

@@ -300,6 +300,19 @@ def test_a_validation_file_may_have_one_label_but_none_of_its_own(api: Api) -> N
     assert (caught.value.code, caught.value.param) == ("unknown_label", "validation_file")
 
 
+def test_a_validation_file_may_name_parts_in_its_own_way(api: Api) -> None:
+    training = upload_text(api, b'{"tokens": ["w1", "w2"], "tags": ["B-PER", "O"]}\n')
+    for judging in (
+        b'{"tokens": ["w1", "w2"], "tags": ["B-PER", "I-PER"]}\n',
+        b'{"text": "w1 w3", "spans": [{"start": 0, "end": 2, "label": "PER"}]}\n',
+    ):
+        assert tune(api, training_file=training, validation_file=upload_text(api, judging)).validation_file
+    other = upload_text(api, b'{"text": "w1 w3", "spans": [{"start": 0, "end": 2, "label": "B-PER"}]}\n')
+    with pytest.raises(openai.BadRequestError) as caught:
+        tune(api, training_file=training, validation_file=other)
+    assert caught.value.code == "unknown_label"
+
+
 def test_what_is_odd_in_the_files_is_said_first(api: Api) -> None:
     file_id = upload_text(api, labelled(("w1", "good"), ("w2", " Good "), ("w3", "bad")))
     other = upload_text(api, b'{"text": "w4", "label": "bad", "stars": 1}\n')
