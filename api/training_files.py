@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -89,7 +90,7 @@ def check_file(
     services: Services,
     file: File,
     param: str,
-    counter: TokenCounter,
+    take: Callable[[AnyExample], None],
     *,
     kind: TaskKind | None = None,
     judged: Checked | None = None,
@@ -98,6 +99,7 @@ def check_file(
 
     Args:
         param: What the caller calls it.
+        take: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
         kind: The task; None finds it from the fields.
         judged: What the file is to judge: it may have one label alone, and none that this has not.
 
@@ -116,7 +118,7 @@ def check_file(
     except NotFound as error:
         raise Corrupt(f"the content of file {file.id} is lost") from error
     with stream:
-        checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=counter.add)
+        checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=take)
     if checked.problems:
         raise InvalidInput(_problems(checked), code="invalid_training_file", param=param)
     unknown = checked.unknown_to(judged) if judged else []

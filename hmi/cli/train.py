@@ -97,6 +97,7 @@ def train(
 
     from hmi.engine.cores import tune_process
     from hmi.errors import Conflict, InvalidInput
+    from hmi.models.chat import load_chat
     from hmi.spec import read_spec
 
     tune_process(os.environ)
@@ -108,12 +109,16 @@ def train(
     decodes = read_spec(base).family.decodes
     if decodes:
         task = task or TaskKind.LANGUAGE
-    labelled = read_labelled_file(data, task, text_field, label_field, judging=False)
+    chat = load_chat(base)
+    labelled = read_labelled_file(data, task, text_field, label_field, judging=False, chat=chat)
+    warnings = [f"{data}: {warning}" for warning in labelled.warnings]
     judging: tuple[AnyExample, ...] = ()
     if dev:
-        judging = read_labelled_file(dev, labelled.kind, text_field, label_field, judging=True).examples
-    for warning in labelled.warnings:
-        typer.echo(f"{data}: {warning}", err=True)
+        judges = read_labelled_file(dev, labelled.kind, text_field, label_field, judging=True, chat=chat)
+        judging = judges.examples
+        warnings += [f"{dev}: {warning}" for warning in judges.warnings]
+    for warning in warnings:
+        typer.echo(warning, err=True)
 
     from hmi.adapters.adapter import AdapterKind
     from hmi.adapters.canonical import FILE_NAME, load_adapter

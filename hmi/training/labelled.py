@@ -105,17 +105,15 @@ def check_labelled(
         kind: The task; None finds it from the fields.
         judging: The file only judges, so one label is enough.
         text_field, label_field: What `text` and `label` are called in the file.
-        each: Called with every example.
+        each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
     """
-    reader = Reader(kind, limits, judging, text_field, label_field)
+    reader = Reader(kind, limits, judging, text_field, label_field, each)
     problems: list[Problem] = []
     for found in reader.read(stream, form):
         if isinstance(found, Problem):
             problems.append(found)
             if len(problems) == MAX_PROBLEMS:
                 break
-        else:
-            each(found)
     return Checked(
         reader.kind,
         reader.examples,
@@ -138,12 +136,13 @@ def read_labelled(
     text_field: str = "text",
     label_field: str = "label",
     name: str = "",
+    each: Callable[[AnyExample], None] = lambda example: None,
 ) -> Labelled:
     """The examples of a file; arguments as of `check_labelled`.
 
     Raises `InvalidInput` for the first problem, naming the file by `name` and the line.
     """
-    reader = Reader(kind, limits, judging, text_field, label_field)
+    reader = Reader(kind, limits, judging, text_field, label_field, each)
     examples: list[AnyExample] = []
     for found in reader.read(stream, form):
         if isinstance(found, Problem):

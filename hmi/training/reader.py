@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -41,10 +41,17 @@ class Reader:
     Args:
         kind: The task, or None where the first example settles it.
         judging: One label is enough.
+        each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
     """
 
     def __init__(
-        self, kind: TaskKind | None, limits: LabelledLimits, judging: bool, text_field: str, label_field: str
+        self,
+        kind: TaskKind | None,
+        limits: LabelledLimits,
+        judging: bool,
+        text_field: str,
+        label_field: str,
+        each: Callable[[AnyExample], None],
     ) -> None:
         self.kind = kind
         self.examples = 0
@@ -54,6 +61,7 @@ class Reader:
         self.names: set[str] = set()
         self._limits = limits
         self._judging = judging
+        self._each = each
         self._shapes = shapes_for(None, text_field, label_field)
         self._first_line = 0
         self._unread: set[str] = set()
@@ -93,6 +101,7 @@ class Reader:
             shape = self._shape(record)
             example = shape.parse(record.fields)
             self._count(example, record.line)
+            self._each(example)
         except InvalidInput as error:
             return Problem(record.line, error.message, error.code)
         if self.kind is None or not self._first_line:

@@ -22,6 +22,7 @@ from hmi.catalog.tuning import dispatching, ending, runs
 from hmi.catalog.tuning.runs import ClaimedJob
 from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
+from hmi.models.chat import ChatTemplate
 from hmi.spec import Family, MissPolicy
 from tests.adapter_samples import bottleneck_adapter
 from tests.apis import SPEC, Api, base_files
@@ -494,8 +495,11 @@ def continued(*pairs: tuple[str, str]) -> bytes:
     return b"".join(json.dumps({"prompt": a, "completion": b}).encode() + b"\n" for a, b in pairs)
 
 
-def add_writer(api: Api) -> None:
-    artifact = api.services.artifacts.put({name: io.BytesIO(content) for name, content in base_files(WRITER).items()})
+def add_writer(api: Api, template: str | None = None) -> None:
+    files = base_files(WRITER)
+    if template is not None:
+        files["chat.json"] = ChatTemplate(template).to_json().encode()
+    artifact = api.services.artifacts.put({name: io.BytesIO(content) for name, content in files.items()})
     with api.services.database.session() as session:
         bases.register_base(session, "writer", artifact, WRITER)
 
@@ -505,6 +509,25 @@ def test_a_decoder_learns_how_texts_go_on_by_a_lora(api: Api) -> None:
     file = upload_text(api, continued(("w1", "w2 w3"), ("w2", "w3")))
     kept = row(api, tune(api, model="writer", training_file=file).id).config
     assert (kept["task"], kept["config"]["kind"], kept["config"]["rank"]) == ("language", "lora", 16)
+
+
+def chat(*roles: str) -> bytes:
+    return json.dumps({"messages": [{"role": role, "content": "w1"} for role in roles]}).encode() + b"\n"
+
+
+def test_a_chat_is_refused_with_its_line_when_the_template_does_not_take_it(api: Api) -> None:
+    add_writer(api, "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}w1")
+    good = chat("user", "assistant")
+    assert tune(api, model="writer", training_file=upload_text(api, good)).status == "queued"
+    with pytest.raises(openai.BadRequestError, match=r"line 2: .*no system role") as caught:
+        tune(api, model="writer", training_file=upload_text(api, good + chat("system", "user", "assistant")))
+    assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
+
+
+def test_a_chat_is_refused_when_the_base_has_no_template(api: Api) -> None:
+    add_writer(api)
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
+        tune(api, model="writer", training_file=upload_text(api, chat("user", "assistant")))
 
 
 def test_a_decoder_learns_classes_when_it_is_asked_to(api: Api) -> None:
