@@ -91,8 +91,11 @@ def test_artifact_is_the_plain_conversion_when_no_text_is_given(source: Path, tm
     assert torch.equal(model.window.projection.weight, torch.eye(32))
 
 
-def test_base_is_not_calibrated_when_nothing_is_looked_up(source: Path, tmp_path: Path, texts: list[str]) -> None:
-    assert build_base(source, tmp_path / "k0", 0, RowDtype.INT8, [texts]).after is None
+def test_text_is_refused_when_nothing_is_looked_up(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="k = 0 is the pretrained model"):
+        build_base(source, tmp_path / "k0", 0, RowDtype.INT8, [texts])
+    assert not (tmp_path / "k0").exists()
+    assert build_base(source, tmp_path / "k0", 0).after is None
 
 
 def test_nothing_is_left_behind_when_the_source_is_not_understood(tmp_path: Path) -> None:

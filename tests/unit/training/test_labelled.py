@@ -180,6 +180,14 @@ def test_physical_line_is_named_when_csv_is_wrong(content: bytes, line: int | No
     assert reason in found.reason
 
 
+def test_field_of_csv_may_be_as_long_as_a_line() -> None:
+    long = "w " * 200_000
+    content = f"text,label\n{long},a\nb,c\n".encode()
+    assert read(content, FileFormat.CSV)[0] == Example(long, "a")
+    limits = LabelledLimits(max_line_bytes=300_000)
+    assert problem_of(content, FileFormat.CSV, limits=limits).code == "line_too_long"
+
+
 def test_csv_is_refused_when_a_quote_that_is_not_closed_swallows_it() -> None:
     rows = b"a,x\n" * 1000
     found = problem_of(b'text,label\n"' + rows, FileFormat.CSV, limits=LabelledLimits(max_line_bytes=500))
