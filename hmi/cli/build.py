@@ -126,6 +126,8 @@ def base(
             seed=seed,
             device=device,
         )
+        if difference_out:
+            difference_out.parent.mkdir(parents=True, exist_ok=True)
         # A decoder's loss is no error's square alone: what comes next is part of it.
         says = _loss if family.decodes else _error
         with TrainingBar() as bar:

@@ -22,12 +22,12 @@ def require_new(out: Path) -> None:
 
 
 def require_writable(out: Path) -> None:
-    """Make the folder that `out` will lie in. Raises `InvalidInput` where nothing can be written there, before any time
-    is spent on what would be."""
+    """Raises `InvalidInput` where `out`, or folders above it that are not there, could not be made: before any time is
+    spent on what would lie there."""
     try:
         out.exists()  # fails of a name that is too long
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=above):
             pass
     except OSError as error:
         raise InvalidInput(f"cannot write {out}: {error.strerror}") from error

@@ -149,6 +149,7 @@ def train(
         epochs=config.epochs if epochs is None else epochs,
         learning_rate=config.learning_rate if learning_rate is None else learning_rate,
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = out.with_name(f".{out.name}.training")
     with TrainingBar() as bar:
         trained = train_adapter(
