@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -15,7 +16,9 @@ from hmi.training.labelled import Checked, FileFormat, LabelledLimits, check_lab
 __all__ = ["TokenCounter", "TrainingFile", "check_file"]
 
 _TOKENIZER = "tokenizer.json"
-_CHUNK = 1000
+_CHUNK = 1000  # texts that are encoded at once,
+_CHUNK_CHARACTERS = 2**18  # or so much of them: an encoding takes a hundred bytes and more for each character
+_PIECE = 2**16  # characters; longer texts are encoded piece by piece
 _MOST_SAID = 20  # problems in one message
 
 
@@ -34,7 +37,9 @@ class TokenCounter:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
         self._waiting: list[str] = []
+        self._characters = 0  # of those that wait
         self._counted = 0
         self.has_chats = False
 
@@ -50,9 +55,14 @@ class TokenCounter:
     def add(self, example: AnyExample) -> None:
         self.has_chats |= isinstance(example, ChatExample)
         # A chat is read as one text.
-        self._waiting += ["\n".join(texts_of(example))] if isinstance(example, ChatExample) else texts_of(example)
-        if len(self._waiting) >= _CHUNK:
-            self._count()
+        for text in ["\n".join(texts_of(example))] if isinstance(example, ChatExample) else texts_of(example):
+            if len(text) > _PIECE:
+                self._counted += self._tokens_of_long(text)
+                continue
+            self._waiting.append(text)
+            self._characters += len(text)
+            if len(self._waiting) >= _CHUNK or self._characters >= _CHUNK_CHARACTERS:
+                self._count()
 
     @property
     def total(self) -> int:
@@ -61,14 +71,26 @@ class TokenCounter:
 
     def _count(self) -> None:
         self._counted += sum(len(each.ids) for each in self._tokenizer.encode_batch_fast(self._waiting))
-        self._waiting = []
+        self._waiting, self._characters = [], 0
+
+    def _tokens_of_long(self, text: str) -> int:
+        """Pieces end between words where they can, and none is read after the one that fills the model: the count is
+        that of the whole text, but where a word is longer than a piece."""
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        count, start = special, 0
+        while start < len(text) and count < self._max_tokens:
+            end = len(text) if len(text) - start <= _PIECE else text.rfind(" ", start + 1, start + _PIECE)
+            end = end if end > 0 else start + _PIECE
+            count += len(self._tokenizer.encode(text[start:end]).ids) - special
+            start = end
+        return min(count, self._max_tokens)
 
 
 def check_file(
     services: Services,
     file: File,
     param: str,
-    counter: TokenCounter,
+    take: Callable[[AnyExample], None],
     *,
     kind: TaskKind | None = None,
     judged: Checked | None = None,
@@ -77,6 +99,7 @@ def check_file(
 
     Args:
         param: What the caller calls it.
+        take: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
         kind: The task; None finds it from the fields.
         judged: What the file is to judge: it may have one label alone, and none that this has not.
 
@@ -95,10 +118,10 @@ def check_file(
     except NotFound as error:
         raise Corrupt(f"the content of file {file.id} is lost") from error
     with stream:
-        checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=counter.add)
+        checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=take)
     if checked.problems:
         raise InvalidInput(_problems(checked), code="invalid_training_file", param=param)
-    unknown = sorted(set(checked.labels) - set(judged.labels)) if judged else []
+    unknown = checked.unknown_to(judged) if judged else []
     if unknown:
         message = f"the file has a label that the training file lacks: {unknown[0][:80]!r}"
         raise InvalidInput(message, code="unknown_label", param=param)

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.base_upload import CHAT
 from api.schemas.fine_tuning import Hyperparameters, JobCreate, TuningOptions
 from api.services import Services
 from api.training_files import TokenCounter, check_file
@@ -21,9 +20,10 @@ from hmi.catalog.tables import GENERAL, File
 from hmi.catalog.tenants import Principal
 from hmi.catalog.tuning.jobs import NewTuningJob
 from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
+from hmi.models.chat import CHAT, ChatTemplate, load_chat
 from hmi.spec import HPLMSpec, MissPolicy
 from hmi.training.config import TrainConfig, usual_rank
-from hmi.training.examples import TaskKind, require_learnable
+from hmi.training.examples import AnyExample, ChatExample, TaskKind, require_learnable
 from hmi.training.plan import TrainingPlan
 from hmi.training.recipe import begun_with
 
@@ -39,7 +39,6 @@ class Start:
 
     Attributes:
         adapter: Artifact of the adapter that training begins with; None begins with nothing.
-        chats: The base has a chat template.
     """
 
     base: str
@@ -48,7 +47,6 @@ class Start:
     domain: str
     miss_policy: MissPolicy
     adapter: str | None
-    chats: bool
     training: File
     validation: File | None
 
@@ -78,7 +76,6 @@ def find_start(services: Services, session: Session, caller: Principal, body: Jo
         domain=domains.get_domain(session, options.domain or domain, param="hmi.domain").name,
         miss_policy=options.miss_policy or miss_policy,
         adapter=_adapter(session, caller, options.start, bases.spec_of(base)) if options.start else None,
-        chats=_has_chat(services, base.artifact),
         training=_file(session, caller.tenant_id, body.training_file, "training_file"),
         validation=_file(session, caller.tenant_id, body.validation_file, "validation_file")
         if body.validation_file
@@ -92,18 +89,28 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
     Raises `InvalidInput` for files that cannot be trained on, settings that contradict each other, and more work than a
     job may be.
     """
+    if start.validation is not None and start.validation.id == start.training.id:
+        message = "what judges must not be trained on: give another file, or none, and a tenth of the examples judges"
+        raise InvalidInput(message, param="validation_file")
     options = body.hmi or TuningOptions()
     multiplier, config = _configure(services, body, options, start)
     counter = TokenCounter.open(services, start.base_artifact, min(config.max_tokens, start.spec.max_positions))
     wanted = options.task or (TaskKind.LANGUAGE if start.spec.family.decodes else None)
     if wanted is not None:
         require_learnable(wanted, start.spec.family, start.base, "hmi.task")
-    training = check_file(services, start.training, "training_file", counter, kind=wanted)
+    chat = _chat(services, start.base_artifact)
+
+    def take(example: AnyExample) -> None:
+        counter.add(example)
+        if chat is not None and isinstance(example, ChatExample):
+            chat.render(example.messages)
+
+    training = check_file(services, start.training, "training_file", take, kind=wanted)
     task = training.checked.kind
     if task is None:
         raise InvalidInput("there are no examples", code="invalid_training_file", param="training_file")
     require_learnable(task, start.spec.family, start.base, "training_file")
-    if task is TaskKind.LANGUAGE and counter.has_chats and not start.chats:
+    if task is TaskKind.LANGUAGE and counter.has_chats and chat is None:
         message = f"{start.base} has no chat template, so messages say nothing to it; send prompt and completion"
         raise InvalidInput(message, code="invalid_training_file", param="training_file")
     if config.kind is AdapterKind.NONE and task is TaskKind.EMBEDDING:
@@ -111,11 +118,11 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
             "the model to begin with has nothing but a head, and embeddings have none", param="hmi.start"
         )
     examples, validation = training.checked.examples, None
+    warnings = [f"training_file: {warning}" for warning in training.checked.warnings]
     if start.validation is not None:
-        validation = check_file(
-            services, start.validation, "validation_file", counter, kind=task, judged=training.checked
-        )
+        validation = check_file(services, start.validation, "validation_file", take, kind=task, judged=training.checked)
         examples += validation.checked.examples
+        warnings += [f"validation_file: {warning}" for warning in validation.checked.warnings]
     cost = counter.total * config.epochs
     _check_size(services, examples, cost)
     plan = TrainingPlan(task, training.form, validation.form if validation else None, config, start.adapter)
@@ -132,6 +139,7 @@ def order_job(services: Services, start: Start, body: JobCreate) -> NewTuningJob
         request=request_of(body),
         config=plan.to_json() | {"learning_rate_multiplier": multiplier},
         attributes=body.metadata or {},
+        warnings=tuple(warnings),
     )
 
 
@@ -203,9 +211,12 @@ def _file(session: Session, tenant_id: str, file_id: str, param: str) -> File:
         raise NotFound(error.message, code=error.code, param=param) from None
 
 
-def _has_chat(services: Services, artifact: str) -> bool:
+def _chat(services: Services, artifact: str) -> ChatTemplate | None:
+    """The base model's template, where it has one. Raises `Corrupt`."""
     try:
-        return any(file.name == CHAT for file in services.artifacts.files(artifact))
+        if all(file.name != CHAT for file in services.artifacts.files(artifact)):
+            return None
+        return load_chat(services.artifacts.part(artifact, {CHAT}))
     except NotFound as error:
         raise Corrupt(f"the base model's content is lost: {error.message}") from error
 

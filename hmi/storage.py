@@ -20,6 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hmi.errors import InvalidInput, NotFound, StorageFull
+from hmi.remote import open_remote, translate_outage
 
 __all__ = ["Storage", "translate_full_disk"]
 
@@ -39,7 +40,10 @@ def translate_full_disk(path: str) -> Iterator[None]:
 
 
 class Storage:
-    """Reads and writes under one root URL (`file:///data`, `s3://bucket/prefix`)."""
+    """Reads and writes under one root URL (`file:///data`, `s3://bucket/prefix`).
+
+    What is not on this machine's disk may be out of reach for a while: then everything here raises `Transient`.
+    """
 
     def __init__(self, url: str) -> None:
         if "::" in url:
@@ -57,6 +61,10 @@ class Storage:
             raise ValueError(f"not a plain relative path: {path!r}")
         return f"{self._root}/{path}"
 
+    def _reached(self, path: str) -> contextlib.AbstractContextManager[None]:
+        """For what asks the file system: errors of one that is remote are translated."""
+        return contextlib.nullcontext() if self._local else translate_outage(path)
+
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
         """Open a new file for writing; it appears under `path` only when the block ends well.
@@ -70,7 +78,8 @@ class Storage:
                 with tempfile.NamedTemporaryFile() as file:
                     yield cast(IO[bytes], file)
                     file.flush()
-                    self._fs.put_file(file.name, full)
+                    with self._reached(path), translate_full_disk(path):
+                        self._fs.put_file(file.name, full)
                 return
             target = Path(full)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,47 +97,67 @@ class Storage:
 
     def open(self, path: str, offset: int = 0) -> IO[bytes]:
         """Open for reading from `offset` bytes. Raises `NotFound`."""
+        full = self._full(path)
         try:
-            file = self._fs.open(self._full(path), "rb")
+            with self._reached(path):
+                file = cast(IO[bytes], self._fs.open(full, "rb"))
         except FileNotFoundError:
             raise NotFound(f"nothing is stored at {path}") from None
+        if not self._local:
+            file = open_remote(file, path)
         if offset:
             file.seek(offset)
-        return cast(IO[bytes], file)
+        return file
 
     def size(self, path: str) -> int:
         """Bytes at `path`. Raises `NotFound`."""
+        full = self._full(path)
         try:
-            return int(self._fs.size(self._full(path)))
+            with self._reached(path):
+                return int(self._fs.size(full))
         except FileNotFoundError:
             raise NotFound(f"nothing is stored at {path}") from None
 
     def exists(self, path: str) -> bool:
-        return bool(self._fs.exists(self._full(path)))
+        full = self._full(path)
+        if self._local:
+            return bool(self._fs.exists(full))
+        try:
+            # Not `exists`, which may take any error for a no.
+            with self._reached(path):
+                self._fs.info(full)
+        except FileNotFoundError:
+            return False
+        return True
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder; nothing there is no error."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._full(path), recursive=True)
+        full = self._full(path)
+        # `rm` may take an error for nothing there, as above.
+        if self._local or self.exists(path):
+            with contextlib.suppress(FileNotFoundError), self._reached(path):
+                self._fs.rm(full, recursive=True)
 
     def move(self, source: str, target: str) -> None:
         """Give a whole file another path; on disk in one step. Raises `NotFound`, `StorageFull`."""
-        full = self._full(target)
+        old, full = self._full(source), self._full(target)
         try:
-            with translate_full_disk(target):
+            with self._reached(target), translate_full_disk(target):
                 if self._local:
                     Path(full).parent.mkdir(parents=True, exist_ok=True)
-                    Path(self._full(source)).replace(full)
+                    Path(old).replace(full)
                     _sync_directory(Path(full).parent)
                 else:
-                    self._fs.mv(self._full(source), full)
+                    self._fs.mv(old, full)
         except FileNotFoundError:
             raise NotFound(f"nothing is stored at {source}") from None
 
     def names(self, path: str) -> list[str]:
         """Names directly under the folder `path`, unfinished writes left out."""
+        full = self._full(path)
         try:
-            found = self._fs.ls(self._full(path), detail=False)
+            with self._reached(path):
+                found = self._fs.ls(full, detail=False)
         except FileNotFoundError:
             return []
         names = [str(each).rstrip("/").rsplit("/", 1)[-1] for each in found]

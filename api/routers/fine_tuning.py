@@ -68,6 +68,8 @@ def create_job(
         if twin is not None:
             return _as_asked(twin, caller, body)
         start = find_start(services, session, caller, body)
+        # Before the files are read, which costs more; `create_job` decides.
+        jobs.check_quota(session, tenant_id, services.settings.max_open_trainings_per_tenant)
     new = order_job(services, start, body)
     with services.database.session() as session:
         job = jobs.create_job(

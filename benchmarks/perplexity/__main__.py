@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder, config, corpora)
         learnt = {k: _learn(source, folder / f"k{k}", k, corpora, config) for k in options.k}
         speeds: dict[int, dict[str, Any]] = {}
         if not options.no_speed:
@@ -82,6 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": machine(device),
     }
     print(json.dumps(report, indent=1) if options.json else _as_text(report))
+
+
+def _claim(folder: Path, config: DistilConfig, corpora: list[list[str]]) -> None:
+    """Note what is learnt there. Raises `SystemExit` where the folder was filled by another plan."""
+    note = folder / "plan.txt"
+    text = hashlib.sha256(json.dumps(corpora).encode()).hexdigest()
+    plan = f"{config!r} {text}"
+    # Earlier runs left no note of theirs.
+    known = note.read_text() if note.exists() else None if any(folder.iterdir()) else plan
+    if known != plan:
+        sys.exit(f"{folder} was filled by a run with another plan; take another folder")
+    note.write_text(plan)
 
 
 def _corpora(cache: Path) -> list[list[str]]:

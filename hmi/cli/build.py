@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmi.cli.draw_fidelity import fidelity_table
-from hmi.cli.options import AsJson
+from hmi.cli.options import AsJson, Seed
 from hmi.spec import RowDtype
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def base(
     estimator_steps: Annotated[
         int, typer.Option(min=0, help="Of teaching what stands in for rows under the policy backoff; 0: nothing is.")
     ] = 9000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     rows: Annotated[RowDtype, typer.Option(help="How looked-up rows are stored.")] = RowDtype.INT8,
     difference: Annotated[
@@ -80,6 +80,7 @@ def base(
 
     What was done when it is stopped is kept beside --out, and the same command goes on with it.
     """
+    from hmi.cli.outputs import require_new, require_writable
     from hmi.cli.textfiles import read_lines
     from hmi.engine.cores import tune_process
     from hmi.errors import InvalidInput
@@ -88,6 +89,9 @@ def base(
         raise InvalidInput("give --text or --difference, not both")
     if difference_out and not text:
         raise InvalidInput("--difference-out needs --text to learn from")
+    require_new(out)
+    if difference_out:
+        require_writable(difference_out)
     tune_process(os.environ)
     # Read before torch is loaded, which takes seconds: a mistake in a file shows at once.
     corpora = [read_lines(path) for path in text or ()]
@@ -122,6 +126,8 @@ def base(
             seed=seed,
             device=device,
         )
+        if difference_out:
+            difference_out.parent.mkdir(parents=True, exist_ok=True)
         # A decoder's loss is no error's square alone: what comes next is part of it.
         says = _loss if family.decodes else _error
         with TrainingBar() as bar:
@@ -160,7 +166,7 @@ def estimator(
     steps: Annotated[int, typer.Option(min=1, help="Of the optimiser.")] = 9000,
     size: Annotated[int, typer.Option(min=1, help="Hidden values: more are slower, and nearer to the rows.")] = 768,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -168,10 +174,12 @@ def estimator(
 
     `hmi build base` does it too. The result is another base model: domain deltas and trees of the first are not its.
     """
+    from hmi.cli.outputs import require_new
     from hmi.cli.textfiles import read_lines
     from hmi.engine.cores import tune_process
 
     tune_process(os.environ)
+    require_new(out)
     corpora = [read_lines(path) for path in text]  # before torch is loaded: a mistake in a file shows at once
 
     from hmi.cli.training_bar import TrainingBar
@@ -225,7 +233,7 @@ def domain(
         typer.Option(min=0, help="What it costs to differ from the rows above; 0 for the root, which has none above."),
     ] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longer lines are cut.")] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -233,17 +241,16 @@ def domain(
 
     It is distilled from a full model, so that states after the lookup come nearer to that model's.
     """
+    from hmi.cli.outputs import read_own_adapter, require_new
     from hmi.cli.textfiles import read_lines
     from hmi.engine.cores import tune_process
-    from hmi.errors import Conflict
 
     tune_process(os.environ)
-    if out.exists():
-        raise Conflict(f"{out} is there already; remove it or choose another folder")
+    require_new(out)
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
     lines = read_lines(text)
 
-    from hmi.adapters.canonical import FILE_NAME, load_adapter, save_adapter
+    from hmi.adapters.canonical import FILE_NAME, save_adapter
     from hmi.cli.training_bar import TrainingBar
     from hmi.training.delta_config import DeltaConfig
     from hmi.training.domain import train_delta
@@ -258,7 +265,8 @@ def domain(
         seed=seed,
         device=device,
     )
-    refined = load_adapter(above / FILE_NAME) if above else None
+    refined = read_own_adapter(above) if above else None
+    taught = read_own_adapter(teacher_adapter) if teacher_adapter else None
     with TrainingBar() as bar:
         trained = train_delta(
             base,
@@ -266,7 +274,7 @@ def domain(
             config,
             above=refined,
             teacher=teacher,
-            teacher_adapter=load_adapter(teacher_adapter / FILE_NAME) if teacher_adapter else None,
+            teacher_adapter=taught,
             on_progress=lambda reached: bar.show(reached, _error(reached)),
         )
     out.mkdir(parents=True)

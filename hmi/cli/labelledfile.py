@@ -8,16 +8,33 @@ from typing import TYPE_CHECKING
 from hmi.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from hmi.training.labelled import Labelled, TaskKind
+    from hmi.models.chat import ChatTemplate
+    from hmi.training.labelled import AnyExample, Labelled, TaskKind
 
 __all__ = ["read_labelled_file"]
 
 
 def read_labelled_file(
-    path: Path, task: TaskKind | None, text_field: str, label_field: str, *, judging: bool
+    path: Path,
+    task: TaskKind | None,
+    text_field: str,
+    label_field: str,
+    *,
+    judging: bool,
+    chat: ChatTemplate | None = None,
 ) -> Labelled:
-    """Its examples, for `task` or for what the fields are for. Raises `InvalidInput` naming the file and the line."""
-    from hmi.training.labelled import FileFormat, read_labelled
+    """Its examples, for `task` or for what the fields are for.
+
+    Args:
+        chat: The base model's template, which must take every conversation.
+
+    Raises `InvalidInput` naming the file and the line.
+    """
+    from hmi.training.labelled import ChatExample, FileFormat, read_labelled
+
+    def take(example: AnyExample) -> None:
+        if chat is not None and isinstance(example, ChatExample):
+            chat.render(example.messages)
 
     try:
         with path.open("rb") as stream:
@@ -29,6 +46,7 @@ def read_labelled_file(
                 text_field=text_field,
                 label_field=label_field,
                 name=str(path),
+                each=take,
             )
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmi.cli.labelledfile import read_labelled_file
-from hmi.cli.options import AsJson, Key, Url, connect
+from hmi.cli.options import AsJson, Key, Seed, Url, connect
 
 if TYPE_CHECKING:
     from hmi.adapters.adapter import Adapter
@@ -58,7 +58,7 @@ def import_(
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 3e-3,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are cut, to judge by them too.")] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
     label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",

@@ -24,6 +24,7 @@ __all__ = [
     "AsJson",
     "DataDir",
     "Key",
+    "Seed",
     "Url",
     "connect",
     "console",
@@ -49,6 +50,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HMI_DATA_DIR", help="Folder of the services' data.  [default: .hmi]"),
 ]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="The same seed gives the same weights.")]
 
 
 def load_settings() -> Settings:

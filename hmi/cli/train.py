@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmi.cli.labelledfile import read_labelled_file
-from hmi.cli.options import AsJson
+from hmi.cli.options import AsJson, Seed
 from hmi.spec import MissPolicy
 from hmi.training.examples import TaskKind
 
@@ -78,7 +78,7 @@ def train(
         typer.Option(help="The highest; it rises to it and falls to zero.  [default: 0.003, with --start 0.001]"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are cut.")] = 128,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
     label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",
@@ -95,28 +95,32 @@ def train(
     import json
     import os
 
+    from hmi.cli.outputs import read_own_adapter, require_new
     from hmi.engine.cores import tune_process
-    from hmi.errors import Conflict, InvalidInput
+    from hmi.errors import InvalidInput
+    from hmi.models.chat import load_chat
     from hmi.spec import read_spec
 
     tune_process(os.environ)
     if start and (kind or rank):
         raise InvalidInput("kind and rank are those of the adapter to begin with; leave --kind and --rank out")
-    if out.exists():
-        raise Conflict(f"{out} is there already; remove it or choose another folder")
+    require_new(out)
     # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
     decodes = read_spec(base).family.decodes
     if decodes:
         task = task or TaskKind.LANGUAGE
-    labelled = read_labelled_file(data, task, text_field, label_field, judging=False)
+    chat = load_chat(base)
+    labelled = read_labelled_file(data, task, text_field, label_field, judging=False, chat=chat)
+    warnings = [f"{data}: {warning}" for warning in labelled.warnings]
     judging: tuple[AnyExample, ...] = ()
     if dev:
-        judging = read_labelled_file(dev, labelled.kind, text_field, label_field, judging=True).examples
-    for warning in labelled.warnings:
-        typer.echo(f"{data}: {warning}", err=True)
+        judges = read_labelled_file(dev, labelled.kind, text_field, label_field, judging=True, chat=chat)
+        judging = judges.examples
+        warnings += [f"{dev}: {warning}" for warning in judges.warnings]
+    for warning in warnings:
+        typer.echo(warning, err=True)
 
     from hmi.adapters.adapter import AdapterKind
-    from hmi.adapters.canonical import FILE_NAME, load_adapter
     from hmi.adapters.formats import read_adapter
     from hmi.cli.training_bar import TrainingBar, training_words
     from hmi.models.loader import load_spec
@@ -153,7 +157,7 @@ def train(
             labelled.examples,
             config,
             judging,
-            delta=load_adapter(delta / FILE_NAME) if delta else None,
+            delta=read_own_adapter(delta) if delta else None,
             start=adapter,
             on_progress=lambda reached: bar.show(reached, training_words(reached)),
             checkpoint=checkpoint,
@@ -168,6 +172,8 @@ def _summary(report: TrainReport, out: Path) -> str:
         f"{out}: {report.task} from {report.examples:,} examples in {report.seconds:.1f} s "
         f"({report.seconds_per_thousand_examples:.1f} s for a thousand), {report.epochs} epochs"
     ]
+    if report.left_out:
+        lines.append(f"{report.left_out:,} examples whose text judges were left out")
     if report.dev is None:
         lines.append("no examples were kept to judge by: all of them were trained on")
     else:

@@ -56,7 +56,9 @@ def create(
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many passes over the text.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts in one step.")] = None,
     learning_rate_multiplier: Annotated[float | None, typer.Option(help="Of the usual learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same weights.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same weights.")
+    ] = None,
     task: Annotated[_Task | None, typer.Option(help="Default: what the file's fields say.")] = None,
     domain: Annotated[str | None, typer.Option(help="Where n-grams are looked up first.")] = None,
     start: Annotated[

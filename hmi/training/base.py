@@ -99,6 +99,8 @@ def build_base(
     began = time.monotonic()
     if out.exists():
         raise Conflict(f"{out} is there already; remove it or choose another folder")
+    if not k and any(corpora):
+        raise InvalidInput("k = 0 is the pretrained model as it is, so there is nothing to learn from text")
     if k and config.steps and not any(corpora):
         raise InvalidInput("distillation needs text")
     work = work_folder(out)
@@ -107,7 +109,7 @@ def build_base(
     try:
         spec = convert_pretrained(source, converted, k=k, row_dtype=row_dtype)
         report = BaseReport(spec)
-        if k and any(corpora):
+        if any(corpora):
             report = _learn(source, converted, corpora, config, estimator, work / _CHECKPOINT, difference, on_progress)
         converted.rename(out)
     finally:

@@ -92,6 +92,8 @@ def _trained_on(report: TrainReport, data: str) -> str:
         f"{report.examples:,} examples of {plain(data)}, {report.tokens:,} tokens in all; {report.epochs} epochs"
         f"{early}{which}{began}; {report.seconds:.1f} s, {report.seconds_per_thousand_examples:.1f} s for a thousand.",
     ]
+    if report.left_out:
+        lines.append(f"{report.left_out:,} examples more were left out, because their text judges.")
     if report.labels:
         pairs = zip(report.labels, report.label_counts, strict=True)
         lines.append(table(["label", "examples" if report.task is not TaskKind.TOKENS else "words"], pairs))

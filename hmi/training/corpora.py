@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,30 +20,37 @@ _HELD_OUT = 20  # every twentieth text judges, the others are learnt from
 _MOST_JUDGES = 500  # of each corpus
 
 Sequences = list[NDArray[np.int64]]
+ItemT = TypeVar("ItemT")
 
 
 def split_corpora(
     corpora: Sequence[Sequence[str]], tokenizer: Tokenizer, max_tokens: int, *, has_end: bool
 ) -> tuple[list[Sequences], Sequences]:
-    """Token ids of what is learnt from, by corpus, and of what judges; a text that occurs twice is in one part only.
+    """Token ids of what is learnt from, by corpus, and of what judges; a text that occurs twice, be it in two corpora,
+    is in one part only.
 
     Raises `InvalidInput`.
     """
-    seen: list[Sequences] = []
-    judges: Sequences = []
-    for texts in corpora:
-        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-        if len(distinct) < 2:
-            raise InvalidInput("fitting a base needs at least two different texts of each corpus")
-        sequences = encode(tokenizer, distinct, max_tokens, has_end=has_end)
-        judges += some(sequences[::_HELD_OUT], _MOST_JUDGES)
-        seen.append([ids for number, ids in enumerate(sequences) if number % _HELD_OUT])
-    return seen, judges
+    distinct = [list(dict.fromkeys(text for text in texts if text.strip())) for texts in corpora]
+    if any(len(texts) < 2 for texts in distinct):
+        raise InvalidInput("fitting a base needs at least two different texts of each corpus")
+    judging = [some(texts[::_HELD_OUT], _MOST_JUDGES) for texts in distinct]
+    judged = set(chain(*judging))
+    learnt = [
+        [text for number, text in enumerate(texts) if number % _HELD_OUT and text not in judged] for texts in distinct
+    ]
+    if not all(learnt):
+        raise InvalidInput("the corpora have so many texts in common that one has nothing left to learn from")
+
+    def encoded(texts: Sequence[str]) -> Sequences:
+        return encode(tokenizer, texts, max_tokens, has_end=has_end)
+
+    return [encoded(texts) for texts in learnt], list(chain(*map(encoded, judging)))
 
 
-def some(sequences: Sequences, most: int) -> Sequences:
+def some(items: list[ItemT], most: int) -> list[ItemT]:
     """At most so many of them, evenly from beginning to end."""
-    return sequences[:: -(-len(sequences) // most)]
+    return items[:: -(-len(items) // most)]
 
 
 def digest_of_corpora(corpora: Iterable[Iterable[NDArray[np.int64]]]) -> str:

@@ -34,6 +34,8 @@ class DeltaConfig:
         seed: Same seed, same text, same machine, same number of threads: same weights.
         device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
             activations; the trained weights are float32 always.
+
+    Raises `InvalidInput` whose `param` names the field.
     """
 
     rank: int = 16
@@ -53,6 +55,10 @@ class DeltaConfig:
         for name in ("rank", "steps", "batch_size", "estimator_steps", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
+        if not 0 < self.learning_rate < math.inf:
+            raise InvalidInput(
+                f"learning_rate must be a number above 0, not {self.learning_rate}", param="learning_rate"
+            )
         if not 0 <= self.nearness < math.inf:
             raise InvalidInput(f"nearness must be a number from 0, not {self.nearness}", param="nearness")
         if not 0 <= self.left_out <= 1:

@@ -175,7 +175,7 @@ def distil(
     model = student.model
     trained = _trained(student)
     optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
-    kept = DistilState(checkpoint, f"{origin} {config!r}") if checkpoint else None
+    kept = DistilState(checkpoint, f"{origin} {teacher.model.dtype} {config!r}") if checkpoint else None
     losses = kept.restore(trained, optimizer) if kept else []
     frozen = {name: each.to(teacher.model.dtype) for name, each in model.named_parameters() if name not in trained}
     first, began = len(losses), time.monotonic()
@@ -209,6 +209,8 @@ def distil(
             saved = now
         left = (now - began) / (done - first) * (config.steps - done)
         on_progress(DistilProgress(done, config.steps, float(np.mean(losses[-_SHOWN:])), left))
+    if kept and first < config.steps:  # what comes after it may fail too
+        kept.save(trained, optimizer, losses)
     return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses)))) if losses else ()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -66,8 +67,8 @@ def train_delta(
         on_progress: Told after every step; what it raises ends the training.
 
     Raises:
-        InvalidInput: k = 0 (nothing is looked up), too little text to learn from and to judge by, or a distilled base
-            and no teacher.
+        InvalidInput: k = 0 (nothing is looked up), too little text to learn from and to judge by, a distilled base
+            and no teacher, or training that diverges.
         AdapterRefused: `above` is no delta of this base's.
         Corrupt: A damaged base.
     """
@@ -171,6 +172,10 @@ def _fit(
         some = [sequences[number] for number in chosen]
         batch = WindowBatch.of(some, model.device, looks_back=model.spec.family.decodes, windows=windows)
         loss = _loss(model, teacher, trainable.maths(model.dtype), without, batch, config.nearness)
+        if not math.isfinite(float(loss.detach())):
+            raise InvalidInput(
+                f"the loss of step {done} is not finite; take a lower learning rate", param="learning_rate"
+            )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(trainable.parameters(), LARGEST_GRADIENT)

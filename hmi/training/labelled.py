@@ -24,6 +24,7 @@ from hmi.training.examples import (
 )
 from hmi.training.reader import LabelledLimits, Reader
 from hmi.training.records import FileFormat, Problem
+from hmi.training.wordlabels import unknown_to, word_labels
 
 __all__ = [
     "MAX_PROBLEMS",
@@ -57,6 +58,7 @@ class Checked:
         kind: None where no example could be read.
         characters: Of all texts.
         labels: How often each occurs, in the order of their first occurrence.
+        tags, names: Which of them are of words, and which of parts of texts.
         problems: At most `MAX_PROBLEMS`; without any, the file can be trained on.
         warnings: What is harmless, but may not be meant.
     """
@@ -67,6 +69,14 @@ class Checked:
     labels: Mapping[str, int]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    tags: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+
+    def unknown_to(self, learnt: Checked) -> list[str]:
+        """The labels here that a model does not have which learns from that sound file, in alphabetical order."""
+        if self.kind is TaskKind.TOKENS:
+            return unknown_to(word_labels(learnt.tags, learnt.names), self.tags, self.names)
+        return sorted(set(self.labels) - set(learnt.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +105,25 @@ def check_labelled(
         kind: The task; None finds it from the fields.
         judging: The file only judges, so one label is enough.
         text_field, label_field: What `text` and `label` are called in the file.
-        each: Called with every example.
+        each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
     """
-    reader = Reader(kind, limits, judging, text_field, label_field)
+    reader = Reader(kind, limits, judging, text_field, label_field, each)
     problems: list[Problem] = []
     for found in reader.read(stream, form):
         if isinstance(found, Problem):
             problems.append(found)
             if len(problems) == MAX_PROBLEMS:
                 break
-        else:
-            each(found)
-    counts = dict(reader.labels)
-    return Checked(reader.kind, reader.examples, reader.characters, counts, tuple(problems), reader.warnings())
+    return Checked(
+        reader.kind,
+        reader.examples,
+        reader.characters,
+        dict(reader.labels),
+        tuple(problems),
+        reader.warnings(),
+        frozenset(reader.tags),
+        frozenset(reader.names),
+    )
 
 
 def read_labelled(
@@ -120,12 +136,13 @@ def read_labelled(
     text_field: str = "text",
     label_field: str = "label",
     name: str = "",
+    each: Callable[[AnyExample], None] = lambda example: None,
 ) -> Labelled:
     """The examples of a file; arguments as of `check_labelled`.
 
     Raises `InvalidInput` for the first problem, naming the file by `name` and the line.
     """
-    reader = Reader(kind, limits, judging, text_field, label_field)
+    reader = Reader(kind, limits, judging, text_field, label_field, each)
     examples: list[AnyExample] = []
     for found in reader.read(stream, form):
         if isinstance(found, Problem):

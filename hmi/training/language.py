@@ -53,7 +53,12 @@ class Language:
     labels: tuple[str, ...] = ()
 
     def prepare(self, examples: Examples, texts: Texts) -> LanguagePart:
-        pairs = [_fitted(*self._tokens(example, texts), texts.max_tokens) for example in examples]
+        pairs = []
+        for number, example in enumerate(examples, start=1):
+            try:
+                pairs.append(_fitted(*self._tokens(example, texts), texts.max_tokens))
+            except InvalidInput as error:
+                raise InvalidInput(f"example {number}: {error.message}", code=error.code) from error
         # What nothing precedes cannot be learnt, nor what does not go on.
         pairs = [(prompt, completion) for prompt, completion in pairs if prompt and completion]
         if not pairs:

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 
 from hmi.errors import InvalidInput
-from hmi.training.examples import AnyExample, labels_in
+from hmi.training.examples import AnyExample, TaggedExample, labels_in
+from hmi.training.wordlabels import said_of, unknown_to, word_labels
 
-__all__ = ["require_known", "split", "split_in_three"]
+__all__ = ["require_known", "split", "split_in_three", "without_texts_of"]
 
 _FEWEST_JUDGES = 16  # fewer say nothing about which epoch is the best
 _SALT = b"hmi dev part\n"  # who cut the text by its hash before must not find all of it on one side here
@@ -41,8 +42,7 @@ def split_in_three(
     `InvalidInput` where there are too few to judge by.
     """
     if dev:
-        asked = {example.text for example in dev}
-        others = [example for example in examples if example.text not in asked]
+        others = without_texts_of(dev, examples)
         require_known(dev, others)
         return *split(others, share), list(dev)
     rest, judging = split(examples, share)
@@ -52,10 +52,27 @@ def split_in_three(
     return *split(rest, 2 * share), judging
 
 
+def without_texts_of(judging: Sequence[AnyExample], examples: Sequence[AnyExample]) -> list[AnyExample]:
+    """What is left to learn from beside a part that judges: text that was learnt says nothing about other text.
+
+    Raises `InvalidInput` where nothing is.
+    """
+    judged = {example.text for example in judging}
+    others = [example for example in examples if example.text not in judged]
+    if not others:
+        raise InvalidInput("every text of the training part is in the dev part too, so there is nothing to learn from")
+    return others
+
+
 def require_known(judging: Sequence[AnyExample], learnt: Sequence[AnyExample]) -> None:
-    """Raises `InvalidInput` for a judging part with a label that cannot be learnt."""
-    known = {label for example in learnt for label in labels_in(example)}
-    unknown = sorted({label for example in judging for label in labels_in(example)} - known)
+    """Raises `InvalidInput` for a judging part with a label that cannot be learnt: one that the head will not have."""
+    tagged = [example for example in learnt if isinstance(example, TaggedExample)]
+    if tagged:
+        said = said_of(example for example in judging if isinstance(example, TaggedExample))
+        unknown = unknown_to(word_labels(*said_of(tagged)), *said)
+    else:
+        known = {label for example in learnt for label in labels_in(example)}
+        unknown = sorted({label for example in judging for label in labels_in(example)} - known)
     if unknown:
         raise InvalidInput(f"the dev part has a label that the training part lacks: {unknown[0]!r}")
 

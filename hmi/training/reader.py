@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -40,25 +41,33 @@ class Reader:
     Args:
         kind: The task, or None where the first example settles it.
         judging: One label is enough.
+        each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
     """
 
     def __init__(
-        self, kind: TaskKind | None, limits: LabelledLimits, judging: bool, text_field: str, label_field: str
+        self,
+        kind: TaskKind | None,
+        limits: LabelledLimits,
+        judging: bool,
+        text_field: str,
+        label_field: str,
+        each: Callable[[AnyExample], None],
     ) -> None:
         self.kind = kind
         self.examples = 0
         self.characters = 0
         self.labels: Counter[str] = Counter()
+        self.tags: set[str] = set()  # of words, and names of parts
+        self.names: set[str] = set()
         self._limits = limits
         self._judging = judging
+        self._each = each
         self._shapes = shapes_for(None, text_field, label_field)
         self._first_line = 0
         self._unread: set[str] = set()
         self._seen: dict[int, tuple[int, int]] = {}  # by a text's hash: its line, and its labels' hash
         self._conflict: tuple[int, int] | None = None
         self._conflicts = 0
-        self._tags: set[str] = set()  # of words, and names of parts
-        self._names: set[str] = set()
         self._others: set[str] = set()  # two texts that others belong to, or do not
 
     def read(self, stream: IO[bytes], form: FileFormat) -> Iterator[AnyExample | Problem]:
@@ -78,6 +87,8 @@ class Reader:
         found = []
         if self._unread:
             found.append(f"fields that are not read: {', '.join(sorted(self._unread))}")
+        for names in _alike(self.labels):
+            found.append(f"labels that differ by no more than capitals or the form of characters: {_quoted(names)}")
         if self._conflict is not None:
             first, again = self._conflict
             found.append(
@@ -90,6 +101,7 @@ class Reader:
             shape = self._shape(record)
             example = shape.parse(record.fields)
             self._count(example, record.line)
+            self._each(example)
         except InvalidInput as error:
             return Problem(record.line, error.message, error.code)
         if self.kind is None or not self._first_line:
@@ -131,7 +143,7 @@ class Reader:
                 f"there are more than {self._limits.max_labels} different labels", code="too_many_labels"
             )
         if isinstance(example, TaggedExample):
-            (self._names if example.entities else self._tags).update(labels)
+            (self.names if example.entities else self.tags).update(labels)
         if isinstance(example, PairExample) and len(self._others) < 2:
             self._others.update(texts_of(example)[1:])
         text, said = _hash(example.text), _hash(repr(labels))
@@ -157,10 +169,23 @@ class Reader:
             return Problem(self._first_line, only, "no_label")
         if self.kind is TaskKind.TOKENS:
             try:
-                word_labels(self._tags, self._names)
+                word_labels(self.tags, self.names)
             except InvalidInput as error:
                 return Problem(self._first_line, f"from here on: {error.message}", "word_labels")
         return None
+
+
+def _alike(labels: Iterable[str]) -> list[list[str]]:
+    """Labels that a person would hardly tell apart, a few of them."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        groups[unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).casefold())].append(label)
+    return [group for group in groups.values() if len(group) > 1][:_MOST_NAMES]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """As `_listed`; forms of one character look alike unless they are written out."""
+    return ", ".join(ascii(name[:40]) for name in itertools.islice(names, _MOST_NAMES))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -70,6 +70,9 @@ def _json_records(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Proble
 
 
 def _csv_records(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Problem]:
+    # A field is no longer than its record, which `_CsvLines` bounds; the module's own limit, one for the whole process,
+    # is lower.
+    csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
     lines = _CsvLines(stream, max_bytes)
     reader = csv.reader(lines, strict=True)
     heading: list[str] | None = None

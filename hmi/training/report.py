@@ -45,7 +45,7 @@ class TrainReport:
     """What came of a training.
 
     Attributes:
-        examples, dev_examples: Learnt from, and judged by.
+        examples, dev_examples: Learnt from, and judged by; `left_out` others were given, and their text judges.
         labels: In the order of the head's outputs; empty for embeddings.
         label_counts: How often each is true in the part that was learnt from; of words or named parts for tokens.
         epochs: That ran; `best_epoch` (from 1) gave the weights.
@@ -79,6 +79,7 @@ class TrainReport:
     base: str
     k: int
     config: TrainConfig
+    left_out: int = 0
     started: bool = False
     resumed_at: int | None = None
 

@@ -165,14 +165,15 @@ def _text(fields: Fields, name: str) -> str:
 
 
 def _label(value: object, name: str) -> str:
-    """A name; whole numbers and truth values are taken as they are written in JSON."""
+    """A name without white space around it; whole numbers and truth values are taken as they are written in JSON."""
     if isinstance(value, bool):
         value = "true" if value else "false"
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str):
         raise _wrong(f"{name} must be a name, not {_type(value)}")
-    if not value.strip():
+    value = value.strip()
+    if not value:
         raise _wrong(f"{name} is empty")
     if fault := label_fault(value):
         raise _wrong(f"{name} {fault}")

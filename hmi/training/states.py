@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,17 @@ from hmi.knowledge.rows import round_trip
 from hmi.models.estimator import RowEstimator
 from hmi.models.loader import HPLM
 
-__all__ = ["Breathe", "LowerStates", "See", "Sight", "encode", "estimated_rows", "estimator_of", "window_rows"]
+__all__ = [
+    "Breathe",
+    "LowerStates",
+    "See",
+    "Sight",
+    "encode",
+    "estimated_rows",
+    "estimator_of",
+    "in_chunks",
+    "window_rows",
+]
 
 Breathe = Callable[[], None]
 """Called after every small piece of work, so that a training can give way to others; what it raises ends the work."""
@@ -41,6 +51,7 @@ See = Callable[[Keys, NDArray[np.int64]], Sight]
 """From windows `[tokens]`, and the lengths of their sequences, to what the tokens are given."""
 
 _CHUNK = 4096  # windows at once
+_CHARACTERS = 2**20  # of texts that are encoded at once: an encoding takes a hundred bytes and more for each
 
 
 def _go_on() -> None:
@@ -55,29 +66,56 @@ def encode(
     Args:
         has_end: Texts have one, as those of encoders do.
     """
-    encodings = tokenizer.encode_batch_fast(list(texts))
-    sequences = [np.asarray(each.ids, np.int64) for each in encodings]
-    if not has_end:
-        return [ids[:max_tokens] for ids in sequences]
-    return [ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], ids[-1:]]) for ids in sequences]
+    sequences = []
+    for some in in_chunks(texts):
+        for encoding in tokenizer.encode_batch_fast(some):
+            ids = encoding.ids
+            if len(ids) > max_tokens:
+                ids = [*ids[: max_tokens - 1], ids[-1]] if has_end else ids[:max_tokens]
+            sequences.append(np.asarray(ids, np.int64))
+    return sequences
+
+
+def in_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in their order, as many at once as may be encoded together; a long one goes alone."""
+    some: list[str] = []
+    characters = 0
+    for text in texts:
+        if some and characters + len(text) > _CHARACTERS:
+            yield some
+            some, characters = [], 0
+        some.append(text)
+        characters += len(text)
+    if some:
+        yield some
 
 
 @torch.no_grad()
 def window_rows(
-    model: HPLM, keys: NDArray[np.uint64], delta: AdapterMaths | None = None, breathe: Breathe = _go_on
+    model: HPLM,
+    keys: NDArray[np.uint64],
+    delta: AdapterMaths | None = None,
+    breathe: Breathe = _go_on,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
 
     Args:
         delta: Of the domain that looks them up; None for the base model's own rows.
+        out: `[n, H]` in the model's dtype, on its device, to write them into.
     """
-    rows = []
+    rows = _new_rows(model, len(keys)) if out is None else out
     for start in range(0, len(keys), _CHUNK):
         windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
         raw = model.lower(windows.to(model.device), delta).float().cpu().numpy()
-        rows.append(torch.from_numpy(round_trip(raw, model.spec.row_dtype)).to(model.device, model.dtype))
+        rows[start : start + _CHUNK] = torch.from_numpy(round_trip(raw, model.spec.row_dtype))
         breathe()
-    return torch.cat(rows)
+    return rows
+
+
+def _new_rows(model: HPLM, count: int) -> Tensor:
+    """`[count, H]` in the model's dtype, on its device: training text of gigabytes of rows has room for them once."""
+    return torch.empty(count, model.spec.hidden_size, dtype=model.dtype, device=model.device)
 
 
 def estimator_of(model: HPLM, delta: Adapter | None) -> RowEstimator | None:
@@ -94,18 +132,24 @@ def estimated_rows(
     keys: Keys,
     delta: AdapterMaths | None = None,
     breathe: Breathe = _go_on,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Estimates `[n, H]` of the rows that `window_rows` would give; all in the model's dtype, on its device."""
+    """Estimates `[n, H]` of the rows that `window_rows` would give; all in the model's dtype, on its device.
+
+    Args:
+        out: As of `window_rows`.
+    """
     ids = unpack(keys)
     tokens = np.unique(ids[ids >= 0])
-    alone = window_rows(model, token_keys(tokens), delta, breathe)
-    alone = torch.cat([alone, alone.new_zeros(1, alone.shape[1])])
+    alone = _new_rows(model, len(tokens) + 1)
+    window_rows(model, token_keys(tokens), delta, breathe, alone[:-1])
+    alone[-1] = 0
     index = torch.from_numpy(np.where(ids >= 0, np.searchsorted(tokens, ids), len(tokens))).to(model.device)
-    rows = [alone[:0]]
-    for part in torch.split(index, _CHUNK):
-        rows.append(estimator(alone, part))
+    rows = _new_rows(model, len(keys)) if out is None else out
+    for start in range(0, len(keys), _CHUNK):
+        rows[start : start + _CHUNK] = estimator(alone, index[start : start + _CHUNK])
         breathe()
-    return torch.cat(rows)
+    return rows
 
 
 class LowerStates:
@@ -137,21 +181,17 @@ class LowerStates:
             windows = window_keys(flat, self.lengths, looks_back=model.spec.family.decodes)
             sight = see(windows, self.lengths) if see else Sight(windows)
             wanted = np.zeros(len(windows), bool) if sight.estimated is None else sight.estimated
-            rows: list[Tensor] = []
+            known, place = np.unique(sight.keys[~wanted], return_inverse=True)
+            others, place_of_others = np.unique(sight.keys[wanted], return_inverse=True)
             flat = np.empty(len(windows), np.int64)
-            for estimates in (False, True):
-                here = np.flatnonzero(wanted == estimates)
-                if not len(here):
-                    continue
-                keys, place = np.unique(sight.keys[here], return_inverse=True)
-                flat[here] = place.reshape(-1) + sum(map(len, rows))
-                if not estimates:
-                    rows.append(window_rows(model, keys, delta, breathe))
-                elif estimator is not None:
-                    rows.append(estimated_rows(model, estimator, keys, delta, breathe))
-                else:
+            flat[~wanted] = place.reshape(-1)
+            flat[wanted] = place_of_others.reshape(-1) + len(known)
+            self._rows = _new_rows(model, len(known) + len(others))
+            window_rows(model, known, delta, breathe, self._rows[: len(known)])
+            if len(others):
+                if estimator is None:
                     raise ValueError("estimates are wanted, and there is no estimator")
-            self._rows = torch.cat(rows)
+                estimated_rows(model, estimator, others, delta, breathe, self._rows[len(known) :])
         self._index = torch.from_numpy(flat.astype(np.int64))  # row of each token; its id where k = 0
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -21,9 +22,9 @@ from hmi.training.examples import Span, TaggedExample
 from hmi.training.metrics import Metrics, entity_metrics, word_metrics
 from hmi.training.network import Network
 from hmi.training.objective import Texts
-from hmi.training.states import LowerStates
+from hmi.training.states import LowerStates, in_chunks
 from hmi.training.tally import Examined, Tally, entity_tally, word_tally
-from hmi.training.wordlabels import word_labels
+from hmi.training.wordlabels import said_of, word_labels
 
 __all__ = ["TagPart", "Tagging", "named_parts", "tag_labels"]
 
@@ -32,9 +33,7 @@ _UNLABELLED = -100  # what cross entropy passes over
 
 def tag_labels(examples: Sequence[TaggedExample]) -> tuple[str, ...]:
     """As `word_labels`, of examples. Raises `InvalidInput`."""
-    tags = {span.label for example in examples if not example.entities for span in example.spans}
-    names = {span.label for example in examples if example.entities for span in example.spans}
-    return word_labels(tags, names)
+    return word_labels(*said_of(examples))
 
 
 def named_parts(example: TaggedExample) -> tuple[Span, ...]:
@@ -84,7 +83,8 @@ class Tagging:
 
     def prepare(self, examples: Sequence[TaggedExample], texts: Texts) -> TagPart:
         states = texts.states([example.text for example in examples])
-        encodings = texts.tokenizer.encode_batch([example.text for example in examples])
+        every = in_chunks([example.text for example in examples])
+        encodings = chain.from_iterable(map(texts.tokenizer.encode_batch, every))
         numbers = {label: number for number, label in enumerate(self.labels)}
         places, targets = [], []
         for example, encoding, length in zip(examples, encodings, states.lengths.tolist(), strict=True):

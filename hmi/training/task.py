@@ -6,6 +6,7 @@ trained on exactly what it will see. It is computed once for each distinct windo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -34,7 +35,7 @@ from hmi.training.language import Language
 from hmi.training.loop import Loop
 from hmi.training.network import Network
 from hmi.training.objective import Objective, Texts
-from hmi.training.parts import require_known, split
+from hmi.training.parts import require_known, split, without_texts_of
 from hmi.training.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
 from hmi.training.stand_ins import TreeOfText
 from hmi.training.states import Breathe, estimator_of
@@ -59,8 +60,9 @@ def train_adapter(
     """Train an adapter, and the head that the examples ask for, on the base artifact in `folder`.
 
     Args:
-        dev: Judges, after every epoch, and says which one is kept. Without it a share of the examples does
-            (`TrainConfig.dev_share`), chosen by the text's hash; too few to say anything are not set apart.
+        dev: Judges, after every epoch, and says which one is kept; examples of its texts are not learnt from. Without
+            it a share of the examples does (`TrainConfig.dev_share`), chosen by the text's hash; too few to say
+            anything are not set apart.
         delta: Of the domain that the model will be served in, so that it learns from that domain's rows.
         start: An adapter of the same base model at any k, say of the ordinary model, to begin with, see
             `TrainableAdapter.begin_with`. What it knows need not be learnt again: a third of the usual learning rate
@@ -68,7 +70,8 @@ def train_adapter(
         on_progress: Told after every step of the optimiser; what it raises ends the training.
         breathe: Called after every small piece of the work that lies before and between the steps; likewise.
         checkpoint: Where the training's state is kept while it runs. Found there, it is taken over, and the weights
-            are, to the bit, those of a training that was never stopped; what another training left is replaced.
+            are, to the bit on a machine of one kind with as many threads, those of a training that was never stopped;
+            what another training left, or one in another dtype, is replaced.
 
     Raises:
         InvalidInput: Examples that nothing can be learnt from, or of different tasks; or training that diverges.
@@ -81,12 +84,13 @@ def train_adapter(
     if dev:
         if kind_of(dev) is not kind:
             raise InvalidInput(f"the dev part is for {kind_of(dev)}, the training part for {kind}")
-        learnt, judging = list(examples), list(dev)
+        learnt, judging = without_texts_of(dev, examples), list(dev)
         require_known(judging, learnt)
     else:
         learnt, judging = split(examples, config.dev_share)
     device = resolve_device(config.device)
-    model = load_hplm(folder, device, resolve_dtype(config.dtype, device))
+    dtype = resolve_dtype(config.dtype, device)
+    model = load_hplm(folder, device, dtype)
     _check_family(kind, config, model.spec)
     if config.lowest_layer >= model.spec.layers:
         raise InvalidInput(f"lowest_layer must be one of the model's {model.spec.layers}", param="lowest_layer")
@@ -119,7 +123,9 @@ def train_adapter(
     trainable.export().validate(model.spec)  # what would be refused at the end is refused before
     network = Network(model, trainable, breathe)
     base = folder_digest(folder)
-    saved = Checkpoint(checkpoint, _identity(base, config, (delta, start), learnt, judging)) if checkpoint else None
+    # What `auto` is differs from machine to machine, and whoever goes on may be another one.
+    decided = dataclasses.replace(config, dtype=str(dtype).removeprefix("torch."))
+    saved = Checkpoint(checkpoint, _identity(base, decided, (delta, start), learnt, judging)) if checkpoint else None
     part, judges = objective.prepare(learnt, texts), objective.prepare(judging, others) if judging else None
     baseline = objective.baseline(network, part, judges) if judges else None
     if start is not None:
@@ -132,6 +138,7 @@ def train_adapter(
         task=kind,
         examples=len(learnt),
         dev_examples=len(judging),
+        left_out=len(examples) - len(learnt) if dev else 0,
         labels=objective.labels,
         label_counts=objective.counts(part),
         epochs=course.epochs,

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Iterable, Set
 
 from hmi.adapters.tags import BEGIN, INSIDE, OUTSIDE, is_bio
 from hmi.adapters.weights import MAX_TOKEN_LABELS
 from hmi.errors import InvalidInput
+from hmi.training.examples import TaggedExample
 
-__all__ = ["word_labels"]
+__all__ = ["said_of", "unknown_to", "word_labels"]
+
+
+def said_of(examples: Iterable[TaggedExample]) -> tuple[set[str], set[str]]:
+    """The tags of words, and the names of parts of texts, as the examples have them."""
+    tags: set[str] = set()
+    names: set[str] = set()
+    for example in examples:
+        (names if example.entities else tags).update(span.label for span in example.spans)
+    return tags, names
+
+
+def unknown_to(labels: Collection[str], tags: Set[str], names: Set[str]) -> list[str]:
+    """Of such tags and names those that a tagger with these labels never says, in alphabetical order."""
+    parts = {label[len(BEGIN) :] for label in labels if label.startswith(BEGIN)} if is_bio(labels) else set()
+    return sorted((tags - set(labels)) | (names - parts))
 
 
 def word_labels(tags: Set[str], names: Set[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ FLOORS = (
     {"engine", "training"},
     {"models"},
     {"adapters", "knowledge", "catalog", "artifacts", "jobs"},
-    {"spec", "settings", "logs", "storage", "jsonlines", "errors", "die_with_parent"},
+    {"spec", "settings", "logs", "storage", "remote", "jsonlines", "errors", "die_with_parent"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -47,7 +47,7 @@ STRANGERS = {
 
 # Rooms that run on a bare GPU machine, and all that they may import there.
 BARE_ROOMS = {"bench", "engine", "training", "models", "adapters", "knowledge", "artifacts"}
-BARE_ROOMS |= {"spec", "storage", "jsonlines", "errors"}
+BARE_ROOMS |= {"spec", "storage", "remote", "jsonlines", "errors"}
 BARE_PACKAGES = {
     "torch",
     "transformers",

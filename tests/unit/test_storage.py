@@ -4,13 +4,14 @@ import errno
 import resource
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hmi.errors import NotFound, StorageFull
+from hmi.errors import NotFound, StorageFull, Transient
 from hmi.storage import Storage
+from tests.faulty_storage import FaultyFileSystem
 
 
 class _LostPowerError(Exception):
@@ -137,3 +138,54 @@ def test_names_are_sorted_and_hold_only_whole_files(storage: Storage) -> None:
 def test_local_path_is_given_for_a_disk_alone(tmp_path: Path) -> None:
     assert Storage(f"file://{tmp_path}").local("a/b") == tmp_path / "a" / "b"
     assert Storage("memory://somewhere").local("a/b") is None
+
+
+@pytest.fixture
+def remote() -> Storage:
+    """A storage that can be out of reach, with one file."""
+    storage = Storage(f"faulty://{secrets.token_hex(8)}")
+    put(storage, "a/b.txt", b"hello")
+    return storage
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda storage: put(storage, "a/new.txt", b"x"),
+        lambda storage: storage.open("a/b.txt"),
+        lambda storage: storage.size("a/b.txt"),
+        lambda storage: storage.exists("a/b.txt"),
+        lambda storage: storage.delete("a/b.txt"),
+        lambda storage: storage.move("a/b.txt", "a/c.txt"),
+        lambda storage: storage.names("a"),
+    ],
+    ids=["create", "open", "size", "exists", "delete", "move", "names"],
+)
+def test_outage_of_a_remote_storage_is_transient(remote: Storage, ask: Callable[[Storage], object]) -> None:
+    with FaultyFileSystem.failing(), pytest.raises(Transient, match=r"OutageError: could not connect"):
+        ask(remote)
+    assert read(remote, "a/b.txt") == b"hello"
+
+
+def test_outage_while_a_remote_file_is_read_is_transient(remote: Storage) -> None:
+    with remote.open("a/b.txt") as file, FaultyFileSystem.failing(), pytest.raises(Transient, match=r"a/b\.txt"):
+        file.read()
+
+
+def test_what_a_writer_fails_of_is_its_own_error_when_the_storage_is_remote(remote: Storage) -> None:
+    with pytest.raises(_LostPowerError), remote.create("a/new.txt"):
+        raise _LostPowerError
+
+
+def test_full_remote_storage_is_full_and_no_outage(remote: Storage) -> None:
+    with FaultyFileSystem.failing(OSError(errno.ENOSPC, "no room")), pytest.raises(StorageFull):
+        put(remote, "a/new.txt", b"x")
+
+
+def test_remote_file_is_read_line_by_line_and_from_anywhere(remote: Storage) -> None:
+    content = b"".join(b"%d\n" % number for number in range(100_000))
+    put(remote, "long.txt", content)
+    with remote.open("long.txt") as file:
+        assert list(file) == content.splitlines(keepends=True)
+        assert file.seek(-3, 2) == len(content) - 3
+        assert file.read(100) == content[-3:]

@@ -15,7 +15,7 @@ from hmi.catalog.tables import new_id
 from hmi.catalog.tuning import ending
 from hmi.catalog.tuning.ending import TuningResult
 from hmi.catalog.tuning.runs import ClaimedJob
-from hmi.errors import LeaseLost, NotFound
+from hmi.errors import LeaseLost, NotFound, Transient
 from worker.failpoints import TuningPoint, fail_at
 from worker.places import result_folder
 from worker.runtime import Runtime
@@ -74,7 +74,7 @@ def _store_report(runtime: Runtime, claim: ClaimedJob, artifact: str, report: di
 def _clean(runtime: Runtime, claim: ClaimedJob, kept: NewFile) -> None:
     """Remove the checkpoints, and what an attempt that died may have left beside the report."""
     folder = result_folder(claim.job_id)
-    with contextlib.suppress(OSError):  # the sweep of `reconcile` comes by again
+    with contextlib.suppress(OSError, Transient):  # the sweep of `reconcile` comes by again
         for name in runtime.storage.names(folder):
             if f"{folder}/{name}" != kept.path:
                 runtime.storage.delete(f"{folder}/{name}")

@@ -104,8 +104,10 @@ def _train(runtime: Runtime, order: Order, watch: TrainingWatch) -> None:
     try:
         with TrainingProcess(order) as process:
             while True:
-                said = process.hear(_POLL_SECONDS)
-                watch.check()
+                try:
+                    said = process.hear(_POLL_SECONDS)
+                finally:
+                    watch.check()  # whoever ended the worker may have ended the process too, which is no fault of its
                 if isinstance(said, Step):
                     watch.step(said)
                     process.go_on()

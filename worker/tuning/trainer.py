@@ -33,6 +33,9 @@ __all__ = ["main"]
 # Of two that want one core, one with this niceness gets a tenth of it (kernel/sched/core.c), near the default of
 # `training_share`. With more, a training would hardly get on where jobs never cease.
 _NICENESS = 10
+# A Ctrl-C, a terminal that is closed, the end of a service: whoever tells a whole group of processes means the worker,
+# and the worker stops this one by ending its input, so that a checkpoint is written.
+_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FIRST_TO_GO = "500"  # of 1,000, added to what memory it takes
 _UNLIMITED = LabelledLimits(max_line_bytes=2**40, max_examples=2**40, max_labels=2**40)
 _BREATH_SECONDS = 0.1  # of work between two looks whether others want the device
@@ -80,7 +83,8 @@ def main() -> int:
     link = _Link(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the worker, which stops this process
+    for each in _NOT_FOR_US:
+        signal.signal(each, signal.SIG_IGN)
     _step_back()
     order = link.read_order()
     link.measure(order)

@@ -18,11 +18,11 @@ from hmi.catalog.pages import Page, read_page
 from hmi.catalog.tables import File, Tenant, new_id
 from hmi.catalog.tuning.events import add_event
 from hmi.catalog.tuning.states import OPEN
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tuning.tables import EventLevel, TuningJob, TuningState
 from hmi.errors import InvalidInput, NotFound, Overloaded
 from hmi.spec import MissPolicy
 
-__all__ = ["NewTuningJob", "cancel_job", "create_job", "find_job", "get_job", "list_jobs"]
+__all__ = ["NewTuningJob", "cancel_job", "check_quota", "create_job", "find_job", "get_job", "list_jobs"]
 
 _MAX_IDEMPOTENCY_KEY = 128
 _ID = "ftjob-"
@@ -42,6 +42,7 @@ class NewTuningJob:
         config: What is done, for the worker.
         cost: Tokens of all epochs.
         attributes: The caller's `metadata`.
+        warnings: Of what the files hold, for the job's first events.
     """
 
     model: str
@@ -56,6 +57,7 @@ class NewTuningJob:
     request: Mapping[str, Any] = field(hash=False)
     config: Mapping[str, Any] = field(hash=False)
     attributes: Mapping[str, Any] = field(hash=False)
+    warnings: tuple[str, ...] = ()
 
 
 def create_job(
@@ -79,7 +81,7 @@ def create_job(
         return _same_request(first, new)
     files = _hold_files(session, tenant_id, new)
     base, domain = get_base(session, new.base), get_domain(session, new.domain)
-    _check_quota(session, tenant_id, max_open)
+    check_quota(session, tenant_id, max_open)
     job_id = new_id(_ID)
     values = {
         "id": job_id,
@@ -105,7 +107,18 @@ def create_job(
     }
     change(session, insert_or(session, TuningJob).values(**values))
     add_event(session, tenant_id, job_id, f"Created fine-tuning job: {job_id}")
+    for warning in new.warnings:
+        add_event(session, tenant_id, job_id, warning, level=EventLevel.WARN)
     return get_job(session, tenant_id, job_id)
+
+
+def check_quota(session: Session, tenant_id: str, max_open: int) -> None:
+    """Raises `Overloaded` where the tenant has `max_open` jobs that have not ended."""
+    mine = select(func.count()).where(TuningJob.tenant_id == tenant_id, TuningJob.state.in_(OPEN))
+    if session.scalars(mine).one() >= max_open:
+        raise Overloaded(
+            f"{max_open} fine-tuning jobs wait or run already, which is the limit", code="active_jobs_exceeded"
+        )
 
 
 def get_job(session: Session, tenant_id: str, job_id: str) -> TuningJob:
@@ -167,14 +180,6 @@ def _hold_files(session: Session, tenant_id: str, new: NewTuningJob) -> dict[str
         except NotFound as error:
             raise NotFound(error.message, code=error.code, param=param) from None
     return files
-
-
-def _check_quota(session: Session, tenant_id: str, max_open: int) -> None:
-    mine = select(func.count()).where(TuningJob.tenant_id == tenant_id, TuningJob.state.in_(OPEN))
-    if session.scalars(mine).one() >= max_open:
-        raise Overloaded(
-            f"{max_open} fine-tuning jobs wait or run already, which is the limit", code="active_jobs_exceeded"
-        )
 
 
 def _own_name(model: str, job_id: str) -> str:

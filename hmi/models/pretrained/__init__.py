@@ -60,12 +60,12 @@ def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dt
 
 
 def pretrained_tensors(source: Path) -> dict[str, Tensor]:
-    """The weights of a transformers folder under the artifact's names, float32.
+    """The weights of a transformers folder under the artifact's names, float32; those of an output embedding that is
+    the input's are there once.
 
     Raises `InvalidInput` naming what is not understood.
     """
-    opened = _open(source)
-    return _tensors(source, opened, _family(opened))
+    return _read(source, _open(source), 0, RowDtype.INT8)[1]
 
 
 def _open(source: Path) -> Opened:

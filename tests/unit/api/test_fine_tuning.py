@@ -22,6 +22,7 @@ from hmi.catalog.tuning import dispatching, ending, runs
 from hmi.catalog.tuning.runs import ClaimedJob
 from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
+from hmi.models.chat import ChatTemplate
 from hmi.spec import Family, MissPolicy
 from tests.adapter_samples import bottleneck_adapter
 from tests.apis import SPEC, Api, base_files
@@ -279,9 +280,18 @@ def test_problems_are_listed_up_to_a_length(api: Api) -> None:
 
 def test_a_file_of_csv_is_known_by_its_name(api: Api) -> None:
     file_id = upload_text(api, b"text,label\nw1 w2,good\nw3,bad\n", name="reviews.CSV")
-    job = tune(api, training_file=file_id, validation_file=file_id)
-    assert row(api, job.id).config["training_form"] == "csv"
-    assert job.validation_file == file_id
+    other = upload_text(api, b"text,label\nw4,good\n", name="others.csv")
+    job = tune(api, training_file=file_id, validation_file=other)
+    config = row(api, job.id).config
+    assert (config["training_form"], config["validation_form"], job.validation_file) == ("csv", "csv", other)
+
+
+def test_a_file_does_not_judge_what_was_trained_on_it(api: Api) -> None:
+    file_id = upload_text(api)
+    with pytest.raises(openai.BadRequestError, match="must not be trained on") as caught:
+        tune(api, training_file=file_id, validation_file=file_id)
+    assert caught.value.param == "validation_file"
+    assert count(api) == 0
 
 
 def test_a_validation_file_may_have_one_label_but_none_of_its_own(api: Api) -> None:
@@ -289,6 +299,35 @@ def test_a_validation_file_may_have_one_label_but_none_of_its_own(api: Api) -> N
     with pytest.raises(openai.BadRequestError) as caught:
         tune(api, validation_file=upload_text(api, labelled(("w1", "else"))))
     assert (caught.value.code, caught.value.param) == ("unknown_label", "validation_file")
+
+
+def test_a_validation_file_may_name_parts_in_its_own_way(api: Api) -> None:
+    training = upload_text(api, b'{"tokens": ["w1", "w2"], "tags": ["B-PER", "O"]}\n')
+    for judging in (
+        b'{"tokens": ["w1", "w2"], "tags": ["B-PER", "I-PER"]}\n',
+        b'{"text": "w1 w3", "spans": [{"start": 0, "end": 2, "label": "PER"}]}\n',
+    ):
+        assert tune(api, training_file=training, validation_file=upload_text(api, judging)).validation_file
+    other = upload_text(api, b'{"text": "w1 w3", "spans": [{"start": 0, "end": 2, "label": "B-PER"}]}\n')
+    with pytest.raises(openai.BadRequestError) as caught:
+        tune(api, training_file=training, validation_file=other)
+    assert caught.value.code == "unknown_label"
+
+
+def test_what_is_odd_in_the_files_is_said_first(api: Api) -> None:
+    file_id = upload_text(api, labelled(("w1", "good"), ("w2", " Good "), ("w3", "bad")))
+    other = upload_text(api, b'{"text": "w4", "label": "bad", "stars": 1}\n')
+    job = tune(api, training_file=file_id, validation_file=other)
+    with api.openai() as client:
+        events = list(client.fine_tuning.jobs.list_events(job.id))[::-1]
+    assert [(event.level, event.message) for event in events] == [
+        ("info", f"Created fine-tuning job: {job.id}"),
+        (
+            "warn",
+            "training_file: labels that differ by no more than capitals or the form of characters: 'good', 'Good'",
+        ),
+        ("warn", "validation_file: fields that are not read: stars"),
+    ]
 
 
 def test_a_file_of_another_purpose_is_not_trained_on(api: Api) -> None:
@@ -312,7 +351,7 @@ def test_a_job_is_no_larger_than_allowed(
     monkeypatch.setattr(type(api.services), "settings", settings, raising=False)
     file_id = upload_text(api)
     with pytest.raises(openai.BadRequestError) as caught:
-        tune(api, training_file=file_id, validation_file=file_id)
+        tune(api, training_file=file_id, validation_file=upload_text(api))
     assert caught.value.code == code
 
 
@@ -323,6 +362,9 @@ def test_a_tenant_has_no_more_open_jobs_than_allowed(api: Api, monkeypatch: pyte
     with pytest.raises(openai.RateLimitError) as caught:
         tune(api)
     assert caught.value.code == "active_jobs_exceeded"
+    bad = upload_text(api, b"nonsense\n")
+    with pytest.raises(openai.RateLimitError):  # which no file is read for
+        tune(api, training_file=bad)
     assert tune(api, who="rival").status == "queued"
     with api.openai() as client:
         client.fine_tuning.jobs.cancel(job.id)
@@ -453,8 +495,11 @@ def continued(*pairs: tuple[str, str]) -> bytes:
     return b"".join(json.dumps({"prompt": a, "completion": b}).encode() + b"\n" for a, b in pairs)
 
 
-def add_writer(api: Api) -> None:
-    artifact = api.services.artifacts.put({name: io.BytesIO(content) for name, content in base_files(WRITER).items()})
+def add_writer(api: Api, template: str | None = None) -> None:
+    files = base_files(WRITER)
+    if template is not None:
+        files["chat.json"] = ChatTemplate(template).to_json().encode()
+    artifact = api.services.artifacts.put({name: io.BytesIO(content) for name, content in files.items()})
     with api.services.database.session() as session:
         bases.register_base(session, "writer", artifact, WRITER)
 
@@ -464,6 +509,25 @@ def test_a_decoder_learns_how_texts_go_on_by_a_lora(api: Api) -> None:
     file = upload_text(api, continued(("w1", "w2 w3"), ("w2", "w3")))
     kept = row(api, tune(api, model="writer", training_file=file).id).config
     assert (kept["task"], kept["config"]["kind"], kept["config"]["rank"]) == ("language", "lora", 16)
+
+
+def chat(*roles: str) -> bytes:
+    return json.dumps({"messages": [{"role": role, "content": "w1"} for role in roles]}).encode() + b"\n"
+
+
+def test_a_chat_is_refused_with_its_line_when_the_template_does_not_take_it(api: Api) -> None:
+    add_writer(api, "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}w1")
+    good = chat("user", "assistant")
+    assert tune(api, model="writer", training_file=upload_text(api, good)).status == "queued"
+    with pytest.raises(openai.BadRequestError, match=r"line 2: .*no system role") as caught:
+        tune(api, model="writer", training_file=upload_text(api, good + chat("system", "user", "assistant")))
+    assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
+
+
+def test_a_chat_is_refused_when_the_base_has_no_template(api: Api) -> None:
+    add_writer(api)
+    with pytest.raises(openai.BadRequestError, match="no chat template"):
+        tune(api, model="writer", training_file=upload_text(api, chat("user", "assistant")))
 
 
 def test_a_decoder_learns_classes_when_it_is_asked_to(api: Api) -> None:

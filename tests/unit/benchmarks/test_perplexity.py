@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.perplexity.__main__ import RECIPE, _learn, paragraphs
+from benchmarks.perplexity.__main__ import RECIPE, _claim, _learn, paragraphs
 from benchmarks.perplexity.speed import Speed, measure_speed
 from hmi.engine.config import EngineConfig
 from hmi.models.pretrained import convert_pretrained
@@ -35,6 +35,18 @@ def test_what_was_learnt_is_reported_and_not_learnt_again(tmp_path: Path, monkey
     assert set(found["divergence"]) == set(found["agreement"]) == {"converted", "fitted", "distilled"}
     monkeypatch.setattr("benchmarks.perplexity.__main__.build_base", None)
     assert _learn(source, tmp_path / "k2", 2, corpora, config) == found
+
+
+def test_folder_that_another_plan_filled_is_refused(tmp_path: Path) -> None:
+    _claim(tmp_path, RECIPE, [["text"]])
+    (tmp_path / "k2.json").write_text("{}")
+    _claim(tmp_path, RECIPE, [["text"]])
+    for config, corpora in ((dataclasses.replace(RECIPE, steps=3), [["text"]]), (RECIPE, [["other text"]])):
+        with pytest.raises(SystemExit, match="another plan"):
+            _claim(tmp_path, config, corpora)
+    (tmp_path / "plan.txt").unlink()
+    with pytest.raises(SystemExit, match="another plan"):
+        _claim(tmp_path, RECIPE, [["text"]])
 
 
 def test_rows_are_all_computed_in_one_and_all_held_in_the_other(

@@ -139,3 +139,38 @@ def test_a_base_is_converted_and_that_said_when_there_is_no_text(tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert "without --text" in result.stderr
     assert not load_spec(tmp_path / "k2").distilled
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "said"),
+    [
+        ("base", "--seed", "-1", "--seed"),
+        ("base", "--out", "file/out", "cannot write"),
+        ("base", "--difference-out", "file/out", "cannot write"),
+        ("base", "--k", "0", "nothing to learn from text"),
+        ("estimator", "--seed", str(2**31), "--seed"),
+        ("estimator", "--out", "n" * 300, "cannot write"),
+        ("domain", "--seed", "-1", "--seed"),
+        ("domain", "--out", "file/out", "cannot write"),
+        ("domain", "--learning-rate", "-1", "learning_rate must be a number above 0"),
+        ("domain", "--learning-rate", "1e4", "is not finite; take a lower learning rate"),
+        ("domain", "--above", "nosuch", "cannot read"),
+        ("domain", "--teacher-adapter", "nosuch", "cannot read"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_in_words(
+    base: Path, text: Path, tmp_path: Path, command: str, option: str, value: str, said: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    usual = {
+        "base": ["base", str(tmp_path / "source"), "--text", str(text), "--k", "2", "--estimator-steps", "0"],
+        "estimator": ["estimator", str(base), "--text", str(text)],
+        "domain": ["domain", str(text), "--base", str(base)],
+    }
+    a_path = option.startswith(("--out", "--difference", "--above", "--teacher"))
+    given = ["--steps", "30", "--out", str(tmp_path / "out"), option, str(tmp_path / value) if a_path else value]
+    result = CliRunner().invoke(app, ["build", *usual[command], *given])
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code
+    assert said in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()

@@ -124,9 +124,29 @@ def test_line_and_reason_are_said_when_the_file_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--seed", "99999999999999999999", "--seed"),
+        ("--out", "file/out", "cannot write"),
+        ("--delta", "nosuch", "cannot read"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_in_words(
+    base: Path, tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    given = [option, value if option == "--seed" else str(tmp_path / value)]
+    data = write(tmp_path / "reviews.jsonl", 8)
+    result = CliRunner().invoke(app, ["train", str(data), "--base", str(base), "--out", str(tmp_path / "out"), *given])
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code
+    assert said in " ".join(result.stderr.split())
+
+
 def test_names_cannot_break_the_card_when_they_hold_markup(base: Path, tmp_path: Path) -> None:
     examples = [Example(each.text, {"no": "a|b", "yes": "[x](y) <i>"}[each.label]) for each in sentences(40, 1)]
-    report = train_adapter(base, examples, TrainConfig(rank=2, epochs=1), examples).report
+    report = train_adapter(base, examples[:20], TrainConfig(rank=2, epochs=1), examples[20:]).report
     card = model_card(report, "na`me", "da\nta")
     assert "| a\\|b |" in card
     assert "\\[x\\](y) \\<i\\>" in card

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hmi.errors import Conflict, InvalidInput
+from hmi.errors import Conflict, InvalidInput, StorageFull
 from hmi.knowledge.ngrams import window_keys
 from hmi.models.difference import read_difference
 from hmi.models.loader import load_hbert, load_spec, load_tokenizer
 from hmi.spec import RowDtype
-from hmi.training import distil
+from hmi.training import base, distil
 from hmi.training.base import apply_difference, build_base, work_folder
 from hmi.training.calibration import Moments, fit
 from hmi.training.distil import DistilConfig, DistilProgress
@@ -90,8 +91,11 @@ def test_artifact_is_the_plain_conversion_when_no_text_is_given(source: Path, tm
     assert torch.equal(model.window.projection.weight, torch.eye(32))
 
 
-def test_base_is_not_calibrated_when_nothing_is_looked_up(source: Path, tmp_path: Path, texts: list[str]) -> None:
-    assert build_base(source, tmp_path / "k0", 0, RowDtype.INT8, [texts]).after is None
+def test_text_is_refused_when_nothing_is_looked_up(source: Path, tmp_path: Path, texts: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="k = 0 is the pretrained model"):
+        build_base(source, tmp_path / "k0", 0, RowDtype.INT8, [texts])
+    assert not (tmp_path / "k0").exists()
+    assert build_base(source, tmp_path / "k0", 0).after is None
 
 
 def test_nothing_is_left_behind_when_the_source_is_not_understood(tmp_path: Path) -> None:
@@ -153,6 +157,27 @@ def test_same_base_is_built_when_the_build_was_stopped_between(
     assert seen[0] > 20
     whole, resumed = load_hbert(tmp_path / "whole").state_dict(), load_hbert(tmp_path / "k2").state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_distillation_is_not_repeated_when_what_follows_it_fails(
+    source: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StorageFull("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "save_hplm", fail)
+        with pytest.raises(StorageFull):
+            build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK)
+    seen: list[int] = []
+    report = build_base(
+        source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, on_progress=lambda at: seen.append(at.done)
+    )
+    assert seen == []
+    assert report == dataclasses.replace(
+        build_base(source, tmp_path / "whole", 2, RowDtype.INT8, [texts], QUICK), seconds=report.seconds
+    )
+    assert not work_folder(tmp_path / "k2").exists()
 
 
 def test_build_begins_anew_when_the_checkpoint_is_of_another_text(

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hmi.errors import InvalidInput
-from hmi.models.difference import read_difference
+from hmi.models.difference import digest_of, read_difference
 from hmi.models.loader import load_hgpt, load_tokenizer
+from hmi.models.pretrained import pretrained_tensors
 from hmi.spec import RowDtype
 from hmi.training.base import apply_difference, build_base
 from hmi.training.delta_config import DeltaConfig
@@ -72,6 +74,18 @@ def test_difference_makes_the_same_base_again(make: Make, tmp_path: Path) -> Non
     one, other = load_hgpt(tmp_path / "a").state_dict(), load_hgpt(tmp_path / "b").state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_tied_output_embedding_is_the_inputs_when_a_file_has_it_too(tmp_path: Path) -> None:
+    source = tiny_decoder_folder(tiny_llama(tie_word_embeddings=True), tmp_path / "source")
+    plain = pretrained_tensors(source)
+    weights = load_file(source / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    assert digest_of(pretrained_tensors(source)) == digest_of(plain)
+    config = DistilConfig(steps=2, batch_size=8, dtype="float32")
+    build_base(source, tmp_path / "a", 2, RowDtype.INT8, [texts(60)], config, difference=tmp_path / "d.safetensors")
+    apply_difference(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
 
 
 @BOTH

@@ -15,6 +15,7 @@ from hmi.training.task import train_adapter
 from tests.tiny import tiny_bert_folder
 
 EXAMPLES = [Example(f"w{number % 2} w{number}", ("no", "yes")[number % 2]) for number in range(40)]
+JUDGES = [Example(f"w{number % 2} w{number} w{number}", ("no", "yes")[number % 2]) for number in range(12)]
 QUICK = TrainConfig(rank=2, epochs=2, batch_size=8, dtype="float32")
 
 
@@ -32,7 +33,7 @@ def test_work_before_and_between_steps_is_done_in_pieces(base: Path, monkeypatch
         base,
         EXAMPLES,
         QUICK,
-        EXAMPLES[:12],
+        JUDGES,
         on_progress=lambda progress: said.append("step"),
         breathe=lambda: said.append("."),
     )
@@ -51,6 +52,6 @@ def test_a_training_ends_when_it_may_not_go_on(base: Path) -> None:
 
 def test_the_loss_of_an_epoch_so_far_is_that_of_the_epoch_at_its_end(base: Path) -> None:
     heard: list[TrainProgress] = []
-    trained = train_adapter(base, EXAMPLES, QUICK, EXAMPLES[:4], on_progress=heard.append)
+    trained = train_adapter(base, EXAMPLES, QUICK, JUDGES[:4], on_progress=heard.append)
     ends = [progress.epoch_loss for progress in heard if progress.done % 5 == 0]
     assert ends == pytest.approx(trained.report.losses)

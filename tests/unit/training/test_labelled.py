@@ -180,6 +180,14 @@ def test_physical_line_is_named_when_csv_is_wrong(content: bytes, line: int | No
     assert reason in found.reason
 
 
+def test_field_of_csv_may_be_as_long_as_a_line() -> None:
+    long = "w " * 200_000
+    content = f"text,label\n{long},a\nb,c\n".encode()
+    assert read(content, FileFormat.CSV)[0] == Example(long, "a")
+    limits = LabelledLimits(max_line_bytes=300_000)
+    assert problem_of(content, FileFormat.CSV, limits=limits).code == "line_too_long"
+
+
 def test_csv_is_refused_when_a_quote_that_is_not_closed_swallows_it() -> None:
     rows = b"a,x\n" * 1000
     found = problem_of(b'text,label\n"' + rows, FileFormat.CSV, limits=LabelledLimits(max_line_bytes=500))
@@ -235,6 +243,25 @@ def test_conflicting_repeats_are_told_of_when_they_are_found() -> None:
     assert found.warnings == ("2 examples repeat a text with another label, line 2 that of line 1 first",)
     assert found.labels == {"x": 2, "y": 1, "z": 1}
     assert (found.kind, found.examples, found.characters) == (TaskKind.CLASSIFICATION, 4, 4)
+
+
+def test_labels_are_read_without_white_space_around_them() -> None:
+    plain = lines({"text": "a", "label": " x\u00a0"}, {"text": "b", "label": "y\t"})
+    assert read(plain) == (Example("a", "x"), Example("b", "y"))
+    assert read(b"text,label\na, x\nb,y \nc,x\n", FileFormat.CSV) == (
+        Example("a", "x"),
+        Example("b", "y"),
+        Example("c", "x"),
+    )
+    assert problem_of(b'{"text": "a", "label": " \\t"}\n').line == 1
+
+
+def test_labels_that_look_alike_are_warned_of() -> None:
+    names = ("caf\u00e9", "cafe\u0301", "CAF\u00c9", "tea")
+    found = read_labelled(lines(*({"text": str(number), "label": name} for number, name in enumerate(names))))
+    assert len({each.label for each in found.examples if isinstance(each, Example)}) == 4
+    (warning,) = found.warnings
+    assert warning.endswith(r": 'caf\xe9', 'cafe\u0301', 'CAF\xc9'")
 
 
 def test_given_task_decides_when_fields_would_allow_another() -> None:

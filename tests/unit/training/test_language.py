@@ -27,7 +27,15 @@ from hmi.models.chat import load_chat
 from hmi.models.loader import load_hgpt, load_spec, load_tokenizer
 from hmi.models.pretrained import convert_pretrained
 from hmi.training.config import TrainConfig
-from hmi.training.examples import ChatExample, ContinuedExample, Example, MultiLabelExample, Span, TaggedExample
+from hmi.training.examples import (
+    AnyExample,
+    ChatExample,
+    ContinuedExample,
+    Example,
+    MultiLabelExample,
+    Span,
+    TaggedExample,
+)
 from hmi.training.language import Language
 from hmi.training.network import Network
 from hmi.training.objective import Texts
@@ -88,7 +96,9 @@ def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_
 @pytest.mark.parametrize("k", [0, 2])
 def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> None:
     base = base_of(make, tmp_path, k)
-    trained = train_adapter(base, verses(120), QUICK, verses(30, seed=2))
+    # Other texts of the same tokens: how the thirty words go on is all that there is to learn.
+    dev = [ContinuedExample(each.prompt, f"{each.completion} ") for each in verses(30, seed=2)]
+    trained = train_adapter(base, verses(120), QUICK, dev)
     report = trained.report
     assert report.dev is not None
     assert report.dev.values["token_accuracy"] > 0.9
@@ -218,3 +228,19 @@ def test_line_and_reason_are_said_when_it_is_wrong(record: dict[str, Any], reaso
     assert result.exit_code == 1
     assert "lines.jsonl line 2" in " ".join(result.stderr.split())
     assert reason in " ".join(result.stderr.split())
+
+
+def test_chat_is_refused_with_its_place_when_the_template_does_not_take_it(tmp_path: Path) -> None:
+    source = tiny_decoder_folder(tiny_gpt2(), tmp_path / "source")
+    (source / "chat_template.jinja").write_text("{{ messages[1].content }}{{ raise_exception('too long') }}")
+    convert_pretrained(source, tmp_path / "base")
+    said = [{"role": role, "content": "w1"} for role in ("user", "assistant")]
+    data = tmp_path / "chats.jsonl"
+    data.write_text(json.dumps({"prompt": "w1", "completion": "w2"}) + "\n" + json.dumps({"messages": said}) + "\n")
+    arguments = ["train", str(data), "--base", str(tmp_path / "base"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "chats.jsonl line 2: the model's chat template refused" in " ".join(result.stderr.split())
+    examples: list[AnyExample] = [*verses(1), ChatExample((("user", "w1"),), "w2")]
+    with pytest.raises(InvalidInput, match="example 2: the model's chat template refused"):
+        train_adapter(tmp_path / "base", examples, QUICK)

@@ -8,7 +8,11 @@ import pytest
 
 from hmi.errors import InvalidInput
 from hmi.training.examples import AnyExample, Example, MultiLabelExample, PairExample, Span, TaggedExample, kind_of
-from hmi.training.parts import require_known, split
+from hmi.training.parts import require_known, split, without_texts_of
+
+
+def word_tags(*tags: str) -> tuple[Span, ...]:
+    return tuple(Span(2 * place, 2 * place + 1, tag) for place, tag in enumerate(tags))
 
 
 def some(count: int) -> list[AnyExample]:
@@ -46,17 +50,42 @@ def test_nobody_judges_when_so_few_would_say_nothing(share: float) -> None:
     assert split(examples, share) == (examples, [])
 
 
+def test_texts_that_judge_are_not_learnt_from() -> None:
+    examples = some(10)
+    assert without_texts_of(some(3), [*examples, *examples]) == [*examples[3:], *examples[3:]]
+    with pytest.raises(InvalidInput, match="nothing to learn from"):
+        without_texts_of(examples, examples[:4])
+
+
 @pytest.mark.parametrize(
     ("judging", "learnt"),
     [
         (Example("x", "c"), Example("y", "a")),
         (MultiLabelExample("x", ("a", "c")), MultiLabelExample("y", ("a",))),
-        (TaggedExample("x", (Span(0, 1, "c"),), True), TaggedExample("y", (), True)),
+        (TaggedExample("x", (Span(0, 1, "c"),), True), TaggedExample("y", (Span(0, 1, "a"),), True)),
+        (TaggedExample("x", (Span(0, 1, "c"),), False), TaggedExample("y", (Span(0, 1, "B-a"),), False)),
+        (TaggedExample("x", (Span(0, 1, "c"),), True), TaggedExample("y z", word_tags("b", "c"), False)),
     ],
 )
 def test_dev_part_is_refused_when_its_label_cannot_be_learnt(judging: AnyExample, learnt: AnyExample) -> None:
     with pytest.raises(InvalidInput, match="lacks: 'c'"):
         require_known([judging], [learnt])
+
+
+@pytest.mark.parametrize(
+    "judging",
+    [
+        TaggedExample("x", (Span(0, 1, "I-a"),), False),
+        TaggedExample("x", (Span(0, 1, "O"),), False),
+        TaggedExample("x", (Span(0, 1, "a"),), True),
+        TaggedExample("x", (), True),
+    ],
+)
+@pytest.mark.parametrize(
+    "learnt", [TaggedExample("y", (Span(0, 1, "B-a"),), False), TaggedExample("y", (Span(0, 1, "a"),), True)]
+)
+def test_named_parts_judge_however_they_are_written(judging: AnyExample, learnt: AnyExample) -> None:
+    require_known([judging], [learnt])
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from hmi.adapters.adapter import AdapterKind
 from hmi.errors import Cancelled
+from hmi.training import task
 from hmi.training.config import TrainConfig
 from hmi.training.examples import AnyExample, PairExample, Span, TaggedExample
 from hmi.training.report import TrainProgress
@@ -92,11 +94,12 @@ def test_result_is_there_at_once_when_training_had_ended(base: Path, tmp_path: P
     assert again.report.dev == first.report.dev
 
 
-@pytest.mark.parametrize("change", ["seed", "text", "dev"])
+@pytest.mark.parametrize("change", ["seed", "text", "dev", "machine"])
 def test_checkpoint_is_not_taken_over_when_it_is_of_another_training(
-    base: Path, tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+    base: Path, tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples, dev, config = sentences(48, 1), sentences(24, 2), CONFIG
+    examples, dev, config = sentences(48, 1), sentences(24, 2), dataclasses.replace(CONFIG, dtype="auto")
+    monkeypatch.setattr(task, "resolve_dtype", lambda name, device: torch.float32)
     with pytest.raises(Cancelled):
         train_adapter(base, examples, config, dev, on_progress=Stop(4), checkpoint=tmp_path / "checkpoint")
     match change:
@@ -104,6 +107,8 @@ def test_checkpoint_is_not_taken_over_when_it_is_of_another_training(
             config = dataclasses.replace(config, seed=1)
         case "text":
             examples = [*examples[1:], examples[0]]
+        case "machine":  # that multiplies bfloat16
+            monkeypatch.setattr(task, "resolve_dtype", lambda name, device: torch.bfloat16)
         case _:
             dev = dev[1:]
     found = train_adapter(base, examples, config, dev, checkpoint=tmp_path / "checkpoint")

@@ -14,8 +14,9 @@ from hmi.knowledge.rows import round_trip
 from hmi.models.bert import HBert
 from hmi.models.loader import load_hbert, load_tokenizer
 from hmi.models.pretrained import convert_pretrained
+from hmi.training import states
 from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
-from hmi.training.states import LowerStates, encode
+from hmi.training.states import LowerStates, encode, estimated_rows, in_chunks, window_rows
 from tests.estimators import random_estimator
 from tests.tiny import tiny_bert_folder
 
@@ -101,6 +102,34 @@ def test_long_text_keeps_its_last_special_token_when_it_is_cut(bases: dict[int, 
     assert cut.tolist() == [*whole[:3].tolist(), whole[-1]]
 
 
+def test_texts_are_encoded_a_part_at_a_time_in_their_order(
+    bases: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(bases[2])
+    texts = [f"w{number} " * (number % 7 + 1) for number in range(50)]
+    whole = [ids.tolist() for ids in encode(tokenizer, texts, 5)]
+    monkeypatch.setattr(states, "_CHARACTERS", 20)
+    parts = list(in_chunks(texts))
+    assert [text for part in parts for text in part] == texts
+    assert all(len(part) == 1 or sum(map(len, part)) <= 20 for part in parts)
+    assert 1 < len(parts) < 50
+    assert [ids.tolist() for ids in encode(tokenizer, texts, 5)] == whole
+    assert list(in_chunks([])) == []
+
+
+def test_rows_are_written_where_they_are_kept(bases: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, estimator = load_hbert(bases[2]), random_estimator(32, seed=4)
+    sequences = encode(load_tokenizer(bases[2]), TEXTS, 48)
+    keys = np.unique(window_keys(np.concatenate(sequences), np.array([len(ids) for ids in sequences])))
+    rows, estimates = window_rows(model, keys), estimated_rows(model, estimator, keys)
+    monkeypatch.setattr(states, "_CHUNK", 3)
+    room = torch.zeros(2, len(keys) + 1, 32)
+    assert window_rows(model, keys, out=room[0, :-1]).data_ptr() == room.data_ptr()
+    estimated_rows(model, estimator, keys, out=room[1, :-1])
+    torch.testing.assert_close(room[:, :-1], torch.stack([rows, estimates]), atol=1e-5, rtol=0)
+    assert not room[:, -1].any()
+
+
 def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dict[int, Path]) -> None:
     model = load_hbert(bases[2])
     tokenizer = load_tokenizer(bases[2])
@@ -111,8 +140,7 @@ def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dic
         (learnt, tree.learnt, leave_one_out(windows, np.array([len(ids) for ids in learnt]))),
         (asked, tree.others, None),
     ):
-        states = LowerStates(model, sequences, see=see)
-        hidden, mask = states.batch(range(len(sequences)))
+        hidden, mask = LowerStates(model, sequences, see=see).batch(range(len(sequences)))
         if expected is None:
             known = np.unique(np.concatenate([windows, without_next(windows), without_prev(windows)]))
             lengths = np.array([len(ids) for ids in sequences])

@@ -67,6 +67,18 @@ def test_report_is_of_the_exported_adapter_when_it_is_run_alone(
     assert trained.report.dev.score == right / len(dev)
 
 
+def test_text_that_judges_is_not_learnt_from(base: Path) -> None:
+    config = dataclasses.replace(QUICK, epochs=1)
+    examples, dev = sentences(40, 1), sentences(20, 2)
+    report = train_adapter(base, [*examples, *dev[:5]], config, dev).report
+    apart = train_adapter(base, examples, config, dev).report
+    left_out = 5 + sum(each.text in {judge.text for judge in dev} for each in examples)
+    assert (report.left_out, report.examples, report.dev_examples) == (left_out, 45 - left_out, 20)
+    assert report.dev == apart.dev
+    with pytest.raises(InvalidInput, match="nothing to learn from"):
+        train_adapter(base, dev, config, dev)
+
+
 def test_weights_are_the_same_when_the_seed_is(base: Path) -> None:
     config = dataclasses.replace(QUICK, epochs=1)
     first, second = (train_adapter(base, sentences(24, 1), config).adapter for _ in range(2))
@@ -88,7 +100,8 @@ def test_only_upper_layers_are_trained_when_lower_ones_are_looked_up(base: Path)
 
 def test_three_labels_are_learnt_when_the_text_has_three(base: Path) -> None:
     examples = [Example(f"w{number % 3} w{30 + number}", "abc"[number % 3]) for number in range(45)]
-    trained = train_adapter(base, examples, QUICK, examples)
+    dev = [Example(f"{each.text} w90", each.label) for each in examples]
+    trained = train_adapter(base, examples, QUICK, dev)
     assert trained.report.labels == ("a", "b", "c")
     assert trained.report.dev is not None
     assert trained.report.dev.score > 0.9

@@ -24,6 +24,8 @@ from tests.worksite import Worksite
 from worker.runtime import Runtime
 from worker.tuning import run
 from worker.tuning.places import CHECKPOINTS, work_folder
+from worker.tuning.process import TrainingProcess
+from worker.tuning.wire import Said
 
 STEPS = 6  # two epochs of three
 
@@ -99,6 +101,25 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_process_dies(site: Worksite,
     assert job.last_failure == "trainer_died: the training process was killed by SIGKILL"
     run_jobs(runtime, site)
     assert assert_trained(site, job_id).attempt == 2
+
+
+def test_a_job_is_not_blamed_when_its_process_was_ended_with_the_worker(
+    site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = make_job(site)
+    real = TrainingProcess.hear
+
+    def hear(process: TrainingProcess, seconds: float) -> Said | None:
+        runtime.stopping.set()
+        process.kill()
+        while real(process, seconds) is not None:  # until it raises
+            pass
+        raise AssertionError("the process was to be gone")
+
+    monkeypatch.setattr(TrainingProcess, "hear", hear)
+    run_jobs(runtime, site)
+    job = found_job(site, job_id)
+    assert (job.state, job.failures) == (TuningState.PENDING, 0), job.last_failure
 
 
 def test_a_job_fails_with_a_reason_when_its_process_dies_at_one_place(site: Worksite, runtime: Runtime) -> None:
