@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from typing import IO, Any
 
 from hmi.errors import HmiError, Transient
 
 __all__ = ["open_remote", "translate_outage"]
+
+_log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 256 * 1024
 
@@ -18,14 +21,16 @@ _BUFFER_BYTES = 256 * 1024
 def translate_outage(path: str) -> Iterator[None]:
     """Raise what the block fails of as `Transient`, naming `path`; our own errors and `FileNotFoundError` pass.
 
-    Each client library has errors of its own, and few of them are `OSError`s.
+    Each client library has errors of its own, and few of them are `OSError`s. What they say may name hosts and buckets,
+    so it goes to the log, and the type alone to whoever asked.
     """
     try:
         yield
     except (HmiError, FileNotFoundError):
         raise
     except Exception as error:
-        raise Transient(f"the storage fails at {path}: {type(error).__name__}: {error}") from error
+        _log.warning("the storage fails at %s: %s: %s", path, type(error).__name__, error)
+        raise Transient(f"the storage fails at {path} ({type(error).__name__})") from error
 
 
 def open_remote(file: IO[bytes], path: str) -> IO[bytes]:

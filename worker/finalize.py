@@ -9,7 +9,7 @@ import structlog
 from hmi.catalog import finalizing, shards
 from hmi.catalog.finalizing import NewFile
 from hmi.catalog.tables import Batch, Shard, new_id
-from hmi.errors import HmiError
+from hmi.errors import HmiError, Transient
 from hmi.jobs.answers import NotRun
 from hmi.jobs.assemble import AssembledFile, assemble
 from worker.failpoints import FailPoint, fail_at
@@ -107,7 +107,7 @@ def _publish(runtime: Runtime, batch: Batch, file: AssembledFile | None, name: s
 def _clean(runtime: Runtime, batch_id: str, published: set[str]) -> None:
     """Remove the shards' files, and what an earlier try may have left beside the results."""
     folder = result_folder(batch_id)
-    with contextlib.suppress(OSError):  # the sweep of `reconcile` comes by again
+    with contextlib.suppress(OSError, Transient):  # the sweep of `reconcile` comes by again
         for path in {f"{folder}/{name}" for name in runtime.storage.names(folder)} - published:
             runtime.storage.delete(path)
         runtime.storage.delete(shard_folder(batch_id))

@@ -59,6 +59,7 @@ BARE_PACKAGES = {
 }  # jinja2 comes with torch
 BARE_PACKAGES |= {"huggingface_hub"}  # comes with transformers and tokenizers
 BARE_PACKAGES |= {"triton"}  # comes with CUDA builds of torch; hmi imports without it, see below
+BARE_PACKAGES |= {"gguf"}  # what transformers itself needs to read a GGUF file; imported where one is read
 
 TORCH = {"torch", "transformers", "peft"}
 TORCH_ROOMS = {"bench", "engine", "training", "models"}
