@@ -10,7 +10,8 @@
     |-- Conflict                it exists already, or its state does not allow this
     |   `-- LeaseLost           somebody else owns this shard now
     |-- Overloaded              a quota or a queue is full; come back later
-    |   `-- StorageFull         no room left where data is kept
+    |   |-- StorageFull         no room left where data is kept
+    |   `-- TooLarge            more than there would be room for if all of it were free
     |-- Corrupt                 stored data is not what it was when it was written
     |-- Cancelled               the caller took the work back before it ran
     `-- Transient               a service that we need does not answer; trying again helps
@@ -37,6 +38,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "StorageFull",
+    "TooLarge",
     "Transient",
     "Unauthenticated",
 ]
@@ -99,8 +101,6 @@ class Overloaded(HmiError):
 
 
 class TooLarge(Overloaded):
-    """More than there is room for at all: it does not pass."""
-
     default_code = "adapter_too_large"
     retryable = False
 

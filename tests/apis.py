@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import safetensors.numpy
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
@@ -101,6 +102,8 @@ def serve(app: FastAPI) -> Iterator[str]:
 def run_api(settings: Settings, names: Sequence[str] = ("acme", "rival")) -> Iterator[Api]:
     """The API over a migrated catalog, to which the tenants `names` and a base model are added."""
     configure_logs("INFO", as_json=True)
+    # A logger that remembers this set-up could not be listened to by a test that comes after, in the same process.
+    structlog.configure(cache_logger_on_first_use=False)
     admin_key = mint_key().plaintext
     settings = settings.model_copy(update={"admin_key": type(settings.broker_url)(admin_key)})
     app = create_app(settings)

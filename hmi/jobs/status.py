@@ -19,6 +19,7 @@ from hmi.errors import (
     NotFound,
     Overloaded,
     StorageFull,
+    TooLarge,
     Transient,
     Unauthenticated,
 )
@@ -34,6 +35,7 @@ _STATUS: dict[type[HmiError], int] = {
     Conflict: 409,
     Overloaded: 429,
     StorageFull: 507,
+    TooLarge: 507,
     Corrupt: 500,
     Cancelled: 499,
     Transient: 503,

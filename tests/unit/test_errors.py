@@ -24,6 +24,7 @@ CODES = {
     "Conflict": "conflict",
     "LeaseLost": "lease_lost",
     "Overloaded": "overloaded",
+    "TooLarge": "adapter_too_large",
     "StorageFull": "storage_full",
     "Corrupt": "corrupt",
     "Cancelled": "cancelled",
