@@ -159,7 +159,7 @@ def _run(
     try:
         for piece in submissions:
             watch.check()
-            ahead.append((piece.ended, runtime.engine.submit(piece.items)))
+            ahead.append((piece.ended, runtime.engine.submit(piece.items, watch.answered)))
             if len(ahead) >= _SUBMISSIONS_AHEAD:
                 yield _next(ahead, watch)
         while ahead:

@@ -50,7 +50,12 @@ class Watch:
         self._batches = batches
         self._alone = alone
         self._clock = clock
+        self._has_answer = False  # since it was last looked at
         self._got_on()
+
+    def answered(self) -> None:
+        """One of its sequences has an outcome: call from any thread."""
+        self._has_answer = True
 
     @property
     def waited_seconds(self) -> float:
@@ -83,7 +88,8 @@ class Watch:
 
     def _check_held(self) -> None:
         self._lease.check()
-        if self._alone and not self.sees_nothing_run:
+        if self._has_answer or (self._alone and not self.sees_nothing_run):
+            self._has_answer = False
             self._got_on()
         if self.waited_seconds > self._deadline_seconds:
             raise HmiError(f"no answer within {self._deadline_seconds:g} seconds", code=_DEADLINE)

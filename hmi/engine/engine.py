@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
@@ -98,12 +98,15 @@ class Engine:
             releases,
         )
 
-    def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]:
+    def submit(self, items: Sequence[Item], answered: Callable[[], None] | None = None) -> Future[list[Outcome]]:
         """One outcome for each item, in order. The future itself fails only where the engine is closed.
+
+        Args:
+            answered: Called after each outcome, on a thread of the engine's; must be quick and raise nothing.
 
         Raises `Cancelled` after `close`.
         """
-        submission = Submission(items)
+        submission = Submission(items, answered)
         self.prefetch(item.model for item in items)
         self._pipeline.submit(submission)
         return submission.future

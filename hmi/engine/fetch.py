@@ -25,7 +25,7 @@ from hmi.engine.lookup import WindowLookup
 from hmi.engine.releases import Releases
 from hmi.engine.request import Task
 from hmi.engine.work import Batch, Work, as_hmi
-from hmi.errors import HmiError, InvalidInput, Overloaded, TooLarge
+from hmi.errors import HmiError, InvalidInput, Overloaded, StorageFull, TooLarge
 from hmi.knowledge.frequency import FrequencyCounter
 from hmi.knowledge.ngrams import Keys, window_keys
 
@@ -126,13 +126,15 @@ class Fetcher:
         taken: dict[str, Resident] = {}
         deltas: dict[str, Exception | None] = {}
         for work in batch.works:
+            room = False
             try:
                 resident = self._take_adapter(work, bank, taken, batch.pinned)
+                room = True
                 if work.item.task is Task.CLASSIFY:
                     _check_head(work, resident)
                 self._check_delta(work, deltas)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one tenant's file is not its batch-mates'
-                if isinstance(error, Overloaded) and not isinstance(error, TooLarge):
+                if not room and _may_pass(error):
                     deferred.append(work)
                     continue
                 if not isinstance(error, HmiError):
@@ -165,7 +167,7 @@ class Fetcher:
         try:
             return bank.insert(key, adapter)
         except Overloaded as error:
-            waits = not isinstance(error, TooLarge)
+            waits = _may_pass(error)
             raise
         finally:
             if self._host_tier.release(key):
@@ -205,6 +207,11 @@ class Fetcher:
         if self._stream is None:
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an adapter found no room beside those in use: there will be some when they are given back."""
+    return isinstance(error, Overloaded) and not isinstance(error, TooLarge | StorageFull)
 
 
 def _check_head(work: Work, resident: Resident | None) -> None:

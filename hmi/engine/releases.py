@@ -27,8 +27,10 @@ class Releases:
             self._wakers.append(wake)
 
     def unsubscribe(self, wake: Callable[[], None]) -> None:
+        """Twice is no error."""
         with self._lock:
-            self._wakers.remove(wake)
+            if wake in self._wakers:
+                self._wakers.remove(wake)
 
     def add(self) -> None:
         with self._lock:

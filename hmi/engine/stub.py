@@ -80,10 +80,10 @@ class StubEngine:
         self._batches = self._sequences = self._tokens = 0
         self._started = time.monotonic()
 
-    def submit(self, items: Sequence[Item]) -> Future[list[Outcome]]:
+    def submit(self, items: Sequence[Item], answered: Callable[[], None] | None = None) -> Future[list[Outcome]]:
         if self._closed.is_set():
             raise Cancelled("the engine is closed")
-        future = self._worker.submit(self._run, tuple(items))
+        future = self._worker.submit(self._run, tuple(items), answered)
         with self._lock:
             self._unfinished.add(future)
         future.add_done_callback(self._finish)
@@ -165,8 +165,12 @@ class StubEngine:
     ) -> None:
         self.close(drain=error is None)
 
-    def _run(self, items: tuple[Item, ...]) -> list[Outcome]:
-        outcomes = [self._answer(item) for item in items]
+    def _run(self, items: tuple[Item, ...], answered: Callable[[], None] | None) -> list[Outcome]:
+        outcomes = []
+        for item in items:
+            outcomes.append(self._answer(item))
+            if answered is not None:
+                answered()
         self._batches += 1
         return outcomes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -40,10 +40,14 @@ class Submission:
 
     Each item's outcome is set once; a second one for the same item is dropped. When the last is in, the
     future is resolved, whatever the outcomes are.
+
+    Args:
+        answered: Called after each outcome, on whatever thread has it; must be quick and raise nothing.
     """
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], answered: Callable[[], None] | None = None) -> None:
         self.items = tuple(items)
+        self._answered = answered
         self.future: Future[list[Outcome]] = Future()
         self._outcomes: list[Outcome | None] = [None] * len(self.items)
         self._missing = len(self.items)
@@ -58,6 +62,8 @@ class Submission:
             self._outcomes[index] = outcome
             self._missing -= 1
             outcomes = [each for each in self._outcomes if each is not None] if not self._missing else None
+        if self._answered is not None:
+            self._answered()
         if outcomes is not None and self.future.set_running_or_notify_cancel():
             self.future.set_result(outcomes)
 

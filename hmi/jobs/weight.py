@@ -71,7 +71,8 @@ def weigh_item(item: Item) -> Weight:
     writing = _writing(wish.max_tokens)
     told = writing + (characters // _TOKEN_CHARACTERS if wish.echo else 0)
     chances = 0 if wish.logprobs is None else told * (1 + wish.logprobs) * _CHANCE_BYTES
-    return Weight(1, _reading(characters) + writing, chances + (characters if wish.echo else 0))
+    # A generous limit is no long answer, and what is handed over in pieces can bear to be guessed too short.
+    return Weight(1, _reading(characters) + min(writing, _USUAL_TOKENS), chances + (characters if wish.echo else 0))
 
 
 def _reading(characters: int) -> int:

@@ -221,7 +221,8 @@ class Generator:
         try:
             deferred = self._fetcher.fetch(batch)
             if deferred:
-                self._tried = tried
+                # Those that were parked before may have room since: their own try counts.
+                self._tried = min(self._tried, tried) if self._parked else tried
             for work in deferred:
                 self._park(by_work.pop(id(work)))
             kept = [by_work.pop(id(work)) for work in batch.works]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from hmi.engine.engine import Engine
 from hmi.engine.generation.generator import Generator
 from hmi.engine.generation.roster import Member
 from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
-from hmi.errors import Cancelled
+from hmi.errors import Cancelled, StorageFull
 from hmi.models.loader import load_spec
 from hmi.models.pretrained import convert_pretrained
 from tests.adapter_samples import head, lora_adapter
@@ -109,6 +111,41 @@ def test_others_wait_for_a_running_text_that_holds_the_room_and_are_answered(
     assert [outcome.error for outcome in outcomes] == [None, None, None]
     assert isinstance(outcomes[2].result, Generation)
     assert len(outcomes[2].result.tokens) == MORE
+
+
+@pytest.mark.parametrize("where", ["adapter", "delta"])
+@pytest.mark.parametrize("ask", [classes, lambda base: text(base, "judge", 1)], ids=["classes", "text"])
+def test_nothing_waits_for_a_full_disk(
+    source: FolderSource, config: EngineConfig, monkeypatch: pytest.MonkeyPatch, where: str, ask: Callable[[str], Item]
+) -> None:
+    item = ask("one")
+    changed: dict[str, Any] = {"adapter": "cold"} if where == "adapter" else {"delta": "cold"}
+    item = dataclasses.replace(item, model=dataclasses.replace(item.model, **changed))
+    find = source.adapter_file
+
+    def full(digest: str) -> Path:
+        if digest == "cold":
+            raise StorageFull("no room is left to keep it")
+        return find(digest)
+
+    monkeypatch.setattr(source, "adapter_file", full)
+    with Engine(config, source) as engine:
+        (outcome,) = engine.submit([item]).result(20)
+        assert isinstance(outcome.error, StorageFull)
+        assert engine.submit([ask("one")]).result(20)[0].error is None
+
+
+def test_each_outcome_is_told_as_it_comes(source: FolderSource, config: EngineConfig) -> None:
+    told = list[int]()
+    with Engine(config, source) as engine:
+        items = [
+            classes("one"),
+            text("one", "judge", 3),
+            Item(ModelRef("none", "general", None), Task.CLASSIFY, text="x"),
+        ]
+        outcomes = engine.submit(items, lambda: told.append(1)).result(20)
+    assert [outcome.error is None for outcome in outcomes] == [True, True, False]
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize("drain", [False, True])

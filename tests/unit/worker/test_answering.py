@@ -57,6 +57,8 @@ def test_what_is_handed_over_at_once_is_less_when_texts_are_long() -> None:
     assert sizes([asked(number, max_tokens=1) for number in range(600)]) == [512, 88]
     assert sizes([asked(number, max_tokens=512) for number in range(70)]) == [34, 34, 2]
     assert sizes([asked(0, n=100, max_tokens=512)]) == [34, 34, 32]
+    # A generous limit does not leave the engine with a handful of texts.
+    assert sizes([asked(number, max_tokens=4096) for number in range(36)]) == [34, 2]
 
 
 def test_what_is_handed_over_at_once_is_less_when_much_is_told_of_every_token() -> None:

@@ -47,6 +47,20 @@ def test_waiting_ends_when_the_deadline_is_over() -> None:
     assert not is_deadline(ValueError())
 
 
+def test_deadline_counts_from_any_sequence_that_has_an_outcome() -> None:
+    """Long before the first piece that was handed over is whole."""
+    now = 0.0
+    watching = Watch(Lease("it"), Stopping(), 10, lambda: 0, clock=lambda: now)
+    for seconds in (9.0, 18.0, 27.0):
+        watching.answered()
+        now = seconds
+        watching.check()
+    now = 38.0
+    with pytest.raises(HmiError) as raised:
+        watching.check()
+    assert is_deadline(raised.value)
+
+
 def test_deadline_counts_from_the_last_answer() -> None:
     now = 0.0
     watching = Watch(Lease("it"), Stopping(), 10, lambda: 0, clock=lambda: now)
