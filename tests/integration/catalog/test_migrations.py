@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
 from hmi.catalog.database import Database
 from hmi.catalog.domains import parents
 from hmi.catalog.frequencies import load
 from hmi.catalog.migrate import is_current, upgrade
+from hmi.catalog.tables import Shard
 from hmi.catalog.tenants import list_tenants
 from hmi.errors import Transient
 from tests.integration.catalog.seeding import race
@@ -100,4 +101,26 @@ def test_counts_are_carried_over_when_they_move_to_the_narrow_table(empty_url: s
         command.downgrade(config, "0001")
         command.upgrade(config, "head")
     assert load(database, "base_1") == {}
+    database.dispose()
+
+
+def test_a_shard_that_waits_costs_its_lines_when_costs_are_new(empty_url: str) -> None:
+    database, config = Database(empty_url), Config(_INI)
+    old = (
+        "INSERT INTO batches (id, tenant_id, endpoint, completion_window, input_file_id, input_path, status, "
+        " total_lines, attributes, errors, created_at, expires_at)"
+        " SELECT 'batch_1', id, '/v1/classify', '24h', 'file-1', 'x', 'in_progress', 7, '{}', '[]', 0, 1 FROM tenants",
+        'INSERT INTO shards (id, batch_id, tenant_id, first_line, lines, "offset", length, state, attempt, failures,'
+        " completed, failed, input_tokens)"
+        " SELECT 'shard_1', 'batch_1', id, 0, 7, 0, 70, 'pending', 0, 0, 0, 0, 0 FROM tenants",
+    )
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for statement in old:
+            connection.exec_driver_sql(statement)
+        command.upgrade(config, "head")
+    with database.session() as session:
+        (shard,) = session.scalars(select(Shard))
+    assert (shard.cost, shard.output_tokens) == (7, 0)
     database.dispose()
