@@ -132,10 +132,6 @@ class Roster(Generic[T]):
         return not (self._running or self._put_back or self._waiting)
 
     @property
-    def running(self) -> int:
-        return len(self._running)
-
-    @property
     def free_pages(self) -> int:
         return len(self._free)
 
