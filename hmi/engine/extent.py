@@ -9,6 +9,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from hmi.engine.vocabulary import LETTERS, members
+
 __all__ = ["Extent", "extent_of"]
 
 _SPLITTERS = {"ByteLevel", "Digits", "Metaspace", "Split"}  # that drop nothing, unless `Split` is told to
@@ -39,11 +41,11 @@ def extent_of(tokenizer: Tokenizer) -> Extent | None:
     shorten a text before they cut it."""
     form = json.loads(tokenizer.to_str())
     model = form["model"]
-    splitters = _members(form["pre_tokenizer"], "pretokenizers")
+    splitters = members(form["pre_tokenizer"], "pretokenizers")
     if (
         model["type"] != "BPE"
         or any(each["lstrip"] or each["rstrip"] for each in form["added_tokens"])
-        or not all(_keeps_length(each) for each in _members(form["normalizer"], "normalizers"))
+        or not all(_keeps_length(each) for each in members(form["normalizer"], "normalizers"))
         or any(each["type"] not in _SPLITTERS or each.get("behavior") == "Removed" for each in splitters)
     ):
         return None
@@ -51,20 +53,11 @@ def extent_of(tokenizer: Tokenizer) -> Extent | None:
     added = max((len(each["content"].encode()) for each in form["added_tokens"]), default=1)
     if any(each["type"] == "ByteLevel" for each in splitters) and model["unk_token"] is None:
         known = {letter for letter in vocabulary if len(letter) == 1}
-        dropped = bytes(byte for byte, letter in _letters().items() if letter not in known)
+        dropped = bytes(byte for byte, letter in LETTERS.items() if letter not in known)
         return Extent(max(added, *map(len, vocabulary)), dropped)  # a letter of a piece is a byte of the text
     if model["byte_fallback"] and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
         return Extent(max(added, *(len(piece.encode()) for piece in vocabulary)), b"")
     return None
-
-
-def _members(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """What a part of a tokenizer is made of, in the order of its work."""
-    if part is None:
-        return []
-    if part["type"] != "Sequence":
-        return [part]
-    return [member for each in part[name] for member in _members(each, name)]
 
 
 def _keeps_length(normalizer: Mapping[str, Any]) -> bool:
@@ -72,10 +65,3 @@ def _keeps_length(normalizer: Mapping[str, Any]) -> bool:
         replaced = normalizer["pattern"].get("String")
         return replaced is not None and len(replaced.encode()) <= len(normalizer["content"].encode())
     return bool(normalizer["type"] == "Prepend")
-
-
-def _letters() -> dict[int, str]:
-    """The letter that stands for each byte in the pieces of a byte-level vocabulary, since GPT-2."""
-    same = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = [byte for byte in range(256) if byte not in same]
-    return {byte: chr(byte) for byte in same} | {byte: chr(256 + place) for place, byte in enumerate(others)}

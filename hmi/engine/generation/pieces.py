@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from hmi.engine.request import Pieces
+from hmi.engine.vocabulary import LETTERS, members
 
 __all__ = ["read_pieces"]
 
@@ -23,7 +24,7 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 def read_pieces(tokenizer: Tokenizer) -> Pieces:
     """Of a tokenizer whose decoder knows no bytes and no sign for spaces, a token's own string."""
-    steps = _steps(json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder is not None else {})
+    steps = members(None if tokenizer.decoder is None else json.loads(tokenizer.decoder.__getstate__()), "decoders")
     to_bytes = _from_alphabet if any(each["type"] == "ByteLevel" for each in steps) else _reader(steps)
     added = tokenizer.get_added_tokens_decoder()
     texts = {token: text for text, token in tokenizer.get_vocab(with_added_tokens=False).items()}
@@ -36,13 +37,7 @@ def read_pieces(tokenizer: Tokenizer) -> Pieces:
     )
 
 
-def _steps(decoder: dict[str, Any]) -> list[dict[str, Any]]:
-    if decoder.get("type") == "Sequence":
-        return [step for each in decoder["decoders"] for step in _steps(each)]
-    return [decoder] if decoder else []
-
-
-def _reader(steps: list[dict[str, Any]]) -> Callable[[str], bytes]:
+def _reader(steps: Sequence[Mapping[str, Any]]) -> Callable[[str], bytes]:
     """Of sentencepiece's kind: a sign stands for a space, and what has no token of its own is written byte by byte.
     What a decoder does to a text as a whole, as stripping its first space, is no matter of a piece."""
     has_bytes = any(each["type"] == "ByteFallback" for each in steps)
@@ -63,18 +58,8 @@ def _reader(steps: list[dict[str, Any]]) -> Callable[[str], bytes]:
     return to_bytes
 
 
-def _alphabet() -> dict[int, int]:
-    """From GPT-2's visible characters to the bytes that they stand for; what is none of them, to what is no byte."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in visible]
-    return (
-        dict.fromkeys(others, 0xFFFF)
-        | dict(zip(visible, visible, strict=True))
-        | {0x100 + n: byte for n, byte in enumerate(others)}
-    )
-
-
-_ALPHABET = _alphabet()
+# From letters to bytes; what is no letter, to what is no byte.
+_ALPHABET = dict.fromkeys(range(0x100), 0xFFFF) | {ord(letter): byte for byte, letter in LETTERS.items()}
 
 
 def _from_alphabet(piece: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -12,22 +11,21 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from hmi.adapters.adapter import Adapter
 from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.catalog import bases, models
+from hmi.catalog import models
 from hmi.catalog.tables import File, Tenant
 from hmi.catalog.tuning import dispatching, ending, runs
 from hmi.catalog.tuning.runs import ClaimedJob
 from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
-from hmi.models.chat import ChatTemplate
-from hmi.spec import Family, MissPolicy
+from hmi.spec import MissPolicy
 from tests.adapter_samples import bottleneck_adapter
-from tests.apis import SPEC, Api, base_files
+from tests.apis import SPEC, Api
 from tests.unit.api.test_batches import messages
-from tests.unit.api.tuning import BASE, add_base, labelled, tune, upload_text
+from tests.unit.api.tuning import BASE, add_base, count, labelled, row, tune, upload_text
 from tests.waiting import wait_until
 
 
@@ -43,16 +41,6 @@ def claim(api: Api, job_id: str) -> ClaimedJob:
         claimed = runs.claim(session, job_id, message.attempt, owner="test", lease_seconds=60)
     assert claimed is not None
     return claimed
-
-
-def row(api: Api, job_id: str) -> TuningJob:
-    with api.services.database.session(read_only=True) as session:
-        return session.get_one(TuningJob, job_id)
-
-
-def count(api: Api) -> int:
-    with api.services.database.session(read_only=True) as session:
-        return session.scalar(select(func.count()).select_from(TuningJob)) or 0
 
 
 def test_a_job_is_accepted_with_all_that_was_chosen_for_it(api: Api) -> None:
@@ -486,64 +474,3 @@ def test_examples_of_openais_own_form_are_taken(api: Api) -> None:
     ]
     content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     assert tune(api, training_file=upload_text(api, content)).status == "queued"
-
-
-WRITER = dataclasses.replace(SPEC, family=Family.GPT2, type_vocab_size=0, has_pooler=False, tied=True, k=0)
-
-
-def continued(*pairs: tuple[str, str]) -> bytes:
-    return b"".join(json.dumps({"prompt": a, "completion": b}).encode() + b"\n" for a, b in pairs)
-
-
-def add_writer(api: Api, template: str | None = None) -> None:
-    files = base_files(WRITER)
-    if template is not None:
-        files["chat.json"] = ChatTemplate(template).to_json().encode()
-    artifact = api.services.artifacts.put({name: io.BytesIO(content) for name, content in files.items()})
-    with api.services.database.session() as session:
-        bases.register_base(session, "writer", artifact, WRITER)
-
-
-def test_a_decoder_learns_how_texts_go_on_by_a_lora(api: Api) -> None:
-    add_writer(api)
-    file = upload_text(api, continued(("w1", "w2 w3"), ("w2", "w3")))
-    kept = row(api, tune(api, model="writer", training_file=file).id).config
-    assert (kept["task"], kept["config"]["kind"], kept["config"]["rank"]) == ("language", "lora", 16)
-
-
-def chat(*roles: str) -> bytes:
-    return json.dumps({"messages": [{"role": role, "content": "w1"} for role in roles]}).encode() + b"\n"
-
-
-def test_a_chat_is_refused_with_its_line_when_the_template_does_not_take_it(api: Api) -> None:
-    add_writer(api, "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}w1")
-    good = chat("user", "assistant")
-    assert tune(api, model="writer", training_file=upload_text(api, good)).status == "queued"
-    with pytest.raises(openai.BadRequestError, match=r"line 2: .*no system role") as caught:
-        tune(api, model="writer", training_file=upload_text(api, good + chat("system", "user", "assistant")))
-    assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
-
-
-def test_a_chat_is_refused_when_the_base_has_no_template(api: Api) -> None:
-    add_writer(api)
-    with pytest.raises(openai.BadRequestError, match="no chat template"):
-        tune(api, model="writer", training_file=upload_text(api, chat("user", "assistant")))
-
-
-def test_a_decoder_learns_classes_when_it_is_asked_to(api: Api) -> None:
-    add_writer(api)
-    kept = row(api, tune(api, model="writer", extra_body={"hmi": {"task": "classification"}}).id).config
-    assert (kept["task"], kept["config"]["kind"]) == ("classification", "lora")
-
-
-def test_a_model_is_not_ordered_what_it_cannot_learn(api: Api) -> None:
-    add_writer(api)
-    for fields, param in (
-        ({"model": "writer", "extra_body": {"hmi": {"task": "tokens"}}}, "hmi.task"),
-        ({"model": "writer", "extra_body": {"hmi": {"kind": "bottleneck"}}}, "hmi.kind"),
-        ({"extra_body": {"hmi": {"task": "language"}}}, "hmi.task"),
-    ):
-        with pytest.raises(openai.BadRequestError) as caught:
-            tune(api, **fields)
-        assert caught.value.param == param
-    assert count(api) == 0

@@ -1,4 +1,4 @@
-"""A base model that jobs can be made on, and labelled text."""
+"""A base model that jobs can be made on, labelled text, and what the catalog has of jobs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
+from sqlalchemy import func, select
 
 from hmi.catalog import bases
+from hmi.catalog.tuning.tables import TuningJob
 from tests.apis import SPEC, Api, base_files
 
-__all__ = ["BASE", "add_base", "labelled", "tune", "upload_text"]
+__all__ = ["BASE", "add_base", "count", "labelled", "row", "tune", "upload_text"]
 
 BASE = "small"
 
@@ -40,3 +42,13 @@ def tune(api: Api, *, who: str = "acme", **fields: Any) -> FineTuningJob:
         if "training_file" not in asked:
             asked["training_file"] = upload_text(api, who=who)
         return client.fine_tuning.jobs.create(**asked)
+
+
+def row(api: Api, job_id: str) -> TuningJob:
+    with api.services.database.session(read_only=True) as session:
+        return session.get_one(TuningJob, job_id)
+
+
+def count(api: Api) -> int:
+    with api.services.database.session(read_only=True) as session:
+        return session.scalar(select(func.count()).select_from(TuningJob)) or 0

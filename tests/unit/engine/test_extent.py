@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
-from hmi.engine.extent import _letters, extent_of
+from hmi.engine.extent import extent_of
+from hmi.engine.vocabulary import LETTERS
 from tests.tiny import tiny_tokenizer
 
 CORPUS = ["the quick brown fox jumps over the lazy dog", "    spaces and ümläuts \u4e2d\u6587", "the the the fox"] * 5
@@ -69,11 +70,11 @@ def test_bytes_without_a_token_do_not_count() -> None:
 
 
 def test_letters_of_bytes_are_those_of_tokenizers() -> None:
-    assert set(_letters().values()) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert set(LETTERS.values()) == set(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     ((piece, _),) = tokenizer.pre_tokenizer.pre_tokenize_str("\x00 a\u00fc")
-    assert piece == "".join(_letters()[byte] for byte in "\x00 a\u00fc".encode())
+    assert piece == "".join(LETTERS[byte] for byte in "\x00 a\u00fc".encode())
 
 
 def test_nothing_is_said_of_tokenizers_that_may_make_little_of_much(tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
 from hmi.errors import InvalidInput
 from hmi.models.pretrained.gguf import GgufFile
-
-gguf = pytest.importorskip("gguf")
 
 
 def write(path: Path, *, scaling: str | None, tensor: str = "token_embd.weight") -> GgufFile:
