@@ -10,7 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from hmi.errors import HmiError
-from hmi.knowledge.npy import allow_maps
+from hmi.knowledge.store import allow_maps
 from hmi.logs import configure_logs
 from hmi.settings import Settings
 

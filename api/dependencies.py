@@ -16,8 +16,7 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from api.services import Services
-from hmi.catalog import tenants
-from hmi.catalog.tenants import Principal
+from hmi.catalog import Principal, tenants
 from hmi.errors import Forbidden, Unauthenticated
 
 __all__ = ["AdminRoute", "AuthenticatedRoute", "Caller", "Served", "bearer"]

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from api.ngram_text import NgramReader
 from api.schemas.trees import DomainDifferenceObject, NgramText
 from api.services import Services
-from hmi.catalog import ranking
-from hmi.catalog.tables import BaseModel
-from hmi.knowledge.difference import DomainDifference, Weighed
-from hmi.knowledge.hierarchy import Parents, lines_of
+from hmi.catalog import BaseModel, ranking
+from hmi.knowledge import Parents, lines_of
+from hmi.knowledge.lookup import DomainDiff, Weighed
 
 __all__ = ["describe"]
 
 
 def describe(
-    services: Services, base: BaseModel, differences: Mapping[str, DomainDifference], parents: Parents, limit: int
+    services: Services, base: BaseModel, differences: Mapping[str, DomainDiff], parents: Parents, limit: int
 ) -> dict[str, DomainDifferenceObject]:
     """Args:
     parents: Of the later version.

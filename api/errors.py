@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from hmi.errors import Conflict, HmiError, InvalidInput, NotFound, Overloaded, StorageFull, Transient
-from hmi.jobs.status import ErrorDetail, error_detail, error_type, http_status
+from hmi.jobs import ErrorDetail, error_detail, error_type, http_status
 
 __all__ = ["error_response", "install_error_handlers"]
 

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 
 from api.schemas.trees import NgramText
 from api.services import Services
-from hmi.knowledge.ngrams import Keys, unpack
+from hmi.knowledge import Keys, unpack
 
 __all__ = ["NgramReader", "key_of", "key_pattern", "name_of"]
 
@@ -27,7 +27,7 @@ def key_of(name: str) -> int:
 
 
 class NgramReader:
-    """Turns packed keys into tokens and text."""
+    """FairSemaphore packed keys into tokens and text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

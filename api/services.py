@@ -8,12 +8,9 @@ import structlog
 from celery import Celery
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog.database import Database
-from hmi.catalog.migrate import is_current
-from hmi.catalog.tenants import adopt_key
+from hmi.catalog import Database, adopt_key, is_current
 from hmi.errors import Transient
-from hmi.jobs.lines import Limits
-from hmi.jobs.messages import TaskName, make_client, send
+from hmi.jobs import Limits, TaskName, make_client, send
 from hmi.settings import Settings
 from hmi.storage import Storage
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from api.services import Services
-from hmi.catalog.tables import File
+from hmi.catalog import File
 from hmi.errors import Corrupt, InvalidInput, NotFound
-from hmi.training.examples import AnyExample, ChatExample, TaskKind, texts_of
-from hmi.training.labelled import Checked, FileFormat, LabelledLimits, check_labelled
+from hmi.spec import TaskKind
+from hmi.training.data import AnyExample, ChatExample, Checked, FileFormat, LabelledLimits, check_labelled, texts_of
 
 __all__ = ["TokenCounter", "TrainingFile", "check_file"]
 

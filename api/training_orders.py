@@ -12,20 +12,15 @@ from sqlalchemy.orm import Session
 from api.schemas.fine_tuning import Hyperparameters, JobCreate, TuningOptions
 from api.services import Services
 from api.training_files import TokenCounter, check_file
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import FILE_NAME, load_adapter
-from hmi.catalog import bases, domains, files
-from hmi.catalog.models import ServedModel, resolve
-from hmi.catalog.tables import GENERAL, File
-from hmi.catalog.tenants import Principal
-from hmi.catalog.tuning.jobs import NewTuningJob
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import FILE_NAME, load_adapter
+from hmi.catalog import GENERAL, File, Principal, ServedModel, bases, domains, files, resolve
+from hmi.catalog.tuning import NewTuningJob
 from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
-from hmi.models.chat import CHAT, ChatTemplate, load_chat
-from hmi.spec import HPLMSpec, MissPolicy
-from hmi.training.config import TrainConfig, usual_rank
-from hmi.training.examples import AnyExample, ChatExample, TaskKind, require_learnable
-from hmi.training.plan import TrainingPlan
-from hmi.training.recipe import begun_with
+from hmi.models.text import CHAT, ChatTemplate, load_chat
+from hmi.spec import HPLMSpec, MissPolicy, TaskKind
+from hmi.training.data import AnyExample, ChatExample, require_learnable
+from hmi.training.plan import TrainConfig, TrainingPlan, begun_with, usual_rank
 
 __all__ = ["Start", "find_start", "order_job", "request_of"]
 

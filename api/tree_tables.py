@@ -8,14 +8,11 @@ import structlog
 from sqlalchemy.orm import Session
 
 from api.services import Services
-from hmi.catalog import domains
-from hmi.catalog.tables import BaseModel, TreeStatus, TreeVersion
-from hmi.catalog.trees import versions
+from hmi.catalog import BaseModel, TreeStatus, TreeVersion, domains, versions
 from hmi.errors import Conflict, Corrupt, NotFound
-from hmi.knowledge.difference import Holdings
-from hmi.knowledge.hierarchy import Parents
-from hmi.knowledge.holding import KEY_FILES, open_keys
-from hmi.knowledge.table import Table
+from hmi.knowledge import Parents
+from hmi.knowledge.lookup import KEY_FILES, Holdings, open_keys
+from hmi.knowledge.store import Table
 
 __all__ = ["find_version", "open_tables", "open_version", "parents_of"]
 

@@ -8,10 +8,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.schemas.trees import DomainTableObject, Progress, TreeBuild, TreeObject, TreeVersionObject
-from hmi.catalog import bases, deltas, domains, trees
-from hmi.catalog.tables import BaseModel, TreeStatus, TreeVersion
-from hmi.catalog.trees import Usage
-from hmi.knowledge.functions import Function, functions_of
+from hmi.catalog import BaseModel, TreeStatus, TreeVersion, Usage, bases, deltas, domains, trees
+from hmi.knowledge import Function, functions_of
 
 __all__ = ["view_tree", "view_versions"]
 

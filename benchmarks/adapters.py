@@ -1,4 +1,4 @@
-"""Where which way of applying adapters is fastest: the crossover table of `hmi.adapters.crossover`.
+"""Where which way of applying adapters is fastest: the crossover table of `hmi.adapters.maths`.
 
     python -m benchmarks.adapters [--quick] [--json] [--device cuda] [--dtype bfloat16]
 
@@ -13,7 +13,7 @@ arena on. By turns:
 Each call reads other weights than the one before, as the layers of a model do. A figure is the median of the rounds, in
 microseconds.
 
-From them comes the rule that `hmi.adapters.crossover` keeps. Segments spare the weights that would be gathered for a
+From them comes the rule that `hmi.adapters.maths` keeps. Segments spare the weights that would be gathered for a
 tenant's second and further rows, rank * (rows / tenants - 1) vectors for each of their products; so they win from some
 number of spared bytes on. Of all thresholds the one is taken that costs least over the cases: gathered up to
 `gathered_to_kib`, segments from `segments_from_kib` on, and any number between is the same rule; `rows_of_one` says it
@@ -41,9 +41,8 @@ from benchmarks.crossover import Case, derive
 from benchmarks.harness import alternate, machine, synchronise
 from benchmarks.options import add_options
 from benchmarks.tables import as_table
-from hmi.adapters.crossover import Method, choose
-from hmi.adapters.kernels import kernels_run_on, lora_segmented
-from hmi.engine.config import resolve_device, resolve_dtype
+from hmi.adapters.maths import Method, choose, kernels_run_on, lora_segmented
+from hmi.devices import resolve_device, resolve_dtype
 
 ROWS = 64
 LAYERS = 4  # sets of weights that are read by turns

@@ -4,7 +4,7 @@
 
 A base model with random weights and k = half of its layers, whose rows are all held, answers a job of texts of 8 to 64
 tokens, alone and beside a training, by turns. The training is the worker's own: `worker.tuning.trainer` in a process of
-its own, niced, which waits after every step for the word of a `worker.pace.Pace` that keeps it to `training_share`. It
+its own, niced, which waits after every step for the word of a `Pace` that keeps it to `training_share`. It
 is one process from the first round to the last; while the job runs alone it gets no word, and stands still.
 
 - `job_s`, `job_beside_training_s`: medians of the rounds; `training_costs_job` is the median of the rounds' own ratios
@@ -35,22 +35,16 @@ from typing import Any, Self
 import torch
 
 from benchmarks.harness import add_options, alternate, machine
-from hmi.bench.bases import make_base, make_tree
-from hmi.bench.shapes import SHAPES
-from hmi.bench.tenants import OneBase
-from hmi.bench.text import random_texts
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
+from hmi.bench import SHAPES, OneBase, make_base, make_tree, random_texts
+from hmi.engine import Engine, EngineConfig
 from hmi.errors import Cancelled
+from hmi.items import Item, ModelRef, Task
 from hmi.settings import Settings
-from hmi.training.config import TrainConfig
-from hmi.training.examples import TaskKind
-from hmi.training.plan import TrainingPlan
-from hmi.training.records import FileFormat
-from worker.pace import Pace
-from worker.tuning.process import TrainingProcess
-from worker.tuning.wire import Order, Step
+from hmi.spec import TaskKind
+from hmi.training.data import FileFormat
+from hmi.training.plan import TrainConfig, TrainingPlan
+from worker.lifecycle import Pace
+from worker.tuning import Order, Step, TrainingProcess
 
 _BASE = "base"
 _QUICK_ITEMS, _ITEMS = 1_000, 5_000

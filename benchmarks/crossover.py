@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hmi.adapters.crossover import Method, spared_bytes
+from hmi.adapters.maths import Method, spared_bytes
 
 __all__ = ["Case", "Rule", "derive"]
 

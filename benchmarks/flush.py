@@ -39,18 +39,22 @@ from sqlalchemy import update
 
 from benchmarks.options import add_options
 from benchmarks.tables import as_table
-from hmi.catalog import frequencies
-from hmi.catalog.bases import register_base
-from hmi.catalog.database import Database, change
-from hmi.catalog.domains import create_domain
-from hmi.catalog.migrate import upgrade
-from hmi.catalog.pieces import Pieces
-from hmi.catalog.tables import Tenant
-from hmi.catalog.trimming import Limits, trim
-from hmi.knowledge.frequency import FrequencyCounter
+from hmi.catalog import (
+    ChunkedTransactions,
+    Database,
+    Limits,
+    Tenant,
+    change,
+    create_domain,
+    frequencies,
+    register_base,
+    trim,
+    upgrade,
+)
+from hmi.knowledge.counts import FrequencyCounter
 from hmi.logs import configure_logs
 from hmi.spec import Family, HPLMSpec
-from worker.flush import FrequencyFlusher
+from worker.serving import FrequencyFlusher
 
 DATABASES = ("sqlite", "postgresql")
 STEPS = ("first", "again", "half_life", "trim", "load")
@@ -203,15 +207,15 @@ class _Others:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[list[float]]:
-    """The seconds of each transaction of `Pieces` in the block."""
+    """The seconds of each transaction of `ChunkedTransactions` in the block."""
     found: list[float] = []
-    measured = Pieces.measured
+    measured = ChunkedTransactions.measured
 
-    def note(self: Pieces, rows: int, seconds: float) -> None:
+    def note(self: ChunkedTransactions, rows: int, seconds: float) -> None:
         found.append(seconds)
         measured(self, rows, seconds)
 
-    with mock.patch.object(Pieces, "measured", note):
+    with mock.patch.object(ChunkedTransactions, "measured", note):
         yield found
 
 

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -28,10 +28,10 @@ from benchmarks.flops import forward_flops  # noqa: E402
 from benchmarks.harness import GemmMeter, alternate, machine, measure_memory_rate, synchronise  # noqa: E402
 from benchmarks.options import add_options  # noqa: E402
 from benchmarks.tables import as_table  # noqa: E402
-from hmi.bench.shapes import SHAPES, Shape  # noqa: E402
-from hmi.engine.config import resolve_device, resolve_dtype, resolve_lanes  # noqa: E402
-from hmi.models.bert import HBert  # noqa: E402
-from hmi.models.served import ServedBert  # noqa: E402
+from hmi.bench import SHAPES, Shape  # noqa: E402
+from hmi.devices import resolve_device, resolve_dtype  # noqa: E402
+from hmi.engine import resolve_lanes  # noqa: E402
+from hmi.models.families import HBert, ServedBert  # noqa: E402
 from hmi.spec import Family, HPLMSpec  # noqa: E402
 
 TOKENS = 64

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -37,14 +37,13 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks.harness import add_options, alternate, as_table, machine, synchronise, versions  # noqa: E402
-from hmi.adapters.canonical import save_adapter  # noqa: E402
-from hmi.adapters.formats import read_adapter  # noqa: E402
-from hmi.bench.tenants import OneBase  # noqa: E402
-from hmi.engine.config import EngineConfig, resolve_device, resolve_dtype  # noqa: E402
-from hmi.engine.engine import Engine  # noqa: E402
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish  # noqa: E402
-from hmi.knowledge.tree import KnowledgeTree  # noqa: E402
-from hmi.models.pretrained import convert_pretrained  # noqa: E402
+from hmi.adapters.formats import read_adapter, save_adapter  # noqa: E402
+from hmi.bench import OneBase  # noqa: E402
+from hmi.devices import resolve_device, resolve_dtype  # noqa: E402
+from hmi.engine import Engine, EngineConfig  # noqa: E402
+from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task  # noqa: E402
+from hmi.knowledge.lookup import KnowledgeTree  # noqa: E402
+from hmi.models.convert import convert_pretrained  # noqa: E402
 
 _WORDS = 49152
 _SHAPE = {
@@ -156,7 +155,7 @@ def _make_models(plan: Plan, folder: Path, device: torch.device, dtype: torch.dt
 
 
 def _engine(plan: Plan, folder: Path, device: torch.device, dtype: torch.dtype) -> Engine:
-    from hmi.models.loader import load_spec  # noqa: PLC0415
+    from hmi.models.families import load_spec  # noqa: PLC0415
 
     spec = load_spec(folder / _BASE)
     tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
@@ -169,9 +168,9 @@ def _engine(plan: Plan, folder: Path, device: torch.device, dtype: torch.dtype) 
 
 
 def _hmi(engine: Engine, plan: Plan, prompts: NDArray[np.int64]) -> NDArray[np.int64]:
-    wish = Wish(max_tokens=plan.made, sampling=Sampling(temperature=0), ignore_eos=True)
+    params = GenerationParams(max_tokens=plan.made, sampling=Sampling(temperature=0), ignore_eos=True)
     items = [
-        Item(ModelRef(_BASE, "general", f"t{plan.tenant(row)}"), Task.GENERATE, tokens=tuple(ids), wish=wish)
+        Item(ModelRef(_BASE, "general", f"t{plan.tenant(row)}"), Task.GENERATE, tokens=tuple(ids), params=params)
         for row, ids in enumerate(prompts.tolist())
     ]
     made = []

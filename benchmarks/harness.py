@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.options import add_options
 from benchmarks.tables import as_table
-from hmi.bench.shapes import Shape
-from hmi.models.dense import make_dense
+from hmi.bench import Shape
+from hmi.models.layers import make_dense
 
 __all__ = [
     "GemmMeter",

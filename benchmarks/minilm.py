@@ -17,23 +17,30 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
 import torch  # noqa: E402
 
 from benchmarks.options import cache_folder  # noqa: E402
-from hmi.bench.glosses import fetch_glosses, read_glosses  # noqa: E402
-from hmi.cli.demo.making import find_pretrained  # noqa: E402
-from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
-from hmi.cli.draw_fidelity import fidelity_table  # noqa: E402
-from hmi.cli.training_bar import TrainingBar  # noqa: E402
-from hmi.models.shipped import shipped_file  # noqa: E402
+from examples.demo import (  # noqa: E402
+    Part,
+    fetch_sentences,
+    find_pretrained,
+    read_sentences,
+)
+from hmi.bench import fetch_glosses, read_glosses  # noqa: E402
+from hmi.cli.render import TrainingBar, fidelity_table  # noqa: E402
+from hmi.models.convert import shipped_file  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
-from hmi.training.base import BaseReport, build_base  # noqa: E402
-from hmi.training.distil import DistilConfig, DistilProgress  # noqa: E402
-from hmi.training.estimator import EstimatorConfig  # noqa: E402
+from hmi.training.distill import (  # noqa: E402  # noqa: E402
+    BaseReport,
+    DistilConfig,
+    DistilProgress,
+    EstimatorConfig,
+    build_base,
+)
 
 __all__ = ["ESTIMATOR", "NAME", "RECIPE", "corpora", "make_base"]
 
@@ -63,7 +70,7 @@ def make_base(
     difference: Path | None = None,
     on_progress: Callable[[DistilProgress], None] = lambda progress: None,
 ) -> BaseReport:
-    """The base artifact of MiniLM-L6 at `k` in `folder`. See `hmi.training.base.build_base`."""
+    """The base artifact of MiniLM-L6 at `k` in `folder`. See `hmi.training.distill.base.build_base`."""
     return build_base(
         find_pretrained(),
         folder,

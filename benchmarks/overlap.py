@@ -34,9 +34,8 @@ from typing import Any
 import torch
 
 from benchmarks.harness import add_options, alternate, as_table, machine
-from hmi.bench.job import Job, JobPlan, JobRun, make_job, median_run, run_job
-from hmi.bench.shapes import SHAPES
-from hmi.engine.config import EngineConfig, Overlap
+from hmi.bench import SHAPES, Job, JobPlan, JobRun, make_job, median_run, run_job
+from hmi.engine import EngineConfig, Overlap
 
 ALL_ON = "all_on"
 _UNCOUNTED = 600  # items

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -27,18 +27,21 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks.harness import machine, versions  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
-from hmi.bench.smollm import fetch_smollm  # noqa: E402
-from hmi.bench.tenants import OneBase  # noqa: E402
-from hmi.engine.config import EngineConfig  # noqa: E402
-from hmi.engine.engine import Engine  # noqa: E402
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish  # noqa: E402
+from examples.demo import fetch_smollm  # noqa: E402
+from hmi.bench import OneBase  # noqa: E402
+from hmi.engine import Engine, EngineConfig  # noqa: E402
 from hmi.errors import Corrupt  # noqa: E402
-from hmi.knowledge.tree import KnowledgeTree  # noqa: E402
-from hmi.models.chat import load_chat  # noqa: E402
-from hmi.models.loader import load_hgpt, load_spec, load_tokenizer  # noqa: E402
-from hmi.models.pages import PAGE_TOKENS, KeyValuePages  # noqa: E402
-from hmi.models.pretrained import convert_pretrained  # noqa: E402
-from hmi.models.served_decoder import ServedGpt  # noqa: E402
+from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task  # noqa: E402
+from hmi.knowledge.lookup import KnowledgeTree  # noqa: E402
+from hmi.models.convert import convert_pretrained  # noqa: E402
+from hmi.models.families import (  # noqa: E402
+    ServedGpt,
+    load_hgpt,
+    load_spec,
+    load_tokenizer,
+)
+from hmi.models.layers import PAGE_TOKENS, KeyValuePages  # noqa: E402
+from hmi.models.text import load_chat  # noqa: E402
 
 __all__ = ["QUESTIONS"]
 
@@ -138,9 +141,9 @@ def measure(source: Path, folder: Path, questions: Sequence[str], more: int) -> 
 def _engine_texts(base: Path, questions: Sequence[str], more: int) -> list[list[int]]:
     spec = load_spec(base)
     source = OneBase(_BASE, base, KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size))
-    wish = Wish(max_tokens=more, sampling=Sampling(temperature=0))
+    params = GenerationParams(max_tokens=more, sampling=Sampling(temperature=0))
     items = [
-        Item(ModelRef(_BASE, "general", None), Task.GENERATE, messages=(("user", question),), wish=wish)
+        Item(ModelRef(_BASE, "general", None), Task.GENERATE, messages=(("user", question),), params=params)
         for question in questions
     ]
     with Engine(EngineConfig(device="cpu", dtype="float32"), source) as engine:

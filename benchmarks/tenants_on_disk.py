@@ -6,8 +6,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.bench.tenants import make_adapter
+from hmi.adapters import AdapterKind
+from hmi.bench import make_adapter
 from hmi.spec import HPLMSpec
 
 __all__ = ["MIXED", "keep_tenants"]

@@ -10,7 +10,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from hmi.catalog.keys import mint_key
+from hmi.catalog import mint_key
 
 FOLDER = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from hmi.errors import Corrupt
 
-__all__ = ["SPEC_FILE", "Family", "HPLMSpec", "MissPolicy", "Placement", "RowDtype", "Site", "read_spec"]
+__all__ = ["SPEC_FILE", "Family", "HPLMSpec", "MissPolicy", "Placement", "RowDtype", "Site", "TaskKind", "read_spec"]
 
 SPEC_FILE = "spec.json"
 
@@ -57,6 +57,17 @@ class MissPolicy(StrEnum):
 
     EXACT = "exact"
     BACKOFF = "backoff"
+
+
+class TaskKind(StrEnum):
+    """What is learnt: one label of many, any number of labels, a label for each word, which texts are alike, or how a
+    text goes on."""
+
+    CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi_label"
+    TOKENS = "tokens"
+    EMBEDDING = "embedding"
+    LANGUAGE = "language"
 
 
 class Site(StrEnum):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection, text
 
-from hmi.catalog.database import Database
-from hmi.catalog.tuning.tables import TuningJob
+from hmi.catalog import Database, TuningJob
 from hmi.settings import Settings
 
 

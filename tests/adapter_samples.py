@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Array, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters import Activation, Adapter, AdapterKind, Array, Bottleneck, Head, Lora, Pooling, Transform
 from hmi.spec import Family, HPLMSpec, Placement, Site
 
 __all__ = [

@@ -25,11 +25,9 @@ from tokenizers.processors import TemplateProcessing
 from api.app import create_app
 from api.base_shapes import expected_shapes
 from api.services import Services
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
-from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.catalog import bases, domains, models, tenants
-from hmi.catalog.keys import mint_key
-from hmi.catalog.tables import Role
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
+from hmi.adapters.formats import FILE_NAME, save_adapter
+from hmi.catalog import Role, bases, domains, mint_key, models, tenants
 from hmi.logs import configure_logs
 from hmi.settings import Settings
 from hmi.spec import Family, HPLMSpec, MissPolicy, Site

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from hmi.catalog.database import Database
-from hmi.engine.stub import StubEngine
+from hmi.catalog import Database
 from hmi.settings import Settings
+from tests.stub_engine import StubEngine
 from worker.app import make_celery
 from worker.runtime import Runtime
 from worker.trees import rebuild

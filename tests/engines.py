@@ -10,26 +10,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hmi.adapters.adapter import (
-    Activation,
-    Adapter,
-    AdapterKind,
-    Bottleneck,
-    Head,
-    Lora,
-    Pooling,
-    Transform,
-)
-from hmi.adapters.heads import HeadTensors, apply_head
-from hmi.adapters.maths import NoAdapters, SingleAdapter
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Embedding, Item, ModelRef, Outcome, Task
+from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters.maths import HeadTensors, NoAdapters, SingleAdapter, apply_head
+from hmi.engine import Engine, EngineConfig
 from hmi.engine.work import Batch
 from hmi.errors import NotFound
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.bert import HBert
-from hmi.models.loader import load_spec
+from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Task
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.families import HBert, load_spec
 from hmi.spec import HPLMSpec, Placement, Site
 
 __all__ = [
@@ -76,7 +64,7 @@ def tiny_engine(
     batch_rows: int = 8,
     device: str = "cpu",
     dtype: str = "float32",
-    overlay_bytes: int = 1024**2,
+    miss_cache_bytes: int = 1024**2,
     device_row_bytes: int = 0,
     delta_bytes: int = 1024**2,
 ) -> Engine:
@@ -89,7 +77,7 @@ def tiny_engine(
         batch_rows=batch_rows,
         host_adapter_bytes=64 * 1024**2,
         device_adapter_bytes=device_adapter_bytes,
-        overlay_bytes=overlay_bytes,
+        miss_cache_bytes=miss_cache_bytes,
         device_row_bytes=device_row_bytes,
         delta_bytes=delta_bytes,
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from hmi.models.estimator import RowEstimator
-from hmi.models.loader import load_hplm, load_tokenizer, save_hplm
+from hmi.models.families import load_hplm, load_tokenizer, save_hplm
+from hmi.models.layers import RowEstimator
 from hmi.spec import HPLMSpec
 
 __all__ = ["random_estimator", "with_estimator"]

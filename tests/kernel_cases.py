@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hmi.adapters.kernels import bottleneck_segmented, lora_segmented
-from hmi.adapters.maths import activate
-from hmi.adapters.weights import Activation
+from hmi.adapters import Activation
+from hmi.adapters.maths import lora_segmented
+from hmi.adapters.maths.kernels import bottleneck_segmented
+from hmi.adapters.maths.single import activate
 
 __all__ = ["BottleneckCase", "LoraCase", "check_bottleneck", "check_lora"]
 

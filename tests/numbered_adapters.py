@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
-from hmi.engine.request import Classification, Outcome
+from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.items import Classification, Outcome
 from hmi.spec import HPLMSpec, Placement, Site
 
 __all__ = ["MAX_NUMBER", "Spelt", "numbered_adapter", "spelt"]

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 
 from api.services import Services
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Lora
-from hmi.adapters.canonical import FILE_NAME, save_adapter
+from hmi.adapters import Activation, Adapter, AdapterKind, Lora
+from hmi.adapters.formats import FILE_NAME, save_adapter
 from hmi.catalog import bases, deltas, domains, frequencies, trees
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.ngrams import Keys, pack
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
+from hmi.knowledge import Keys, functions_of, lines_of, pack
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype, Site
 from tests.apis import SPEC, base_files
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.catalog import bases, deltas, domains, frequencies, trees
-from hmi.catalog.tables import TreeVersion
-from hmi.knowledge import ngrams
-from hmi.knowledge.ngrams import Keys
+from hmi.catalog import TreeVersion, bases, deltas, domains, frequencies, trees
+from hmi.knowledge import Keys, ngrams
 from tests.worksite import Worksite
 from worker.runtime import Runtime
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from hmi.catalog.database import Database
-from hmi.engine.request import Item
-from hmi.engine.stub import StubEngine
+from hmi.catalog import Database
+from hmi.items import Item
+from tests.stub_engine import StubEngine
 from tests.worksite import Worksite
 from worker.app import make_celery
 from worker.runtime import EngineFactory, Runtime
-from worker.shards import run_shard
+from worker.shards.shard import run_shard
 
 __all__ = ["Watcher", "run_waiting", "running"]
 

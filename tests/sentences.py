@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hmi.training.examples import Example
+from hmi.training.data import Example
 
 __all__ = ["sentences"]
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import FILE_NAME, save_adapter
+from hmi.adapters import Adapter
+from hmi.adapters.formats import FILE_NAME, save_adapter
 from hmi.errors import HmiError
 from tests.adapter_samples import head, lora_adapter, sample_spec
+from worker.tuning import Step
 from worker.tuning.places import CHECKPOINT, REPORT
-from worker.tuning.wire import GO, Done, Failed, Said, Step, encode, read_order
+from worker.tuning.wire import GO, Done, Failed, Said, encode, read_order
 
 __all__ = ["STUB_COMMAND", "expected_adapter"]
 

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
 
 __all__ = [
     "TINY_WORDS",

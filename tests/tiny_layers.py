@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hmi.adapters.maths import AdapterMaths, Norm, ServingAdapters
-from hmi.adapters.plan import QKV
+from hmi.adapters.maths import QKV, AdapterMaths, Norm, ServingAdapters
 from hmi.spec import HPLMSpec, Placement, Site
 
 __all__ = ["TinyModel"]

@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from hmi.catalog import files, tenants
-from hmi.catalog.tables import new_id
-from hmi.catalog.tuning import dispatching, events, jobs
-from hmi.catalog.tuning.jobs import NewTuningJob
-from hmi.catalog.tuning.tables import TuningJob
+from hmi.catalog import files, new_id, tenants
+from hmi.catalog.tuning import NewTuningJob, dispatching, events, jobs
+from hmi.catalog.tuning_tables import TuningJob
 from hmi.spec import MissPolicy
 from tests.adapter_samples import sample_spec
 from tests.stub_trainer import STUB_COMMAND
 from tests.worksite import Worksite
 from worker.runtime import Runtime
-from worker.tuning import process, run
+from worker.tuning import Step, process, run
 from worker.tuning.watch import TrainingWatch
-from worker.tuning.wire import Step
 
 __all__ = ["BASE", "at_step", "found_job", "make_job", "queue_jobs", "run_jobs", "said", "use_stub"]
 

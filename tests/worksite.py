@@ -15,12 +15,23 @@ from pydantic import SecretStr
 from sqlalchemy import update
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import bases, batches, domains, files, models, shards, tenants
-from hmi.catalog.database import Database, change
-from hmi.catalog.shards import ShardMessage
-from hmi.catalog.tables import BatchStatus, Shard, Tenant, new_id
-from hmi.jobs.check import check_input
-from hmi.jobs.lines import Limits
+from hmi.catalog import (
+    BatchStatus,
+    Database,
+    Shard,
+    ShardMessage,
+    Tenant,
+    bases,
+    batches,
+    change,
+    domains,
+    files,
+    models,
+    new_id,
+    shards,
+    tenants,
+)
+from hmi.jobs import Limits, check_input
 from hmi.settings import Settings
 from hmi.spec import Family, HPLMSpec, MissPolicy
 from hmi.storage import Storage

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hmi.engine.cores import tune_process
 from hmi.errors import InvalidInput
+from hmi.process import tune_process
 from hmi.settings import Settings
-from worker.device import PinnedDevice, node_name, pin_device
-from worker.logs import configure_logs
+from worker.lifecycle import PinnedDevice, configure_logs, node_name, pin_device
 
 if TYPE_CHECKING:
     from worker.runtime import InferenceEngine
-    from worker.source import CatalogSource
+    from worker.serving import CatalogSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,8 +60,8 @@ def _run(settings: Settings, device: str, name: str | None, queues: list[str] | 
         sys.stderr.write(f"hmi worker: cannot start: {error.message}\n")
         return 1
     # Only now may anything import torch.
-    from hmi.jobs.messages import QueueName  # noqa: PLC0415
-    from hmi.knowledge.npy import allow_maps  # noqa: PLC0415
+    from hmi.jobs import QueueName  # noqa: PLC0415
+    from hmi.knowledge.store import allow_maps  # noqa: PLC0415
     from worker.process import run_worker  # noqa: PLC0415
 
     allow_maps()
@@ -75,8 +74,7 @@ def _run(settings: Settings, device: str, name: str | None, queues: list[str] | 
 
 
 def _make_engine(settings: Settings, pinned: PinnedDevice, source: CatalogSource) -> InferenceEngine:
-    from hmi.engine.config import EngineConfig  # noqa: PLC0415
-    from hmi.engine.engine import Engine  # noqa: PLC0415
+    from hmi.engine import Engine, EngineConfig  # noqa: PLC0415
 
     config = EngineConfig(
         device=pinned.engine,
@@ -86,7 +84,7 @@ def _make_engine(settings: Settings, pinned: PinnedDevice, source: CatalogSource
         batch_rows=settings.batch_rows,
         host_adapter_bytes=settings.host_adapter_bytes,
         device_adapter_bytes=settings.device_adapter_bytes,
-        overlay_bytes=settings.overlay_bytes,
+        miss_cache_bytes=settings.miss_cache_bytes,
         device_row_bytes=settings.device_row_bytes,
         cache_bytes=settings.key_value_bytes,
         generated_rows=settings.generated_rows,

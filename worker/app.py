@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from hmi.jobs.messages import make_client
+from hmi.jobs import make_client
 from hmi.settings import Settings
 from worker.schedule import beat_schedule
 

@@ -10,13 +10,12 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from hmi.catalog import migrate
-from hmi.catalog.database import Database
+from hmi.catalog import Database, migrate
 from hmi.errors import HmiError, Transient
-from hmi.jobs.messages import QueueName
+from hmi.jobs import QueueName
 from hmi.settings import Settings
 from worker.app import make_celery
-from worker.logs import describe
+from worker.lifecycle import describe
 from worker.runtime import EngineFactory, Runtime
 from worker.tasks import register_tasks
 

@@ -7,18 +7,12 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import select
 
-from hmi.catalog import batches, files, finalizing, shards
-from hmi.catalog.states import OPEN_BATCH
-from hmi.catalog.tables import Batch
-from worker.dispatch import dispatch
-from worker.finalize import finalize_if_last
-from worker.isolate import isolate_exhausted
-from worker.logs import describe
-from worker.places import SHARDS, shard_folder
+from hmi.catalog import OPEN_BATCH, Batch, batches, files, finalizing, shards
+from worker.lifecycle import describe
 from worker.runtime import Runtime
-from worker.sweep import sweep_builds
-from worker.tuning.dispatch import dispatch_trainings
-from worker.tuning.reconcile import put_back_trainings, sweep_trainings
+from worker.shards import SHARDS, dispatch, finalize_if_last, isolate_exhausted, shard_folder
+from worker.trees import sweep_builds
+from worker.tuning import dispatch_trainings, put_back_trainings, sweep_trainings
 
 __all__ = ["reconcile"]
 

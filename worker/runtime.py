@@ -18,23 +18,17 @@ from celery import Celery
 from numpy.typing import NDArray
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import bases, nodes
-from hmi.catalog.database import Database
-from hmi.catalog.trimming import Limits
-from hmi.engine.request import Item, ModelRef, Outcome
-from hmi.engine.solitude import Solitude
-from hmi.engine.stats import EngineStats
+from hmi.catalog import Database, Limits, bases, nodes
 from hmi.errors import Cancelled, HmiError
-from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.items import Item, ModelRef, Outcome
+from hmi.knowledge.counts import FrequencyCounter
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.locks import SharedLock
 from hmi.settings import Settings
+from hmi.stats import EngineStats
 from hmi.storage import Storage
-from worker.flush import FrequencyFlusher
-from worker.leases import LeaseKeeper
-from worker.pace import Pace
-from worker.periodic import Periodic
-from worker.source import CatalogSource
-from worker.stopping import Stopping
+from worker.lifecycle import LeaseKeeper, Pace, Periodic, Stopping
+from worker.serving import CatalogSource, FrequencyFlusher
 
 __all__ = ["EngineFactory", "InferenceEngine", "Runtime"]
 
@@ -110,7 +104,7 @@ class Runtime:
             Limits(settings.frequency_max_keys, settings.frequency_max_rows),
         )
         self.stopping = Stopping()
-        self.solitude = Solitude()
+        self.device_lock = SharedLock()
         self.training = threading.Lock()  # of the one training that a worker runs at a time
         self._periodic = (
             Periodic("refresh-trees", _REFRESH_SECONDS, self.refresh_trees),

@@ -6,9 +6,8 @@ from typing import Any
 
 from celery.schedules import schedule
 
-from hmi.catalog import ticks
-from hmi.catalog.database import Database, clock
-from hmi.jobs.messages import TaskName
+from hmi.catalog import Database, clock, ticks
+from hmi.jobs import TaskName
 from hmi.settings import Settings
 
 __all__ = ["beat_schedule", "claim_rebuild"]

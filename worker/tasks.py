@@ -13,13 +13,16 @@ from collections.abc import Iterator
 import structlog
 from celery import Celery
 
-from hmi.jobs.messages import TaskName
-from worker import dispatch, reconcile, shards, trees
-from worker.logs import describe
+from hmi.jobs import TaskName
+from worker import reconcile
+from worker.lifecycle import describe
 from worker.runtime import Runtime
 from worker.schedule import claim_rebuild
+from worker.shards import dispatch
+from worker.shards import shard as shards
+from worker.trees import rebuild, rebuild_all
+from worker.tuning import dispatch_trainings
 from worker.tuning import run as tuning
-from worker.tuning.dispatch import dispatch_trainings
 
 __all__ = ["register_tasks"]
 
@@ -50,7 +53,7 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
     @app.task(name=TaskName.DISPATCH.value)  # type: ignore[untyped-decorator]
     def dispatch_waiting() -> None:
         with _contained(TaskName.DISPATCH):
-            dispatch.dispatch(runtime)
+            dispatch(runtime)
             dispatch_trainings(runtime)
 
     @app.task(name=TaskName.RECONCILE.value)  # type: ignore[untyped-decorator]
@@ -69,6 +72,6 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
         """One base model's tree, by name, now; or all of them, if that is due."""
         with _contained(TaskName.REBUILD_TREES):
             if base is not None:
-                trees.rebuild(runtime, base)
+                rebuild(runtime, base)
             elif claim_rebuild(runtime.database, runtime.settings.rebuild_seconds):
-                trees.rebuild_all(runtime)
+                rebuild_all(runtime)

@@ -12,13 +12,9 @@ from api.dependencies import AuthenticatedRoute, Caller, Served, bearer
 from api.schemas.batches import BatchCreate, BatchObject
 from api.schemas.common import Page, errors
 from api.services import Services
-from hmi.catalog import batches, files
-from hmi.catalog.batches import BatchView
-from hmi.catalog.database import clock
-from hmi.catalog.tables import File
+from hmi.catalog import BatchView, File, batches, clock, files
 from hmi.errors import Corrupt, InvalidInput, NotFound
-from hmi.jobs.check import CheckedInput, check_input
-from hmi.jobs.messages import TaskName
+from hmi.jobs import CheckedInput, TaskName, check_input
 
 __all__ = ["router"]
 

@@ -13,9 +13,7 @@ from api.dependencies import AuthenticatedRoute, Caller, Served, bearer
 from api.schemas.common import Page, errors
 from api.schemas.files import FileDeleted, FileObject
 from api.uploads import display_name, store
-from hmi.catalog import files
-from hmi.catalog.database import clock
-from hmi.catalog.tables import new_id
+from hmi.catalog import clock, files, new_id
 from hmi.errors import Corrupt, InvalidInput, NotFound
 
 __all__ = ["router"]

@@ -12,12 +12,10 @@ from api.dependencies import AuthenticatedRoute, Caller, Served, bearer
 from api.schemas.common import Page, errors
 from api.schemas.fine_tuning import EventObject, JobCreate, JobObject
 from api.training_orders import find_start, order_job, request_of
-from hmi.catalog.database import clock
-from hmi.catalog.tenants import Principal
+from hmi.catalog import Principal, TuningJob, clock
 from hmi.catalog.tuning import events, jobs
-from hmi.catalog.tuning.tables import TuningJob
 from hmi.errors import InvalidInput
-from hmi.jobs.messages import TaskName
+from hmi.jobs import TaskName
 
 __all__ = ["router"]
 

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Response
 from api.dependencies import Served
 from api.schemas.operations import Health, Readiness
 from api.services import Services
-from hmi.catalog.migrate import is_current
+from hmi.catalog import is_current
 from hmi.errors import HmiError, Transient
-from hmi.jobs.messages import ping
+from hmi.jobs import ping
 
 __all__ = ["router"]
 

@@ -8,8 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from api.schemas.common import RequestBody
-from hmi.catalog.batches import BatchView
-from hmi.catalog.tables import BatchStatus
+from hmi.catalog import BatchStatus, BatchView
 
 __all__ = ["BatchCreate", "BatchObject", "CompletionWindow", "Metadata"]
 

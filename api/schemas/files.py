@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from hmi.catalog.tables import File
+from hmi.catalog import File
 
 __all__ = ["FileDeleted", "FileObject"]
 

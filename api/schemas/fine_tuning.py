@@ -9,9 +9,8 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from api.schemas.batches import Metadata
 from api.schemas.common import RequestBody
-from hmi.catalog.tuning.tables import EventLevel, EventType, TuningEvent, TuningJob, TuningState
-from hmi.spec import MissPolicy
-from hmi.training.labelled import TaskKind
+from hmi.catalog import EventLevel, EventType, TuningEvent, TuningJob, TuningState
+from hmi.spec import MissPolicy, TaskKind
 
 __all__ = ["EventObject", "Hyperparameters", "JobCreate", "JobObject", "TuningOptions"]
 

@@ -8,9 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from api.schemas.common import RequestBody
 from api.schemas.tenants import NamePattern
-from hmi.catalog.deltas import DeltaView
-from hmi.catalog.domains import DomainView
-from hmi.catalog.tables import BaseModel as BaseRow
+from hmi.catalog import BaseModel as BaseRow
+from hmi.catalog import DeltaView, DomainView
 
 __all__ = [
     "BaseObject",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from hmi.catalog.models import ServedModel
+from hmi.catalog import ServedModel
 from hmi.spec import MissPolicy
 
 __all__ = ["ModelObject", "TenantModelObject"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from hmi.catalog.tables import WorkerNode
+from hmi.catalog import WorkerNode
 
 __all__ = ["Health", "NodeObject", "Readiness"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field
 
 from api.schemas.common import RequestBody
-from hmi.catalog.tables import ApiKey, Role, Tenant
+from hmi.catalog import ApiKey, Role, Tenant
 
 __all__ = ["KeyCreate", "KeyObject", "NewKeyObject", "TenantCreate", "TenantObject"]
 

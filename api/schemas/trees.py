@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field
 
 from api.schemas.common import Page, RequestBody
-from hmi.catalog.tables import TreeStatus
-from hmi.knowledge.holding import Held
+from hmi.catalog import TreeStatus
+from hmi.knowledge.lookup import KeyLocation
 
 __all__ = [
-    "Difference",
     "DomainDifferenceObject",
     "DomainTableObject",
     "NgramObject",
@@ -21,6 +20,7 @@ __all__ = [
     "RebuildStarted",
     "Rollback",
     "TreeBuild",
+    "TreeDiff",
     "TreeObject",
     "TreeVersionObject",
     "Used",
@@ -139,7 +139,7 @@ class NgramText(BaseModel):
 class NgramObject(NgramText):
     object: Literal["hmi.ngram"] = "hmi.ngram"
     held: Annotated[
-        Held,
+        KeyLocation,
         Field(
             description="How the published tree answers: the domain's `own` row, one `inherited` from an ancestor, an "
             "ancestor's by a `mark`, or none: `missing`."
@@ -177,7 +177,7 @@ class DomainDifferenceObject(BaseModel):
     heaviest_dropped: list[NgramText]
 
 
-class Difference(BaseModel):
+class TreeDiff(BaseModel):
     object: Literal["hmi.tree_difference"] = "hmi.tree_difference"
     base: str
     before: int

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -37,8 +37,8 @@ from benchmarks.accuracy.report import as_text, k_report, score  # noqa: E402
 from benchmarks.accuracy.speed import measure_speed  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
 from benchmarks.options import add_options, cache_folder  # noqa: E402
-from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
-from hmi.engine.config import resolve_device  # noqa: E402
+from examples.demo import Part, fetch_sentences, read_sentences  # noqa: E402
+from hmi.devices import resolve_device  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

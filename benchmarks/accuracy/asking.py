@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.learning import Job, Learner
 from benchmarks.accuracy.plan import DomainText, System
 from benchmarks.accuracy.trees import GENERAL, MAX_TOKENS, tree_of
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Item, ModelRef, Task
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Classification, Item, ModelRef, Task
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.families import load_spec
 from hmi.spec import MissPolicy
 
 __all__ = ["BASE", "Asked", "ask"]

@@ -10,18 +10,16 @@ from pathlib import Path
 
 from benchmarks.accuracy.plan import DomainText, Plan, System
 from benchmarks.minilm import make_base
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import load_adapter, save_adapter
-from hmi.cli.demo.making import find_pretrained
-from hmi.models.shipped import find_shipped
+from examples.demo import find_pretrained
+from hmi.adapters import Adapter
+from hmi.adapters.formats import load_adapter, save_adapter
+from hmi.models.convert import find_shipped
 from hmi.spec import MissPolicy, RowDtype
-from hmi.training.base import apply_difference, build_base
-from hmi.training.cores import side_by_side
-from hmi.training.delta_config import DeltaConfig
-from hmi.training.distil import DistilConfig
-from hmi.training.domain import train_delta
-from hmi.training.examples import Example
-from hmi.training.task import TrainConfig, train_adapter
+from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.data import Example
+from hmi.training.delta import DeltaConfig, train_delta
+from hmi.training.distill import DistilConfig, apply_difference, build_base
+from hmi.training.loop import side_by_side
 
 __all__ = ["Job", "Learner"]
 

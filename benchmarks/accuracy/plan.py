@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.cli.demo.tenants import thinned
-from hmi.cli.demo.text import Part, Sentence
+from examples.demo import Part, Sentence, thinned
+from hmi.adapters import AdapterKind
 
 __all__ = ["FULL", "QUICK", "DomainText", "Plan", "System", "domain_texts"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.accuracy.learning import Learner
 from benchmarks.accuracy.trees import tree_of
 from benchmarks.coverage.serving import BACKOFF, EXACT, ORDINARY, Query, Rate, Server, compare
-from hmi.engine.config import EngineConfig
+from hmi.engine import EngineConfig
 from hmi.spec import MissPolicy
 
 __all__ = ["ALL_HELD", "measure_speed"]

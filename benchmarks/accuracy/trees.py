@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.engine.engine import Engine
+from hmi.engine import Engine
+from hmi.knowledge import Function, Keys, window_keys
 from hmi.knowledge.build import build_tree
-from hmi.knowledge.builder import plan_tree
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import Keys, window_keys
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.rows import entry_bytes
-from hmi.knowledge.standins import estimated
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec, load_tokenizer
-from hmi.training.states import encode
+from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import PreviousTree, estimated, plan_tree
+from hmi.knowledge.store import Table, entry_bytes
+from hmi.models.families import load_spec, load_tokenizer
+from hmi.training.lower import encode
 
 __all__ = ["GENERAL", "MAX_TOKENS", "tree_of"]
 
@@ -52,7 +48,7 @@ def tree_of(
         counted[domain] = DomainCounts(keys, counts.astype(np.float64), approximate_share=0.5)
     parents = {GENERAL: None, **dict.fromkeys(texts, GENERAL)}
     functions = {domain: Function(name, deltas.get(domain)) for domain in parents}
-    known = OldVersion.none()
+    known = PreviousTree.none()
     found = {domain: engine.estimate_error(name, function.delta) for domain, function in functions.items()}
     errors, bigram_gain = estimated(
         known.errors, known.bigram_gain, {domain: error for domain, error in found.items() if error is not None}

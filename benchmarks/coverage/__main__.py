@@ -23,7 +23,7 @@ of these three periods with real trees of the real MiniLM, each built from the o
 `pays`: trees that hold a stated share of the windows asked for, most frequent first, with random rows and weights. What
 lies above the curve's hit rates can only be had by putting the very texts that are asked for into the tree. Ratios
 are over the same model with k = 0 on the same texts in the same turns; `exact_pays_from_hit_rate` is where the ratio
-reaches 1 in the last case, with an engine's default overlay, which has served other texts before.
+reaches 1 in the last case, with an engine's default miss_cache, which has served other texts before.
 
 All items are embeddings of the base model, without adapters.
 """
@@ -38,7 +38,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -52,11 +52,11 @@ from benchmarks.coverage.report import as_text  # noqa: E402
 from benchmarks.coverage.worth import measure_worth  # noqa: E402
 from benchmarks.harness import add_options, machine  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
-from hmi.cli.demo.making import find_pretrained  # noqa: E402
-from hmi.engine.config import resolve_device  # noqa: E402
+from examples.demo import find_pretrained  # noqa: E402
+from hmi.devices import resolve_device  # noqa: E402
 from hmi.errors import HmiError  # noqa: E402
-from hmi.models.loader import load_tokenizer  # noqa: E402
-from hmi.models.pretrained import convert_pretrained  # noqa: E402
+from hmi.models.convert import convert_pretrained  # noqa: E402
+from hmi.models.families import load_tokenizer  # noqa: E402
 
 _K = 3  # of the model whose rows the curve counts bytes of
 

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from hmi.bench.glosses import fetch_glosses, read_glosses
-from hmi.cli.demo.tenants import DOMAINS
-from hmi.cli.demo.text import fetch_sentences, read_sentences
-from hmi.knowledge.hierarchy import Parents
-from hmi.knowledge.ngrams import Keys, window_keys
+from examples.demo import DOMAINS, fetch_sentences, read_sentences
+from hmi.bench import fetch_glosses, read_glosses
+from hmi.knowledge import Keys, Parents, window_keys
 
 __all__ = ["ROOT", "Corpus", "Tokenised", "Windows", "all_texts", "four_domains", "glosses", "shuffled"]
 

@@ -9,10 +9,8 @@ import numpy as np
 
 from benchmarks.coverage.corpora import Corpus, Windows
 from benchmarks.coverage.planning import Planner
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.keysets import holds
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge import Keys, Parents, holds, lines_of
+from hmi.knowledge.counts import DomainCounts
 
 __all__ = ["Found", "Growth", "Point", "count", "find", "growth", "split", "sweep"]
 

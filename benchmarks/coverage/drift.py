@@ -19,15 +19,13 @@ from benchmarks.coverage.planning import Planner
 from benchmarks.coverage.replay import Served, replay
 from benchmarks.coverage.serving import EXACT, Query, Server, compare, open_servers
 from benchmarks.coverage.traffic import Period, drifting, parents_of, steady
-from hmi.cli.demo.making import find_pretrained
+from examples.demo import find_pretrained
+from hmi.knowledge import Function, Keys
 from hmi.knowledge.build import build_tree
-from hmi.knowledge.builder import TreePlan
-from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.pretrained import convert_pretrained
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import PreviousTree, TreePlan
+from hmi.knowledge.store import Table
+from hmi.models.convert import convert_pretrained
 
 __all__ = ["measure_drift"]
 
@@ -156,7 +154,7 @@ def _build(
     report = build_tree(
         folder / f"version-{number}",
         plan,
-        OldVersion.of(old, tolerance=0.0),
+        PreviousTree.of(old, tolerance=0.0),
         compute,
         row_dtype=spec.row_dtype,
         hidden_size=spec.hidden_size,

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.frequency import FrequencyDelta
-from hmi.knowledge.keysets import NO_KEYS
+from hmi.knowledge import NO_KEYS
+from hmi.knowledge.counts import DomainCounts, FrequencyDelta
 
 __all__ = ["FadingCounts"]
 

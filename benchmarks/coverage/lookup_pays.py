@@ -26,12 +26,10 @@ from benchmarks.coverage.serving import (
     compare,
     open_servers,
 )
-from hmi.bench.bases import fill_tree, make_base
-from hmi.bench.shapes import SHAPES
-from hmi.engine.config import EngineConfig
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.keysets import union
-from hmi.knowledge.ngrams import Keys, unigrams
+from hmi.bench import SHAPES, fill_tree, make_base
+from hmi.engine import EngineConfig
+from hmi.knowledge import Keys, unigrams, union
+from hmi.knowledge.counts import DomainCounts
 
 __all__ = ["measure_pays"]
 
@@ -70,7 +68,7 @@ def _measure(
     portions = [queries[at : at + plan.portion] for at in range(0, len(queries), plan.portion)]
     points = []
     with ExitStack() as stack:
-        lasting = open_servers(stack, base, ordinary, plan.device, plan.dtype, overlay=False)
+        lasting = open_servers(stack, base, ordinary, plan.device, plan.dtype, miss_cache=False)
         engine = lasting[ORDINARY].engine
         vocabulary = unigrams(lasting[EXACT_ALONE].spec.vocab_size)
         for server in lasting.values():
@@ -78,7 +76,7 @@ def _measure(
         for number, rate in enumerate(plan.hit_rates):
             keys = union([vocabulary, heaviest_for(counts, asked, rate)])
             tree = fill_tree(folder / f"{base.name}-{number}", base, keys)
-            # An engine of its own, so that its overlay holds what this tree lacked and no other.
+            # An engine of its own, so that its miss_cache holds what this tree lacked and no other.
             with Server(base, EngineConfig(device=plan.device, dtype=plan.dtype)) as kept:
                 for server in (kept, lasting[EXACT_ALONE], lasting[BACKOFF]):
                     server.publish(tree)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge import Keys
+from hmi.knowledge.counts import DomainCounts
 
 __all__ = ["crossing", "heaviest_for"]
 

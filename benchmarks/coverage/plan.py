@@ -27,7 +27,7 @@ class CoveragePlan:
     cases: Shape and k of each curve over hit rates.
     hit_rates: Where those curves are measured.
     portion: Texts in one round of an engine.
-    warming: Texts served before the first round, so that the overlay holds what it would.
+    warming: Texts served before the first round, so that the miss_cache holds what it would.
     """
 
     device: str = "auto"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hmi.knowledge.builder import TreePlan, plan_tree
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.hierarchy import Parents
-from hmi.knowledge.old import OldTable
-from hmi.knowledge.rows import entry_bytes
+from hmi.knowledge import Parents, functions_of
+from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.plan import PreviousTable, TreePlan, plan_tree
+from hmi.knowledge.store import entry_bytes
 from hmi.spec import HPLMSpec
 
 __all__ = ["Planner"]
@@ -32,7 +30,7 @@ class Planner:
         counts: Mapping[str, DomainCounts],
         parents: Parents,
         node_entries: int | None,
-        old: Mapping[str, OldTable] | None = None,
+        old: Mapping[str, PreviousTable] | None = None,
     ) -> TreePlan:
         """The next version within so many entries for each domain's own table; None is no limit."""
         most = sum(len(each.keys) for each in counts.values()) if node_entries is None else node_entries

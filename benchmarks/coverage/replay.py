@@ -10,12 +10,9 @@ import numpy as np
 from benchmarks.coverage.curve import Found, find
 from benchmarks.coverage.fading import FadingCounts
 from benchmarks.coverage.planning import Planner
-from hmi.knowledge.builder import TreePlan
-from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.keysets import holds
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.old import OldTable
+from hmi.knowledge import Keys, Parents, holds, lines_of
+from hmi.knowledge.counts import FrequencyCounter
+from hmi.knowledge.plan import PreviousTable, TreePlan
 
 __all__ = ["Served", "replay"]
 
@@ -73,8 +70,8 @@ def replay(
     return served
 
 
-def _held(function: str, tables: Mapping[str, Keys]) -> dict[str, OldTable]:
-    return {domain: OldTable(function, keys) for domain, keys in tables.items() if len(keys)}
+def _held(function: str, tables: Mapping[str, Keys]) -> dict[str, PreviousTable]:
+    return {domain: PreviousTable(function, keys) for domain, keys in tables.items() if len(keys)}
 
 
 def _mean(rates: Mapping[str, float], weights: Mapping[str, float]) -> float | None:

@@ -151,11 +151,11 @@ def _pays(case: Mapping[str, Any]) -> str:
         *(f"{name} tok/s" for name in (*_POLICIES, ORDINARY)),
         *(f"{name} ratio" for name in _POLICIES),
     ]
-    header += ["computed/token", "no overlay"]
+    header += ["computed/token", "no miss_cache"]
     title = (
         f"{case['shape']}, k = {case['k']}, {case['dtype']} on {case['device']}: exact pays from a hit rate of "
         f"{_or_never(case['exact_pays_from_hit_rate'])} "
-        f"({_or_never(case['exact_pays_from_hit_rate_without_overlay'])} without overlay)"
+        f"({_or_never(case['exact_pays_from_hit_rate_without_overlay'])} without miss_cache)"
     )
     return "\n".join([title, as_table(header, rows)])
 

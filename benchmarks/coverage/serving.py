@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.harness import alternate
-from hmi.bench.job import submit_all
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec
+from hmi.bench import OneBase, submit_all
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, ModelRef, Task
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.families import load_spec
 from hmi.spec import MissPolicy
 
 __all__ = ["BACKOFF", "EXACT", "EXACT_ALONE", "ORDINARY", "Rate", "Server", "compare"]
 
-EXACT, EXACT_ALONE, BACKOFF, ORDINARY = "exact", "exact, no overlay", "backoff", "k = 0"
+EXACT, EXACT_ALONE, BACKOFF, ORDINARY = "exact", "exact, no miss_cache", "backoff", "k = 0"
 
 Query = tuple[str, str]
 """A domain and a text."""
@@ -117,12 +115,12 @@ def compare(servers: Mapping[str, Server], portions: Sequence[Sequence[Query]]) 
 
 
 def open_servers(
-    stack: ExitStack, base: Path, ordinary: Path, device: str, dtype: str, *, overlay: bool = True
+    stack: ExitStack, base: Path, ordinary: Path, device: str, dtype: str, *, miss_cache: bool = True
 ) -> dict[str, Server]:
-    """A server for each way; the first only with `overlay`."""
+    """A server for each way; the first only with `miss_cache`."""
     config = EngineConfig(device=device, dtype=dtype)
-    alone = dataclasses.replace(config, overlay_bytes=0)
-    servers = {EXACT: Server(base, config)} if overlay else {}
+    alone = dataclasses.replace(config, miss_cache_bytes=0)
+    servers = {EXACT: Server(base, config)} if miss_cache else {}
     servers[EXACT_ALONE] = Server(base, alone)
     servers[BACKOFF] = Server(base, alone, MissPolicy.BACKOFF)
     servers[ORDINARY] = Server(ordinary, alone)

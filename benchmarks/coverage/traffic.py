@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.coverage.corpora import ROOT, Corpus, shuffled
-from hmi.knowledge.hierarchy import Parents
+from hmi.knowledge import Parents
 
 __all__ = ["PARTIAL", "REFERENCE", "WHOLE", "Drift", "Period", "drifting", "parents_of", "steady"]
 

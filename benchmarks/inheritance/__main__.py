@@ -30,7 +30,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -42,8 +42,8 @@ from benchmarks.inheritance.measure import measure  # noqa: E402
 from benchmarks.inheritance.plan import FULL, QUICK, domain_texts  # noqa: E402
 from benchmarks.inheritance.report import as_text, make_report  # noqa: E402
 from benchmarks.options import add_options, cache_folder  # noqa: E402
-from hmi.cli.demo.text import fetch_sentences, read_sentences  # noqa: E402
-from hmi.engine.config import resolve_device  # noqa: E402
+from examples.demo import fetch_sentences, read_sentences  # noqa: E402
+from hmi.devices import resolve_device  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from benchmarks.inheritance.learning import adapter_name, delta_name
 from benchmarks.inheritance.plan import DomainText
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Item, ModelRef, Task
+from hmi.engine import Engine
+from hmi.items import Classification, Item, ModelRef, Task
 
 __all__ = ["BASE", "Answers", "ask"]
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.inheritance.plan import GENERAL, DomainText, Plan
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import load_adapter, save_adapter
-from hmi.cli.demo.making import find_pretrained
-from hmi.models.loader import load_spec
+from examples.demo import find_pretrained
+from hmi.adapters import Adapter
+from hmi.adapters.formats import load_adapter, save_adapter
+from hmi.models.families import load_spec
 from hmi.spec import HPLMSpec
-from hmi.training.base import build_base
-from hmi.training.delta_config import DeltaConfig
-from hmi.training.domain import train_delta
-from hmi.training.examples import Example
-from hmi.training.task import TrainConfig, train_adapter
+from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.data import Example
+from hmi.training.delta import DeltaConfig, train_delta
+from hmi.training.distill import build_base
 
 __all__ = ["Learner", "adapter_name", "delta_name"]
 

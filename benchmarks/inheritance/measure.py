@@ -13,12 +13,11 @@ from benchmarks.inheritance.answers import BASE, Answers, ask
 from benchmarks.inheritance.learning import Learner, delta_name
 from benchmarks.inheritance.plan import GENERAL
 from benchmarks.inheritance.trees import Rows, TreeMaker, asked_of, general_asked, row_error
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.knowledge.functions import Function
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_tokenizer
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.knowledge import Function
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.families import load_tokenizer
 
 __all__ = ["Case", "Measured", "measure"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hmi.cli.demo.tenants import thinned
-from hmi.cli.demo.text import Part, Sentence
+from examples.demo import Part, Sentence, thinned
 
 __all__ = ["FULL", "GENERAL", "QUICK", "UNLIMITED", "DomainText", "Plan", "domain_texts"]
 

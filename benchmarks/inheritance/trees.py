@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from benchmarks.inheritance.plan import GENERAL
-from hmi.engine.engine import Engine
+from hmi.engine import Engine
+from hmi.knowledge import Function, Keys, unigrams, window_keys
 from hmi.knowledge.build import build_tree
-from hmi.knowledge.builder import plan_tree
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import Keys, unigrams, window_keys
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.rows import EncodedRows, decode, encode, entry_bytes
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import PreviousTree, plan_tree
+from hmi.knowledge.store import EncodedRows, Table, decode, encode, entry_bytes
 from hmi.spec import HPLMSpec
-from hmi.training.states import encode as encode_texts
+from hmi.training.lower import encode as encode_texts
 
 __all__ = ["Asked", "Rows", "TreeMaker", "asked_of", "general_asked", "row_error"]
 
@@ -87,7 +84,7 @@ class TreeMaker:
 
     def _rebuild(self, asked: Mapping[str, Asked], old: KnowledgeTree | None, tolerance: float) -> KnowledgeTree:
         spec = self._spec
-        known = OldVersion.of(old, tolerance=tolerance, old_tolerance=tolerance) if old else OldVersion.none()
+        known = PreviousTree.of(old, tolerance=tolerance, old_tolerance=tolerance) if old else PreviousTree.none()
         plan = plan_tree(
             {domain: DomainCounts(each.keys, each.counts) for domain, each in asked.items()},
             {domain: None if domain == GENERAL else GENERAL for domain in self._functions},

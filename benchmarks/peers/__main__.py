@@ -21,7 +21,7 @@ from benchmarks.options import add_options
 from benchmarks.peers.contender import CONTENDERS, EXTRAS
 from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.report import as_text
-from hmi.bench.shapes import SHAPES
+from hmi.bench import SHAPES
 
 
 def main(argv: list[str] | None = None) -> None:

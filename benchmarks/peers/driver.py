@@ -18,8 +18,8 @@ from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.plan import LORA_RANK, VOCABULARY, Plan, Workload
 from benchmarks.peers.report import make_report
 from benchmarks.peers.tenants import write_tenants
-from hmi.bench.shapes import SHAPES
-from hmi.engine.config import resolve_device, resolve_dtype
+from hmi.bench import SHAPES
+from hmi.devices import resolve_device, resolve_dtype
 
 __all__ = ["drive"]
 

@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.places import Depth, adapter_folder, base_folder
 from benchmarks.peers.plan import LABELS, NO_TENANT, Batch, Plan, Workload
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Item, ModelRef, Task
-from hmi.knowledge.ngrams import unigrams, window_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import read_adapter, save_adapter
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Classification, Item, ModelRef, Task
+from hmi.knowledge import unigrams, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.models.convert import convert_pretrained
 from hmi.spec import HPLMSpec
 
 __all__ = ["start"]

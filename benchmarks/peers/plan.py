@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.bench.shapes import Shape
+from hmi.bench import Shape
 
 __all__ = ["LABELS", "LORA_ALPHA", "LORA_RANK", "NO_TENANT", "VOCABULARY", "Batch", "Plan", "Workload"]
 

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from benchmarks.peers.contender import CONTENDERS, EXTRAS, Contender, Runner
 from benchmarks.peers.plan import Plan, Workload
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 _PACKAGES = ("torch", "transformers", "peft", "adapters", "polylora")
 

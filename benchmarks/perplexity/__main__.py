@@ -26,21 +26,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
 from benchmarks.harness import as_table, machine  # noqa: E402
 from benchmarks.options import add_options, cache_folder  # noqa: E402
 from benchmarks.perplexity.speed import FULL_SPEED, QUICK_SPEED, measure_speed  # noqa: E402
-from hmi.bench.glosses import fetch_glosses, read_glosses  # noqa: E402
-from hmi.bench.smollm import fetch_smollm  # noqa: E402
-from hmi.cli.demo.text import Part, fetch_sentences, read_sentences  # noqa: E402
-from hmi.cli.training_bar import TrainingBar  # noqa: E402
-from hmi.engine.config import resolve_device  # noqa: E402
+from examples.demo import (  # noqa: E402
+    Part,
+    fetch_sentences,
+    fetch_smollm,
+    read_sentences,
+)
+from hmi.bench import fetch_glosses, read_glosses  # noqa: E402
+from hmi.cli.render import TrainingBar  # noqa: E402
+from hmi.devices import resolve_device  # noqa: E402
 from hmi.spec import Family, RowDtype  # noqa: E402
-from hmi.training.base import BaseReport, build_base  # noqa: E402
-from hmi.training.distil import DistilConfig, recipe_for  # noqa: E402
+from hmi.training.distill import BaseReport, DistilConfig, build_base, recipe_for  # noqa: E402  # noqa: E402
 
 __all__ = ["RECIPE", "paragraphs"]
 

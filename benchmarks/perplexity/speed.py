@@ -16,16 +16,13 @@ import numpy as np
 import torch
 
 from benchmarks.harness import alternate
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
-from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import window_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec, load_tokenizer
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
+from hmi.knowledge import Function, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.models.families import load_spec, load_tokenizer
 
 __all__ = ["FULL_SPEED", "QUICK_SPEED", "Speed", "measure_speed"]
 
@@ -56,16 +53,16 @@ class _Server:
         tree = KnowledgeTree(0, {_GENERAL: None}, {}, self.spec.row_dtype, self.spec.hidden_size)
         self._name, self._made = base.name, plan.made
         # Rows that were computed are not kept, or the second round would not compute them.
-        config = EngineConfig(device=str(device), overlay_bytes=0)
+        config = EngineConfig(device=str(device), miss_cache_bytes=0)
         self.engine = Engine(config, OneBase(base.name, base, tree))
         self.engine.load_base(base.name)
         self.prompts = prompts
 
     def run(self) -> Texts:
         """The prompts and what came after each."""
-        wish = Wish(max_tokens=self._made, sampling=Sampling(temperature=0), ignore_eos=True)
+        params = GenerationParams(max_tokens=self._made, sampling=Sampling(temperature=0), ignore_eos=True)
         model = ModelRef(self._name, _GENERAL, None)
-        items = [Item(model, Task.GENERATE, tokens=prompt, wish=wish) for prompt in self.prompts]
+        items = [Item(model, Task.GENERATE, tokens=prompt, params=params) for prompt in self.prompts]
         found = []
         for prompt, outcome in zip(self.prompts, self.engine.submit(items).result(), strict=True):
             if not isinstance(outcome.result, Generation):

@@ -4,7 +4,7 @@
     python -m benchmarks.recipes --only product svd      # some lines of it
     python -m benchmarks.recipes --quick                 # a minute: that everything runs, nothing about recipes
 
-Every recipe is `hmi.training.distil` with one thing changed: same pretrained model (MiniLM-L6), same text
+Every recipe is `hmi.training.distill.distill` with one thing changed: same pretrained model (MiniLM-L6), same text
 (`benchmarks.minilm`), same steps, same batches. k layers are looked up, 1 to L / 2; rows have one vector or three;
 states are compared after every layer or the last, with attention or without; windows lose neighbours more or less
 often; the difference from the pretrained model is learnt, or kept, in several ways. All are judged by the same texts,
@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hmi.engine.cores import tune_process
+from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
@@ -34,8 +34,8 @@ from benchmarks.options import add_options, cache_folder  # noqa: E402
 from benchmarks.recipes.learning import Learner, read_text  # noqa: E402
 from benchmarks.recipes.plan import FULL, QUICK, VARIANTS  # noqa: E402
 from benchmarks.recipes.report import as_text, make_report  # noqa: E402
-from hmi.cli.demo.making import find_pretrained  # noqa: E402
-from hmi.engine.config import resolve_device, resolve_dtype  # noqa: E402
+from examples.demo import find_pretrained  # noqa: E402
+from hmi.devices import resolve_device, resolve_dtype  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.recipes.low_rank import RANK
-from hmi.models.difference import Difference
+from hmi.models.convert import WeightDiff
 from hmi.spec import HPLMSpec
 
 __all__ = ["Keep", "keep"]
@@ -28,7 +28,7 @@ class Keep(StrEnum):
 def keep(original: Tensors, changed: Tensors, how: Keep, spec: HPLMSpec) -> tuple[dict[str, Tensor], int]:
     """The tensors as they come back, float32, and the bytes that the difference takes."""
     if how is Keep.FOUR_BITS:
-        difference = Difference.between(original, changed, spec, {})
+        difference = WeightDiff.between(original, changed, spec, {})
         return difference.apply(original), difference.nbytes
     if how is Keep.PAIRS:
         return _as_pairs(original, changed, spec)
@@ -39,7 +39,7 @@ def keep(original: Tensors, changed: Tensors, how: Keep, spec: HPLMSpec) -> tupl
 def _as_pairs(original: Tensors, changed: Tensors, spec: HPLMSpec) -> tuple[dict[str, Tensor], int]:
     """The best matrices of that rank, by singular values, as two factors in float16."""
     matrices = [name for name, each in original.items() if name.startswith("layers.") and each.dim() == 2]
-    rest = Difference.between(original, {**changed, **{name: original[name] for name in matrices}}, spec, {})
+    rest = WeightDiff.between(original, {**changed, **{name: original[name] for name in matrices}}, spec, {})
     tensors, nbytes = rest.apply(original), rest.nbytes
     for name in matrices:
         up, sizes, down = torch.linalg.svd(changed[name] - original[name], full_matrices=False)

@@ -15,15 +15,21 @@ from benchmarks.recipes.costs import Costs, costs
 from benchmarks.recipes.keeping import keep
 from benchmarks.recipes.plan import Plan, Training, Variant
 from benchmarks.recipes.students import Tried
-from hmi.models.loader import load_hbert, load_tokenizer
-from hmi.models.pretrained import convert_pretrained, pretrained_tensors
-from hmi.training.calibration import Calibration, Moments, fit
-from hmi.training.cores import side_by_side
-from hmi.training.corpora import split_corpora
-from hmi.training.distil import DistilConfig, distil
-from hmi.training.fidelity import Fidelity, compare
-from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch
+from hmi.models.convert import convert_pretrained, pretrained_tensors
+from hmi.models.families import load_hbert, load_tokenizer
+from hmi.training.distill import (
+    Calibration,
+    DistilConfig,
+    Fidelity,
+    Moments,
+    Teacher,
+    compare,
+    distil,
+    fit,
+    split_corpora,
+)
+from hmi.training.loop import side_by_side
+from hmi.training.lower import WindowBatch
 
 __all__ = ["Learner", "Result", "Text", "read_text"]
 
@@ -155,7 +161,7 @@ class Learner:
 
     @torch.no_grad()
     def _fit(self, student: Tried, teacher: Teacher, sample: Sequences) -> Calibration:
-        """As `hmi.training.calibration.calibrate`, of what this student gives the upper layers."""
+        """As `hmi.training.distill.calibration.calibrate`, of what this student gives the upper layers."""
         Calibration.identity(student.model.spec).set(student.model)
         student.eval()
         pairs = (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.recipes.students import Tried
-from hmi.models.bert import HBert, Layer
+from hmi.models.families import HBert, Layer
 
 __all__ = ["RANK", "LowRank"]
 

@@ -9,7 +9,7 @@ from benchmarks.recipes.keeping import Keep
 from benchmarks.recipes.low_rank import RANK, LowRank
 from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention
 from benchmarks.recipes.vectors import ThreeVectors
-from hmi.training.distil import DistilConfig
+from hmi.training.distill import DistilConfig
 
 __all__ = ["FULL", "QUICK", "VARIANTS", "Plan", "Training", "Variant"]
 

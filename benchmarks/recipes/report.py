@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.recipes.learning import Result, Text
 from benchmarks.recipes.plan import VARIANTS, Plan
 from benchmarks.tables import as_table
-from hmi.training.fidelity import Fidelity
+from hmi.training.distill import Fidelity
 
 __all__ = ["as_text", "make_report"]
 

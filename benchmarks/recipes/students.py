@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hmi.models.bert import HBert, Layer
-from hmi.models.loader import HPLM
-from hmi.models.rounding import round_rows
-from hmi.training.distil import Student
-from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch, relative_error, states_error
+from hmi.models.families import HPLM, HBert, Layer
+from hmi.models.layers import round_rows
+from hmi.training.distill import Student, Teacher
+from hmi.training.lower import WindowBatch, relative_error, states_error
 
 __all__ = ["LastLayer", "LostNeighbours", "Tried", "WithAttention"]
 

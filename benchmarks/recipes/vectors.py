@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from benchmarks.recipes.students import Tried
 from hmi.adapters.maths import NoAdapters
-from hmi.models.bert import HBert
-from hmi.training.windows import WindowBatch
+from hmi.models.families import HBert
+from hmi.training.lower import WindowBatch
 
 __all__ = ["ThreeVectors"]
 

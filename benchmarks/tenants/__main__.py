@@ -34,7 +34,7 @@ from benchmarks.harness import add_options
 from benchmarks.tenants.plan import FULL, QUICK, TenantsPlan
 from benchmarks.tenants.report import as_text
 from benchmarks.tenants.run import run_plan
-from hmi.bench.shapes import SHAPES
+from hmi.bench import SHAPES
 
 
 def main(argv: list[str] | None = None) -> None:

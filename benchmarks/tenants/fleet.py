@@ -9,13 +9,11 @@ from typing import Any
 
 from benchmarks.tenants.plan import TenantsPlan
 from benchmarks.tenants_on_disk import MIXED, keep_tenants
-from hmi.adapters.canonical import load_adapter
-from hmi.adapters.packed import pack_adapter
-from hmi.bench.bases import make_base, make_tree
-from hmi.bench.shapes import SHAPES
-from hmi.bench.tenants import OneBase, forget_pages
-from hmi.bench.text import random_texts
-from hmi.engine.config import EngineConfig, resolve_device, resolve_dtype
+from hmi.adapters.formats import load_adapter
+from hmi.adapters.tiers import pack_adapter
+from hmi.bench import SHAPES, OneBase, forget_pages, make_base, make_tree, random_texts
+from hmi.devices import resolve_device, resolve_dtype
+from hmi.engine import EngineConfig
 from hmi.errors import InvalidInput
 
 __all__ = ["Fleet"]

@@ -14,11 +14,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.adapters.tiers import TierStats
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Outcome, Task
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, ModelRef, Outcome, Task
+from hmi.stats import TierStats
 
 __all__ = ["IN_FLIGHT", "SUBMISSION", "JobEngine", "TierUse"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hmi.engine.config import EngineConfig
+from hmi.engine import EngineConfig
 from hmi.errors import InvalidInput
 
 __all__ = ["FULL", "QUICK", "TenantsPlan"]

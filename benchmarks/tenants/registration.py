@@ -36,10 +36,15 @@ def measure_registrations(url: str, spec: HPLMSpec, count: int) -> list[float]:
     Each is three transactions, and durable at its end. The database is brought to the newest schema and keeps
     what was registered, so it should be one made for this.
     """
-    from hmi.catalog import bases, domains, models, tenants  # noqa: PLC0415 - needs packages that engines do without
-    from hmi.catalog.database import Database  # noqa: PLC0415
-    from hmi.catalog.migrate import upgrade  # noqa: PLC0415
-    from hmi.catalog.tables import GENERAL  # noqa: PLC0415
+    from hmi.catalog import (  # noqa: PLC0415 - needs packages that engines do without
+        GENERAL,
+        Database,
+        bases,
+        domains,
+        models,
+        tenants,
+        upgrade,
+    )
 
     upgrade(url)
     database = Database(url)

@@ -21,23 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from hmi.bench.bases import make_base, make_tree
-from hmi.bench.shapes import SHAPES
-from hmi.bench.tenants import OneBase
-from hmi.bench.text import random_texts
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
+from hmi.bench import SHAPES, OneBase, make_base, make_tree, random_texts
+from hmi.engine import Engine, EngineConfig
 from hmi.errors import Cancelled
+from hmi.items import Item, ModelRef, Task
+from hmi.knowledge import Function, Keys, functions_of, pack
 from hmi.knowledge.build import build_tree
-from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.ngrams import Keys, pack
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.rows import entry_bytes
+from hmi.knowledge.plan import DomainCounts, PreviousTree, TreePlan, plan_tree
+from hmi.knowledge.store import entry_bytes
 from hmi.settings import Settings
 from hmi.spec import HPLMSpec
-from worker.pace import Pace
+from worker.lifecycle import Pace
 
 __all__ = ["STEP_ROWS", "run"]
 
@@ -116,7 +110,7 @@ class _Build:
     def _run(self) -> None:
         try:
             build_tree(
-                self._folder, self._plan, OldVersion.none(), self._compute, row_dtype=self._spec.row_dtype,
+                self._folder, self._plan, PreviousTree.none(), self._compute, row_dtype=self._spec.row_dtype,
                 hidden_size=self._spec.hidden_size, tolerance=0.0, progress=self._pace, chunk=STEP_ROWS,
             )  # fmt: skip
         except Cancelled:

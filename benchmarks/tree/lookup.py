@@ -33,17 +33,9 @@ import torch
 from benchmarks.harness import alternate, measure_memory_rate
 from benchmarks.tree.stores import DictStore, LmdbStore, SkipBertStore, Store, TreeStore
 from benchmarks.tree.text import Text, distinct_windows, make_text, mix
-from benchmarks.tree.trees import (
-    HIDDEN,
-    bytes_on_disk,
-    drop_pages,
-    open_tree,
-    resident,
-    write_hollow,
-    write_tables,
-)
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import entry_bytes
+from benchmarks.tree.trees import HIDDEN, bytes_on_disk, drop_pages, open_tree, resident, write_hollow, write_tables
+from hmi.knowledge import Keys
+from hmi.knowledge.store import entry_bytes
 from hmi.spec import RowDtype
 
 __all__ = ["run"]

@@ -25,19 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.artifacts import ArtifactStore
-from hmi.bench.bases import make_base
-from hmi.bench.shapes import SHAPES
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
+from hmi.bench import SHAPES, OneBase, make_base
+from hmi.engine import Engine, EngineConfig
+from hmi.knowledge import Function, Keys, functions_of, pack
 from hmi.knowledge.build import build_tree, verify_sample
-from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.ngrams import Keys, pack
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.rows import entry_bytes
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import DomainCounts, PreviousTree, TreePlan, plan_tree
+from hmi.knowledge.store import Table, entry_bytes
 from hmi.spec import HPLMSpec
 from hmi.storage import Storage
 
@@ -108,7 +102,7 @@ class _Version:
         functions = functions_of(_BASE, _PARENTS, {})
         store = ArtifactStore(Storage((folder / "artifacts").as_uri()), folder / "cache")
         begin = time.perf_counter()
-        known = self._step("check_s", lambda: OldVersion.of(old, tolerance=_TOLERANCE, old_tolerance=_TOLERANCE))
+        known = self._step("check_s", lambda: PreviousTree.of(old, tolerance=_TOLERANCE, old_tolerance=_TOLERANCE))
         plan = self._step(
             "plan_s",
             lambda: plan_tree(

@@ -23,16 +23,13 @@ from typing import Any
 from benchmarks.inheritance.learning import Learner, delta_name
 from benchmarks.inheritance.plan import GENERAL, Plan, domain_texts
 from benchmarks.inheritance.trees import Rows, TreeMaker, asked_of
-from hmi.bench.tenants import OneBase
-from hmi.cli.demo.text import fetch_sentences, read_sentences
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
+from examples.demo import fetch_sentences, read_sentences
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
 from hmi.errors import HmiError
-from hmi.knowledge.functions import Function
-from hmi.knowledge.keysets import union
-from hmi.knowledge.ngrams import unigrams
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_tokenizer
+from hmi.knowledge import Function, unigrams, union
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.families import load_tokenizer
 
 __all__ = ["run"]
 

@@ -17,12 +17,10 @@ from torch import Tensor
 
 from benchmarks.tree.text import Text
 from benchmarks.tree.trees import DOMAIN, HIDDEN
-from hmi.engine.decode import decode_rows
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import CHUNK_ROWS, EncodedRows
-from hmi.knowledge.stored import NO_ROW, StoredRows
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.engine import decode_rows
+from hmi.knowledge import Keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import CHUNK_ROWS, NO_ROW, EncodedRows, StoredRows, Table
 from hmi.spec import RowDtype
 
 __all__ = ["DictStore", "LmdbStore", "SkipBertStore", "Store", "TreeStore"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge.ngrams import Keys, unigrams, window_keys
-from hmi.knowledge.search import KeySearch
+from hmi.knowledge import Keys, unigrams, window_keys
+from hmi.knowledge.store import KeySearch
 
 __all__ = ["VOCABULARY", "Text", "distinct_windows", "make_text", "mix"]
 

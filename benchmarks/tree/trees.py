@@ -11,11 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge.manifest import KEYS_FILE, MANIFEST_FILE, ROWS_FILE, SCALES_FILE, FileCheck, Manifest
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import EncodedRows, code_dtype, encode
-from hmi.knowledge.table import Table, TableMeta, write_table_blocks
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge import Keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import (
+    KEYS_FILE,
+    MANIFEST_FILE,
+    ROWS_FILE,
+    SCALES_FILE,
+    EncodedRows,
+    FileCheck,
+    Manifest,
+    Table,
+    TableMeta,
+    code_dtype,
+    encode,
+    write_table_blocks,
+)
 from hmi.spec import RowDtype
 
 __all__ = ["DOMAIN", "HIDDEN", "bytes_on_disk", "drop_pages", "open_tree", "resident", "write_hollow", "write_tables"]

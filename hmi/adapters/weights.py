@@ -160,7 +160,7 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimator:
-    """The weights of a `hmi.models.estimator.RowEstimator`, for the rows of a domain's delta.
+    """The weights of a `hmi.models.layers.estimator.RowEstimator`, for the rows of a domain's delta.
 
     Attributes:
         inner: [size, 3 * hidden]

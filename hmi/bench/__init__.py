@@ -1,0 +1,33 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from hmi.bench.bases import fill_tree, make_base, make_tree
+from hmi.bench.glosses import fetch_glosses, read_glosses
+from hmi.bench.job import Job, JobPlan, JobRun, make_job, median_run, run_job, submit_all
+from hmi.bench.picture import timeline
+from hmi.bench.shapes import SHAPES, Shape
+from hmi.bench.tenants import OneBase, forget_pages, make_adapter
+from hmi.bench.text import random_texts
+
+__all__ = [
+    "SHAPES",
+    "Job",
+    "JobPlan",
+    "JobRun",
+    "OneBase",
+    "Shape",
+    "fetch_glosses",
+    "fill_tree",
+    "forget_pages",
+    "make_adapter",
+    "make_base",
+    "make_job",
+    "make_tree",
+    "median_run",
+    "random_texts",
+    "read_glosses",
+    "run_job",
+    "submit_all",
+    "timeline",
+]

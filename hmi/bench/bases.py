@@ -12,13 +12,11 @@ from tokenizers import Tokenizer
 
 from hmi.bench.shapes import Shape
 from hmi.bench.text import word_pieces
-from hmi.knowledge.keysets import union
-from hmi.knowledge.ngrams import Keys, unigrams, window_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table_blocks
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
+from hmi.knowledge import Keys, unigrams, union, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table_blocks
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec, load_tokenizer
 from hmi.spec import HPLMSpec
 
 __all__ = ["fill_tree", "make_base", "make_tree"]

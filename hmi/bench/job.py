@@ -14,12 +14,9 @@ from hmi.bench.bases import make_base, make_tree
 from hmi.bench.shapes import SHAPES
 from hmi.bench.tenants import MIXED, OneBase, forget_pages, make_adapter
 from hmi.bench.text import random_texts
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.overlap import busy_share, hidden_share, intervals, length, union
-from hmi.engine.request import Item, ModelRef, Outcome, Task
-from hmi.engine.trace import Span, Tracer
+from hmi.engine import Engine, EngineConfig, Span, Tracer, busy_share, hidden_share, intervals, length, union
 from hmi.errors import InvalidInput
+from hmi.items import Item, ModelRef, Outcome, Task
 
 __all__ = ["Job", "JobPlan", "JobRun", "make_job", "median_run", "run_job", "submit_all"]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from hmi.bench.job import JobRun
-from hmi.engine.overlap import length, union
-from hmi.engine.trace import STAGES, Span
+from hmi.engine import STAGES, Span, length, union
 
 __all__ = ["timeline"]
 

@@ -8,20 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hmi.adapters.adapter import (
-    Activation,
-    Adapter,
-    AdapterKind,
-    Array,
-    Bottleneck,
-    Head,
-    Lora,
-    Pooling,
-    Transform,
-)
-from hmi.adapters.canonical import save_adapter
+from hmi.adapters import Activation, Adapter, AdapterKind, Array, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters.formats import save_adapter
 from hmi.errors import NotFound
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.lookup import KnowledgeTree
 from hmi.spec import HPLMSpec, Placement, Site
 
 __all__ = ["MIXED", "OneBase", "forget_pages", "make_adapter"]

@@ -10,8 +10,8 @@ from hmi.catalog.names import check_text
 from hmi.catalog.pages import Order, Page, read_page
 from hmi.catalog.states import OPEN_BATCH
 from hmi.catalog.tables import Batch, File
-from hmi.catalog.tuning.states import OPEN as OPEN_TUNING
-from hmi.catalog.tuning.tables import TuningJob
+from hmi.catalog.tuning_states import OPEN as OPEN_TUNING
+from hmi.catalog.tuning_tables import TuningJob
 from hmi.errors import Conflict, NotFound
 
 __all__ = ["create_file", "delete_expired_files", "delete_file", "get_file", "list_files"]

@@ -9,7 +9,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from hmi.catalog.tables import Batch, File
-from hmi.catalog.tuning.tables import TuningJob
+from hmi.catalog.tuning_tables import TuningJob
 from hmi.errors import InvalidInput
 
 __all__ = ["Order", "Page", "read_page"]

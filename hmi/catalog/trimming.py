@@ -15,9 +15,9 @@ from secrets import randbelow
 
 from sqlalchemy import BigInteger, ColumnElement, and_, cast, delete, func, or_, select, update
 
+from hmi.catalog.chunks import ChunkedTransactions
 from hmi.catalog.database import Database, change, clock
 from hmi.catalog.frequencies import clock_of, take_turn
-from hmi.catalog.pieces import Pieces
 from hmi.catalog.tables import FrequencyPlace, NgramFrequency
 from hmi.catalog.ticks import claim_tick
 
@@ -75,7 +75,7 @@ def trim(database: Database, limits: Limits) -> int:
     excess = sum(counted.values()) > limits.rows
     together = _find_cut(sum((each for _, each in histograms.values()), Counter()), limits.rows) if excess else None
     forgotten = 0
-    pieces = Pieces(database)
+    pieces = ChunkedTransactions(database)
     for place, (zero, histogram) in histograms.items():
         cuts = [together] if together is not None else []
         if counted[place] > limits.rows_per_place:
@@ -137,7 +137,7 @@ def _find_cut(histogram: Mapping[int, int], limit: int) -> tuple[int, int]:
     return 0, 0
 
 
-def _delete(pieces: Pieces, database: Database, place: int, cut: _Cut) -> int:
+def _delete(pieces: ChunkedTransactions, database: Database, place: int, cut: _Cut) -> int:
     bucket = _bucket(cut.zero)
     # Another choice each time: what is always on the edge shall stay now and then, and what the last trim left over
     # would else be all taken or all spared.

@@ -12,13 +12,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hmi.cli import (
+from hmi.cli.commands import (
     base,
     batch,
     bench,
     build,
     database,
-    demonstrate,
     domain,
     key,
     model,
@@ -29,6 +28,7 @@ from hmi.cli import (
     tune,
     up,
 )
+from hmi.cli.commands import demo as demonstrate
 from hmi.errors import HmiError
 
 __all__ = ["app"]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hmi.adapters.batched import BatchedAdapters
-from hmi.adapters.heads import HeadPlan
-from hmi.adapters.kernels import kernels_run_on
-from hmi.adapters.maths import ServingAdapters
-from hmi.adapters.plan import NO_LAYERS, AdapterPlan, order_key
-from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
-from hmi.adapters.token_heads import TokenHeadPlan
-from hmi.engine.request import Task
+from hmi.adapters.maths import (
+    NO_LAYERS,
+    AdapterPlan,
+    BatchedAdapters,
+    HeadPlan,
+    SegmentedAdapters,
+    SegmentedPlan,
+    ServingAdapters,
+    TokenHeadPlan,
+    kernels_run_on,
+    order_key,
+)
 from hmi.engine.work import Batch
+from hmi.items import Task
 
 __all__ = ["adapters_of", "order_rows", "plan_adapters"]
 

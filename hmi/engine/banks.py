@@ -6,8 +6,8 @@ import threading
 
 import torch
 
-from hmi.adapters.bank import Bank
-from hmi.adapters.tiers import TierStats
+from hmi.adapters.tiers import Bank
+from hmi.stats import TierStats
 
 __all__ = ["Banks"]
 

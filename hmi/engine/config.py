@@ -8,23 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
-from hmi.errors import InvalidInput
-from hmi.models.pages import PAGE_TOKENS, page_bytes
+from hmi.models.layers import PAGE_TOKENS, page_bytes
 from hmi.spec import HPLMSpec
 
 __all__ = [
     "EngineConfig",
     "Overlap",
     "resolve_batch_tokens",
-    "resolve_device",
-    "resolve_dtype",
     "resolve_lanes",
     "warn_of_small_cache",
 ]
 
 _log = logging.getLogger(__name__)
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 _MOST_LANES = 8
@@ -61,8 +56,8 @@ class EngineConfig:
         batch_cost: What starting a batch costs, in tokens: batches are cut where this and padding come to the least.
         host_adapter_bytes: Budget of adapters in host memory.
         device_adapter_bytes: Budget of adapters on the device, allocated at once, for each hidden size that is served.
-        overlay_bytes: Budget of rows computed for missing windows and kept in host memory, for each base model; 0 keeps
-            none.
+        miss_cache_bytes: Budget of rows computed for missing windows and kept in host memory, for each base model;
+            0 keeps none.
         device_row_bytes: Budget of the tree's hottest rows on the device, for each base model; 0 keeps none there.
             Worth it where it holds most of a tree, and never on a CPU; see `hot`.
         delta_bytes: Budget of domain deltas on the device.
@@ -84,7 +79,7 @@ class EngineConfig:
     batch_cost: int = 48
     host_adapter_bytes: int = 2 * 1024**3
     device_adapter_bytes: int = 512 * 1024**2
-    overlay_bytes: int = 64 * 1024**2
+    miss_cache_bytes: int = 64 * 1024**2
     device_row_bytes: int = 0
     delta_bytes: int = 128 * 1024**2
     cache_bytes: int = 512 * 1024**2
@@ -129,33 +124,3 @@ def resolve_lanes(lanes: int, threads: int, device: torch.device) -> int:
 def resolve_batch_tokens(tokens: int, device: torch.device) -> int:
     """The token budget of a batch."""
     return tokens or (2048 if device.type == "cpu" else 16_384)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Raises `InvalidInput` for a device that this machine does not have."""
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InvalidInput(f"device {name!r} is not one of auto, cpu, cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidInput(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices were found")
-    return device
-
-
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it, else float32. Raises `InvalidInput`."""
-    if name == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
-        return torch.bfloat16 if fast else torch.float32
-    if name not in _DTYPES:
-        raise InvalidInput(f"dtype {name!r} is not one of auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):
-        found = torch.cpu.get_capabilities()
-        return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from hmi.adapters.delta import load_delta
-from hmi.adapters.shared import SharedLora
-from hmi.engine.hosted import HostedBase, ModelSource
-from hmi.models.estimator import RowEstimator, ServedEstimator
+from hmi.adapters.formats import load_delta
+from hmi.adapters.maths import SharedLora
+from hmi.engine.hosted import LoadedModel, ModelSource
+from hmi.models.layers import RowEstimator, ServedEstimator
 
 __all__ = ["Deltas", "LoadedDelta"]
 
@@ -47,7 +47,7 @@ class Deltas:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, base: HostedBase, digest: str) -> LoadedDelta:
+    def get(self, base: LoadedModel, digest: str) -> LoadedDelta:
         """Raises what the source raises, and `AdapterRefused` where the delta does not fit the base model."""
         key = base.digest, digest
         with self._lock:

@@ -10,19 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.heads import mean_pool
-from hmi.adapters.shared import SharedLora
+from hmi.adapters.maths import SharedLora, mean_pool
 from hmi.engine.arrange import adapters_of
 from hmi.engine.banks import Banks
-from hmi.engine.decode import decode_rows
-from hmi.engine.hosted import HostedBase
+from hmi.engine.dequantise import decode_rows
+from hmi.engine.hosted import LoadedModel
 from hmi.engine.parts import cut
-from hmi.engine.request import Task
-from hmi.engine.turns import Turns
-from hmi.engine.work import Batch, as_hmi
-from hmi.knowledge.ngrams import unpack
-from hmi.models.rounding import round_rows
-from hmi.models.served import ServedBert
+from hmi.engine.work import Batch, to_hmi_error
+from hmi.items import Task
+from hmi.knowledge import unpack
+from hmi.locks import FairSemaphore
+from hmi.models.families import ServedBert
+from hmi.models.layers import round_rows
 
 __all__ = ["DeviceRunner"]
 
@@ -47,7 +46,7 @@ class DeviceRunner:
         self._device = device
         self._dtype = dtype
         self._banks = banks
-        self._turns = Turns(lanes)
+        self._turns = FairSemaphore(lanes)
         self._lane_threads = lane_threads
 
     @torch.inference_mode()
@@ -68,11 +67,13 @@ class DeviceRunner:
         if len(batch.works) > 1:
             middle = len(batch.works) // 2
             return self._run_part(batch, slice(0, middle)) + self._run_part(batch, slice(middle, None))
-        batch.fail(as_hmi(failure, len(batch.works[0].ids)))
+        batch.fail(to_hmi_error(failure, len(batch.works[0].ids)))
         return []
 
     @torch.inference_mode()
-    def compute_rows(self, base: HostedBase, keys: NDArray[np.uint64], delta: SharedLora | None) -> NDArray[np.float32]:
+    def compute_rows(
+        self, base: LoadedModel, keys: NDArray[np.uint64], delta: SharedLora | None
+    ) -> NDArray[np.float32]:
         """Rows float32 `[n, H]` of packed windows, rounded as tables round them. Lets batches in between."""
         rows = np.empty((len(keys), base.spec.hidden_size), np.float32)
         for start in range(0, len(keys), _COMPUTE_CHUNK):
@@ -147,7 +148,7 @@ class DeviceRunner:
         return self.run(cut(batch, rows, self._device))
 
 
-def _rows(base: HostedBase, windows: Tensor, delta: SharedLora | None) -> Tensor:
+def _rows(base: LoadedModel, windows: Tensor, delta: SharedLora | None) -> Tensor:
     """float32 `[n, H]`, rounded exactly as a stored row is: an answer must not depend on which of the two it was."""
     count = len(windows)
     filled = torch.nn.functional.pad(windows, (0, 0, 0, -count % _WINDOW_BLOCK))

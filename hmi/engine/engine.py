@@ -12,29 +12,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.canonical import load_adapter
-from hmi.adapters.packed import PackedAdapter, pack_adapter
-from hmi.adapters.tiers import HostTier
+from hmi.adapters.formats import load_adapter
+from hmi.adapters.tiers import HostTier, PackedAdapter, pack_adapter
+from hmi.devices import resolve_device, resolve_dtype
 from hmi.engine.banks import Banks
-from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_device, resolve_dtype, resolve_lanes
+from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_lanes
+from hmi.engine.decode import DecodeLoop, DecodeLoops, SchedulerLimits, pool_size
 from hmi.engine.deltas import Deltas
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
-from hmi.engine.generation.cache import pool_size
-from hmi.engine.generation.generator import Generator
-from hmi.engine.generation.generators import Generators
-from hmi.engine.generation.roster import Limits
-from hmi.engine.hosted import HostedBase, HostedBases, ModelSource
+from hmi.engine.hosted import LoadedModel, LoadedModels, ModelSource
 from hmi.engine.pipeline import Pipeline
-from hmi.engine.releases import Releases
-from hmi.engine.request import Item, ModelRef, Outcome
+from hmi.engine.releases import CapacityEvents
 from hmi.engine.scheduler import BatchLimits
-from hmi.engine.stats import Counters, EngineStats, TreeUse
+from hmi.engine.stats import Counters
 from hmi.engine.trace import NO_TRACE, Tracer
 from hmi.engine.work import Submission, adapter_key
-from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.functions import Function
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.items import Item, ModelRef, Outcome
+from hmi.knowledge import Function
+from hmi.knowledge.counts import FrequencyCounter
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.stats import EngineStats, TreeUse
 
 __all__ = ["Engine"]
 
@@ -55,8 +53,8 @@ class Engine:
         self._prefetches = config.overlap.prefetch
         self._source = source
         self._tracer = tracer or NO_TRACE
-        self._bases = HostedBases(
-            source, self.device, self.dtype, config.overlay_bytes, config.device_row_bytes, config.cache_bytes
+        self._bases = LoadedModels(
+            source, self.device, self.dtype, config.miss_cache_bytes, config.device_row_bytes, config.cache_bytes
         )
         self._deltas = Deltas(source, config.delta_bytes, self.device, self.dtype)
         self._host_tier = HostTier(config.host_adapter_bytes, self._load_adapter)
@@ -69,17 +67,19 @@ class Engine:
         self._counters = Counters(self._tracer)
 
         # Of these alone, not of the engine: what holds its maker is freed late, and arenas are large.
-        releases = Releases()
+        releases = CapacityEvents()
         copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         parts = self._host_tier, self._banks, self.frequencies, self._deltas, self.device, releases, copies
         device, banks, counters, dtype = self._device, self._banks, self._counters, self.dtype
         prefill_tokens = resolve_batch_tokens(config.batch_tokens, self.device)
 
-        def generator(base: HostedBase) -> Generator:
-            limits = Limits(pool_size(base.spec, dtype, config.cache_bytes), config.generated_rows, prefill_tokens)
-            return Generator(base, Fetcher(*parts), device, banks, counters, limits, releases)
+        def generator(base: LoadedModel) -> DecodeLoop:
+            limits = SchedulerLimits(
+                pool_size(base.spec, dtype, config.cache_bytes), config.generated_rows, prefill_tokens
+            )
+            return DecodeLoop(base, Fetcher(*parts), device, banks, counters, limits, releases)
 
-        self._generators = Generators(generator)
+        self._generators = DecodeLoops(generator)
         self._pipeline = Pipeline(
             self._bases,
             Fetcher(*parts),
@@ -142,7 +142,7 @@ class Engine:
         if fresh:
             return self._device.compute_rows(hosted, keys, lora)
         rows = np.empty((len(keys), hosted.spec.hidden_size), np.float32)
-        held, kept = hosted.overlay.read(Function(base, delta).digest, keys)
+        held, kept = hosted.miss_cache.read(Function(base, delta).digest, keys)
         rows[held] = kept
         rows[~held] = self._device.compute_rows(hosted, keys[~held], lora)
         return rows
@@ -207,8 +207,13 @@ class Engine:
             return pack_adapter(adapter, spec.hidden_size, self.dtype, pin=self.device.type == "cuda")
 
 
-def _tree_use(base: HostedBase) -> TreeUse:
+def _tree_use(base: LoadedModel) -> TreeUse:
     tree, hot = base.tree, base.hot
     return TreeUse(
-        base.digest, tree.number, tree.entries, tree.bytes, base.overlay.stats(), None if hot is None else hot.stats()
+        base.digest,
+        tree.number,
+        tree.entries,
+        tree.bytes,
+        base.miss_cache.stats(),
+        None if hot is None else hot.stats(),
     )

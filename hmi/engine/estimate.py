@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.engine.decode import decode_rows
-from hmi.knowledge.ngrams import Keys, token_keys, unpack
-from hmi.knowledge.stored import NO_ROW, StoredRows
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.estimator import ServedEstimator
+from hmi.engine.dequantise import decode_rows
+from hmi.knowledge import Keys, token_keys, unpack
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import NO_ROW, StoredRows
+from hmi.models.layers import ServedEstimator
 from hmi.spec import HPLMSpec
 
 __all__ = ["EstimateGroup", "TokensOfWindows"]

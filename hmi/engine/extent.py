@@ -11,13 +11,13 @@ from tokenizers import Tokenizer
 
 from hmi.engine.vocabulary import LETTERS, members
 
-__all__ = ["Extent", "extent_of"]
+__all__ = ["TokenLengthBound", "token_length_bound"]
 
 _SPLITTERS = {"ByteLevel", "Digits", "Metaspace", "Split"}  # that drop nothing, unless `Split` is told to
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class TokenLengthBound:
     """Of a tokenizer whose every token stands for a bounded piece of text.
 
     Attributes:
@@ -36,7 +36,7 @@ class Extent:
         return len(text.encode(errors="ignore").translate(None, self.dropped)) > most
 
 
-def extent_of(tokenizer: Tokenizer) -> Extent | None:
+def token_length_bound(tokenizer: Tokenizer) -> TokenLengthBound | None:
     """None where nothing can be said: a tokenizer with an unknown token makes one of a word of any length, and others
     shorten a text before they cut it."""
     form = json.loads(tokenizer.to_str())
@@ -54,9 +54,9 @@ def extent_of(tokenizer: Tokenizer) -> Extent | None:
     if any(each["type"] == "ByteLevel" for each in splitters) and model["unk_token"] is None:
         known = {letter for letter in vocabulary if len(letter) == 1}
         dropped = bytes(byte for byte, letter in LETTERS.items() if letter not in known)
-        return Extent(max(added, *map(len, vocabulary)), dropped)  # a letter of a piece is a byte of the text
+        return TokenLengthBound(max(added, *map(len, vocabulary)), dropped)  # a letter of a piece is a byte of the text
     if model["byte_fallback"] and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
-        return Extent(max(added, *(len(piece.encode()) for piece in vocabulary)), b"")
+        return TokenLengthBound(max(added, *(len(piece.encode()) for piece in vocabulary)), b"")
     return None
 
 

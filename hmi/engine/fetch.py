@@ -13,21 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Pooling
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.packed import PackedAdapter
-from hmi.adapters.tiers import HostTier
+from hmi.adapters import Pooling
+from hmi.adapters.tiers import Bank, HostTier, PackedAdapter, Resident
 from hmi.engine.arrange import order_rows, plan_adapters
 from hmi.engine.banks import Banks
 from hmi.engine.deltas import Deltas
-from hmi.engine.hosted import HostedBase
+from hmi.engine.hosted import LoadedModel
 from hmi.engine.lookup import WindowLookup
-from hmi.engine.releases import Releases
-from hmi.engine.request import Task
-from hmi.engine.work import Batch, Work, as_hmi
+from hmi.engine.releases import CapacityEvents
+from hmi.engine.work import Batch, SequenceTask, to_hmi_error
 from hmi.errors import HmiError, InvalidInput, Overloaded, StorageFull, TooLarge
-from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.ngrams import Keys, window_keys
+from hmi.items import Task
+from hmi.knowledge import Keys, window_keys
+from hmi.knowledge.counts import FrequencyCounter
 
 __all__ = ["Fetcher"]
 
@@ -50,7 +48,7 @@ class Fetcher:
         frequencies: FrequencyCounter,
         deltas: Deltas,
         device: torch.device,
-        releases: Releases,
+        releases: CapacityEvents,
         stream: torch.cuda.Stream | None,
     ) -> None:
         self._host_tier = host_tier
@@ -62,12 +60,12 @@ class Fetcher:
         self._lookup = WindowLookup(frequencies, deltas, self._send)
 
     @torch.inference_mode()
-    def fetch(self, batch: Batch) -> list[Work]:
+    def fetch(self, batch: Batch) -> list[SequenceTask]:
         """Pin adapters, then fill ids, mask, plans and, for k > 0, rows and missing windows.
 
         A row whose adapter cannot be had is settled with the reason and leaves the batch. Rows whose adapters do
         not fit into a tier beside those in use leave it too and are returned: they can be fetched when somebody has
-        given theirs back (`Releases`).
+        given theirs back (`CapacityEvents`).
         """
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
             deferred = self._take_adapters(batch)
@@ -104,7 +102,7 @@ class Fetcher:
             self._banks.get(batch.base.spec.hidden_size).find(key)
         return key
 
-    def unpin(self, base: HostedBase, key: str | None) -> None:
+    def unpin(self, base: LoadedModel, key: str | None) -> None:
         if key is not None:
             self._banks.get(base.spec.hidden_size).unpin(key)
             self._releases.add()
@@ -120,9 +118,9 @@ class Fetcher:
             bank.unpin(batch.pinned.pop())
         self._releases.add()
 
-    def _take_adapters(self, batch: Batch) -> list[Work]:
+    def _take_adapters(self, batch: Batch) -> list[SequenceTask]:
         bank = self._banks.get(batch.base.spec.hidden_size)
-        kept, deferred = list[Work](), list[Work]()
+        kept, deferred = list[SequenceTask](), list[SequenceTask]()
         taken: dict[str, Resident] = {}
         deltas: dict[str, Exception | None] = {}
         for work in batch.works:
@@ -139,14 +137,16 @@ class Fetcher:
                     continue
                 if not isinstance(error, HmiError):
                     _log.exception("adapter %s could not be read", work.item.model.adapter)
-                work.fail(as_hmi(error))
+                work.fail(to_hmi_error(error))
             else:
                 kept.append(work)
                 batch.residents.append(resident)
         batch.works = kept
         return deferred
 
-    def _take_adapter(self, work: Work, bank: Bank, taken: dict[str, Resident], pinned: list[str]) -> Resident | None:
+    def _take_adapter(
+        self, work: SequenceTask, bank: Bank, taken: dict[str, Resident], pinned: list[str]
+    ) -> Resident | None:
         """The sequence's adapter in the bank, pinned once for the whole batch."""
         key = work.adapter
         if key is None or key in taken:
@@ -177,7 +177,7 @@ class Fetcher:
             if not waits:
                 self._releases.add()
 
-    def _check_delta(self, work: Work, checked: dict[str, Exception | None]) -> None:
+    def _check_delta(self, work: SequenceTask, checked: dict[str, Exception | None]) -> None:
         """Have a delta that is damaged fail its own rows alone. Each is looked at once for the whole batch: where they
         have no room beside each other, every look is a load."""
         delta = work.item.model.delta
@@ -214,7 +214,7 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, Overloaded) and not isinstance(error, TooLarge | StorageFull)
 
 
-def _check_head(work: Work, resident: Resident | None) -> None:
+def _check_head(work: SequenceTask, resident: Resident | None) -> None:
     """Raises `InvalidInput` unless the adapter can answer with classes."""
     if resident is None or resident.head is None:
         raise InvalidInput("the model has no classification head; ask it for embeddings", param="model")

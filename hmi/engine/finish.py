@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.adapters.packed import Labels
-from hmi.engine.request import Classification, Embedding, Outcome, Tag, Tagging, Task
+from hmi.adapters.tiers import Labels
 from hmi.engine.work import Batch
 from hmi.errors import Corrupt, HmiError
-from hmi.models.words import Word, words_of
+from hmi.items import Classification, Embedding, Outcome, Tag, Tagging, Task
+from hmi.models.text import Word, words_of
 
 __all__ = ["finish", "keep_computed"]
 
@@ -44,7 +44,7 @@ def keep_computed(batch: Batch) -> None:
         some = rows[start : start + len(group.keys)]
         start += len(group.keys)
         if np.isfinite(some).all():
-            batch.base.overlay.add(group.function, group.keys, some)
+            batch.base.miss_cache.add(group.function, group.keys, some)
 
 
 def _embedding(batch: Batch, row: int) -> Embedding:

@@ -12,18 +12,14 @@ import torch
 from tokenizers import Tokenizer
 
 from hmi.engine.config import warn_of_small_cache
-from hmi.engine.extent import Extent, extent_of
+from hmi.engine.extent import TokenLengthBound, token_length_bound
 from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
-from hmi.knowledge.overlay import RowOverlay
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.chat import ChatTemplate, load_chat
-from hmi.models.decoder import HGpt
-from hmi.models.loader import load_hplm, load_tokenizer
-from hmi.models.served import ServedBert
-from hmi.models.served_decoder import ServedGpt
+from hmi.knowledge.lookup import KnowledgeTree, MissCache
+from hmi.models.families import HGpt, ServedBert, ServedGpt, load_hplm, load_tokenizer
+from hmi.models.text import ChatTemplate, load_chat
 
-__all__ = ["HostedBase", "HostedBases", "ModelSource"]
+__all__ = ["LoadedModel", "LoadedModels", "ModelSource"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +37,10 @@ class ModelSource(Protocol):
         """The published tree of a base model; an empty tree where none was published."""
 
 
-class HostedBase:
+class LoadedModel:
     """One loaded base model. `tree` may be replaced at any time; a batch reads it once and keeps it.
 
-    `overlay` holds rows that the tree lacked and batches computed, `hot` those of the tree's that lie on the device;
+    `miss_cache` holds rows that the tree lacked and batches computed, `hot` those of the tree's that lie on the device;
     None where none shall.
     """
 
@@ -54,7 +50,7 @@ class HostedBase:
         model: ServedBert | ServedGpt,
         tokenizer: Tokenizer,
         tree: KnowledgeTree,
-        overlay: RowOverlay,
+        miss_cache: MissCache,
         hot: HotRows | None,
         chat: ChatTemplate | None = None,
     ) -> None:
@@ -63,21 +59,21 @@ class HostedBase:
         self.model = model
         self.tokenizer = tokenizer
         self.tree = tree
-        self.overlay = overlay
+        self.miss_cache = miss_cache
         self.hot = hot
         self.chat = chat
 
     @functools.cached_property
-    def extent(self) -> Extent | None:
+    def extent(self) -> TokenLengthBound | None:
         """Of its tokenizer."""
-        return extent_of(self.tokenizer)
+        return token_length_bound(self.tokenizer)
 
 
-class HostedBases:
+class LoadedModels:
     """Loads each base model once, at its first use, and keeps it.
 
     Args:
-        overlay_bytes, row_bytes: For each base model, of rows computed for misses in host memory, and of the tree's
+        miss_cache_bytes, row_bytes: For each base model, of rows computed for misses in host memory, and of the tree's
             hottest rows on the device.
         cache_bytes: For each decoder, of keys and values; only looked at here.
     """
@@ -87,20 +83,20 @@ class HostedBases:
         source: ModelSource,
         device: torch.device,
         dtype: torch.dtype,
-        overlay_bytes: int,
+        miss_cache_bytes: int,
         row_bytes: int,
         cache_bytes: int,
     ) -> None:
         self._source = source
-        self._overlay_bytes = overlay_bytes
+        self._miss_cache_bytes = miss_cache_bytes
         self._row_bytes = row_bytes
         self._cache_bytes = cache_bytes
         self._device = device
         self._dtype = dtype
-        self._hosted: dict[str, HostedBase] = {}
+        self._hosted: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()
 
-    def get(self, digest: str) -> HostedBase:
+    def get(self, digest: str) -> LoadedModel:
         """Raises what loading raises; a failed load is tried again at the next use."""
         hosted = self._hosted.get(digest)
         if hosted is not None:
@@ -110,7 +106,7 @@ class HostedBases:
                 self._hosted[digest] = self._load(digest)
             return self._hosted[digest]
 
-    def loaded(self) -> list[HostedBase]:
+    def loaded(self) -> list[LoadedModel]:
         return list(self._hosted.values())
 
     def publish(self, digest: str, tree: KnowledgeTree) -> None:
@@ -119,7 +115,7 @@ class HostedBases:
         if hosted is not None:
             hosted.tree = tree
 
-    def _load(self, digest: str) -> HostedBase:
+    def _load(self, digest: str) -> LoadedModel:
         folder = self._source.base_folder(digest)
         loaded = load_hplm(folder, self._device, self._dtype)
         model = ServedGpt(loaded) if isinstance(loaded, HGpt) else ServedBert(loaded)
@@ -143,8 +139,8 @@ class HostedBases:
         spec = model.spec
         warn_of_small_cache(digest[:12], spec, self._dtype, self._cache_bytes)
         # With k = 0 nothing is looked up, and nothing needs to be kept.
-        overlay = RowOverlay(self._overlay_bytes if spec.k else 0, spec.row_dtype, spec.hidden_size)
+        miss_cache = MissCache(self._miss_cache_bytes if spec.k else 0, spec.row_dtype, spec.hidden_size)
         hot = None
         if spec.k and self._row_bytes:
             hot = HotRows(self._row_bytes, self._device, spec.row_dtype, spec.hidden_size)
-        return HostedBase(digest, model, tokenizer, tree, overlay, hot, load_chat(folder))
+        return LoadedModel(digest, model, tokenizer, tree, miss_cache, hot, load_chat(folder))

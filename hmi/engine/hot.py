@@ -30,10 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.engine.decode import decode_rows
-from hmi.knowledge.rows import CHUNK_ROWS, entry_bytes
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.engine.dequantise import decode_rows
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import CHUNK_ROWS, Table, entry_bytes
 from hmi.spec import RowDtype
 
 __all__ = ["HotRows", "HotStats"]

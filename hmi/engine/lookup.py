@@ -17,19 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.shared import SharedLora
+from hmi.adapters.maths import SharedLora
 from hmi.engine.deltas import Deltas
 from hmi.engine.estimate import TokensOfWindows
-from hmi.engine.hosted import HostedBase
+from hmi.engine.hosted import LoadedModel
 from hmi.engine.hot import HotRows
-from hmi.engine.work import Batch, WindowGroup, Work
-from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import Keys, unpack
-from hmi.knowledge.stored import NO_ROW, StoredRows
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.estimator import ServedEstimator
+from hmi.engine.work import Batch, SequenceTask, WindowGroup
+from hmi.knowledge import Function, Keys, unpack
+from hmi.knowledge.counts import FrequencyCounter
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import NO_ROW, StoredRows, Table
+from hmi.models.layers import ServedEstimator
 from hmi.spec import MissPolicy, RowDtype
 
 __all__ = ["WindowLookup"]
@@ -110,7 +108,7 @@ class WindowLookup:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         if hot is not None:
             batch.hot_number = hot.begin(tree)
-        # A window may be found in the tree for some and in the overlay for others, never twice for one token.
+        # A window may be found in the tree for some and in the miss_cache for others, never twice for one token.
         rows = _make_rows(batch.base, len(keys))
         flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
         asked = _Asked(keys, starts, rows, np.full(len(keys), NO_ROW, np.int64), np.zeros(len(keys), bool), flat)
@@ -181,7 +179,7 @@ class WindowLookup:
         batch.estimates.append(group)
 
     def _collect_missing(self, batch: Batch, asked: _Asked) -> None:
-        """Rows of the overlay, and for what is missing still each different window once, by function."""
+        """Rows of the miss_cache, and for what is missing still each different window once, by function."""
         places, sources, windows = [], [], []
         count = 0
         for delta, members in _group(batch.works, lambda work: work.item.model.delta).items():
@@ -191,7 +189,7 @@ class WindowLookup:
                 continue
             function = Function(batch.base.digest, delta).digest
             unique, inverse = np.unique(asked.keys[tokens], return_inverse=True)
-            kept = batch.base.overlay.gather(function, unique, asked.rows)
+            kept = batch.base.miss_cache.gather(function, unique, asked.rows)
             asked.positions[tokens] = kept[inverse.reshape(-1)]
             missing = kept == NO_ROW
             if not missing.any():
@@ -207,26 +205,26 @@ class WindowLookup:
         batch.places = self._send_array(np.concatenate([none, *places]))
         batch.sources = self._send_array(np.concatenate([none, *sources]))
 
-    def _delta(self, base: HostedBase, digest: str | None) -> SharedLora | None:
+    def _delta(self, base: LoadedModel, digest: str | None) -> SharedLora | None:
         return None if digest is None else self._deltas.get(base, digest).lora
 
-    def _estimator(self, base: HostedBase, delta: str | None) -> ServedEstimator | None:
+    def _estimator(self, base: LoadedModel, delta: str | None) -> ServedEstimator | None:
         return base.model.estimator if delta is None else self._deltas.get(base, delta).estimator
 
 
-def _make_rows(base: HostedBase, capacity: int) -> StoredRows:
+def _make_rows(base: LoadedModel, capacity: int) -> StoredRows:
     spec = base.spec
     if base.hot is None:
         return StoredRows(spec.row_dtype, spec.hidden_size, capacity)
     return _HotStoredRows(spec.row_dtype, spec.hidden_size, capacity, base.hot)
 
 
-def _where(work: Work) -> tuple[str, str | None, MissPolicy]:
+def _where(work: SequenceTask) -> tuple[str, str | None, MissPolicy]:
     model = work.item.model
     return model.domain, model.delta, model.miss_policy
 
 
-def _group(works: list[Work], key: Callable[[Work], K]) -> dict[K, list[int]]:
+def _group(works: list[SequenceTask], key: Callable[[SequenceTask], K]) -> dict[K, list[int]]:
     """Places of the works by what `key` says of them, in the order of first appearance."""
     grouped: dict[K, list[int]] = defaultdict(list)
     for row, work in enumerate(works):

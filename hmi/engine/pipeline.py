@@ -21,19 +21,19 @@ from typing import TypeVar
 import torch
 
 from hmi.engine.config import Overlap
+from hmi.engine.decode import DecodeLoops
 from hmi.engine.device import DeviceRunner
 from hmi.engine.fetch import Fetcher
 from hmi.engine.finish import finish
-from hmi.engine.generation.generators import Generators
-from hmi.engine.hosted import HostedBases
-from hmi.engine.releases import Releases
-from hmi.engine.request import Outcome, Task
+from hmi.engine.hosted import LoadedModels
+from hmi.engine.releases import CapacityEvents
 from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
-from hmi.engine.solitude import Solitude
 from hmi.engine.stats import Counters
 from hmi.engine.tokenise import tokenise
-from hmi.engine.work import Batch, Submission, Work, as_hmi
+from hmi.engine.work import Batch, SequenceTask, Submission, to_hmi_error
 from hmi.errors import Cancelled, HmiError
+from hmi.items import Outcome, Task
+from hmi.locks import SharedLock
 
 __all__ = ["Pipeline"]
 
@@ -51,7 +51,7 @@ class Pipeline:
 
     def __init__(
         self,
-        bases: HostedBases,
+        bases: LoadedModels,
         fetcher: Fetcher,
         device: DeviceRunner,
         counters: Counters,
@@ -59,29 +59,29 @@ class Pipeline:
         lanes: int,
         queue_batches: int,
         overlap: Overlap,
-        generators: Generators,
-        releases: Releases,
+        generators: DecodeLoops,
+        releases: CapacityEvents,
     ) -> None:
         self._bases = bases
         self._fetcher = fetcher
         self._device = device
         self._generators = generators
         self._counters = counters
-        self._scheduler: Scheduler[Work] = Scheduler(limits)
+        self._scheduler: Scheduler[SequenceTask] = Scheduler(limits)
         self._wake = threading.Condition()
         self._tokenised = False  # no more sequences will come to the scheduler
         self._closed = False
         self._abandoned = False  # closed without draining: what has not been fetched is not run any more
         self._unfinished = 0  # submissions that somebody waits for
         # Works of one base model whose adapters find no room beside those in use, with the releases before they tried.
-        self._parked: list[tuple[int, list[Work]]] = []
+        self._parked: list[tuple[int, list[SequenceTask]]] = []
         self._releases = releases
         releases.subscribe(self._look_again)
         self._computing = lanes  # lanes that have not ended
         self._numbers = itertools.count(1)
         # Stages that shall not overlap with the device's, and their lock; empty but for measurements.
         self._alone = {stage for stage in ("tokenise", "fetch", "finish") if not getattr(overlap, stage)}
-        self._solitude = Solitude()
+        self._solitude = SharedLock()
         self._lanes = lanes
         threads = torch.get_num_threads()
         self._prepared = threading.Barrier(lanes + 2)  # all threads that settle their own number of torch's threads
@@ -141,12 +141,12 @@ class Pipeline:
                     if not isinstance(error, HmiError):
                         _log.exception("tokenising failed")
                     for index in range(len(submission.items)):
-                        submission.settle(index, Outcome(result=None, error=as_hmi(error), tokens=0))
+                        submission.settle(index, Outcome(result=None, error=to_hmi_error(error), tokens=0))
         with self._wake:
             self._tokenised = True
             self._wake.notify_all()
 
-    def _offer(self, works: list[Work]) -> None:
+    def _offer(self, works: list[SequenceTask]) -> None:
         continued = [work for work in works if work.item.task is Task.GENERATE]
         if continued:
             self._generators.add(continued)
@@ -165,7 +165,7 @@ class Pipeline:
         for _ in range(self._lanes):
             self._fetched.put(None)
 
-    def _next_to_fetch(self) -> list[list[Work]] | None:
+    def _next_to_fetch(self) -> list[list[SequenceTask]] | None:
         """Those that were parked and may have room now, before all others; None when no more will come."""
         with self._wake:
             self._wake.wait_for(
@@ -188,7 +188,7 @@ class Pipeline:
         with self._wake:
             self._wake.notify_all()
 
-    def _still_wanted(self, works: list[Work]) -> list[Work]:
+    def _still_wanted(self, works: list[SequenceTask]) -> list[SequenceTask]:
         """Those that somebody waits for; the others are settled without being run."""
         wanted = []
         for work in works:
@@ -200,7 +200,7 @@ class Pipeline:
                 wanted.append(work)
         return wanted
 
-    def _fetch_batch(self, works: list[Work]) -> None:
+    def _fetch_batch(self, works: list[SequenceTask]) -> None:
         """Fetch in one piece, or in as many as memory for adapters allows. Those that have to wait until somebody gives
         theirs back are parked: others, whose adapters are there, need not wait with them."""
         while works:
@@ -247,8 +247,8 @@ class Pipeline:
         if not self._alone:
             return contextlib.nullcontext()
         if stage in self._alone:
-            return self._solitude.alone()
-        return self._solitude.together() if stage == "device" else contextlib.nullcontext()
+            return self._solitude.exclusive()
+        return self._solitude.shared() if stage == "device" else contextlib.nullcontext()
 
     def _guarded(self, stage: str, batch: Batch, run: Callable[[Batch], R]) -> R | None:
         """Run a stage for one batch. A failure of any kind is the batch's alone; None stands for one."""
@@ -259,7 +259,7 @@ class Pipeline:
             except BaseException as error:  # noqa: BLE001 - a thread that ends would leave all waiting
                 _log.exception("%s failed for a batch of %d sequences", stage, len(works))
                 for work in works:
-                    work.fail(as_hmi(error))
+                    work.fail(to_hmi_error(error))
                 return None
 
 

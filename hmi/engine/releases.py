@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["Releases"]
+__all__ = ["CapacityEvents"]
 
 
-class Releases:
+class CapacityEvents:
     """Counts how often adapters were given back, to host memory or on the device. Thread-safe."""
 
     def __init__(self) -> None:

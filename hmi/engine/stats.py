@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hmi.adapters.tiers import TierStats
 from hmi.engine.trace import NO_TRACE, Tracer
-from hmi.knowledge.overlay import OverlayStats
 
 if TYPE_CHECKING:
-    from hmi.engine.hot import HotStats
     from hmi.engine.work import Batch
 
-__all__ = ["Counters", "EngineStats", "TreeUse"]
-
-
-@dataclass(frozen=True, slots=True)
-class TreeUse:
-    """The tree that an engine looks up in for one base model.
-
-    `overlay` is of the rows that the tree lacked, and that were kept once they were computed; `hot` of those of the
-    tree's that lie on the device, None where none shall.
-    """
-
-    base: str
-    number: int
-    entries: int
-    bytes: int
-    overlay: OverlayStats | None = None
-    hot: HotStats | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Counts since start.
-
-    `preemptions`: texts that were put back while they were continued, for want of room for their keys and values.
-    `busy_seconds` are by stage, to be held against `seconds`; the device's against `lanes` times as much.
-    """
-
-    device: str
-    dtype: str
-    lanes: int
-    seconds: float
-    batches: int
-    sequences: int
-    tokens: int
-    padded_tokens: int
-    computed_windows: int
-    busy_seconds: dict[str, float]
-    host: TierStats
-    on_device: TierStats
-    trees: tuple[TreeUse, ...]
-    preemptions: int = 0
-
-    @property
-    def padding_share(self) -> float:
-        """Share of the tokens computed that were padding."""
-        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return dataclasses.asdict(self)
+__all__ = [
+    "Counters",
+]
 
 
 class Counters:

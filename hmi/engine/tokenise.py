@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.engine.hosted import HostedBase, HostedBases
-from hmi.engine.request import Item, Outcome, Task
-from hmi.engine.work import Submission, Work, as_hmi
+from hmi.engine.hosted import LoadedModel, LoadedModels
+from hmi.engine.work import SequenceTask, Submission, to_hmi_error
 from hmi.errors import ContextTooLong, HmiError, InvalidInput
+from hmi.items import Item, Outcome, Task
 
 __all__ = ["tokenise"]
 
@@ -22,7 +22,7 @@ _NO_IDS = np.zeros(0, np.int64)
 _Given = tuple[str | None, tuple[tuple[str, str], ...] | None, tuple[int, ...] | None]
 
 
-def tokenise(submission: Submission, bases: HostedBases) -> Iterator[list[Work]]:
+def tokenise(submission: Submission, bases: LoadedModels) -> Iterator[list[SequenceTask]]:
     """Yield the submission's sequences in chunks; items that cannot run are settled with their error.
 
     Items of the same input share their ids: several choices of one prompt cost no more than one.
@@ -61,16 +61,16 @@ def _chunks(items: Sequence[Item], indices: list[int]) -> Iterator[list[int]]:
         yield chunk
 
 
-def _chunk(submission: Submission, indices: list[int], base: HostedBase) -> list[Work]:
+def _chunk(submission: Submission, indices: list[int], base: LoadedModel) -> list[SequenceTask]:
     chats: dict[tuple[tuple[str, str], ...], str | HmiError] = {}
-    read: list[tuple[Work, str | None]] = []
+    read: list[tuple[SequenceTask, str | None]] = []
     for index in indices:
-        work = Work(submission, index, _NO_IDS, base)
+        work = SequenceTask(submission, index, _NO_IDS, base)
         try:
             _check_family(work.item, base)
             read.append((work, _text(work.item, base, chats)))
         except Exception as error:  # noqa: BLE001 - one item's fault
-            work.fail(as_hmi(error))
+            work.fail(to_hmi_error(error))
     plain = _encode((text for work, text in read if text is not None and work.item.messages is None), base)
     # A chat's template writes the special tokens itself.
     chatted = (text for work, text in read if text is not None and work.item.messages is not None)
@@ -85,13 +85,13 @@ def _chunk(submission: Submission, indices: list[int], base: HostedBase) -> list
                 ids = (plain if item.messages is None else whole)[text]
             work.ids = _fit(item, ids, base)
         except Exception as error:  # noqa: BLE001 - one item's fault
-            work.fail(as_hmi(error))
+            work.fail(to_hmi_error(error))
         else:
             works.append(work)
     return works
 
 
-def _check_family(item: Item, base: HostedBase) -> None:
+def _check_family(item: Item, base: LoadedModel) -> None:
     """What is of no use to a model is refused before anything is fetched for it."""
     if base.spec.family.decodes and item.task is Task.EMBED:
         raise InvalidInput("a decoder continues texts and gives classes of them; it gives no embeddings", param="model")
@@ -99,7 +99,7 @@ def _check_family(item: Item, base: HostedBase) -> None:
         raise InvalidInput("an encoder continues no text; ask it for classes or embeddings", param="model")
 
 
-def _text(item: Item, base: HostedBase, chats: dict[tuple[tuple[str, str], ...], str | HmiError]) -> str | None:
+def _text(item: Item, base: LoadedModel, chats: dict[tuple[tuple[str, str], ...], str | HmiError]) -> str | None:
     """What is to be encoded of an item; None for one that comes in tokens. `chats` keeps what became of others."""
     text = item.text
     if item.messages is not None:
@@ -120,7 +120,7 @@ def _text(item: Item, base: HostedBase, chats: dict[tuple[tuple[str, str], ...],
     return text
 
 
-def _render(messages: tuple[tuple[str, str], ...], base: HostedBase) -> str | HmiError:
+def _render(messages: tuple[tuple[str, str], ...], base: LoadedModel) -> str | HmiError:
     if base.chat is None:
         return InvalidInput("the base model has no chat template; send a prompt to /v1/completions", param="messages")
     try:
@@ -129,14 +129,14 @@ def _render(messages: tuple[tuple[str, str], ...], base: HostedBase) -> str | Hm
         return error
 
 
-def _encode(texts: Iterable[str], base: HostedBase, *, adds_special: bool = True) -> dict[str, NDArray[np.int64]]:
+def _encode(texts: Iterable[str], base: LoadedModel, *, adds_special: bool = True) -> dict[str, NDArray[np.int64]]:
     """Ids of each different text."""
     each = list(dict.fromkeys(texts))
     encodings = base.tokenizer.encode_batch_fast(each, add_special_tokens=adds_special)
     return {text: np.asarray(found.ids, np.int64) for text, found in zip(each, encodings, strict=True)}
 
 
-def _fit(item: Item, ids: NDArray[np.int64], base: HostedBase) -> NDArray[np.int64]:
+def _fit(item: Item, ids: NDArray[np.int64], base: LoadedModel) -> NDArray[np.int64]:
     """Check ids against the model and cut them where the item asks for it."""
     if not len(ids):
         raise InvalidInput("the input holds no tokens", param="input")

@@ -12,19 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.bank import Resident
-from hmi.adapters.heads import HeadPlan
-from hmi.adapters.plan import AdapterPlan
-from hmi.adapters.segmented import SegmentedPlan
-from hmi.adapters.shared import SharedLora
-from hmi.adapters.token_heads import TokenHeadPlan
+from hmi.adapters.maths import AdapterPlan, HeadPlan, SegmentedPlan, SharedLora, TokenHeadPlan
+from hmi.adapters.tiers import Resident
 from hmi.engine.estimate import EstimateGroup
-from hmi.engine.hosted import HostedBase
-from hmi.engine.request import Item, Outcome
+from hmi.engine.hosted import LoadedModel
 from hmi.errors import HmiError, Overloaded
-from hmi.knowledge.ngrams import Keys
+from hmi.items import Item, Outcome
+from hmi.knowledge import Keys
 
-__all__ = ["Batch", "Submission", "Work", "adapter_key", "as_hmi"]
+__all__ = ["Batch", "SequenceTask", "Submission", "adapter_key", "to_hmi_error"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,13 +65,13 @@ class Submission:
 
 
 @dataclass(slots=True)
-class Work:
+class SequenceTask:
     """One sequence on its way: ids int64 `[T]`, special tokens included."""
 
     submission: Submission
     index: int
     ids: NDArray[np.int64]
-    base: HostedBase
+    base: LoadedModel
 
     @property
     def item(self) -> Item:
@@ -140,8 +136,8 @@ class Batch:
         tags, tag_scores: int64 and float32 `[rows of taggers, T]`: each token's most likely label.
     """
 
-    base: HostedBase
-    works: list[Work]
+    base: LoadedModel
+    works: list[SequenceTask]
     number: int = 0
     residents: list[Resident | None] = field(default_factory=list)
     pinned: list[str] = field(default_factory=list)
@@ -186,7 +182,7 @@ class Batch:
             work.fail(error)
 
 
-def as_hmi(error: BaseException, tokens: int | None = None) -> HmiError:
+def to_hmi_error(error: BaseException, tokens: int | None = None) -> HmiError:
     """What an item that met this error is settled with.
 
     Of an error that is not our own that is its type alone, for the tenant reads it and its message may name files and

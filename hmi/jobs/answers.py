@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from hmi.adapters.tags import OUTSIDE, chunks, is_bio
-from hmi.engine.request import Classification, Embedding, Item, ModelRef, Outcome, Tagging, Task
 from hmi.errors import HmiError
+from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Tagging, Task
 from hmi.jobs.choices import generated_body
 from hmi.jobs.requests import Chat, EncodingFormat, LineRequest
 from hmi.jobs.status import error_detail
+from hmi.models.text import OUTSIDE, chunks, is_bio
 
 __all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
 
@@ -69,17 +69,17 @@ def items_of(request: LineRequest, model: ModelRef, ids: LineIds) -> list[Item]:
     """What the engine runs for a request: choice after choice of each input."""
     items = []
     for place, each in enumerate(request.inputs):
-        # Without a wish, prompts that are equal are not continued alike.
+        # Without a params, prompts that are equal are not continued alike.
         seed = int(ids.answer[:15], 16) + place * _PLACES if request.seed is None else request.seed
         chat = each.messages if isinstance(each, Chat) else None
         text = each if isinstance(each, str) else None
         tokens = each if isinstance(each, tuple) else None
         for choice in range(request.choices):
-            wish = request.wish
-            if wish is not None:
-                sampling = dataclasses.replace(wish.sampling, seed=_choice_seed(seed, choice))
-                wish = dataclasses.replace(wish, sampling=sampling)
-            items.append(Item(model, request.task, text, tokens, request.truncate_to, wish, chat))
+            params = request.params
+            if params is not None:
+                sampling = dataclasses.replace(params.sampling, seed=_choice_seed(seed, choice))
+                params = dataclasses.replace(params, sampling=sampling)
+            items.append(Item(model, request.task, text, tokens, request.truncate_to, params, chat))
     return items
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from hmi.engine.request import Chances, Generation, Outcome, Pieces
 from hmi.errors import HmiError
+from hmi.items import Generation, Outcome, TokenBytes, TokenLogprobs
 from hmi.jobs.requests import Chat, LineRequest
 
 __all__ = ["generated_body"]
@@ -53,7 +53,7 @@ def _text_choice(index: int, result: Generation) -> dict[str, Any]:
     }
 
 
-def _text_logprobs(chances: Chances, text: str) -> dict[str, Any]:
+def _text_logprobs(chances: TokenLogprobs, text: str) -> dict[str, Any]:
     """OpenAI's older form: parallel lists."""
     ids, logprobs = chances.ids.tolist(), chances.logprobs.tolist()
     name = cache(lambda token: _name(chances.pieces.of(token), "bytes:"))
@@ -75,7 +75,7 @@ def _text_logprobs(chances: Chances, text: str) -> dict[str, Any]:
     }
 
 
-def _offsets(ids: Sequence[int], pieces: Pieces, text: str) -> list[int]:
+def _offsets(ids: Sequence[int], pieces: TokenBytes, text: str) -> list[int]:
     """Where tokens begin in the text, in characters; one that begins within a character, at that."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets, end = [], 0
@@ -98,7 +98,7 @@ def _message_choice(index: int, result: Generation) -> dict[str, Any]:
     }
 
 
-def _message_logprobs(chances: Chances) -> list[dict[str, Any]]:
+def _message_logprobs(chances: TokenLogprobs) -> list[dict[str, Any]]:
     pieces = chances.pieces
 
     @cache
@@ -115,7 +115,7 @@ def _message_logprobs(chances: Chances) -> list[dict[str, Any]]:
     ]
 
 
-def _likeliest(chances: Chances, place: int) -> Iterable[tuple[int, float]]:
+def _likeliest(chances: TokenLogprobs, place: int) -> Iterable[tuple[int, float]]:
     return zip(chances.best_ids[place].tolist(), chances.best_logprobs[place].tolist(), strict=True)
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hmi.engine.request import MAX_LOGPROBS, Sampling, Task, Wish
 from hmi.errors import InvalidInput
+from hmi.items import MAX_LOGPROBS, GenerationParams, Sampling, Task
 from hmi.jobs.fields import (
     Chat,
     LineRequest,
@@ -78,7 +78,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
     if body.get("best_of") not in (None, body.get("n") or 1):
         raise unsupported("best_of", "all choices are returned")
     echo = _flag(body, "echo")
-    wish = Wish(
+    params = GenerationParams(
         max_tokens=_whole(body, "max_tokens", 0 if echo else 1, NO_LIMIT, DEFAULT_TOKENS),
         sampling=_sampling(body),
         stop=_stops(body),
@@ -90,8 +90,8 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> LineRequest:
     choices = _whole(body, "n", 1, MAX_CHOICES, 1)
     if choices > 1 and len(inputs) * choices > limits.max_inputs:
         raise invalid("n", f"of {len(inputs)} prompts gives more than {limits.max_inputs} texts")
-    _check_chances(wish, inputs, choices, "logprobs")
-    return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
+    _check_chances(params, inputs, choices, "logprobs")
+    return LineRequest(parse_model(body), inputs, Task.GENERATE, params=params, choices=choices, seed=_seed(body))
 
 
 def parse_chat(body: Mapping[str, Any]) -> LineRequest:
@@ -102,7 +102,7 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
     told = _flag(body, "logprobs")
     if body.get("top_logprobs") is not None and not told:
         raise invalid("top_logprobs", "needs logprobs to be true")
-    wish = Wish(
+    params = GenerationParams(
         max_tokens=_whole(body, name, 1, NO_LIMIT, NO_LIMIT),
         sampling=_sampling(body),
         stop=_stops(body),
@@ -110,19 +110,21 @@ def parse_chat(body: Mapping[str, Any]) -> LineRequest:
         ignore_eos=_flag(body, "ignore_eos"),
     )
     inputs, choices = (Chat(_messages(body)),), _whole(body, "n", 1, MAX_CHOICES, 1)
-    _check_chances(wish, inputs, choices, "top_logprobs")
-    return LineRequest(parse_model(body), inputs, Task.GENERATE, wish=wish, choices=choices, seed=_seed(body))
+    _check_chances(params, inputs, choices, "top_logprobs")
+    return LineRequest(parse_model(body), inputs, Task.GENERATE, params=params, choices=choices, seed=_seed(body))
 
 
-def _check_chances(wish: Wish, inputs: Sequence[str | tuple[int, ...] | Chat], choices: int, param: str) -> None:
+def _check_chances(
+    params: GenerationParams, inputs: Sequence[str | tuple[int, ...] | Chat], choices: int, param: str
+) -> None:
     """Raises `InvalidInput` for more log-probabilities than one answer should hold."""
-    if wish.logprobs is None:
+    if params.logprobs is None:
         return
-    tokens = len(inputs) * min(wish.max_tokens, _USUAL_CONTEXT)
-    if wish.echo:
+    tokens = len(inputs) * min(params.max_tokens, _USUAL_CONTEXT)
+    if params.echo:
         tokens += sum(len(each) // _TOKEN_CHARACTERS for each in inputs if isinstance(each, str))
         tokens += sum(len(each) for each in inputs if isinstance(each, tuple))
-    chances = tokens * choices * (1 + wish.logprobs)
+    chances = tokens * choices * (1 + params.logprobs)
     if chances > _MAX_CHANCES:
         raise invalid(
             param, f"asks for up to {chances} log-probabilities in one answer; at most {_MAX_CHANCES} are told"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from hmi.engine.request import Task, Wish
 from hmi.errors import InvalidInput
+from hmi.items import GenerationParams, Task
 from hmi.jobs.lines import Limits, unknown_field
 from hmi.jsonlines import is_text
 
@@ -50,8 +50,8 @@ class LineRequest:
     Attributes:
         model: The name as the caller wrote it, `<tenant>/<model>`.
         inputs: One entry for each sequence: a text, token ids that already hold the special tokens, or a chat.
-        truncate_to: As in `hmi.engine.request.Item`; `TRUNCATE_TO_MODEL` for the model's own limit.
-        wish: How texts are continued.
+        truncate_to: As in `hmi.items.Item`; `TRUNCATE_TO_MODEL` for the model's own limit.
+        params: How texts are continued.
         choices: Continuations of each input.
         seed: Of their draws; None: the line's place in its batch decides.
     """
@@ -61,7 +61,7 @@ class LineRequest:
     task: Task
     truncate_to: int | None = None
     encoding_format: EncodingFormat = EncodingFormat.FLOAT
-    wish: Wish | None = None
+    params: GenerationParams | None = None
     choices: int = 1
     seed: int | None = None
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hmi.engine.request import Task
 from hmi.errors import InvalidInput
+from hmi.items import Task
 from hmi.jobs.completions import CHAT, COMPLETIONS, parse_chat, parse_completion
 from hmi.jobs.fields import (
     Chat,

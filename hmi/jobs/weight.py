@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hmi.engine.request import Item
+from hmi.items import Item
 from hmi.jobs.completions import CHAT, COMPLETIONS, DEFAULT_TOKENS, MAX_CHOICES, NO_LIMIT
 from hmi.jobs.lines import BatchLine
 
@@ -64,15 +64,15 @@ def weigh_line(line: BatchLine, length: int) -> Weight:
 
 def weigh_item(item: Item) -> Weight:
     """Of one sequence."""
-    wish = item.wish
-    if wish is None:
+    params = item.params
+    if params is None:
         return Weight(1)
     characters = _characters(item)
-    writing = _writing(wish.max_tokens)
-    told = writing + (characters // _TOKEN_CHARACTERS if wish.echo else 0)
-    chances = 0 if wish.logprobs is None else told * (1 + wish.logprobs) * _CHANCE_BYTES
+    writing = _writing(params.max_tokens)
+    told = writing + (characters // _TOKEN_CHARACTERS if params.echo else 0)
+    chances = 0 if params.logprobs is None else told * (1 + params.logprobs) * _CHANCE_BYTES
     # A generous limit is no long answer, and what is handed over in pieces can bear to be guessed too short.
-    return Weight(1, _reading(characters) + min(writing, _USUAL_TOKENS), chances + (characters if wish.echo else 0))
+    return Weight(1, _reading(characters) + min(writing, _USUAL_TOKENS), chances + (characters if params.echo else 0))
 
 
 def _reading(characters: int) -> int:

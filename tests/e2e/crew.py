@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hmi.catalog.migrate import upgrade
+from hmi.catalog import upgrade
 from tests.integration.servers import redis_server
 from tests.waiting import wait_until
 from tests.worksite import Worksite

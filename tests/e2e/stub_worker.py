@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 
-from hmi.engine.request import Item
-from hmi.engine.stub import StubEngine
+from hmi.items import Item
 from hmi.settings import Settings
-from worker.logs import configure_logs
+from tests.stub_engine import StubEngine
+from worker.lifecycle import configure_logs
 from worker.process import run_worker
 
 SECONDS_PER_ITEM = "STUB_SECONDS_PER_ITEM"

@@ -14,12 +14,14 @@ import psutil
 import pytest
 import redis
 
-from hmi.catalog.tables import BatchStatus, ShardState
+from hmi.catalog import BatchStatus
+from hmi.catalog.tables import ShardState
 from tests.e2e.crew import Crew, Member, hired
 from tests.e2e.stub_worker import DEADLY_TEXT, SECONDS_PER_ITEM
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
-from worker.failpoints import VARIABLE, FailPoint
+from worker.lifecycle import FailPoint
+from worker.lifecycle.failpoints import VARIABLE
 
 MODEL = "acme/sentiment"
 

@@ -18,13 +18,13 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
 from api.app import create_app
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import save_adapter
+from hmi.adapters import Adapter
+from hmi.adapters.formats import save_adapter
 from hmi.adapters.maths import SingleAdapter
-from hmi.catalog import tenants
-from hmi.catalog.tables import Role, ShardState
-from hmi.models.loader import load_hgpt, load_spec, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
+from hmi.catalog import Role, tenants
+from hmi.catalog.tables import ShardState
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hgpt, load_spec, load_tokenizer
 from tests.adapter_samples import lora_adapter
 from tests.apis import serve
 from tests.e2e.crew import Crew, hired

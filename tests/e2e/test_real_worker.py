@@ -11,13 +11,13 @@ import pytest
 import redis
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import save_adapter
 from hmi.catalog import bases, nodes, trees
 from hmi.catalog.tables import ShardState
-from hmi.jobs.messages import TaskName, make_client, send
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.jobs import TaskName, make_client, send
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.e2e.crew import Crew, hired
 from tests.engines import random_adapter
 from tests.tiny import tiny_bert_folder

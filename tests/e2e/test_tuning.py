@@ -19,16 +19,16 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from api.app import create_app
-from hmi.catalog import models, tenants
-from hmi.catalog.tables import Role
+from hmi.catalog import Role, models, tenants
 from hmi.catalog.tenants import principal_of
-from hmi.catalog.tuning.tables import TuningJob, TuningState
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.catalog.tuning_tables import TuningJob, TuningState
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.apis import serve
 from tests.e2e.crew import Crew, Member, hired
 from tests.tiny import tiny_bert_folder
-from worker.failpoints import VARIABLE, TuningPoint
+from worker.lifecycle import TuningPoint
+from worker.lifecycle.failpoints import VARIABLE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

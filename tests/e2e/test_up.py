@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hmi.cli.redis import find_server
-from hmi.cli.supervisor import Services, ServiceState
+from hmi.cli.local import Services
+from hmi.cli.local.redis import find_server
+from hmi.cli.local.supervisor import ServiceState
 from hmi.errors import HmiError
 from hmi.settings import Settings
 from tests.running import HMI, Up, running_up

@@ -7,11 +7,11 @@ import random
 import pytest
 import torch
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import save_adapter
+from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.engines import FolderSource, random_adapter, tiny_engine
 from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 
@@ -51,7 +51,7 @@ def _texts(source: FolderSource, base: str, device: str) -> list[tuple[int, ...]
             ModelRef(base, "general", f"{base}-{rng.randrange(TENANTS)}"),
             Task.GENERATE,
             text=" ".join(f"w{rng.randrange(40)}" for _ in range(rng.randrange(1, 30))),
-            wish=Wish(max_tokens=rng.randrange(1, 24), sampling=Sampling(temperature=0), ignore_eos=True),
+            params=GenerationParams(max_tokens=rng.randrange(1, 24), sampling=Sampling(temperature=0), ignore_eos=True),
         )
         for _ in range(24)
     ]

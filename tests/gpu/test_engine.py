@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import save_adapter
+from hmi.items import Item, ModelRef, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.engines import FolderSource, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 

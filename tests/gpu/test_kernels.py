@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hmi.adapters.kernels import kernels_run_on, lora_segmented
-from hmi.adapters.weights import Activation
+from hmi.adapters import Activation
+from hmi.adapters.maths import kernels_run_on, lora_segmented
 from tests.kernel_cases import BottleneckCase, LoraCase, check_bottleneck, check_lora
 
 pytestmark = [

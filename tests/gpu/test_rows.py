@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.engine.decode import decode_rows
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.knowledge.ngrams import window_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.pretrained import convert_pretrained
+from hmi.engine import Engine, decode_rows
+from hmi.items import Item, ModelRef, Task
+from hmi.knowledge import window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.models.convert import convert_pretrained
 from hmi.spec import RowDtype
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.tiny import tiny_bert_folder

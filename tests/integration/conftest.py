@@ -11,8 +11,7 @@ import pytest
 import redis
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog.database import Database
-from hmi.catalog.migrate import upgrade
+from hmi.catalog import Database, upgrade
 from hmi.storage import Storage
 from tests.integration.servers import PostgresServer, postgres_server, redis_server
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from hmi.cli.redis import find_server
+from hmi.cli.local.redis import find_server
 
 __all__ = ["PostgresServer", "postgres_server", "redis_server"]
 

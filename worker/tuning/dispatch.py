@@ -1,4 +1,4 @@
-"""Putting fine-tuning jobs on the queue, as `worker.dispatch` does with shards."""
+"""Putting fine-tuning jobs on the queue, as `worker.shards.dispatching` does with shards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import structlog
 
 from hmi.catalog.tuning import dispatching
 from hmi.errors import Transient
-from hmi.jobs.messages import TaskName, send
+from hmi.jobs import TaskName, send
 from worker.runtime import Runtime
 
 __all__ = ["dispatch_trainings"]

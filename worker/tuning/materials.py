@@ -8,8 +8,8 @@ from pathlib import Path
 
 import structlog
 
-from hmi.adapters.canonical import FILE_NAME
-from hmi.catalog.tuning.runs import ClaimedJob
+from hmi.adapters.formats import FILE_NAME
+from hmi.catalog.tuning import ClaimedJob
 from hmi.errors import Corrupt, NotFound
 from hmi.storage import translate_full_disk
 from worker.runtime import Runtime

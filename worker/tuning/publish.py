@@ -8,17 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hmi.adapters.canonical import FILE_NAME, load_adapter
-from hmi.catalog.finalizing import NewFile
-from hmi.catalog.models import ServedModel
-from hmi.catalog.tables import new_id
-from hmi.catalog.tuning import ending
-from hmi.catalog.tuning.ending import TuningResult
-from hmi.catalog.tuning.runs import ClaimedJob
+from hmi.adapters.formats import FILE_NAME, load_adapter
+from hmi.catalog import NewFile, ServedModel, new_id
+from hmi.catalog.tuning import ClaimedJob, TuningResult, ending
 from hmi.errors import LeaseLost, NotFound, Transient
-from worker.failpoints import TuningPoint, fail_at
-from worker.places import result_folder
+from worker.lifecycle import TuningPoint, fail_at
 from worker.runtime import Runtime
+from worker.shards import result_folder
 from worker.tuning.places import REPORT, job_folder
 from worker.tuning.watch import TrainingWatch
 

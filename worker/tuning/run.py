@@ -11,13 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from hmi.catalog.tuning import ending, recovery, runs
-from hmi.catalog.tuning.dispatching import TuningMessage
-from hmi.catalog.tuning.runs import ClaimedJob
+from hmi.catalog.tuning import ClaimedJob, TuningMessage, ending, recovery, runs
 from hmi.errors import Cancelled, Corrupt, HmiError, InvalidInput, LeaseLost, NotFound, StorageFull, Transient
-from worker.failpoints import TuningPoint, fail_at
-from worker.leases import Lease
-from worker.logs import describe
+from worker.lifecycle import Lease, TuningPoint, describe, fail_at
 from worker.runtime import Runtime
 from worker.tuning.dispatch import dispatch_trainings
 from worker.tuning.materials import fetch

@@ -20,11 +20,12 @@ from typing import IO
 
 from safetensors import SafetensorError
 
-from hmi.engine.cores import tune_process
 from hmi.errors import Cancelled, HmiError, StorageFull
+from hmi.process import tune_process
+from hmi.spec import TaskKind
 from hmi.storage import translate_full_disk
-from hmi.training.labelled import AnyExample, FileFormat, LabelledLimits, TaskKind, read_labelled
-from worker.logs import describe
+from hmi.training.data import AnyExample, FileFormat, LabelledLimits, read_labelled
+from worker.lifecycle import describe
 from worker.tuning.places import CHECKPOINT, REPORT
 from worker.tuning.wire import GO, Done, Failed, Order, Said, Step, encode, read_order
 
@@ -112,9 +113,9 @@ def _train(order: Order, link: _Link) -> None:
     # Only now may anything import torch.
     import torch  # noqa: PLC0415
 
-    from hmi.adapters.canonical import FILE_NAME, load_adapter, save_adapter  # noqa: PLC0415
+    from hmi.adapters.formats import FILE_NAME, load_adapter, save_adapter  # noqa: PLC0415
+    from hmi.training.adapter import TrainProgress, train_adapter  # noqa: PLC0415
     from hmi.training.plan import TrainingPlan  # noqa: PLC0415
-    from hmi.training.task import TrainProgress, train_adapter  # noqa: PLC0415
 
     torch.set_num_threads(order.threads)
     plan = TrainingPlan.from_json(order.plan)

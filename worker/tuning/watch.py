@@ -9,12 +9,9 @@ from typing import Any
 
 import structlog
 
-from hmi.catalog.tuning import runs
-from hmi.catalog.tuning.runs import ClaimedJob
+from hmi.catalog.tuning import ClaimedJob, runs
 from hmi.errors import HmiError, LeaseLost
-from worker.failpoints import TuningPoint, fail_at
-from worker.leases import Lease
-from worker.logs import describe
+from worker.lifecycle import Lease, TuningPoint, describe, fail_at
 from worker.runtime import Runtime
 from worker.tuning.places import checkpoint_path, job_folder
 from worker.tuning.wire import Step
@@ -66,7 +63,7 @@ class TrainingWatch:
         """The epochs that no event was made of yet: the last one at least. Raises `LeaseLost`.
 
         Args:
-            report: As `hmi.training.report.TrainReport` has it.
+            report: As `hmi.training.reports.report.TrainReport` has it.
         """
         dev, scores = report["dev"], report["dev_scores"]
         for epoch, loss in enumerate(report["losses"], start=1):
@@ -171,7 +168,7 @@ class TrainingWatch:
 def _metrics(
     step: int | None, steps: int | None, loss: float | None, dev: Mapping[str, Any] | None
 ) -> dict[str, float | None]:
-    """Of an epoch, as its event has them; `dev` as `hmi.training.metrics.Metrics` has it."""
+    """Of an epoch, as its event has them; `dev` as `hmi.training.reports.metrics.Metrics` has it."""
     judged = {f"valid_{name}": value for name, value in dev["values"].items()} if dev else {}
     return {
         "step": step,

@@ -29,7 +29,7 @@ class Order:
         delta: File of the domain's delta; None where the domain has none.
         start: File of the adapter that training begins with, if it does.
         training, validation: Labelled text, as it was uploaded.
-        plan: Of a `hmi.training.plan.TrainingPlan`, as its `to_json` gives it.
+        plan: Of a `hmi.training.plan.plan.TrainingPlan`, as its `to_json` gives it.
         folder: To write into: the checkpoint, which may be there already, then the adapter and the report.
         threads: Of the processor.
         device, dtype: As in `hmi.engine.config.EngineConfig`.
@@ -53,7 +53,7 @@ class Step:
 
     Attributes:
         cost_seconds: How long it had the device to itself, or would have had it: what others could not use.
-        progress: As `hmi.training.report.TrainProgress` has it, after a step of the optimiser; else None.
+        progress: As `hmi.training.reports.report.TrainProgress` has it, after a step of the optimiser; else None.
     """
 
     cost_seconds: float

@@ -13,9 +13,8 @@ from api.schemas.common import Deleted, Listing, errors
 from api.schemas.knowledge import DeltaObject
 from api.services import Services
 from api.uploads import save_folder
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.adapters.formats import read_delta
+from hmi.adapters import Adapter
+from hmi.adapters.formats import FILE_NAME, read_delta, save_adapter
 from hmi.catalog import bases, deltas, domains
 from hmi.spec import HPLMSpec
 

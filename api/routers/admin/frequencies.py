@@ -14,12 +14,10 @@ from tokenizers import Tokenizer
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import errors
 from api.schemas.knowledge import FrequenciesCounted, FrequenciesCreate
-from hmi.catalog import bases, domains, frequencies
-from hmi.catalog.pieces import Pieces
-from hmi.catalog.trimming import Limits, trim_in_turn
+from hmi.catalog import ChunkedTransactions, Limits, bases, domains, frequencies, trim_in_turn
 from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
-from hmi.knowledge.ngrams import Keys, window_keys
+from hmi.knowledge import Keys, window_keys
 from hmi.spec import HPLMSpec
 
 __all__ = ["router"]
@@ -58,7 +56,7 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
     counted = _count(Tokenizer.from_file(str(folder / "tokenizer.json")), spec, body.texts)
     settings = services.settings
     # Cut short in between, some of the texts' n-grams are counted, which costs a plan nothing.
-    pieces, start = Pieces(services.database), 0
+    pieces, start = ChunkedTransactions(services.database), 0
     while start < len(counted.ngrams):
         part = slice(start, start + pieces.rows)
         ngrams, counts = counted.ngrams[part], counted.counts[part]

@@ -15,11 +15,9 @@ from api.schemas.common import Deleted, Listing, errors
 from api.schemas.models import TenantModelObject
 from api.services import Services
 from api.uploads import save_folder
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.catalog import bases, domains, models
-from hmi.catalog.tenants import Principal, get_tenant
+from hmi.adapters import Adapter
+from hmi.adapters.formats import read_adapter, save_adapter
+from hmi.catalog import Principal, bases, domains, get_tenant, models
 from hmi.errors import InvalidInput, NotFound
 from hmi.spec import HPLMSpec, MissPolicy
 

@@ -12,13 +12,11 @@ from api.differences import describe
 from api.ngram_text import NgramReader, key_of, key_pattern, name_of
 from api.routers.admin.trees import BaseName, base_with_trees
 from api.schemas.common import errors
-from api.schemas.trees import Difference, NgramObject, NgramPage
+from api.schemas.trees import NgramObject, NgramPage, TreeDiff
 from api.tree_tables import find_version, open_tables, open_version, parents_of
 from hmi.catalog import deltas, domains, ranking, trees
-from hmi.knowledge.difference import compare
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.holding import find_holders
+from hmi.knowledge import functions_of, lines_of
+from hmi.knowledge.lookup import compare, find_holders
 
 __all__ = ["router"]
 
@@ -83,7 +81,7 @@ def compare_versions(
     before: Annotated[int, Query(alias="from", **_VERSION, description="Number of a version.", examples=[1])],
     after: Annotated[int, Query(alias="to", **_VERSION, description="Number of another.", examples=[2])],
     limit: Annotated[int, Query(ge=0, le=100, description="How many n-grams of each kind to show as text.")] = 10,
-) -> Difference:
+) -> TreeDiff:
     """By domain: n-grams added, dropped and moved along the line of ancestors, and bytes before and after.
 
     The heaviest ones are shown with their counts as they are now, those of the domains below included.
@@ -94,6 +92,6 @@ def compare_versions(
         parents = [parents_of(session, each) for each in versions]
     earlier, later = (open_version(services, *each) for each in zip(versions, parents, strict=True))
     found = compare(earlier, later)
-    return Difference(
+    return TreeDiff(
         base=row.name, before=before, after=after, domains=describe(services, row, found, later.parents, limit)
     )

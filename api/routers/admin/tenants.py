@@ -9,9 +9,7 @@ from fastapi import APIRouter, Depends, Path
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Deleted, Listing, errors
 from api.schemas.tenants import KeyCreate, KeyObject, NewKeyObject, TenantCreate, TenantObject
-from hmi.catalog import tenants
-from hmi.catalog.database import clock
-from hmi.catalog.tables import OPERATOR, Role
+from hmi.catalog import OPERATOR, Role, clock, tenants
 
 __all__ = ["router"]
 

@@ -11,10 +11,9 @@ from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Listing, errors
 from api.schemas.trees import RebuildStarted, Rollback, TreeObject, TreeVersionObject
 from api.tree_views import view_tree, view_versions
-from hmi.catalog import bases, trees
-from hmi.catalog.tables import BaseModel
+from hmi.catalog import BaseModel, bases, trees
 from hmi.errors import InvalidInput
-from hmi.jobs.messages import TaskName, send
+from hmi.jobs import TaskName, send
 
 __all__ = ["BaseName", "base_with_trees", "router"]
 

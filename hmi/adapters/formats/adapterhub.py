@@ -11,7 +11,7 @@ from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, H
 from hmi.adapters.formats.adapterhub_head import HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE, read_head
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder
-from hmi.adapters.tensors import TensorClaims, scale
+from hmi.adapters.formats.tensors import TensorClaims, scale
 from hmi.adapters.weights import MAX_RANK
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement

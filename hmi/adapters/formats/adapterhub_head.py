@@ -11,7 +11,7 @@ import numpy as np
 
 from hmi.adapters.adapter import Activation, Array, Head, Pooling, Transform
 from hmi.adapters.formats.config import ConfigClaims
-from hmi.adapters.tensors import TensorClaims
+from hmi.adapters.formats.tensors import TensorClaims
 from hmi.adapters.weights import MAX_LABELS
 from hmi.spec import HPLMSpec
 

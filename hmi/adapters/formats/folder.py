@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hmi.adapters.formats.config import ConfigClaims
-from hmi.adapters.tensors import TensorClaims, TensorFile, read_tensors
+from hmi.adapters.formats.tensors import TensorClaims, TensorFile, read_tensors
 from hmi.errors import AdapterRefused
 
 __all__ = ["AdapterFolder"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from hmi.adapters.formats import peft
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder
-from hmi.adapters.tensors import MAX_BYTES
+from hmi.adapters.formats.tensors import MAX_BYTES
 
 __all__ = ["Origin", "read_origin"]
 

@@ -19,7 +19,7 @@ from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Lora, P
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder
 from hmi.adapters.formats.modules import LAYERS_PATTERNS, PREFIXES, ModulePattern, linear_modules
-from hmi.adapters.tensors import TensorClaims, scale
+from hmi.adapters.formats.tensors import TensorClaims, scale
 from hmi.errors import AdapterRefused
 from hmi.spec import Family, HPLMSpec, Site
 

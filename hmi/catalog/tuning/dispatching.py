@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import lock_for_transaction, now
 from hmi.catalog.tables import Tenant
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tuning_tables import TuningJob, TuningState
 
 __all__ = ["TuningMessage", "dispatch"]
 

@@ -15,7 +15,7 @@ from hmi.catalog.finalizing import NewFile
 from hmi.catalog.models import ServedModel, register_model
 from hmi.catalog.tuning.events import add_event
 from hmi.catalog.tuning.runs import ClaimedJob
-from hmi.catalog.tuning.tables import EventLevel, TuningJob, TuningState
+from hmi.catalog.tuning_tables import EventLevel, TuningJob, TuningState
 from hmi.errors import HmiError, LeaseLost, NotFound
 
 __all__ = ["TuningResult", "fail", "succeed"]

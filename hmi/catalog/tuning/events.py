@@ -12,7 +12,7 @@ from hmi.catalog.database import now
 from hmi.catalog.names import check_json
 from hmi.catalog.pages import Page
 from hmi.catalog.tables import new_id
-from hmi.catalog.tuning.tables import EventLevel, EventType, TuningEvent
+from hmi.catalog.tuning_tables import EventLevel, EventType, TuningEvent
 from hmi.errors import InvalidInput
 
 __all__ = ["add_event", "list_events"]

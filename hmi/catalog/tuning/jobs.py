@@ -17,8 +17,8 @@ from hmi.catalog.names import check_json, check_model_name, check_text
 from hmi.catalog.pages import Page, read_page
 from hmi.catalog.tables import File, Tenant, new_id
 from hmi.catalog.tuning.events import add_event
-from hmi.catalog.tuning.states import OPEN
-from hmi.catalog.tuning.tables import EventLevel, TuningJob, TuningState
+from hmi.catalog.tuning_states import OPEN
+from hmi.catalog.tuning_tables import EventLevel, TuningJob, TuningState
 from hmi.errors import InvalidInput, NotFound, Overloaded
 from hmi.spec import MissPolicy
 

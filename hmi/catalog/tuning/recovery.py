@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import change, now
 from hmi.catalog.tuning.events import add_event
-from hmi.catalog.tuning.states import OPEN
-from hmi.catalog.tuning.tables import EventLevel, TuningJob, TuningState
+from hmi.catalog.tuning_states import OPEN
+from hmi.catalog.tuning_tables import EventLevel, TuningJob, TuningState
 
 __all__ = ["INTERRUPTED", "expire_leases", "fail_exhausted", "leased", "open_jobs", "requeue_lost"]
 

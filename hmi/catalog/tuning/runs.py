@@ -21,7 +21,7 @@ from hmi.catalog.tenants import Principal, principal_of
 from hmi.catalog.tuning.dispatching import TuningMessage
 from hmi.catalog.tuning.events import add_event
 from hmi.catalog.tuning.recovery import INTERRUPTED
-from hmi.catalog.tuning.tables import EventLevel, TuningJob, TuningState
+from hmi.catalog.tuning_tables import EventLevel, TuningJob, TuningState
 from hmi.spec import HPLMSpec, MissPolicy
 
 __all__ = [

@@ -13,12 +13,8 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from hmi.catalog import batches, shards
-from hmi.catalog.batches import NewFile
-from hmi.catalog.shards import ShardResult
-from hmi.catalog.tables import Batch
-from hmi.jobs.answers import line_ids, output_line
-from hmi.jobs.assemble import assemble
+from hmi.catalog import Batch, NewFile, ShardResult, batches, shards
+from hmi.jobs import assemble, line_ids, output_line
 from hmi.settings import Settings
 from tests.apis import Api, adapter_file, base_files, batch_line, run_api
 from tests.waiting import wait_until

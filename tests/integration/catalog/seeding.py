@@ -10,13 +10,26 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from hmi.catalog.bases import register_base
-from hmi.catalog.batches import NewShard, create_batch
-from hmi.catalog.database import Database
+from hmi.catalog import (
+    BaseModel,
+    Batch,
+    ClaimedShard,
+    Database,
+    File,
+    NewShard,
+    Principal,
+    Role,
+    Shard,
+    ShardMessage,
+    ShardResult,
+    Tenant,
+    new_id,
+    register_base,
+)
+from hmi.catalog.batches import create_batch
 from hmi.catalog.files import create_file
-from hmi.catalog.shards import ClaimedShard, ShardMessage, ShardResult, claim, dispatch, finish
-from hmi.catalog.tables import BaseModel, Batch, File, Role, Shard, Tenant, new_id
-from hmi.catalog.tenants import Principal, create_tenant
+from hmi.catalog.shards import claim, dispatch, finish
+from hmi.catalog.tenants import create_tenant
 from hmi.spec import Family, HPLMSpec
 
 SPEC = HPLMSpec(

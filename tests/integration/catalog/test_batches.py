@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import batches, shards
-from hmi.catalog.database import Database
+from hmi.catalog import Batch, BatchStatus, Database, Shard, Tenant, batches, new_id, shards
 from hmi.catalog.files import get_file
-from hmi.catalog.tables import Batch, BatchStatus, Shard, ShardState, Tenant, new_id
+from hmi.catalog.tables import ShardState
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import (
     AProblem,

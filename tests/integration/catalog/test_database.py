@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
-from hmi.catalog.database import Database, change, clock, now
-from hmi.catalog.tables import Domain, Tenant
-from hmi.catalog.tenants import create_tenant, get_tenant, list_tenants
+from hmi.catalog import Database, Tenant, change, clock, get_tenant
+from hmi.catalog.database import now
+from hmi.catalog.tables import Domain
+from hmi.catalog.tenants import create_tenant, list_tenants
 from hmi.errors import Conflict, Corrupt, InvalidInput, NotFound, StorageFull, Transient
 from tests.integration.catalog.seeding import add_tenant, race
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event
 
-from hmi.catalog.database import Database
+from hmi.catalog import Database, Tenant, create_domain, resolve
 from hmi.catalog.deltas import delta_views, get_delta, list_deltas, nearest_deltas, remove_delta, set_delta
-from hmi.catalog.domains import create_domain, move_domain
-from hmi.catalog.models import register_model, resolve
-from hmi.catalog.tables import Tenant
+from hmi.catalog.domains import move_domain
+from hmi.catalog.models import register_model
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_tenant, principal, race

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from hmi.catalog import Database, ShardMessage, Tenant
 from hmi.catalog.batches import cancel_batch
-from hmi.catalog.database import Database
-from hmi.catalog.shards import ShardMessage, dispatch
-from hmi.catalog.tables import ShardState, Tenant
+from hmi.catalog.shards import dispatch
+from hmi.catalog.tables import ShardState
 from tests.integration.catalog.seeding import add_batch, add_tenant, queue, race, run_all, shard
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog.database import Database
-from hmi.catalog.domains import create_domain, get_domain, list_domains, move_domain, parents
+from hmi.catalog import Database, create_domain
+from hmi.catalog.domains import get_domain, list_domains, move_domain, parents
 from hmi.errors import Conflict, InvalidInput, NotFound
 from tests.integration.catalog.seeding import race
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hmi.catalog import Batch, Database, File, Tenant, clock, new_id
 from hmi.catalog.batches import cancel_batch
-from hmi.catalog.database import Database, clock
 from hmi.catalog.files import create_file, delete_expired_files, delete_file, get_file, list_files
 from hmi.catalog.finalizing import begin_finalizing, complete
 from hmi.catalog.pages import Page
-from hmi.catalog.tables import Batch, File, Tenant, new_id
 from hmi.errors import Conflict, InvalidInput, NotFound
 from tests.integration.catalog.seeding import add_file, add_tenant, race, submit
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog.database import Database, clock
-from hmi.catalog.domains import create_domain, get_domain
-from hmi.catalog.frequencies import Counts, add, add_all, iter_pages, load
+from hmi.catalog import Counts, Database, clock, create_domain
+from hmi.catalog.domains import get_domain
+from hmi.catalog.frequencies import add, add_all, iter_pages, load
 from hmi.catalog.tables import NgramFrequency
 from hmi.errors import NotFound
 from tests.integration.catalog.seeding import add_base, race

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from hmi.catalog import leftovers, trees
-from hmi.catalog.database import Database
+from hmi.catalog import Database, leftovers, trees
 from hmi.errors import Conflict
 from tests.integration.catalog.seeding import add_base, race
 

@@ -9,11 +9,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect, select
 
-from hmi.catalog.database import Database
+from hmi.catalog import Database, Shard, is_current, upgrade
 from hmi.catalog.domains import parents
 from hmi.catalog.frequencies import load
-from hmi.catalog.migrate import is_current, upgrade
-from hmi.catalog.tables import Shard
 from hmi.catalog.tenants import list_tenants
 from hmi.errors import Transient
 from tests.integration.catalog.seeding import race

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from hmi.catalog.bases import get_base, list_bases, register_base, spec_of
-from hmi.catalog.database import Database
-from hmi.catalog.domains import create_domain
-from hmi.catalog.models import ServedModel, delete_model, get_model, list_models, register_model, resolve
-from hmi.catalog.tables import Tenant
-from hmi.catalog.tenants import get_tenant, principal_of
+from hmi.catalog import Database, ServedModel, Tenant, create_domain, get_tenant, register_base, resolve
+from hmi.catalog.bases import get_base, list_bases, spec_of
+from hmi.catalog.models import delete_model, get_model, list_models, register_model
+from hmi.catalog.tenants import principal_of
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import SPEC, add_base, add_tenant, principal, race

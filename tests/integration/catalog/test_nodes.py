@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from hmi.catalog.database import Database
+from hmi.catalog import Database, WorkerNode
 from hmi.catalog.nodes import list_nodes, report_node
-from hmi.catalog.tables import ScheduleTick, WorkerNode
+from hmi.catalog.tables import ScheduleTick
 from hmi.catalog.ticks import claim_tick
 from tests.integration.catalog.seeding import race
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from hmi.catalog import trees
-from hmi.catalog.database import Database, change
-from hmi.catalog.tables import BaseModel
+from hmi.catalog import BaseModel, Database, change, trees
 from tests.integration.catalog.seeding import add_base, race
 
 

@@ -3,10 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmi.catalog import frequencies, ranking
-from hmi.catalog.database import Database
-from hmi.catalog.domains import create_domain
-from hmi.catalog.tables import BaseModel
+from hmi.catalog import BaseModel, Database, create_domain, frequencies, ranking
 from hmi.errors import InvalidInput
 from tests.integration.catalog.seeding import add_base
 

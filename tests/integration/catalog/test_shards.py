@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog import shards
-from hmi.catalog.batches import NewShard, cancel_batch
-from hmi.catalog.database import Database, clock
-from hmi.catalog.tables import Batch, BatchStatus, ShardState
+from hmi.catalog import Batch, BatchStatus, Database, NewShard, clock, shards
+from hmi.catalog.batches import cancel_batch
+from hmi.catalog.tables import ShardState
 from hmi.errors import InvalidInput
 from tests.integration.catalog.seeding import add_batch, add_tenant, end, queue, race, result, run_all, shard, take
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from hmi.catalog import tenants
-from hmi.catalog.database import Database, clock
-from hmi.catalog.keys import KeyText, mint_key
+from hmi.catalog import ApiKey, Batch, Database, File, Role, Shard, clock, mint_key, tenants
+from hmi.catalog.keys import KeyText
 from hmi.catalog.models import register_model
 from hmi.catalog.shards import give_back
-from hmi.catalog.tables import AdapterRevision, ApiKey, Base, Batch, File, Role, Shard, TenantModel
+from hmi.catalog.tables import AdapterRevision, Base, TenantModel
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_batch, add_tenant, end, queue, race, take

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import leftovers, trees
-from hmi.catalog.database import Database
-from hmi.catalog.domains import create_domain, get_domain
-from hmi.catalog.tables import TreeStatus, TreeVersion
+from hmi.catalog import Database, TreeStatus, TreeVersion, create_domain, leftovers, trees
+from hmi.catalog.domains import get_domain
 from hmi.errors import Conflict, NotFound
 from tests.integration.catalog.seeding import add_base, race
 

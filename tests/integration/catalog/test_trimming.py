@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import trimming
-from hmi.catalog.database import Database, clock
-from hmi.catalog.domains import create_domain, get_domain
+from hmi.catalog import ChunkedTransactions, Database, Limits, clock, create_domain, trim, trim_in_turn, trimming
+from hmi.catalog.domains import get_domain
 from hmi.catalog.frequencies import add, load
-from hmi.catalog.pieces import Pieces
 from hmi.catalog.tables import FrequencyPlace
-from hmi.catalog.trimming import Limits, trim, trim_in_turn
 from tests.integration.catalog.seeding import add_base
 
 _DAY = 86_400.0
@@ -123,9 +120,9 @@ def test_it_is_done_in_many_transactions_when_there_is_much_to_forget(
     database: Database, base_id: str, domain_ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _add(database, base_id, domain_ids["general"], np.arange(1.0, 101))
-    monkeypatch.setattr(Pieces, "rows", 7)
+    monkeypatch.setattr(ChunkedTransactions, "rows", 7)
     sizes = []
-    monkeypatch.setattr(Pieces, "measured", lambda self, rows, seconds: sizes.append(rows))
+    monkeypatch.setattr(ChunkedTransactions, "measured", lambda self, rows, seconds: sizes.append(rows))
     assert trim(database, Limits(40, _MANY)) == pytest.approx(65, abs=1)
     assert sizes == [7] * 15
     assert len(_kept(database, base_id)["general"]) == pytest.approx(35, abs=1)

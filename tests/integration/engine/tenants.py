@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Outcome, Task
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import save_adapter
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, ModelRef, Outcome, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.engines import FolderSource
 from tests.numbered_adapters import numbered_adapter, spelt
 from tests.tiny import tiny_bert_folder

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.ledger import Ledger
-from hmi.engine.engine import Engine
-from hmi.engine.request import Outcome
+from hmi.adapters.tiers.ledger import Ledger
+from hmi.engine import Engine
+from hmi.items import Outcome
 from tests.integration.engine.tenants import Registry, Revision, assert_own_answers, engine_of, items_for
 
 TENANTS = 24

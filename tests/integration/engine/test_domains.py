@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Estimator, Lora
-from hmi.adapters.canonical import save_adapter
+from hmi.adapters import Activation, Adapter, AdapterKind, Estimator, Lora
+from hmi.adapters.formats import save_adapter
 from hmi.catalog import deltas, domains, models, tenants
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, Task
-from hmi.knowledge.ngrams import unpack
-from hmi.knowledge.table import Table
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, Task
+from hmi.knowledge import unpack
+from hmi.knowledge.store import Table
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import HPLMSpec, MissPolicy, Site
 from tests.engines import numbers
 from tests.estimators import random_estimator, with_estimator
@@ -28,8 +27,8 @@ from tests.rebuilding import base_id, published
 from tests.runtimes import running
 from tests.tiny import tiny_bert_folder
 from tests.worksite import Worksite
-from worker.answering import _ref
 from worker.runtime import Runtime
+from worker.shards.runner import _ref
 from worker.trees import rebuild
 
 CLS, SEP = 2, 3
@@ -103,7 +102,7 @@ def _hired(tmp_path: Path, database_url: str, redis_url: str, *, estimates: bool
     site = Worksite(tmp_path / "data", database_url, redis_url, tree_tolerance=0.0)
     site.add_base(spec=spec, folder=folder)
     site.add_tenant("acme")
-    config = EngineConfig(device="cpu", dtype="float32", threads=1, overlay_bytes=0)
+    config = EngineConfig(device="cpu", dtype="float32", threads=1, miss_cache_bytes=0)
     with running(site, make_engine=lambda source: Engine(config, source)) as runtime:
         runtime.load_bases()
         yield Firm(site, runtime, spec)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.engine.engine import Engine
+from hmi.engine import Engine
 from tests.integration.engine.tenants import Registry, Revision, assert_own_answers, engine_of, items_for
 from tests.waiting import wait_until
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import save_adapter
-from hmi.catalog.tables import BatchStatus
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.models.loader import load_spec
-from hmi.training.config import TrainConfig
-from hmi.training.examples import Span, TaggedExample
-from hmi.training.task import train_adapter
+from hmi.adapters import Adapter
+from hmi.adapters.formats import save_adapter
+from hmi.catalog import BatchStatus
+from hmi.engine import Engine, EngineConfig
+from hmi.models.families import load_spec
+from hmi.training.adapter import train_adapter
+from hmi.training.data import Span, TaggedExample
+from hmi.training.plan import TrainConfig
 from tests.runtimes import run_waiting, running
 from tests.sentences import sentences
 from tests.tiny import tiny_base

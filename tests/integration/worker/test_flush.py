@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 from sqlalchemy import delete
 
-from hmi.catalog import bases, domains, frequencies, trees, trimming
-from hmi.catalog.database import change
-from hmi.catalog.pieces import Pieces
+from hmi.catalog import ChunkedTransactions, Limits, Usage, bases, change, domains, frequencies, trees, trimming
 from hmi.catalog.tables import ScheduleTick
-from hmi.catalog.trees import Usage
-from hmi.catalog.trimming import Limits
 from hmi.errors import Transient
-from hmi.knowledge import ngrams
-from hmi.knowledge.frequency import FrequencyCounter
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge import Keys, ngrams
+from hmi.knowledge.counts import FrequencyCounter
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line
-from worker.flush import FrequencyFlusher
 from worker.runtime import Runtime
+from worker.serving import FrequencyFlusher
 
 MODEL = "acme/sentiment"
 
@@ -60,7 +55,7 @@ def test_counts_are_flushed_when_the_worker_stops(site: Worksite) -> None:
 def test_only_the_rest_is_kept_when_a_flush_fails_midway(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pieces, "rows", 4)
+    monkeypatch.setattr(ChunkedTransactions, "rows", 4)
     site.submit("acme", [line("a", MODEL, list(range(5, 15)))])
     run_waiting(runtime, site)
     real, calls = frequencies.add_all, []
@@ -118,7 +113,7 @@ def test_many_domains_are_written_in_few_transactions_when_each_has_little(
     for number, name in enumerate(names):
         counter.count(digest, name, keys_of(number, 99), np.ones(2, bool), 0, inherited=1, approximate=number < 10)
     sizes = []
-    monkeypatch.setattr(Pieces, "measured", lambda self, rows, seconds: sizes.append(rows))
+    monkeypatch.setattr(ChunkedTransactions, "measured", lambda self, rows, seconds: sizes.append(rows))
     flusher.flush()
     assert len(sizes) == 1  # of 500 rows
     found, used = loaded(site), usage(site)
@@ -130,7 +125,7 @@ def test_many_domains_are_written_in_few_transactions_when_each_has_little(
 def test_a_domains_lookups_are_counted_once_when_its_ngrams_take_several_transactions(
     site: Worksite, counter: FrequencyCounter, flusher: FrequencyFlusher, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pieces, "rows", 30)
+    monkeypatch.setattr(ChunkedTransactions, "rows", 30)
     counter.count(digest, "general", np.arange(100, dtype=np.uint64), np.arange(100) < 60, 0, inherited=20)
     flusher.flush()
     assert loaded(site)["general"].ngrams.tolist() == list(range(100))
@@ -160,7 +155,7 @@ def test_counts_lost_on_the_way_come_again_when_the_database_is_back(
 ) -> None:
     with site.database.session() as session:
         domains.create_domain(session, "news")
-    monkeypatch.setattr(Pieces, "rows", 10)
+    monkeypatch.setattr(ChunkedTransactions, "rows", 10)
     for name in ("general", "news"):
         counter.count(digest, name, np.arange(25, dtype=np.uint64), np.zeros(25, bool), 0, approximate=True)
     real, failing = trees.record_all_usage, [True]

@@ -9,11 +9,9 @@ import pytest
 import structlog
 from numpy.typing import NDArray
 
-from hmi.catalog import bases, deltas, domains, tenants, trees
-from hmi.catalog.models import resolve
-from hmi.knowledge import ngrams
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.catalog import bases, deltas, domains, resolve, tenants, trees
+from hmi.knowledge import Keys, ngrams
+from hmi.knowledge.lookup import KnowledgeTree
 from tests.rebuilding import base_artifact, base_id, count, last_version, published, set_delta
 from tests.runtimes import run_waiting
 from tests.worksite import Worksite, line, small_spec

@@ -16,17 +16,16 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import update
 
-from hmi.catalog import trees
-from hmi.catalog.tables import TreeStatus, TreeVersion
-from hmi.knowledge.ngrams import Keys
+from hmi.catalog import TreeStatus, TreeVersion, trees
+from hmi.knowledge import Keys
 from tests.rebuilding import base_artifact, base_id, count, last_version, published
 from tests.runtimes import running
 from tests.waiting import wait_until
 from tests.worksite import Worksite
-from worker.failpoints import PAUSE, VARIABLE, BuildPoint
+from worker.lifecycle import BuildPoint
+from worker.lifecycle.failpoints import PAUSE, VARIABLE
 from worker.runtime import Runtime
-from worker.sweep import sweep_builds
-from worker.trees import rebuild
+from worker.trees import rebuild, sweep_builds
 
 ROOT = Path(__file__).parents[3]
 # A process of its own for each: what depends on the database is tested on both in `catalog/test_leftovers.py`.

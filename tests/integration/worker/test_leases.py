@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from hmi.catalog import nodes, shards
-from hmi.catalog.shards import ShardMessage
+from hmi.catalog import ShardMessage, nodes, shards
 from hmi.errors import LeaseLost, Transient
 from tests.runtimes import running
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
-from worker.leases import LeaseKeeper
+from worker.lifecycle import LeaseKeeper
 from worker.runtime import Runtime
 from worker.schedule import claim_rebuild
 

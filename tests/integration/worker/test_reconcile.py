@@ -6,20 +6,16 @@ import pytest
 import redis
 from sqlalchemy import update
 
-from hmi.catalog import batches, shards
-from hmi.catalog.database import change
-from hmi.catalog.tables import Batch, BatchStatus, Shard, ShardState
+from hmi.catalog import Batch, BatchStatus, Shard, batches, change, shards
+from hmi.catalog.tables import ShardState
 from hmi.errors import StorageFull
 from hmi.storage import Storage
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line
-from worker import finalize
-from worker.dispatch import dispatch
-from worker.finalize import finalize_if_last
-from worker.places import result_folder, shard_folder
 from worker.reconcile import reconcile
 from worker.runtime import Runtime
-from worker.shards import run_shard
+from worker.shards import dispatch, finalize, finalize_if_last, result_folder, shard_folder
+from worker.shards.shard import run_shard
 
 MODEL = "acme/sentiment"
 

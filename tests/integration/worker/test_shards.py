@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from hmi.catalog import batches, shards
-from hmi.catalog.tables import BatchStatus, ShardState
-from hmi.engine.request import Item
+from hmi.catalog import BatchStatus, batches, shards
+from hmi.catalog.tables import ShardState
 from hmi.errors import StorageFull, Transient
-from hmi.jobs.weight import Weight
+from hmi.items import Item
+from hmi.jobs import Weight
 from tests.runtimes import Watcher, run_waiting, running
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
-from worker import answering
-from worker.answering import answer_shard
-from worker.leases import Lease
-from worker.places import ShardPaths
+from worker.lifecycle import Lease
 from worker.reconcile import reconcile
 from worker.runtime import Runtime
-from worker.shards import run_shard
-from worker.watch import Watch
+from worker.shards import runner as answering
+from worker.shards.places import ShardPaths
+from worker.shards.runner import answer_shard
+from worker.shards.shard import run_shard
+from worker.shards.watch import Watch
 
 MODEL = "acme/sentiment"
 
@@ -247,7 +247,7 @@ def test_blamed_shard_shares_the_process_with_no_other(site: Worksite, runtime: 
     assert entered.wait(20)
     second = threading.Thread(target=run_shard, args=(runtime, suspect.shard_id, suspect.attempt))
     second.start()
-    wait_until(lambda: runtime.solitude.waiting == 1)
+    wait_until(lambda: runtime.device_lock.waiting == 1)
     (waiting,) = site.shards(blamed)
     assert waiting.state is ShardState.QUEUED  # no lease that could run out, and no blame with it
     leave.set()

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import structlog
 
-from hmi.catalog import nodes
-from hmi.catalog.tables import TreeStatus
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.catalog import TreeStatus, nodes
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table
 from tests.rebuilding import base_artifact, base_id, count, last_version, published
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line, small_spec

@@ -7,18 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from hmi.catalog import trees
-from hmi.catalog.tables import TreeStatus, TreeVersion
+from hmi.catalog import TreeStatus, TreeVersion, trees
 from hmi.errors import StorageFull, Transient
-from hmi.knowledge.progress import Progress
-from hmi.knowledge.table import Table
+from hmi.knowledge.plan import Progress
+from hmi.knowledge.store import Table
 from tests.rebuilding import base_id, count, during_compute, last_version, published
 from tests.runtimes import run_waiting, running
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
-from worker import building
-from worker.pace import Pace
+from worker.lifecycle import Pace
 from worker.runtime import Runtime
+from worker.trees import monitor as building
 from worker.trees import rebuild, rebuild_all
 
 MODEL = "acme/sentiment"
@@ -31,9 +30,9 @@ def test_every_part_of_a_build_is_paced_when_jobs_run(
     rebuild(runtime, "base")
     count(site, "general", [20, 30])
     time, slept, stages = [0.0], [], set[str]()
-    real_say = building.BuildWatch._say
+    real_say = building.BuildMonitor._say
 
-    def say(watch: building.BuildWatch, reached: Progress) -> None:
+    def say(watch: building.BuildMonitor, reached: Progress) -> None:
         stages.add(reached.stage)
         real_say(watch, reached)
 
@@ -48,7 +47,7 @@ def test_every_part_of_a_build_is_paced_when_jobs_run(
     def pace(check: Callable[[], None] | None = None) -> Pace:
         return Pace(0.1, lambda: True, check or runtime.check_running, tick, sleep)
 
-    monkeypatch.setattr(building.BuildWatch, "_say", say)
+    monkeypatch.setattr(building.BuildMonitor, "_say", say)
     monkeypatch.setattr(runtime, "pace", pace)
     rebuild(runtime, "base")
     assert published(site).number == 2
@@ -62,13 +61,13 @@ def test_progress_is_seen_when_a_build_runs_and_gone_when_it_is_published(
 ) -> None:
     monkeypatch.setattr(building, "_SAY_SECONDS", 0.0)
     seen: list[TreeVersion] = []
-    real = building.BuildWatch._say
+    real = building.BuildMonitor._say
 
-    def say(watch: building.BuildWatch, reached: Progress) -> None:
+    def say(watch: building.BuildMonitor, reached: Progress) -> None:
         real(watch, reached)
         seen.append(last_version(site))
 
-    monkeypatch.setattr(building.BuildWatch, "_say", say)
+    monkeypatch.setattr(building.BuildMonitor, "_say", say)
     rebuild(runtime, "base")
     assert {version.status for version in seen} == {TreeStatus.BUILDING}
     said = [version.progress or {} for version in seen]

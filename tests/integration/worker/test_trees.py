@@ -9,12 +9,10 @@ import pytest
 from sqlalchemy import update
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import bases, trees
-from hmi.catalog.database import clock
-from hmi.catalog.tables import TreeStatus, TreeVersion
+from hmi.catalog import TreeStatus, TreeVersion, bases, clock, trees
 from hmi.errors import NotFound
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.table import Table
+from hmi.knowledge import Keys
+from hmi.knowledge.store import Table
 from tests.rebuilding import base_artifact, base_id, count, during_compute, published
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line, small_spec

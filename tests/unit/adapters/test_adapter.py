@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hmi.adapters.adapter import Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
+from hmi.adapters import Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, random_array, sample_spec

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.packed import PackedAdapter, pack_adapter
+from hmi.adapters.tiers import Bank, PackedAdapter, Resident, pack_adapter
 from hmi.errors import Overloaded
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, sample_spec

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from hmi.adapters.adapter import Activation, Adapter, Head, Pooling, Transform
-from hmi.adapters.canonical import load_adapter, save_adapter
+from hmi.adapters import Activation, Adapter, Head, Pooling, Transform
+from hmi.adapters.formats import load_adapter, save_adapter
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter

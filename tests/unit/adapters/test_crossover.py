@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.adapters.crossover import Method, choose
+from hmi.adapters.maths import Method, choose
 
 
 @pytest.mark.parametrize("rank", [4, 8, 16, 48, 64])

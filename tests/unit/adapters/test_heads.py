@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hmi.adapters.adapter import Activation, Adapter, Head, Pooling, Transform
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.heads import HeadPlan, HeadTensors, apply_head, mean_pool
-from hmi.adapters.packed import pack_adapter
+from hmi.adapters import Activation, Adapter, Head, Pooling, Transform
+from hmi.adapters.maths import HeadPlan, HeadTensors, apply_head, mean_pool
+from hmi.adapters.tiers import Bank, Resident, pack_adapter
 from tests.adapter_samples import head, head_adapter, lora_adapter
 
 HIDDEN = 32

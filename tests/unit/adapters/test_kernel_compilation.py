@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hmi.adapters import kernels, triton_programs
-from hmi.adapters.weights import Activation
+from hmi.adapters import Activation
+from hmi.adapters.maths import kernels, triton_programs
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.kernels import kernels_run_on, lora_segmented
-from hmi.adapters.weights import Activation
+from hmi.adapters import Activation
+from hmi.adapters.maths import kernels_run_on, lora_segmented
 from tests.kernel_cases import BottleneckCase, LoraCase, check_bottleneck, check_lora
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")

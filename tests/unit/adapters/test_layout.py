@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmi.adapters.adapter import Array, Transform
-from hmi.adapters.layout import body_layout, head_layout, pack
+from hmi.adapters import Array, Transform
+from hmi.adapters.tiers.layout import body_layout, head_layout, pack
 from hmi.spec import Placement
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, sample_spec
 

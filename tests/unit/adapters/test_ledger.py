@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hmi.adapters.ledger import Ledger
+from hmi.adapters.tiers.ledger import Ledger
 from hmi.errors import Overloaded, TooLarge
 
 KEYS = st.sampled_from([f"key {number}" for number in range(12)])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.layout import body_layout, head_layout, pack
-from hmi.adapters.packed import Labels, pack_adapter
+from hmi.adapters import Adapter
+from hmi.adapters.tiers import Labels, pack_adapter
+from hmi.adapters.tiers.layout import body_layout, head_layout, pack
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, sample_spec, sixteen_tenants
 
 WIDTH = 32

@@ -11,10 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.crossover import Method
-from hmi.adapters.packed import pack_adapter
-from hmi.adapters.plan import NO_LAYERS, QKV, AdapterPlan, Part, order_key, places
+from hmi.adapters.maths import NO_LAYERS, QKV, AdapterPlan, Method, order_key
+from hmi.adapters.maths.plan import Part, places
+from hmi.adapters.tiers import Bank, Resident, pack_adapter
 from hmi.spec import Placement, Site
 from tests.adapter_samples import sample_spec, sixteen_tenants
 
@@ -36,7 +35,7 @@ def apart(first_only: bool) -> range:
 
 def _plan(residents: Sequence[Resident | None], method: Method, *, first_only: bool = False) -> AdapterPlan:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
+        patch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
         return AdapterPlan(residents, 7, "cpu", apart=apart(first_only))
 
 
@@ -162,7 +161,7 @@ def test_the_way_is_chosen_by_rank_tokens_rows_and_tenants(monkeypatch: pytest.M
         asked.append((device, rank, tokens, rows, tenants, row_bytes))
         return Method.SEGMENTS if rank == 24 else Method.GATHERED
 
-    monkeypatch.setattr("hmi.adapters.plan.choose", choose)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose", choose)
     one, other = RESIDENTS[2:4]  # rank 8 on all six sites
     plan = AdapterPlan([one, one, other], 7, "cpu", row_bytes=128)
     assert set(asked) == {("cpu", 24, 7, 3, 2, 128), ("cpu", 8, 7, 3, 2, 128)}  # q, k and v are one product of 24

@@ -6,21 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.adapters.tags import Chunk, chunks, is_bio
+from hmi.models.text import chunks, is_bio
+from hmi.models.text.tags import NamedPart
 
 
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
         ("O O", []),
-        ("B-X I-X O B-X", [Chunk(0, 1, "X"), Chunk(3, 3, "X")]),
-        ("B-X B-X I-X", [Chunk(0, 0, "X"), Chunk(1, 2, "X")]),
-        ("I-X I-X", [Chunk(0, 1, "X")]),
-        ("B-X I-Y I-Y", [Chunk(0, 0, "X"), Chunk(1, 2, "Y")]),
-        ("B-X O I-X", [Chunk(0, 0, "X"), Chunk(2, 2, "X")]),
+        ("B-X I-X O B-X", [NamedPart(0, 1, "X"), NamedPart(3, 3, "X")]),
+        ("B-X B-X I-X", [NamedPart(0, 0, "X"), NamedPart(1, 2, "X")]),
+        ("I-X I-X", [NamedPart(0, 1, "X")]),
+        ("B-X I-Y I-Y", [NamedPart(0, 0, "X"), NamedPart(1, 2, "Y")]),
+        ("B-X O I-X", [NamedPart(0, 0, "X"), NamedPart(2, 2, "X")]),
     ],
 )
-def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expected: list[Chunk]) -> None:
+def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expected: list[NamedPart]) -> None:
     assert chunks(tags.split()) == expected
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.packed import PackedAdapter, pack_adapter
-from hmi.adapters.tiers import HostTier
+from hmi.adapters.tiers import HostTier, PackedAdapter, pack_adapter
 from hmi.errors import AdapterRefused, NotFound, Overloaded, TooLarge
 from tests.adapter_samples import head, head_adapter
 

@@ -10,13 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling, Transform
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.canonical import load_adapter, save_adapter
-from hmi.adapters.heads import HeadPlan, HeadTensors, apply_head
-from hmi.adapters.packed import pack_adapter
-from hmi.adapters.token_heads import TokenHeadPlan
-from hmi.adapters.weights import MAX_TOKEN_LABELS
+from hmi.adapters import MAX_TOKEN_LABELS, Activation, Adapter, AdapterKind, Head, Pooling, Transform
+from hmi.adapters.formats import load_adapter, save_adapter
+from hmi.adapters.maths import HeadPlan, HeadTensors, TokenHeadPlan, apply_head
+from hmi.adapters.tiers import Bank, Resident, pack_adapter
 from hmi.errors import AdapterRefused
 from tests.adapter_samples import head, head_adapter, sample_spec
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from hmi.catalog.migrate import upgrade
+from hmi.catalog import upgrade
 from hmi.settings import Settings
 from tests.apis import Api, run_api
 

@@ -10,11 +10,11 @@ import pytest
 import safetensors.numpy
 from sqlalchemy.orm import Session
 
-from hmi.adapters.canonical import FILE_NAME, load_adapter
+from hmi.adapters.formats import FILE_NAME, load_adapter
 from hmi.catalog import bases, frequencies, nodes, trees
 from hmi.catalog.domains import get_domain
-from hmi.jobs.messages import QueueName
-from hmi.knowledge.ngrams import pack
+from hmi.jobs import QueueName
+from hmi.knowledge import pack
 from hmi.spec import Family, HPLMSpec
 from tests.apis import SPEC, Api, adapter_file, base_files
 
@@ -239,7 +239,7 @@ def test_others_may_write_in_between_when_many_ngrams_are_counted(api: Api, monk
         add(session, base_id, domain_id, ngrams, counts, **options)
 
     monkeypatch.setattr("hmi.catalog.frequencies.add", watch)
-    monkeypatch.setattr("hmi.catalog.pieces.Pieces.rows", 2)
+    monkeypatch.setattr("hmi.catalog.chunks.ChunkedTransactions.rows", 2)
     with api.http() as http:
         http.post("/v1/hmi/bases", data={"name": "mini"}, files=as_parts(base_files()))
         body = {"base": "mini", "domain": "reviews", "texts": ["w0 w1 w2"]}
@@ -338,8 +338,7 @@ def test_nodes_are_listed_while_they_report(api: Api) -> None:
 def test_shapes_are_those_of_the_model() -> None:
     torch = pytest.importorskip("torch")
     from api.base_shapes import expected_shapes
-    from hmi.models.bert import HBert
-    from hmi.models.decoder import HGpt
+    from hmi.models.families import HBert, HGpt
 
     gpt2 = {"family": Family.GPT2, "type_vocab_size": 0, "has_pooler": False, "tied": True}
     llama = {"family": Family.LLAMA, "type_vocab_size": 0, "has_pooler": False, "kv_heads": 1, "rope_theta": 1e4}

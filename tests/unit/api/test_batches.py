@@ -6,8 +6,8 @@ import openai
 import pytest
 from sqlalchemy import func, select
 
-from hmi.catalog.tables import Batch, File, Shard
-from hmi.jobs.messages import QueueName
+from hmi.catalog import Batch, File, Shard
+from hmi.jobs import QueueName
 from tests.apis import Api, batch_line
 from tests.waiting import wait_until
 

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from api.uploads import display_name
-from hmi.catalog.database import change
-from hmi.catalog.tables import File
+from hmi.catalog import File, change
 from tests.apis import Api, batch_line
 
 

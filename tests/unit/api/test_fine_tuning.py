@@ -13,13 +13,11 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.catalog import models
-from hmi.catalog.tables import File, Tenant
-from hmi.catalog.tuning import dispatching, ending, runs
-from hmi.catalog.tuning.runs import ClaimedJob
-from hmi.catalog.tuning.tables import TuningJob
+from hmi.adapters import Adapter
+from hmi.adapters.formats import FILE_NAME, save_adapter
+from hmi.catalog import File, Tenant, models
+from hmi.catalog.tuning import ClaimedJob, dispatching, ending, runs
+from hmi.catalog.tuning_tables import TuningJob
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy
 from tests.adapter_samples import bottleneck_adapter

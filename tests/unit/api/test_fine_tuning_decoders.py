@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from hmi.catalog import bases
-from hmi.models.chat import ChatTemplate
+from hmi.models.text import ChatTemplate
 from hmi.spec import Family
 from tests.apis import SPEC, Api, base_files
 from tests.unit.api.tuning import add_base, count, row, tune, upload_text

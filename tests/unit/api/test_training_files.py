@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from api.training_files import TokenCounter
-from hmi.training.examples import Example
+from hmi.training.data import Example
 from tests.apis import base_files
 
 

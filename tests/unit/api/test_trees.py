@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hmi.adapters.canonical import FILE_NAME, load_adapter
+from hmi.adapters.formats import FILE_NAME, load_adapter
 from hmi.catalog import bases, trees
 from hmi.catalog.domains import get_domain
-from hmi.knowledge.ngrams import pack
+from hmi.knowledge import pack
 from tests.apis import SPEC, Api, adapter_file
 from tests.published_trees import BASE, add_base, count, delta_file, publish
 

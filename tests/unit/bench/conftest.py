@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.bench.job import Job, JobPlan, JobRun, make_job, run_job
-from hmi.engine.config import EngineConfig
+from hmi.bench import Job, JobPlan, JobRun, make_job, run_job
+from hmi.engine import EngineConfig
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hmi.bench.job import Job, JobPlan, JobRun, make_job, median_run, run_job
-from hmi.bench.shapes import SHAPES
-from hmi.engine.config import EngineConfig
-from hmi.engine.trace import STAGES
+from hmi.bench import SHAPES, Job, JobPlan, JobRun, make_job, median_run, run_job
+from hmi.engine import STAGES, EngineConfig
 from hmi.errors import HmiError, InvalidInput
 
 CONFIG = EngineConfig(device="cpu", dtype="float32", threads=1)
@@ -77,6 +75,6 @@ def test_plan_is_refused_with_the_reason_when_it_is_no_job(changes: dict[str, in
 
 
 def test_shapes_are_those_of_the_command() -> None:
-    from hmi.cli.bench import _Shape
+    from hmi.cli.commands.bench import _Shape
 
     assert {shape.value for shape in _Shape} == set(SHAPES)

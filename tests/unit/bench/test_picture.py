@@ -3,9 +3,8 @@ from __future__ import annotations
 import dataclasses
 from xml.etree import ElementTree
 
-from hmi.bench.job import JobRun
-from hmi.bench.picture import timeline
-from hmi.engine.trace import Span
+from hmi.bench import JobRun, timeline
+from hmi.engine import Span
 
 _SVG = "{http://www.w3.org/2000/svg}"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from hmi.bench.text import random_texts, word_pieces
+from hmi.bench import random_texts
+from hmi.bench.text import word_pieces
 
 
 def test_texts_have_the_lengths_that_were_asked_for_and_no_unknown_word() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import adapters
 from benchmarks.crossover import Case, derive
-from hmi.adapters.crossover import Method
+from hmi.adapters.maths import Method
 
 
 def _case(rank: int, tenants: int, gathered: float, segments: float) -> Case:

@@ -20,9 +20,8 @@ from benchmarks.coverage.serving import BACKOFF, EXACT, EXACT_ALONE, ORDINARY
 from benchmarks.coverage.traffic import REFERENCE, WHOLE, drifting, parents_of, steady
 from hmi.bench.text import word_pieces
 from hmi.errors import HmiError
-from hmi.knowledge.demand import DomainCounts
-from hmi.knowledge.frequency import FrequencyDelta
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge import Keys
+from hmi.knowledge.counts import DomainCounts, FrequencyDelta
 from tests.adapter_samples import sample_spec
 
 PARENTS = {"general": None, "reviews": "general", "movies": "reviews", "products": "reviews", "news": "general"}
@@ -257,7 +256,7 @@ def _report() -> dict[str, Any]:
 
 def test_text_says_the_keys_and_where_exact_pays() -> None:
     text = as_text(_report())
-    assert "exact pays from a hit rate of 60.0% (none without overlay)" in text
+    assert "exact pays from a hit rate of 60.0% (none without miss_cache)" in text
     assert "hit_before: 0.25" in text
     assert "2 (drift)" in text
     assert "whole, backward" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.flops import forward_flops
-from hmi.bench.shapes import SHAPES, Shape
+from hmi.bench import SHAPES, Shape
 
 TINY = Shape(hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
 

@@ -1,4 +1,4 @@
-"""Turns, tables and the machine's own rates."""
+"""FairSemaphore, tables and the machine's own rates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.harness import GemmMeter, alternate, versions
 from benchmarks.tables import as_table
-from hmi.bench.shapes import Shape
+from hmi.bench import Shape
 
 
 def test_every_turn_begins_with_another_run() -> None:

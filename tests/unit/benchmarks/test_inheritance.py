@@ -13,8 +13,8 @@ from benchmarks.inheritance.learning import Learner
 from benchmarks.inheritance.measure import measure
 from benchmarks.inheritance.plan import QUICK, UNLIMITED, domain_texts
 from benchmarks.inheritance.report import as_text, make_report
-from hmi.cli.demo.text import Sentence
-from hmi.training.base import build_base
+from examples.demo import Sentence
+from hmi.training.distill import build_base
 from tests.tiny import tiny_bert_folder
 
 PLAN = dataclasses.replace(

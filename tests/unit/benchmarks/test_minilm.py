@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import minilm
-from hmi.models.difference import read_difference
+from hmi.models.convert import read_difference
 from hmi.spec import RowDtype
-from hmi.training.base import apply_difference
+from hmi.training.distill import apply_difference
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 

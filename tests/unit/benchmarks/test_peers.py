@@ -14,7 +14,7 @@ from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.plan import NO_TENANT, Batch, Plan, Workload
 from benchmarks.peers.report import ENGINES, as_text, flops_of, make_report
 from benchmarks.peers.tenants import write_tenants
-from hmi.bench.shapes import Shape
+from hmi.bench import Shape
 
 PLAN = Plan(
     shape=Shape(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64),

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.perplexity.__main__ import RECIPE, _claim, _learn, paragraphs
 from benchmarks.perplexity.speed import Speed, measure_speed
-from hmi.engine.config import EngineConfig
-from hmi.models.pretrained import convert_pretrained
+from hmi.engine import EngineConfig
+from hmi.models.convert import convert_pretrained
 from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_llama
 
 

@@ -24,15 +24,11 @@ from benchmarks.recipes.plan import VARIANTS, Plan, Training
 from benchmarks.recipes.report import as_text, make_report
 from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention, hbert
 from benchmarks.recipes.vectors import ThreeVectors
-from hmi.bench.shapes import Shape
-from hmi.models.bert import HBert, Layer
-from hmi.models.difference import read_difference
-from hmi.models.loader import load_hbert, load_spec
-from hmi.models.pretrained import convert_pretrained, pretrained_tensors
-from hmi.training.base import build_base
-from hmi.training.distil import DistilConfig, Student, distil
-from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch, relative_error
+from hmi.bench import Shape
+from hmi.models.convert import convert_pretrained, pretrained_tensors, read_difference
+from hmi.models.families import HBert, Layer, load_hbert, load_spec
+from hmi.training.distill import DistilConfig, Student, Teacher, build_base, distil
+from hmi.training.lower import WindowBatch, relative_error
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 PLAN = Plan(steps=2, batch_size=4, every=1, calibration_texts=4000)

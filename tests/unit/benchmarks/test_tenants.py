@@ -10,7 +10,7 @@ from benchmarks.tenants.report import as_text
 from benchmarks.tenants.run import run_plan
 from benchmarks.tenants.traffic import Traffic, draw_tenants
 from benchmarks.tenants_on_disk import MIXED, keep_tenants
-from hmi.adapters.canonical import load_adapter
+from hmi.adapters.formats import load_adapter
 from hmi.errors import InvalidInput
 from tests.adapter_samples import sample_spec
 

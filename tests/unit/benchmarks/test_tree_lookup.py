@@ -11,7 +11,7 @@ import torch
 from benchmarks.tree.stores import DictStore, LmdbStore, SkipBertStore, Store, TreeStore
 from benchmarks.tree.text import VOCABULARY, Text, distinct_windows, make_text, mix
 from benchmarks.tree.trees import bytes_on_disk, open_tree, resident, write_hollow, write_tables
-from hmi.knowledge.ngrams import unigrams
+from hmi.knowledge import unigrams
 from hmi.spec import RowDtype
 
 ENTRIES = VOCABULARY + 3_000

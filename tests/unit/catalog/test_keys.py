@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.catalog.keys import mint_key, parse_key
+from hmi.catalog import mint_key
+from hmi.catalog.keys import parse_key
 from hmi.errors import InvalidInput
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hmi.adapters.delta import load_delta
+from hmi.adapters.formats import load_delta
 from hmi.cli.main import app
-from hmi.models.loader import load_hbert, load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hbert, load_spec
 from tests.tiny import tiny_bert_folder
 
 

@@ -21,7 +21,7 @@ from hmi.errors import (
     Transient,
     Unauthenticated,
 )
-from hmi.jobs.status import error_detail, http_status
+from hmi.jobs import error_detail, http_status
 
 Handler = Callable[[httpx.Request], httpx.Response]
 

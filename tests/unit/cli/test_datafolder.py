@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hmi.cli.datafolder import DataFolder, Running
+from hmi.cli.client import DataFolder, Running
 from hmi.errors import Conflict, InvalidInput
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from hmi.cli.datafolder import DataFolder
+from hmi.cli.client import DataFolder
 with DataFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
     time.sleep(600)

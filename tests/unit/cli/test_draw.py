@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from hmi.cli import draw
-from hmi.cli.answers import Batch, Node, RequestCounts
+from hmi.cli.client import Batch, Node
+from hmi.cli.client.answers import RequestCounts
+from hmi.cli.render import basics as draw
 
 
 def _drawn(what: RenderableType, width: int = 120) -> str:

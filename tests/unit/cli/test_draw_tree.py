@@ -5,11 +5,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from hmi.cli.draw_ngrams import difference, readable, top_ngrams
-from hmi.cli.draw_tree import ago, build_words, count_words, domain_tree, knowledge_tree, percent, related
-from hmi.cli.draw_versions import BuildProgress, versions_list
-from hmi.cli.tree_answers import (
-    Difference,
+from hmi.cli.client import (
     DomainDifference,
     DomainTable,
     Ngram,
@@ -17,9 +13,13 @@ from hmi.cli.tree_answers import (
     NgramText,
     Tree,
     TreeBuild,
+    TreeDiff,
     TreeProgress,
     TreeVersion,
 )
+from hmi.cli.render import BuildProgress, difference, domain_tree, knowledge_tree, related, top_ngrams, versions_list
+from hmi.cli.render.ngrams import readable
+from hmi.cli.render.tree import ago, build_words, count_words, percent
 
 NOW = 1_800_000_000.0
 
@@ -210,7 +210,7 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
         heaviest_dropped=[NgramText(id="3", text="old", count=0)],
     )  # fmt: skip
     same = DomainDifference(entries_before=30_522, entries_after=30_522, bytes_before=100, bytes_after=100)
-    found = Difference(base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
+    found = TreeDiff(base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
     lines = drawn(difference(found))
     assert max(map(len, lines)) <= 80
     assert lines[0] == "minilm-k3: tree 3 -> tree 4"
@@ -236,14 +236,14 @@ def test_a_difference_keeps_names_whole_in_80_columns() -> None:
     )  # fmt: skip
     new = DomainDifference(parent="general", entries_after=99_960, bytes_after=255_600_000)
     domains = {"general": DomainDifference(), "reviews": new, "horror_fun": change}
-    lines = drawn(difference(Difference(base="b", before=6, after=8, domains=domains)))
+    lines = drawn(difference(TreeDiff(base="b", before=6, after=8, domains=domains)))
     assert lines[1].split() == ["domain", "added", "in", "out", "n-grams", "marks", "bytes"]
     assert lines[4].split() == ["└──", "reviews", "-", "-", "-", "0→99,960", "0", "0→255.6", "MB"]
     assert lines[5].split() == [
         "└──", "horror_fun", "140k", "3,997", "1,831", "33.9k→168k", "2.1k→8.6k", "219.8→955.9", "kB",
     ]  # fmt: skip
     assert max(map(len, lines)) <= 80
-    still = drawn(difference(Difference(base="b", before=6, after=6, domains={"general": DomainDifference()})))
+    still = drawn(difference(TreeDiff(base="b", before=6, after=6, domains={"general": DomainDifference()})))
     assert still[1].split() == ["domain", "added", "n-grams", "bytes"]
 
 

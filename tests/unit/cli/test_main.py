@@ -94,7 +94,7 @@ def test_defect_keeps_its_traceback_when_it_is_no_known_error(monkeypatch: pytes
     def fail() -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("hmi.cli.options.load_settings", fail)
+    monkeypatch.setattr("hmi.cli.commands.options.load_settings", fail)
     result = CliRunner().invoke(app, ["tenant", "list"])
     assert isinstance(result.exception, RuntimeError)
 
@@ -103,7 +103,7 @@ def test_message_is_printed_as_it_is_when_it_holds_markup(monkeypatch: pytest.Mo
     def fail() -> None:
         raise Conflict("[bold]taken[/bold]")
 
-    monkeypatch.setattr("hmi.cli.options.load_settings", fail)
+    monkeypatch.setattr("hmi.cli.commands.options.load_settings", fail)
     result = CliRunner().invoke(app, ["tenant", "list"])
     assert result.exit_code == 1
     assert result.stderr == "error: [bold]taken[/bold]\n"

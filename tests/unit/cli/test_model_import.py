@@ -11,18 +11,15 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import BertForSequenceClassification, BertModel
 from typer.testing import CliRunner, Result
 
-from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.adapters.formats import read_adapter
+from hmi.adapters.formats import FILE_NAME, read_adapter, save_adapter
 from hmi.artifacts import folder_digest
-from hmi.cli import answers
-from hmi.cli.client import HmiClient
+from hmi.cli.client import HmiClient, answers
 from hmi.cli.main import app
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import Site
-from hmi.training.delta_config import DeltaConfig
-from hmi.training.domain import train_delta
-from hmi.training.report import TrainProgress
+from hmi.training.delta import DeltaConfig, train_delta
+from hmi.training.reports import TrainProgress
 from tests.oracles.adapterhub import make_adapterhub_oracle
 from tests.sentences import sentences
 from tests.tiny import tiny_bert_config, tiny_bert_folder
@@ -142,7 +139,7 @@ def test_training_goes_on_when_it_was_stopped(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hmi.cli.training_bar.TrainingBar.show", stop)
+        patch.setattr("hmi.cli.render.training_bar.TrainingBar.show", stop)
         assert run(*arguments).exit_code != 0
     assert not (tmp_path / "out").exists()
     result = run(*arguments)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hmi.cli import client as client_module
-from hmi.cli.datafolder import DataFolder, Running
-from hmi.cli.options import connect
+import hmi.cli.client as client_module
+from hmi.cli.client import DataFolder, Running
+from hmi.cli.commands.options import connect
 from hmi.errors import InvalidInput
 
 _OWN = "http://127.0.0.1:8000"

@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from hmi.cli.ports import choose_ports, is_free
+from hmi.cli.local import is_free
+from hmi.cli.local.ports import choose_ports
 from hmi.errors import Conflict, InvalidInput
 
 

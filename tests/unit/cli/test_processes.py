@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hmi.cli.processes import Processes, ProcessSpec, ServiceEvent, ServiceState, tail
+from hmi.cli.local import ServiceEvent
+from hmi.cli.local.processes import Processes, ProcessSpec, ServiceState, tail
 from hmi.errors import HmiError
 from tests.waiting import is_running, wait_until
 
@@ -156,7 +157,7 @@ def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
 from pathlib import Path
-from hmi.cli.processes import Processes, ProcessSpec
+from hmi.cli.local.processes import Processes, ProcessSpec
 processes = Processes(lambda event: None)
 for name in ("one", "two"):
     command = (sys.executable, "-c", {_DEAF!r})

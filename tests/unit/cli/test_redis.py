@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kombu.utils.url import url_to_parts
 
-from hmi.cli.redis import EmbeddedRedis, find_server, socket_folder
+from hmi.cli.local.redis import EmbeddedRedis, find_server, socket_folder
 from hmi.errors import NotFound
 
 

@@ -7,9 +7,9 @@ import pytest
 from pydantic import SecretStr
 
 import hmi
-from hmi.cli.datafolder import DataFolder
-from hmi.cli.processes import ProcessSpec
-from hmi.cli.services import ServicePlan, base_environment
+from hmi.cli.client import DataFolder
+from hmi.cli.local.processes import ProcessSpec
+from hmi.cli.local.services import ServicePlan, base_environment
 from hmi.settings import Settings
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hmi.cli.signals import ending_signals_leave_the_block, signals_hurry
+from hmi.cli.local.signals import ending_signals_leave_the_block, signals_hurry
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.cli.textfiles import read_lines
+from hmi.cli.commands.text_files import read_lines
 from hmi.errors import InvalidInput
 
 

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from hmi.adapters.formats import read_adapter
 from hmi.cli.main import app
-from hmi.models.loader import load_spec
-from hmi.training.card import model_card
-from hmi.training.config import TrainConfig
-from hmi.training.examples import Example
-from hmi.training.report import TrainProgress
-from hmi.training.task import train_adapter
+from hmi.models.families import load_spec
+from hmi.training.adapter import train_adapter
+from hmi.training.data import Example
+from hmi.training.plan import TrainConfig
+from hmi.training.reports import TrainProgress
+from hmi.training.reports.card import model_card
 from tests.sentences import sentences
 from tests.tiny import tiny_base
 
@@ -76,7 +76,7 @@ def test_training_goes_on_when_it_was_stopped(base: Path, tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hmi.cli.training_bar.TrainingBar.show", stop)
+        patch.setattr("hmi.cli.render.training_bar.TrainingBar.show", stop)
         assert CliRunner().invoke(app, arguments).exit_code != 0
     assert not out.exists()
     result = CliRunner().invoke(app, arguments)

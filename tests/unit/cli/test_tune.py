@@ -10,8 +10,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from hmi.cli import tune
 from hmi.cli.client import HmiClient
+from hmi.cli.commands import tune
 from hmi.cli.main import app
 
 JOB: dict[str, Any] = {"id": "ftjob-1", "status": "queued", "model": "mini", "created_at": 1, "hmi": {"examples": 3}}

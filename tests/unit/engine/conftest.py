@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import save_adapter
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.engines import FolderSource, random_adapter
 from tests.tiny import tiny_bert_folder
 

@@ -8,10 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
-from hmi.engine.config import EngineConfig, Overlap
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item
-from hmi.engine.trace import STAGES, Span, Tracer
+from hmi.engine import STAGES, Engine, EngineConfig, Overlap, Span, Tracer
+from hmi.items import Item
 from tests.engines import FolderSource, mixed_items, numbers
 
 OFF = Overlap(tokenise=False, prefetch=False, fetch=False, finish=False)

@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling, Transform
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling, Transform
+from hmi.adapters.formats import save_adapter
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, ModelRef, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import HPLMSpec
 from tests.engines import FolderSource, numbers, random_adapter
 from tests.tiny import tiny_bert_folder

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec
-from hmi.models.pages import PAGE_TOKENS, page_bytes
-from hmi.models.pretrained import convert_pretrained
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
+from hmi.models.layers import PAGE_TOKENS, page_bytes
 from tests.tiny import tiny_base, tiny_decoder_folder, tiny_llama
 
 WARNING = "longer ones end early"

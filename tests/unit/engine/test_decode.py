@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.engine.decode import decode_rows
-from hmi.knowledge.rows import CHUNK_ROWS
-from hmi.knowledge.stored import NO_ROW, StoredRows
+from hmi.engine import decode_rows
+from hmi.knowledge.store import CHUNK_ROWS, NO_ROW, StoredRows
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import HIDDEN, as_keys, make_table
 

@@ -12,17 +12,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2ForSequenceClassification, LlamaForSequenceClassification
 
-from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.adapters.heads import HeadTensors, apply_head
-from hmi.adapters.maths import SingleAdapter
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.adapters import Adapter, AdapterKind, Pooling
+from hmi.adapters.formats import read_adapter, save_adapter
+from hmi.adapters.maths import HeadTensors, SingleAdapter, apply_head
 from hmi.errors import AdapterRefused, InvalidInput
-from hmi.knowledge.ngrams import unpack, window_keys
-from hmi.knowledge.rows import round_trip
-from hmi.models.loader import load_hgpt, load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
+from hmi.knowledge import unpack, window_keys
+from hmi.knowledge.store import round_trip
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hgpt, load_spec
 from tests.engines import FolderSource, numbers, random_adapter, random_head, tiny_engine
 from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 
@@ -110,8 +108,8 @@ def test_looked_up_layers_give_what_a_plain_windowed_model_does_beside_texts_tha
         save_adapter(adapters[name], hosted.adapters[name])
     model = load_hgpt(tmp_path / "k2")
     pairs = [(f"t{number % 2}", ids) for number, ids in enumerate(some_texts())]
-    wish = Wish(max_tokens=8, sampling=Sampling(temperature=0))
-    continued = Item(ModelRef("k2", "general", None), Task.GENERATE, tokens=(5, 6, 7), wish=wish)
+    params = GenerationParams(max_tokens=8, sampling=Sampling(temperature=0))
+    continued = Item(ModelRef("k2", "general", None), Task.GENERATE, tokens=(5, 6, 7), params=params)
     with tiny_engine(hosted) as engine:
         outcomes = engine.submit([continued, *(asked("k2", *pair) for pair in pairs), continued]).result(60)
     assert isinstance(outcomes[0].result, Generation)

@@ -9,22 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hmi.adapters.adapter import AdapterKind
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.plan import AdapterPlan
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Embedding, Item, ModelRef, Task
+from hmi.adapters import AdapterKind
+from hmi.adapters.formats import save_adapter
+from hmi.adapters.maths import AdapterPlan
+from hmi.engine import Engine, EngineConfig
 from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound
-from hmi.knowledge.builder import DomainCounts, plan_tree
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.ngrams import window_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Classification, Embedding, Item, ModelRef, Task
+from hmi.knowledge import functions_of, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import DomainCounts, plan_tree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import MissPolicy
 from tests.engines import FolderSource, keep_batches, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
@@ -275,7 +272,7 @@ def test_answers_are_the_same_when_weights_cannot_be_packed(
     items = _items(base, 40)
     with tiny_engine(source) as engine:
         expected = numbers(engine.submit(items).result(60))
-    monkeypatch.setattr("hmi.models.dense._can_pack", lambda dtype: False)
+    monkeypatch.setattr("hmi.models.layers.dense._can_pack", lambda dtype: False)
     with tiny_engine(source) as engine:
         found = numbers(engine.submit(items).result(60))
     for one, other in zip(expected, found, strict=True):

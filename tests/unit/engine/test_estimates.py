@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.knowledge.functions import Function
-from hmi.knowledge.ngrams import Keys, token_keys, window_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters.formats import save_adapter
+from hmi.engine import Engine
+from hmi.items import Item, ModelRef, Task
+from hmi.knowledge import Function, Keys, token_keys, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import HPLMSpec, MissPolicy, Site
 from tests.adapter_samples import lora_adapter
 from tests.engines import FolderSource, numbers, tiny_engine
@@ -85,9 +83,9 @@ def test_what_is_computed_for_others_changes_no_estimate(engine: Engine, tmp_pat
     engine.publish_tree(BASE, tree_of(engine, tmp_path, token_keys(TOKENS)))
     before = numbers(engine.submit(items(MissPolicy.BACKOFF)).result(60))
     engine.submit(items(MissPolicy.EXACT)).result(60)
-    overlay = engine.stats().trees[0].overlay
-    assert overlay is not None
-    assert overlay.entries > 0
+    miss_cache = engine.stats().trees[0].miss_cache
+    assert miss_cache is not None
+    assert miss_cache.entries > 0
     for one, other in zip(numbers(engine.submit(items(MissPolicy.BACKOFF)).result(60)), before, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 

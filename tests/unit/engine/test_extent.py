@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
-from hmi.engine.extent import extent_of
+from hmi.engine.extent import token_length_bound
 from hmi.engine.vocabulary import LETTERS
 from tests.tiny import tiny_tokenizer
 
@@ -49,7 +49,7 @@ KNOWN = [FULL, SPARSE, sentence_piece()]
 
 @given(st.sampled_from(range(len(KNOWN))), st.text(max_size=60) | st.text("the fox\n 1\u2581", max_size=60))
 def test_a_text_is_never_said_to_exceed_what_it_has(which: int, text: str) -> None:
-    extent = extent_of(KNOWN[which])
+    extent = token_length_bound(KNOWN[which])
     assert extent is not None
     tokens = len(KNOWN[which].encode(text, add_special_tokens=False).ids)
     assert not extent.exceeds(text, tokens)
@@ -57,13 +57,13 @@ def test_a_text_is_never_said_to_exceed_what_it_has(which: int, text: str) -> No
 
 @pytest.mark.parametrize("which", range(len(KNOWN)))
 def test_a_long_text_is_said_to_exceed_what_it_far_exceeds(which: int) -> None:
-    extent = extent_of(KNOWN[which])
+    extent = token_length_bound(KNOWN[which])
     assert extent is not None
     assert extent.exceeds("the fox " * 1000, 100)
 
 
 def test_bytes_without_a_token_do_not_count() -> None:
-    extent = extent_of(SPARSE)
+    extent = token_length_bound(SPARSE)
     assert extent is not None
     assert SPARSE.encode("\x06" * 1000).ids == []
     assert not extent.exceeds("\x06" * 1000, 1)
@@ -78,17 +78,17 @@ def test_letters_of_bytes_are_those_of_tokenizers() -> None:
 
 
 def test_nothing_is_said_of_tokenizers_that_may_make_little_of_much(tmp_path: Path) -> None:
-    assert extent_of(tiny_tokenizer()) is None
+    assert token_length_bound(tiny_tokenizer()) is None
     shortening = byte_level([])
     shortening.normalizer = normalizers.Strip()
-    assert extent_of(shortening) is None
+    assert token_length_bound(shortening) is None
     dropping = byte_level([])
     dropping.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    assert extent_of(dropping) is None
+    assert token_length_bound(dropping) is None
     swallowing = byte_level([])
     swallowing.add_tokens([AddedToken("<mask>", lstrip=True)])
-    assert extent_of(swallowing) is None
+    assert token_length_bound(swallowing) is None
     guessing = Tokenizer(BPE({"a": 0, "?": 1}, [], unk_token="?", fuse_unk=True))
-    assert extent_of(guessing) is None
+    assert token_length_bound(guessing) is None

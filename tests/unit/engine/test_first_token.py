@@ -14,14 +14,12 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling, Transform
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.bert import HBert
-from hmi.models.loader import load_hbert
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling, Transform
+from hmi.adapters.formats import save_adapter
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, ModelRef, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import HBert, load_hbert
 from tests.adapter_samples import sixteen_tenants
 from tests.engines import FolderSource, keep_batches, numbers, plain_answer
 from tests.tiny import tiny_bert_folder

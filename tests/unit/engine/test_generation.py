@@ -17,22 +17,20 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
+from hmi.adapters import Adapter
+from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.adapters.maths import NoAdapters, SingleAdapter
-from hmi.bench.tenants import OneBase
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.generation.roster import Member, Roster
-from hmi.engine.request import Finish, Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.bench import OneBase
+from hmi.engine import Engine, EngineConfig
+from hmi.engine.decode.scheduler import GenerationScheduler, SequenceState
 from hmi.errors import ContextTooLong, HmiError, InvalidInput, Overloaded
-from hmi.knowledge.ngrams import unpack, window_keys
-from hmi.knowledge.rows import round_trip
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.loader import load_hgpt, load_spec
-from hmi.models.pages import page_bytes
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Finish, Generation, GenerationParams, Item, ModelRef, Sampling, Task
+from hmi.knowledge import unpack, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import round_trip
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hgpt, load_spec
+from hmi.models.layers import page_bytes
 from tests.adapter_samples import lora_adapter
 from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
@@ -105,10 +103,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Site(tmp_path_factory.mktemp(request.param), request.param)
 
 
-def item(prompt: Sequence[int], adapter: str | None = None, **wish: Any) -> Item:
+def item(prompt: Sequence[int], adapter: str | None = None, **params: Any) -> Item:
     usual: dict[str, Any] = {"max_tokens": 24, "sampling": GREEDY}
-    wished = Wish(**usual | wish)
-    return Item(ModelRef("base", "general", adapter), Task.GENERATE, tokens=tuple(prompt), wish=wished)
+    wished = GenerationParams(**usual | params)
+    return Item(ModelRef("base", "general", adapter), Task.GENERATE, tokens=tuple(prompt), params=wished)
 
 
 def answers(engine: Engine, items: Sequence[Item]) -> list[Generation]:
@@ -280,9 +278,9 @@ def test_what_is_told_takes_few_bytes_for_each_token(site: Site) -> None:
 
 
 def test_texts_beside_each_other_are_told_as_much_of_as_each_asked_for(site: Site) -> None:
-    wishes: list[dict[str, Any]] = [{"logprobs": 4}, {}, {"logprobs": 0}, {"logprobs": 2}]
+    parameters: list[dict[str, Any]] = [{"logprobs": 4}, {}, {"logprobs": 0}, {"logprobs": 2}]
     with site.engine() as engine:
-        found = answers(engine, [item(prompts()[5], max_tokens=3, ignore_eos=True, **wish) for wish in wishes])
+        found = answers(engine, [item(prompts()[5], max_tokens=3, ignore_eos=True, **params) for params in parameters])
     most, none, own, few = (each.chances for each in found)
     assert none is None
     assert most is not None
@@ -345,14 +343,14 @@ def test_what_nobody_waits_for_is_not_run_on(site: Site) -> None:
 
 
 def test_submissions_wait_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    came: list[Member[Any]] = []
-    add = Roster.add
+    came: list[SequenceState[Any]] = []
+    add = GenerationScheduler.add
 
-    def noted(roster: Roster[Any], member: Member[Any]) -> None:
+    def noted(roster: GenerationScheduler[Any], member: SequenceState[Any]) -> None:
         came.append(member)
         add(roster, member)
 
-    monkeypatch.setattr(Roster, "add", noted)
+    monkeypatch.setattr(GenerationScheduler, "add", noted)
     with site.engine() as engine:
         wait(
             [
@@ -363,8 +361,8 @@ def test_submissions_wait_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(Counter(member.group for member in came).values()) == [3, 4]
 
 
-@pytest.mark.parametrize("wish", [{"max_tokens": -1}, {"stop": ("a", "")}, {"logprobs": 21}])
-def test_wish_is_refused_by_name_when_it_makes_no_sense(wish: dict[str, Any]) -> None:
+@pytest.mark.parametrize("params", [{"max_tokens": -1}, {"stop": ("a", "")}, {"logprobs": 21}])
+def test_wish_is_refused_by_name_when_it_makes_no_sense(params: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Wish(**wish)
-    assert caught.value.param == next(iter(wish))
+        GenerationParams(**params)
+    assert caught.value.param == next(iter(params))

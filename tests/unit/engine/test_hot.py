@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from hmi.engine import hot
 from hmi.engine.hot import HotRows
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import HIDDEN, PARENTS, as_keys, make_tree, rows_of
 

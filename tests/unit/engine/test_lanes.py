@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_lanes
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item
-from hmi.engine.trace import Tracer
+from hmi.engine import Engine, EngineConfig, Tracer, resolve_lanes
+from hmi.engine.config import resolve_batch_tokens
 from hmi.engine.work import Batch
 from hmi.errors import HmiError
-from hmi.knowledge.ngrams import unigrams
+from hmi.items import Item
+from hmi.knowledge import unigrams
 from tests.engines import FolderSource, mixed_items, numbers
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import BertForSequenceClassification
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling, Transform
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling, Transform
+from hmi.adapters.formats import read_adapter, save_adapter
+from hmi.engine import Engine, EngineConfig
+from hmi.items import Item, ModelRef, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.engines import FolderSource, keep_batches, numbers
 from tests.oracles.adapterhub import AdapterHubOracle, make_adapterhub_oracle
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from hmi.engine.config import EngineConfig, resolve_batch_tokens
+from hmi.engine import EngineConfig
+from hmi.engine.config import resolve_batch_tokens
 from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
 from hmi.settings import Settings
 

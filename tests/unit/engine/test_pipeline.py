@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.bank import Resident
-from hmi.adapters.canonical import load_adapter, save_adapter
-from hmi.adapters.packed import PackedAdapter, pack_adapter
-from hmi.engine.engine import Engine
-from hmi.engine.hosted import HostedBases
-from hmi.engine.request import Item, ModelRef, Task
+from hmi.adapters.formats import load_adapter, save_adapter
+from hmi.adapters.tiers import PackedAdapter, Resident, pack_adapter
+from hmi.engine import Engine
+from hmi.engine.hosted import LoadedModels
 from hmi.engine.tokenise import tokenise
-from hmi.engine.work import Batch, Submission, Work, adapter_key
+from hmi.engine.work import Batch, SequenceTask, Submission, adapter_key
 from hmi.errors import AdapterRefused, Cancelled, HmiError, InvalidInput, Overloaded, TooLarge
+from hmi.items import Item, ModelRef, Task
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.waiting import wait_until
 
@@ -59,7 +58,7 @@ def test_nothing_that_waits_is_run_when_the_engine_is_closed_without_draining(
     engine = tiny_engine(source)
     tokenising, go_on = threading.Event(), threading.Event()
 
-    def held_back(submission: Submission, bases: HostedBases) -> Iterator[list[Work]]:
+    def held_back(submission: Submission, bases: LoadedModels) -> Iterator[list[SequenceTask]]:
         tokenising.set()
         go_on.wait(20)
         yield from tokenise(submission, bases)
@@ -136,7 +135,7 @@ def _let_go_when_a_whole_batch_is_deferred(engine: Engine, gate: Gate, monkeypat
     """The batch that runs ends between the attempt to fetch another one and the wait for it. Gives how many waited."""
     fetch, pipeline, waited = engine._pipeline._fetcher.fetch, engine._pipeline, list[int]()
 
-    def fetch_and_dawdle(batch: Batch) -> list[Work]:
+    def fetch_and_dawdle(batch: Batch) -> list[SequenceTask]:
         before = pipeline._releases.count
         deferred = fetch(batch)
         if deferred and not batch.works:
@@ -173,7 +172,7 @@ def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_go_on(
             engine._host_tier.release(held)
             engine._pipeline._releases.add()
 
-        def watched(batch: Batch) -> list[Work]:
+        def watched(batch: Batch) -> list[SequenceTask]:
             attempts.append(len(batch.works))
             left = fetch(batch)
             if left:

@@ -13,17 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hmi.adapters.adapter import Pooling
-from hmi.adapters.canonical import load_adapter, save_adapter
-from hmi.adapters.packed import pack_adapter
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.generation.generator import Generator
-from hmi.engine.generation.roster import Member
-from hmi.engine.request import Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.adapters import Pooling
+from hmi.adapters.formats import load_adapter, save_adapter
+from hmi.adapters.tiers import pack_adapter
+from hmi.engine import Engine, EngineConfig
+from hmi.engine.decode import DecodeLoop
+from hmi.engine.decode.scheduler import SequenceState
 from hmi.errors import Cancelled, StorageFull
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.adapter_samples import head, lora_adapter
 from tests.engines import FolderSource
 from tests.tiny import tiny_decoder_folder, tiny_llama
@@ -68,8 +67,8 @@ def _packed(source: FolderSource, name: str, hidden: int) -> Tensor:
 
 
 def text(base: str, adapter: str | None, more: int = MORE) -> Item:
-    wish = Wish(max_tokens=more, sampling=Sampling(temperature=0), ignore_eos=True)
-    return Item(ModelRef(base, "general", adapter), Task.GENERATE, tokens=(5, 6, 7), wish=wish)
+    params = GenerationParams(max_tokens=more, sampling=Sampling(temperature=0), ignore_eos=True)
+    return Item(ModelRef(base, "general", adapter), Task.GENERATE, tokens=(5, 6, 7), params=params)
 
 
 def classes(base: str) -> Item:
@@ -81,14 +80,14 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.running, self.go = threading.Event(), threading.Event()
-        go_on = Generator._go_on
+        go_on = DecodeLoop._go_on
 
-        def held(generator: Generator, members: Sequence[Member[Any]]) -> None:
+        def held(generator: DecodeLoop, members: Sequence[SequenceState[Any]]) -> None:
             self.running.set()
             assert self.go.wait(20)
             go_on(generator, members)
 
-        monkeypatch.setattr(Generator, "_go_on", held)
+        monkeypatch.setattr(DecodeLoop, "_go_on", held)
 
 
 def test_others_wait_for_a_running_text_that_holds_the_room_and_are_answered(

@@ -16,14 +16,13 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import BertForTokenClassification, PreTrainedTokenizerFast
 
-from hmi.adapters.adapter import AdapterKind, Pooling
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Item, ModelRef, Outcome, Tagging, Task
+from hmi.adapters import AdapterKind, Pooling
+from hmi.adapters.formats import read_adapter, save_adapter
+from hmi.engine import Engine
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Classification, Item, ModelRef, Outcome, Tagging, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from tests.engines import FolderSource, keep_batches, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 

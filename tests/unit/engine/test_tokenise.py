@@ -11,14 +11,14 @@ import pytest
 from tokenizers import Encoding, Tokenizer
 
 from hmi.engine import tokenise as stage
-from hmi.engine.extent import Extent
-from hmi.engine.request import Item, ModelRef, Outcome, Task, Wish
+from hmi.engine.extent import TokenLengthBound
 from hmi.engine.tokenise import tokenise
-from hmi.engine.work import Submission, Work
+from hmi.engine.work import SequenceTask, Submission
 from hmi.errors import ContextTooLong, InvalidInput
-from hmi.models.chat import ChatTemplate
-from hmi.models.loader import load_spec, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import GenerationParams, Item, ModelRef, Outcome, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec, load_tokenizer
+from hmi.models.text import ChatTemplate
 from tests.tiny import tiny_decoder_folder, tiny_llama
 
 REF = ModelRef("base", "general", None)
@@ -57,7 +57,7 @@ def base(folder: Path) -> Any:
     )
 
 
-def run(base: Any, items: Sequence[Item]) -> tuple[list[list[Work]], list[Outcome | None]]:
+def run(base: Any, items: Sequence[Item]) -> tuple[list[list[SequenceTask]], list[Outcome | None]]:
     """The chunks that were handed on, and what was settled instead."""
     bases: Any = SimpleNamespace(get=lambda digest: base)
     submission = Submission(items)
@@ -65,11 +65,13 @@ def run(base: Any, items: Sequence[Item]) -> tuple[list[list[Work]], list[Outcom
 
 
 def text(given: str, **more: Any) -> Item:
-    return Item(REF, Task.GENERATE, text=given, wish=Wish(), **more)
+    return Item(REF, Task.GENERATE, text=given, params=GenerationParams(), **more)
 
 
 def chat(*contents: str) -> Item:
-    return Item(REF, Task.GENERATE, messages=tuple(("user", content) for content in contents), wish=Wish())
+    return Item(
+        REF, Task.GENERATE, messages=tuple(("user", content) for content in contents), params=GenerationParams()
+    )
 
 
 def test_an_input_is_encoded_once_whatever_its_choices(base: Any) -> None:
@@ -103,7 +105,7 @@ def test_chunks_are_cut_by_characters_and_by_inputs(base: Any, monkeypatch: pyte
 
 
 def test_what_is_far_too_long_is_refused_without_being_encoded(base: Any) -> None:
-    base.extent = Extent(longest=3, dropped=b"")
+    base.extent = TokenLengthBound(longest=3, dropped=b"")
     long = "w1 " * (CONTEXT + 1)
     chunks, outcomes = run(base, [text(long), chat("w1", long), text("w1"), text(long, truncate_to=5)])
     assert [[work.index for work in chunk] for chunk in chunks] == [[2, 3]]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hmi.engine.trace import NO_TRACE, STAGES, Tracer
+from hmi.engine import STAGES, Tracer
+from hmi.engine.trace import NO_TRACE
 
 
 def _in_thread(name: str, tracer: Tracer, *spans: str) -> None:

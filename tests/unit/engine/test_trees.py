@@ -19,25 +19,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Lora
-from hmi.adapters.canonical import load_adapter, save_adapter
+from hmi.adapters import Activation, Adapter, AdapterKind, Lora
+from hmi.adapters.formats import load_adapter, save_adapter
 from hmi.adapters.maths import SingleAdapter
-from hmi.engine.engine import Engine
-from hmi.engine.request import Item, ModelRef, Task
+from hmi.engine import Engine
 from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, NotFound
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.ngrams import BACKOFF, Keys, token_keys, unpack, window_keys
-from hmi.knowledge.rows import encode, round_trip
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.bert import HBert
-from hmi.models.estimator import RowEstimator
-from hmi.models.loader import load_hbert
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Item, ModelRef, Task
+from hmi.knowledge import BACKOFF, Function, Keys, functions_of, lines_of, token_keys, unpack, window_keys
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import Table, TableMeta, encode, round_trip, write_table
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import HBert, load_hbert
+from hmi.models.layers import RowEstimator
 from hmi.spec import HPLMSpec, MissPolicy, RowDtype, Site
-from hmi.training.states import estimator_of
+from hmi.training.lower import estimator_of
 from tests.engines import FolderSource, numbers, tiny_engine
 from tests.estimators import random_estimator, with_estimator
 from tests.tiny import tiny_bert_folder
@@ -214,20 +210,20 @@ def _estimated(
 @given(
     shape=domain_trees(),
     seed=st.integers(0, 10**6),
-    overlay_bytes=st.sampled_from([0, 5_000, 2**20]),
+    miss_cache_bytes=st.sampled_from([0, 5_000, 2**20]),
     device_row_bytes=st.sampled_from([0, 2_000, 2**20]),
 )
 def test_an_answer_does_not_depend_on_the_tree_when_versions_are_swapped_under_a_job(
     world: World,
     shape: tuple[dict[str, str | None], dict[str, str]],
     seed: int,
-    overlay_bytes: int,
+    miss_cache_bytes: int,
     device_row_bytes: int,
 ) -> None:
     parents, deltas = shape
     items = _items(parents, deltas, 60, seed=seed)
     versions = [_tree(world, parents, deltas, number=seed * 10 + place) for place in range(1, 4)]
-    with tiny_engine(world.source, overlay_bytes=overlay_bytes, device_row_bytes=device_row_bytes) as engine:
+    with tiny_engine(world.source, miss_cache_bytes=miss_cache_bytes, device_row_bytes=device_row_bytes) as engine:
         engine.load_base(BASE)
         waiting = []
         for start, tree in zip(range(0, 60, 20), versions, strict=True):

@@ -7,13 +7,13 @@ import logging
 import pytest
 import torch
 
-from hmi.engine.work import as_hmi
+from hmi.engine.work import to_hmi_error
 from hmi.errors import NotFound, Overloaded
 
 
 def test_error_of_our_own_stays_as_it_is() -> None:
     error = NotFound("no such adapter")
-    assert as_hmi(error) is error
+    assert to_hmi_error(error) is error
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_tenant_reads_the_type_alone_and_the_log_has_the_rest(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        told = [as_hmi(error) for _ in range(3)]
+        told = [to_hmi_error(error) for _ in range(3)]
     assert {each.message for each in told} == {f"the engine failed on this input ({type(error).__name__})"}
     assert {each.code for each in told} == {"internal_error"}
     (logged,) = caplog.messages
@@ -32,7 +32,7 @@ def test_tenant_reads_the_type_alone_and_the_log_has_the_rest(
 
 @pytest.mark.parametrize("tokens", [None, 90])
 def test_want_of_device_memory_says_to_come_back_and_names_no_process(tokens: int | None) -> None:
-    told = as_hmi(torch.OutOfMemoryError("CUDA out of memory. Process 4711 has 70 GiB memory in use."), tokens)
+    told = to_hmi_error(torch.OutOfMemoryError("CUDA out of memory. Process 4711 has 70 GiB memory in use."), tokens)
     assert isinstance(told, Overloaded)
     assert "4711" not in told.message
     assert tokens is None or "90 tokens" in told.message

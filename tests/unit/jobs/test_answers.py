@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from hmi.engine.request import Classification, Embedding, Outcome, Tag, Tagging, Task
 from hmi.errors import ContextTooLong, HmiError
-from hmi.jobs.answers import NotRun, error_line, line_ids, not_run_line, output_line, response_body
-from hmi.jobs.requests import EncodingFormat, LineRequest
-from hmi.jobs.status import http_status
+from hmi.items import Classification, Embedding, Outcome, Tag, Tagging, Task
+from hmi.jobs import LineRequest, NotRun, error_line, http_status, line_ids, output_line, response_body
+from hmi.jobs.answers import not_run_line
+from hmi.jobs.requests import EncodingFormat
 
 IDS = line_ids("batch_1", 7)
 VECTOR = np.array([0.1, -0.2, 1e-8], np.float32)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hmi.errors import Corrupt
-from hmi.jobs.answers import NotRun
-from hmi.jobs.assemble import Assembled, assemble
+from hmi.jobs import NotRun, assemble
+from hmi.jobs.result_files import Assembled
 from hmi.storage import Storage
 
 LINES = [

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.jobs import check
-from hmi.jobs.check import CheckedInput, check_input
-from hmi.jobs.lines import Limits
+from hmi.jobs import CheckedInput, Limits, check, check_input
 
 URL = "/v1/classify"
 

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from hmi.engine.request import Chances, Finish, Generation, ModelRef, Outcome, Pieces, Sampling, Task, Wish
 from hmi.errors import InvalidInput
-from hmi.jobs.answers import items_of, line_ids, response_body
-from hmi.jobs.lines import Limits
-from hmi.jobs.requests import Chat, LineRequest, parse_body
+from hmi.items import Finish, Generation, GenerationParams, ModelRef, Outcome, Sampling, Task, TokenBytes, TokenLogprobs
+from hmi.jobs import Limits, LineRequest, items_of, line_ids, parse_body, response_body
+from hmi.jobs.requests import Chat
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 MODEL = "acme/writer"
@@ -35,11 +34,13 @@ def chat(**fields: Any) -> LineRequest:
 
 
 def test_defaults_are_openais() -> None:
-    assert text() == LineRequest(MODEL, ("once",), Task.GENERATE, wish=Wish(max_tokens=16, sampling=Sampling()))
+    assert text() == LineRequest(
+        MODEL, ("once",), Task.GENERATE, params=GenerationParams(max_tokens=16, sampling=Sampling())
+    )
     found = chat()
     assert found.inputs == (Chat((("user", "hello"),)),)
-    assert found.wish is not None
-    assert found.wish.max_tokens == 2**31 - 1
+    assert found.params is not None
+    assert found.params.max_tokens == 2**31 - 1
 
 
 def test_everything_that_is_offered_is_taken() -> None:
@@ -48,8 +49,8 @@ def test_everything_that_is_offered_is_taken() -> None:
         echo=True, best_of=2, presence_penalty=0, frequency_penalty=0.0, logit_bias={}, suffix="", stream=False,
         user="me", ignore_eos=True,
     )  # fmt: skip
-    wish = Wish(3, Sampling(0, 9, 0.5), ("x", "y"), 2, echo=True, ignore_eos=True)
-    assert found == LineRequest(MODEL, ("a", "b"), Task.GENERATE, wish=wish, choices=2, seed=-5)
+    params = GenerationParams(3, Sampling(0, 9, 0.5), ("x", "y"), 2, echo=True, ignore_eos=True)
+    assert found == LineRequest(MODEL, ("a", "b"), Task.GENERATE, params=params, choices=2, seed=-5)
     assert found.sequences == 4
     parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]
     told = chat(
@@ -57,7 +58,7 @@ def test_everything_that_is_offered_is_taken() -> None:
         top_logprobs=4, stop="z", response_format={"type": "text"}, tools=[], tool_choice="none", n=1,
     )  # fmt: skip
     assert told.inputs == (Chat((("system", "be brief"), ("user", "hello"))),)
-    assert told.wish == Wish(9, Sampling(), ("z",), 4)
+    assert told.params == GenerationParams(9, Sampling(), ("z",), 4)
     named = chat(
         tool_choice="auto", reasoning_effort="none", verbosity="medium", service_tier="auto", safety_identifier="me",
         prompt_cache_key="mine",
@@ -164,13 +165,13 @@ def test_choices_have_seeds_of_their_own_and_the_same_ones_on_every_run() -> Non
     request = text(prompt=[[7], [5, 6]], n=3)
     items = items_of(request, REF, IDS)
     assert [(item.text, item.tokens) for item in items] == [(None, (7,))] * 3 + [(None, (5, 6))] * 3
-    seeds = [item.wish.sampling.seed for item in items if item.wish]
+    seeds = [item.params.sampling.seed for item in items if item.params]
     assert len(set(seeds)) == 6
-    assert seeds == [item.wish.sampling.seed for item in items_of(request, REF, IDS) if item.wish]
-    other = items_of(request, REF, line_ids("batch_1", 8))[0].wish
+    assert seeds == [item.params.sampling.seed for item in items_of(request, REF, IDS) if item.params]
+    other = items_of(request, REF, line_ids("batch_1", 8))[0].params
     assert other is not None
     assert other.sampling.seed != seeds[0]
-    own = items_of(text(seed=-5), REF, IDS)[0].wish
+    own = items_of(text(seed=-5), REF, IDS)[0].params
     assert own is not None
     assert own.sampling.seed == 2**64 - 5
     assert items_of(chat(), REF, IDS)[0].messages == (("user", "hello"),)
@@ -179,14 +180,14 @@ def test_choices_have_seeds_of_their_own_and_the_same_ones_on_every_run() -> Non
 Told = tuple[str, float, list[tuple[str, float]]]
 
 
-def chances(*told: Told) -> Chances:
+def chances(*told: Told) -> TokenLogprobs:
     """Of a vocabulary of the names in them; one in angle brackets is special."""
     names = list(dict.fromkeys(name for own, _, best in told for name in (own, *(each for each, _ in best))))
     blobs = [name.encode("utf-8", "surrogateescape") for name in names]
     most = max(len(best) for _, _, best in told)
     rows = [[*best, *[("", math.nan)] * (most - len(best))] for _, _, best in told]
-    return Chances(
-        pieces=Pieces(
+    return TokenLogprobs(
+        pieces=TokenBytes(
             blob=b"".join(blobs),
             starts=np.cumsum([0, *map(len, blobs)], dtype=np.int32),
             special=frozenset(number for number, name in enumerate(names) if name[:1] == "<"),

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from hmi.errors import Transient
-from hmi.jobs.messages import QueueName, TaskName, make_client, ping, send
+from hmi.jobs import QueueName, TaskName, make_client, ping, send
 from hmi.settings import Settings
 
 NOWHERE = SecretStr("redis://127.0.0.1:1/0")

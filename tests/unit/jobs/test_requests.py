@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.engine.request import Task
 from hmi.errors import InvalidInput
-from hmi.jobs.lines import Limits
-from hmi.jobs.requests import ENDPOINTS, TRUNCATE_TO_MODEL, EncodingFormat, parse_body
+from hmi.items import Task
+from hmi.jobs import Limits, parse_body
+from hmi.jobs.requests import ENDPOINTS, TRUNCATE_TO_MODEL, EncodingFormat
 
 LIMITS = Limits(max_inputs=3)
 CLASSIFY, EMBED = "/v1/classify", "/v1/embeddings"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hmi.errors
 from hmi.errors import AdapterRefused, Conflict, HmiError, InvalidInput, NotFound, Overloaded, StorageFull, Transient
-from hmi.jobs.status import error_detail, http_status
+from hmi.jobs import error_detail, http_status
 
 
 def test_every_error_has_a_number_that_is_an_error() -> None:

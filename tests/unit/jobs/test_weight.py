@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.engine.request import Item, ModelRef, Task, Wish
-from hmi.jobs.answers import items_of, line_ids
-from hmi.jobs.lines import BatchLine, Limits
-from hmi.jobs.requests import ENDPOINTS, parse_body
-from hmi.jobs.weight import Weight, weigh_item, weigh_line
+from hmi.items import GenerationParams, Item, ModelRef, Task
+from hmi.jobs import Limits, Weight, items_of, line_ids, parse_body, weigh_item
+from hmi.jobs.lines import BatchLine
+from hmi.jobs.requests import ENDPOINTS
+from hmi.jobs.weight import weigh_line
 
 EMBED, TEXT, CHAT = "/v1/embeddings", "/v1/completions", "/v1/chat/completions"
 REF = ModelRef("base", "general", None)
@@ -73,15 +73,21 @@ def test_sequences_weigh_together_what_their_line_was_taken_for() -> None:
     ("item", "expected"),
     [
         (Item(REF, Task.EMBED, text="x" * 100), Weight(1)),
-        (Item(REF, Task.GENERATE, tokens=(5,) * 80, wish=Wish(16)), Weight(1, 10 + 16, 0)),
-        (Item(REF, Task.GENERATE, text="x" * 320, wish=Wish(16, echo=True)), Weight(1, 10 + 16, 320)),
-        (Item(REF, Task.GENERATE, text="x" * 320, wish=Wish(16, logprobs=20)), Weight(1, 10 + 16, 16 * 21 * 256)),
+        (Item(REF, Task.GENERATE, tokens=(5,) * 80, params=GenerationParams(16)), Weight(1, 10 + 16, 0)),
+        (Item(REF, Task.GENERATE, text="x" * 320, params=GenerationParams(16, echo=True)), Weight(1, 10 + 16, 320)),
         (
-            Item(REF, Task.GENERATE, text="x" * 320, wish=Wish(16, logprobs=0, echo=True)),
+            Item(REF, Task.GENERATE, text="x" * 320, params=GenerationParams(16, logprobs=20)),
+            Weight(1, 10 + 16, 16 * 21 * 256),
+        ),
+        (
+            Item(REF, Task.GENERATE, text="x" * 320, params=GenerationParams(16, logprobs=0, echo=True)),
             Weight(1, 10 + 16, (80 + 16) * 256 + 320),
         ),
-        (Item(REF, Task.GENERATE, messages=(("user", "x" * 64),), wish=Wish(2**31 - 1)), Weight(1, 2 + 512, 0)),
+        (
+            Item(REF, Task.GENERATE, messages=(("user", "x" * 64),), params=GenerationParams(2**31 - 1)),
+            Weight(1, 2 + 512, 0),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_sequence_weighs_what_is_written_and_what_is_told_of_it(item: Item, expected: Weight) -> None:
     assert weigh_item(item) == expected

@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hmi.knowledge import Function, Keys, Parents, functions_of
 from hmi.knowledge.build import BuildReport, build_tree
-from hmi.knowledge.builder import TreePlan
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.hierarchy import Parents
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.progress import Progress
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import PreviousTree, Progress, TreePlan
+from hmi.knowledge.store import Table
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, rows_of
 
@@ -74,13 +70,13 @@ class Builder:
         folder: Path,
         plan: TreePlan,
         compute: Callable[[Function, Keys], NDArray[np.float32]] | None = None,
-        old: KnowledgeTree | OldVersion | None = None,
+        old: KnowledgeTree | PreviousTree | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> BuildReport:
         return build_tree(
             folder,
             plan,
-            old if isinstance(old, OldVersion) else self.old(old),
+            old if isinstance(old, PreviousTree) else self.old(old),
             compute or Model(),
             row_dtype=self.row_dtype,
             hidden_size=HIDDEN,
@@ -89,9 +85,9 @@ class Builder:
             chunk=self.chunk,
         )
 
-    def old(self, tree: KnowledgeTree | None, plan: TreePlan | None = None) -> OldVersion:
+    def old(self, tree: KnowledgeTree | None, plan: TreePlan | None = None) -> PreviousTree:
         shares = plan.mark_shares if plan else {}
-        return OldVersion.of(tree, tolerance=self.tolerance, old_tolerance=self.tolerance, mark_shares=shares)
+        return PreviousTree.of(tree, tolerance=self.tolerance, old_tolerance=self.tolerance, mark_shares=shares)
 
     def open(self, folder: Path, plan: TreePlan, number: int = 2) -> KnowledgeTree:
         tables = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}

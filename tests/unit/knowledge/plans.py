@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from hmi.knowledge import ngrams
-from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.old import OldTable
+from hmi.knowledge import Keys, functions_of, lines_of, ngrams
+from hmi.knowledge.plan import DomainCounts, PreviousTable, TreePlan, plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.tables import FUNCTION, PARENTS, as_keys
 
@@ -51,7 +47,7 @@ class Case:
 
     def plan(self, old: dict[str, Keys] | None = None) -> TreePlan:
         before = {domain: as_keys(keys) for domain, keys in self.old.items()} if old is None else old
-        tables = {domain: OldTable(FUNCTION, keys) for domain, keys in before.items()}
+        tables = {domain: PreviousTable(FUNCTION, keys) for domain, keys in before.items()}
         node_bytes = self.capacity * ROW_BYTES + ROW_BYTES - 1
         return plan_tree(self.counts(), PARENTS, PLAIN, tables, VOCABULARY, node_bytes, ROW_BYTES)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.knowledge.associative import AssociativeIndex
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge import Keys
+from hmi.knowledge.lookup.cache_index import AssociativeIndex
 
 WAYS = 8
 

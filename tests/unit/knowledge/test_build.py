@@ -8,15 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
-from hmi.knowledge import pieces
+from hmi.knowledge import Function, Keys, functions_of
+from hmi.knowledge.build import row_chunks as pieces
 from hmi.knowledge.build import verify_sample
-from hmi.knowledge.builder import TreePlan
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.old import OldVersion
-from hmi.knowledge.progress import Progress
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table
+from hmi.knowledge.plan import PreviousTree, Progress, TreePlan
+from hmi.knowledge.store import Table, encode
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import BASE, FAR, NEAR, PLAIN, Builder, Model, files_of, function_rows
 from tests.unit.knowledge.tables import FUNCTION, PARENTS, as_keys, make_tree, rows_of
@@ -227,7 +223,7 @@ def test_progress_grows_to_the_total(tmp_path: Path) -> None:
     steps: list[Progress] = []
     builder = Builder()
     old = make_tree(tmp_path / "old", {"general": as_keys([1, 2, 3])})
-    version = OldVersion.of(old, tolerance=0, progress=steps.append)
+    version = PreviousTree.of(old, tolerance=0, progress=steps.append)
     plan = builder.plan_of(general=[*range(100)], movies=[200, 201])
     builder.build(tmp_path / "new", plan, old=version, progress=steps.append)
     assert list(dict.fromkeys(step.stage for step in steps)) == ["check", "compute", "write"]
@@ -338,7 +334,7 @@ def test_another_tolerance_is_honoured_for_old_marks_too(tmp_path: Path, before:
     old, new = Builder(functions=DELTA, tolerance=before or 0.1), Builder(functions=DELTA, tolerance=after)
     old.build(tmp_path / "1", old.plan_of(**{domain: keys.tolist() for domain, keys in plan.tables.items()}))
     tree = old.open(tmp_path / "1", plan)
-    version = OldVersion.of(tree, tolerance=after, old_tolerance=before)
+    version = PreviousTree.of(tree, tolerance=after, old_tolerance=before)
     plan = new.plan_of(general=KEYS, reviews=KEYS)
     new.build(tmp_path / "2", plan, old=version)
     new.build(tmp_path / "whole", plan)

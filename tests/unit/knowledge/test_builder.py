@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt, InvalidInput
-from hmi.knowledge import ngrams
-from hmi.knowledge.builder import DomainCounts, plan_tree
-from hmi.knowledge.demand import subtree_demands
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge import Keys, lines_of, ngrams
+from hmi.knowledge.counts import subtree_demands
+from hmi.knowledge.plan import DomainCounts, plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.plans import (
     CASES,

@@ -3,16 +3,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from hmi.knowledge.builder import plan_tree
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.old import OldTable
+from hmi.knowledge import Function, functions_of
+from hmi.knowledge.plan import PreviousTable, plan_tree
 from tests.unit.knowledge.plans import BOTH, DELTA, ROW, UNIGRAMS, VOCABULARY, A, B, C, D, counts_of, key, tables_of
 from tests.unit.knowledge.tables import FUNCTION, PARENTS, as_keys
 
 
 def plan_with(
     weights: dict[str, dict[int, float]],
-    old: dict[str, OldTable],
+    old: dict[str, PreviousTable],
     rows: int,
     functions: Mapping[str, Function] = DELTA,
 ) -> dict[str, set[int]]:
@@ -20,10 +19,10 @@ def plan_with(
     return tables_of(plan_tree(counts, PARENTS, functions, old, VOCABULARY, rows * ROW, ROW))
 
 
-def marked(functions: Mapping[str, Function], domain: str, keys: list[int], settled: list[int]) -> OldTable:
+def marked(functions: Mapping[str, Function], domain: str, keys: list[int], settled: list[int]) -> PreviousTable:
     """An old table of marks that stand for rows of the parent's own function, and of rows that were compared."""
     above = functions[str(PARENTS[domain])].digest
-    return OldTable(
+    return PreviousTable(
         functions[domain].digest, as_keys(settled), as_keys(keys), above, {above: as_keys(keys)}, as_keys(settled),
         mark_share=(len(keys) + 1) / (len(keys) + len(settled) + 1),
     )  # fmt: skip
@@ -107,11 +106,13 @@ def test_nothing_is_hoisted_to_another_function_where_it_would_spare_less_than_i
     assert plan_with(weights, some, 9, functions)["general"] == {A}
     three = {"news": marked(functions, "news", [D, C], [A, B, key(1, 1)])}  # a half, and a share that is not known
     assert plan_with(weights, three, 9, functions)["general"] == {A}
-    kept = few | {"general": OldTable(FUNCTION, as_keys([A]))}
+    kept = few | {"general": PreviousTable(FUNCTION, as_keys([A]))}
     assert plan_with(weights, kept, 9, functions)["general"] == set()
     almost = {domain: marked(functions, domain, [*range(8)], [*range(8, 18)]) for domain in ("news", "reviews")}
     assert plan_with(weights, almost, 9, functions)["general"] == set()  # 9 of 19 each
-    assert plan_with(weights, almost | {"general": OldTable(FUNCTION, as_keys([A]))}, 9, functions)["general"] == {A}
+    assert plan_with(weights, almost | {"general": PreviousTable(FUNCTION, as_keys([A]))}, 9, functions)["general"] == {
+        A
+    }
 
 
 def test_marks_are_kept_as_rows_are_when_something_a_little_heavier_comes() -> None:

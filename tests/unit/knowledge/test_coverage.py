@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.knowledge.builder import DomainCounts, plan_tree
+from hmi.knowledge.plan import DomainCounts, plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.plans import (
     CASES,

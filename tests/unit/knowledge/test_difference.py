@@ -9,13 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.knowledge import difference
-from hmi.knowledge.difference import Holdings, Weighed, compare
-from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.manifest import Manifest
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import EncodedRows
-from hmi.knowledge.table import Table, TableMeta
+from hmi.knowledge import Keys, Parents, lines_of
+from hmi.knowledge.lookup import Holdings, Weighed, compare
+from hmi.knowledge.lookup import diff as difference
+from hmi.knowledge.store import EncodedRows, Manifest, Table, TableMeta
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys
 

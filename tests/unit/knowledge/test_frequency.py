@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hmi.knowledge import frequency
-from hmi.knowledge.frequency import FrequencyCounter, FrequencyDelta
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.tally import Tally
+from hmi.knowledge import Keys
+from hmi.knowledge.counts import FrequencyCounter, FrequencyDelta, frequency
+from hmi.knowledge.counts.key_counts import Tally
 
 CALLS = st.lists(
     st.tuples(st.sampled_from("xy"), st.sampled_from("ab"), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 2))

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from hmi.errors import Corrupt
-from hmi.knowledge.hierarchy import children_of, lines_of
+from hmi.knowledge import lines_of
+from hmi.knowledge.hierarchy import children_of
 from tests.unit.knowledge.tables import PARENTS
 
 

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from hmi.errors import Corrupt
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.holding import KEY_FILES, Held, find_holders, open_keys
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge import lines_of
+from hmi.knowledge.lookup import KEY_FILES, KeyLocation, KnowledgeTree, find_holders, open_keys
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import HIDDEN, PARENTS, as_keys, rows_of
 
@@ -42,15 +40,29 @@ def test_ngrams_are_held_where_lookups_find_them(tmp_path: Path) -> None:
         at = tree.held_at(domain, keys)
         assert [each.domain for each in found] == [line[place] if place >= 0 else None for place in at]
     names = [each.held for each in find_holders(keys, lines_of(PARENTS)["movies"], opened, FUNCTIONS)]
-    assert names == [Held.MISSING, Held.OWN, Held.MISSING, Held.MARK, Held.MISSING, Held.MISSING]
+    assert names == [
+        KeyLocation.MISSING,
+        KeyLocation.OWN,
+        KeyLocation.MISSING,
+        KeyLocation.MARK,
+        KeyLocation.MISSING,
+        KeyLocation.MISSING,
+    ]
     names = [each.held for each in find_holders(keys, lines_of(PARENTS)["reviews"], opened, FUNCTIONS)]
-    assert names == [Held.MISSING, Held.MISSING, Held.OWN, Held.INHERITED, Held.INHERITED, Held.MISSING]
+    assert names == [
+        KeyLocation.MISSING,
+        KeyLocation.MISSING,
+        KeyLocation.OWN,
+        KeyLocation.INHERITED,
+        KeyLocation.INHERITED,
+        KeyLocation.MISSING,
+    ]
 
 
 def test_a_table_of_another_function_is_passed_over(tmp_path: Path) -> None:
     opened = {"general": open_keys(make(tmp_path, "general", {1}))}
     (found,) = find_holders(as_keys([1]), ("general",), opened, {"general": DELTA})
-    assert found.held is Held.MISSING
+    assert found.held is KeyLocation.MISSING
 
 
 def test_a_table_is_opened_without_its_rows(tmp_path: Path) -> None:

@@ -12,13 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmi.errors import Corrupt, NotFound
-from hmi.knowledge import ngrams
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import round_trip
-from hmi.knowledge.stored import NO_ROW, StoredRows
-from hmi.knowledge.table import Table
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge import Keys, functions_of, ngrams
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import NO_ROW, StoredRows, Table, round_trip
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import HIDDEN, PARENTS, as_keys, make_table, rows_of
 

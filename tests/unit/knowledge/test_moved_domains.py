@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hmi.knowledge import Function, Keys, functions_of
 from hmi.knowledge.build import verify_sample
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.old import OldVersion
+from hmi.knowledge.plan import PreviousTree
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder
 from tests.unit.knowledge.tables import FUNCTION, rows_of
@@ -53,7 +52,7 @@ def test_marks_of_a_domain_that_was_moved_are_compared_anew(tmp_path: Path) -> N
 
     moved = after.open(tmp_path / "1", first)  # served so until the next build
     second = after.plan_of(**tables)
-    old = OldVersion.of(moved, tolerance=0.05, old_tolerance=0.05, built_parents=BEFORE)
+    old = PreviousTree.of(moved, tolerance=0.05, old_tolerance=0.05, built_parents=BEFORE)
     after.build(tmp_path / "2", second, shifted_rows, old)
     verify_sample(after.open(tmp_path / "2", second), after.functions, shifted_rows, 9, tolerance=0.05, noise=0.001)
     assert old.held["stories"].sources.keys() == {FUNCTION}  # nothing moved above it

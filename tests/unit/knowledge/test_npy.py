@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hmi.knowledge.npy import allow_maps
+from hmi.knowledge.store import allow_maps
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hmi.knowledge.functions import functions_of
-from hmi.knowledge.old import OldTable, OldVersion, staying_marks
-from hmi.knowledge.progress import Progress
-from hmi.knowledge.standins import estimated, usual_errors, usual_gain
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge import functions_of
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import PreviousTable, PreviousTree, Progress, estimated, staying_marks
+from hmi.knowledge.plan.backoff_error import usual_errors, usual_gain
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder, function_rows
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys, make_tree, rows_of
@@ -28,11 +27,11 @@ def built(folder: Path, builder: Builder, **tables: list[int]) -> KnowledgeTree:
 
 @pytest.mark.parametrize("tree", [None, KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)])
 def test_there_is_nothing_to_build_from_before_the_first_version(tree: KnowledgeTree | None) -> None:
-    assert OldVersion.of(tree, tolerance=0.1) == OldVersion.none()
+    assert PreviousTree.of(tree, tolerance=0.1) == PreviousTree.none()
 
 
 def test_tables_of_one_function_are_just_keys(tmp_path: Path) -> None:
-    old = OldVersion.of(make_tree(tmp_path, {"movies": as_keys([1, 2])}), tolerance=0.1, old_tolerance=0.1)
+    old = PreviousTree.of(make_tree(tmp_path, {"movies": as_keys([1, 2])}), tolerance=0.1, old_tolerance=0.1)
     movies = old.held["movies"]
     assert (movies.function, movies.keys.tolist(), movies.above) == (FUNCTION, [1, 2], None)
     assert (movies.marks.tolist(), movies.sources, movies.settled.tolist()) == ([], {}, [])
@@ -44,17 +43,17 @@ def test_a_damaged_table_is_left_out_and_its_size_is_known(tmp_path: Path, caplo
     path = tmp_path / "movies" / "scales.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     with caplog.at_level(logging.WARNING):
-        old = OldVersion.of(tree, tolerance=0)
+        old = PreviousTree.of(tree, tolerance=0)
     assert set(old.tables) == set(old.held) == {"news"}
     assert old.sizes == {domain: table.bytes for domain, table in tree.tables.items()}
     assert "the old rows of domain movies are computed anew" in caplog.text
-    assert set(OldVersion.of(tree, tolerance=0, verify=False).tables) == {"movies", "news"}
+    assert set(PreviousTree.of(tree, tolerance=0, verify=False).tables) == {"movies", "news"}
 
 
 def test_reading_can_be_watched_and_ended(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"movies": as_keys([1, 2]), "news": as_keys([3])})
     steps: list[Progress] = []
-    OldVersion.of(tree, tolerance=0, progress=steps.append)
+    PreviousTree.of(tree, tolerance=0, progress=steps.append)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert steps[-1] == Progress("check", 3, 3)
 
@@ -62,7 +61,7 @@ def test_reading_can_be_watched_and_ended(tmp_path: Path) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        OldVersion.of(tree, tolerance=0, progress=end)
+        PreviousTree.of(tree, tolerance=0, progress=end)
 
 
 def test_marks_and_compared_rows_of_a_domain_with_a_delta_are_told_apart(tmp_path: Path) -> None:
@@ -92,13 +91,13 @@ def test_what_was_compared_holds_as_far_as_the_tolerance_then_and_now_allow(
     tmp_path: Path, before: float | None, now: float, marks: bool, settled: bool
 ) -> None:
     tree = built(tmp_path, Builder(functions=DELTA, tolerance=0.1), general=KEYS, reviews=KEYS)
-    reviews = OldVersion.of(tree, tolerance=now, old_tolerance=before).held["reviews"]
+    reviews = PreviousTree.of(tree, tolerance=now, old_tolerance=before).held["reviews"]
     assert (bool(reviews.sources), bool(len(reviews.settled))) == (marks, settled)
     assert len(reviews.marks)
 
 
 def test_a_mark_stays_when_its_function_is_given_again() -> None:
-    table = OldTable("f", as_keys([9]), as_keys([1, 2, 3]), "a", {"a": as_keys([1, 2]), "b": as_keys([3])})
+    table = PreviousTable("f", as_keys([9]), as_keys([1, 2, 3]), "a", {"a": as_keys([1, 2]), "b": as_keys([3])})
     given = {"a": as_keys([1, 3]), "b": as_keys([2, 3])}
     stays = staying_marks([table], as_keys([1, 2, 3, 9]), lambda source, keys: np.isin(keys, given[source]))
     assert stays.tolist() == [True, False, True, False]
@@ -120,7 +119,7 @@ def test_the_error_of_a_stand_in_is_measured_from_stored_rows(tmp_path: Path) ->
     full, left, right, alone = packed((1, 2, 3), (1, 2, -1), (-1, 2, 3), (-1, 2, -1))
     other, deep = packed((4, 2, 3), (5, 2, 6))
     tree = make_tree(tmp_path, {"general": as_keys([alone, left, right]), "movies": as_keys([full, other, deep])})
-    errors = OldVersion.of(tree, tolerance=0).errors
+    errors = PreviousTree.of(tree, tolerance=0).errors
     assert errors is not None
     asked = as_keys([full, other, deep, left])
     expected = {full: left, other: right, deep: alone, left: alone}
@@ -132,7 +131,7 @@ def test_the_error_of_what_is_not_held_is_the_mean_of_its_level(tmp_path: Path) 
     held = packed((5, 2, 6), (6, 2, 6), (7, 2, 6))
     (alone,) = packed((-1, 2, -1))
     tree = make_tree(tmp_path, {"general": as_keys([alone]), "movies": as_keys(held)})
-    errors = OldVersion.of(tree, tolerance=0).errors
+    errors = PreviousTree.of(tree, tolerance=0).errors
     assert errors is not None
     unknown, without = packed((9, 2, 9), (9, 8, 9))
     found = errors("movies", as_keys([*held, unknown, without]))
@@ -163,7 +162,7 @@ def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> 
             ({"general": as_keys(alone)}, usual_gain("movies", as_keys(windows))),
         ]
     ):
-        measure = OldVersion.of(make_tree(tmp_path / str(number), held), tolerance=0).bigram_gain
+        measure = PreviousTree.of(make_tree(tmp_path / str(number), held), tolerance=0).bigram_gain
         assert measure is not None
         assert measure("movies", as_keys([*windows, *packed((9, 8, 9))])) == pytest.approx(gain, abs=0.02)
         assert measure("sports", as_keys(windows)) == usual_gain("sports", as_keys(windows)) > 0
@@ -171,7 +170,7 @@ def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> 
 
 def test_what_is_estimated_is_off_by_the_estimators_error_and_wants_no_bigrams(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys(packed((-1, 2, -1))), "movies": as_keys(packed((1, 2, 3)))})
-    old = OldVersion.of(tree, tolerance=0)
+    old = PreviousTree.of(tree, tolerance=0)
     keys = as_keys(packed((1, 2, 3), (4, 2, 5)))
     errors, gain = estimated(old.errors, old.bigram_gain, {"movies": 0.25})
     assert errors

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
-from hmi.knowledge.rows import CHUNK_ROWS, EncodedRows, decode, encode, entry_bytes, round_trip
+from hmi.knowledge.store import CHUNK_ROWS, EncodedRows, decode, encode, entry_bytes, round_trip
 from hmi.spec import RowDtype
 
 Rows = NDArray[np.float32]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.knowledge.search import KeySearch
+from hmi.knowledge.store import KeySearch
 from tests.unit.knowledge.tables import as_keys
 
 

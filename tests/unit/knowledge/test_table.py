@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.errors import Corrupt, StorageFull
-from hmi.knowledge.rows import encode, round_trip
-from hmi.knowledge.table import Table, TableMeta, find_first, write_table, write_table_blocks
+from hmi.knowledge.store import Table, TableMeta, encode, find_first, round_trip, write_table, write_table_blocks
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, as_keys, make_table, rows_of
 

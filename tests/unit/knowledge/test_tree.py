@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmi.errors import Corrupt, NotFound
-from hmi.knowledge import ngrams
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.rows import CHUNK_ROWS, round_trip
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge import Keys, ngrams
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.store import CHUNK_ROWS, round_trip
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys, make_table, make_tree, rows_of
 

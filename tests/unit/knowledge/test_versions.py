@@ -14,14 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hmi.knowledge import ngrams
+from hmi.knowledge import Function, functions_of, lines_of, ngrams
 from hmi.knowledge.build import verify_sample
-from hmi.knowledge.builder import DomainCounts, TreePlan, plan_tree
-from hmi.knowledge.functions import Function, functions_of
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.rows import entry_bytes, round_trip
-from hmi.knowledge.segments import segment_of
-from hmi.knowledge.tree import KnowledgeTree
+from hmi.knowledge.lookup import KnowledgeTree, segment_of
+from hmi.knowledge.plan import DomainCounts, TreePlan, plan_tree
+from hmi.knowledge.store import entry_bytes, round_trip
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder, Model, function_rows
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS

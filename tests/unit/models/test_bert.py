@@ -11,9 +11,8 @@ import torch
 from transformers import BertModel
 
 from hmi.adapters.maths import LoraTensors, SingleAdapter
-from hmi.models.bert import HBert
-from hmi.models.loader import load_hbert
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import HBert, load_hbert
 from tests.tiny import tiny_bert_folder
 
 

@@ -10,8 +10,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from hmi.errors import Corrupt, InvalidInput
-from hmi.models.chat import CHAT, ChatTemplate, load_chat
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
+from hmi.models.text import CHAT, ChatTemplate, load_chat
 from tests.tiny import tiny_decoder_folder, tiny_llama, tiny_tokenizer
 
 TEMPLATE = (

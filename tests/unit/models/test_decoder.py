@@ -13,10 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hmi.errors import InvalidInput
-from hmi.knowledge.ngrams import unpack, window_keys
-from hmi.models.decoder import HGpt
-from hmi.models.loader import load_hbert, load_hgpt, load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.knowledge import unpack, window_keys
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import HGpt, load_hbert, load_hgpt, load_spec
 from hmi.spec import Family, Site
 from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 

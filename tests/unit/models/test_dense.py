@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import hmi.models.dense as dense_layers
-from hmi.models.dense import ACTIVATIONS, Dense, make_dense
+from hmi.models.layers import ACTIVATIONS, Dense, make_dense
+from hmi.models.layers import dense as dense_layers
 
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(32, 96), (80, 32), (31, 17), (384, 384)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmi.errors import Corrupt
-from hmi.models.difference import Difference, digest_of, read_difference
+from hmi.models.convert import WeightDiff, digest_of, read_difference
 from hmi.spec import Family, HPLMSpec
 
 SPEC = HPLMSpec(Family.BERT, 100, 64, 4, 4, 128, 48, 2, 1e-12, "gelu", 0, k=2, distilled=True)
@@ -36,7 +36,7 @@ def changed(original: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_tensors_come_back_within_the_codes_rounding() -> None:
     original = tensors(1)
     wanted = changed(original)
-    difference = Difference.between(original, wanted, SPEC, {})
+    difference = WeightDiff.between(original, wanted, SPEC, {})
     found = difference.apply(original)
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
@@ -47,7 +47,7 @@ def test_tensors_come_back_within_the_codes_rounding() -> None:
 
 def test_four_bits_are_taken_for_each_value_of_a_matrix() -> None:
     original = tensors(1)
-    difference = Difference.between(
+    difference = WeightDiff.between(
         original, {**changed(original), "correction.position": torch.zeros(48, 64)}, SPEC, {}
     )
     values = 64 * 64 + 128 * 64
@@ -56,12 +56,12 @@ def test_four_bits_are_taken_for_each_value_of_a_matrix() -> None:
 
 def test_what_did_not_change_is_not_kept() -> None:
     original = tensors(1)
-    assert not Difference.between(original, dict(original), SPEC, {}).tensors
+    assert not WeightDiff.between(original, dict(original), SPEC, {}).tensors
 
 
 def test_file_gives_the_same_when_it_is_read_back(tmp_path: Path) -> None:
     original = tensors(1)
-    difference = Difference.between(original, changed(original), SPEC, {"steps": 3})
+    difference = WeightDiff.between(original, changed(original), SPEC, {"steps": 3})
     difference.save(tmp_path / "one.safetensors")
     difference.save(tmp_path / "two.safetensors")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
@@ -88,7 +88,7 @@ def test_file_is_refused_when_it_is_no_difference(tmp_path: Path, content: bytes
 
 def test_difference_is_refused_when_its_tensors_do_not_fit(tmp_path: Path) -> None:
     original = tensors(1)
-    difference = Difference.between(original, changed(original), SPEC, {})
+    difference = WeightDiff.between(original, changed(original), SPEC, {})
     wrong = {**difference.tensors, "layers.7.q.bias": torch.zeros(64).half()}
     with pytest.raises(Corrupt, match="do not fit"):
-        Difference(difference.source, SPEC, {}, wrong).apply(original)
+        WeightDiff(difference.source, SPEC, {}, wrong).apply(original)

@@ -7,7 +7,7 @@ import torch
 
 from hmi.engine.estimate import EstimateGroup
 from hmi.errors import Corrupt
-from hmi.models.estimator import RowEstimator, ServedEstimator
+from hmi.models.layers import RowEstimator, ServedEstimator
 from tests.estimators import random_estimator
 
 HIDDEN = 32

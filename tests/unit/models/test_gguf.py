@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hmi.errors import InvalidInput
-from hmi.models.pretrained.gguf import GgufFile
+from hmi.models.convert.gguf import GgufFile
 
 
 def write(path: Path, *, scaling: str | None, tensor: str = "token_embd.weight") -> GgufFile:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hmi.errors import Corrupt, InvalidInput
-from hmi.models.loader import load_hbert, load_spec, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from tests.tiny import tiny_bert_folder
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from hmi.knowledge.rows import round_trip
-from hmi.models.rounding import round_rows
+from hmi.knowledge.store import round_trip
+from hmi.models.layers import round_rows
 from hmi.spec import RowDtype
 
 HIDDEN = 24

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import hmi.models.dense as dense_layers
-import hmi.models.served as serving
-from hmi.models.bert import HBert
-from hmi.models.dense import ACTIVATIONS, filled
-from hmi.models.served import ServedBert
+from hmi.models.families import HBert, ServedBert
+from hmi.models.families import served_bert as serving
+from hmi.models.layers import ACTIVATIONS, filled
+from hmi.models.layers import dense as dense_layers
 from hmi.spec import HPLMSpec
 from tests.adapter_samples import sample_spec
 

@@ -11,18 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hmi.adapters.adapter import Activation, Adapter
-from hmi.adapters.bank import Bank, Resident
-from hmi.adapters.batched import BatchedAdapters
-from hmi.adapters.crossover import Method
-from hmi.adapters.kernels import _check as check_kernel_arguments
-from hmi.adapters.maths import AdapterMaths, NoAdapters, ServingAdapters, SingleAdapter, activate
-from hmi.adapters.packed import pack_adapter
-from hmi.adapters.plan import NO_LAYERS, AdapterPlan, order_key
-from hmi.adapters.segmented import SegmentedAdapters, SegmentedPlan
-from hmi.models import served as serving
-from hmi.models.bert import HBert
-from hmi.models.served import ServedBert
+from hmi.adapters import Activation, Adapter
+from hmi.adapters.maths import (
+    NO_LAYERS,
+    AdapterMaths,
+    AdapterPlan,
+    BatchedAdapters,
+    Method,
+    NoAdapters,
+    SegmentedAdapters,
+    SegmentedPlan,
+    ServingAdapters,
+    SingleAdapter,
+    order_key,
+)
+from hmi.adapters.maths.kernels import _check as check_kernel_arguments
+from hmi.adapters.maths.single import activate
+from hmi.adapters.tiers import Bank, Resident, pack_adapter
+from hmi.models.families import HBert, ServedBert
+from hmi.models.families import served_bert as serving
 from hmi.spec import HPLMSpec
 from tests.adapter_samples import sample_spec, sixteen_tenants
 
@@ -115,7 +122,7 @@ def test_a_mixed_batch_equals_each_tenant_alone(k: int, first_only: bool, padded
 def test_a_mixed_batch_equals_each_tenant_alone_whichever_way_is_taken(
     first_only: bool, method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hmi.adapters.plan.choose", lambda *_, **__: method)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
     _check(sample_spec(inner=80), MIXED, first_only=first_only)
 
 
@@ -186,8 +193,8 @@ def test_a_mixed_batch_equals_each_tenant_alone_when_each_place_is_one_launch(
     k: int, first_only: bool, inner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels themselves are tested apart; here it is what they are given."""
-    monkeypatch.setattr("hmi.adapters.segmented.lora_segmented", _loop_over_rows)
-    monkeypatch.setattr("hmi.adapters.segmented.bottleneck_segmented", _loop_over_rows)
+    monkeypatch.setattr("hmi.adapters.maths.segmented.lora_segmented", _loop_over_rows)
+    monkeypatch.setattr("hmi.adapters.maths.segmented.bottleneck_segmented", _loop_over_rows)
     _check(sample_spec(k=k, inner=inner), MIXED, first_only=first_only, make=_segmented)
 
 

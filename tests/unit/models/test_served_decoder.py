@@ -11,17 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.bank import Bank
-from hmi.adapters.batched import BatchedAdapters
-from hmi.adapters.maths import NoAdapters, SingleAdapter
-from hmi.adapters.packed import pack_adapter
-from hmi.adapters.plan import AdapterPlan
-from hmi.adapters.shared import SharedLora
-from hmi.knowledge.ngrams import unpack, window_keys
-from hmi.models.decoder import HGpt
-from hmi.models.pages import PAGE_TOKENS, KeyValuePages, PagePart
-from hmi.models.served_decoder import ServedGpt
+from hmi.adapters import Adapter
+from hmi.adapters.maths import AdapterPlan, BatchedAdapters, NoAdapters, SharedLora, SingleAdapter
+from hmi.adapters.tiers import Bank, pack_adapter
+from hmi.knowledge import unpack, window_keys
+from hmi.models.families import HGpt, ServedGpt
+from hmi.models.layers import PAGE_TOKENS, KeyValuePages, PagePart
 from hmi.spec import Family, HPLMSpec
 from tests.adapter_samples import lora_adapter
 

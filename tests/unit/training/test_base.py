@@ -10,18 +10,26 @@ import pytest
 import torch
 
 from hmi.errors import Conflict, InvalidInput, StorageFull
-from hmi.knowledge.ngrams import window_keys
-from hmi.models.difference import read_difference
-from hmi.models.loader import load_hbert, load_spec, load_tokenizer
+from hmi.knowledge import window_keys
+from hmi.models.convert import read_difference
+from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import RowDtype
-from hmi.training import base, distil
-from hmi.training.base import apply_difference, build_base, work_folder
-from hmi.training.calibration import Moments, fit
-from hmi.training.distil import DistilConfig, DistilProgress
-from hmi.training.estimator import EstimatorConfig
-from hmi.training.fidelity import measure_fidelity
-from hmi.training.states import LowerStates, encode, estimated_rows, window_rows
-from hmi.training.teacher import Teacher
+from hmi.training.distill import (
+    DistilConfig,
+    DistilProgress,
+    EstimatorConfig,
+    Moments,
+    Teacher,
+    apply_difference,
+    base,
+    build_base,
+    fit,
+    measure_fidelity,
+)
+from hmi.training.distill import distill as distil
+from hmi.training.distill.base import work_folder
+from hmi.training.lower import LowerStates, encode, window_rows
+from hmi.training.lower.states import estimated_rows
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 

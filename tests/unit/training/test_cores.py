@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hmi.errors import Cancelled
-from hmi.training.cores import side_by_side
+from hmi.training.loop import side_by_side
 
 
 @pytest.fixture

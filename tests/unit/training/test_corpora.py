@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
-from hmi.training.corpora import split_corpora
-from hmi.training.states import encode
+from hmi.training.distill import split_corpora
+from hmi.training.lower import encode
 from tests.tiny import tiny_tokenizer
 
 

@@ -13,17 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hmi.errors import InvalidInput
-from hmi.models.difference import digest_of, read_difference
-from hmi.models.loader import load_hgpt, load_tokenizer
-from hmi.models.pretrained import pretrained_tensors
+from hmi.models.convert import digest_of, pretrained_tensors, read_difference
+from hmi.models.families import load_hgpt, load_tokenizer
 from hmi.spec import RowDtype
-from hmi.training.base import apply_difference, build_base
-from hmi.training.delta_config import DeltaConfig
-from hmi.training.distil import DistilConfig, _divergence
-from hmi.training.domain import train_delta
-from hmi.training.states import encode
-from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch
+from hmi.training.delta import DeltaConfig, train_delta
+from hmi.training.distill import DistilConfig, Teacher, apply_difference, build_base
+from hmi.training.distill.distill import _divergence
+from hmi.training.lower import WindowBatch, encode
 from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 Make = Callable[..., Any]
@@ -126,7 +122,7 @@ def test_divergence_in_pieces_is_the_whole_ones_gradients_included(
     model = load_hgpt(tmp_path / "k2")
     torch.manual_seed(1)
     ours, wanted = torch.randn(11, model.spec.hidden_size, requires_grad=True), torch.randn(11, model.spec.hidden_size)
-    monkeypatch.setattr("hmi.training.distil._LOGITS", 4)
+    monkeypatch.setattr("hmi.training.distill.distill._LOGITS", 4)
     found = _divergence(model, ours, model, wanted)
     target = model.logits(wanted).log_softmax(-1).detach()
     plain = torch.nn.functional.kl_div(

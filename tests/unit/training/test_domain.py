@@ -11,28 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.adapter import Adapter
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.delta import load_delta
+from hmi.adapters import Adapter
+from hmi.adapters.formats import load_delta, save_adapter
 from hmi.adapters.maths import NoAdapters, SingleAdapter
 from hmi.errors import AdapterRefused, InvalidInput
-from hmi.knowledge.ngrams import unpack, window_keys
-from hmi.knowledge.rows import round_trip
-from hmi.models.loader import load_hbert, load_spec, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
+from hmi.knowledge import unpack, window_keys
+from hmi.knowledge.store import round_trip
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import Site
-from hmi.training.base import add_estimator, build_base
-from hmi.training.delta_config import DeltaConfig, DeltaProgress, TrainedDelta
-from hmi.training.distil import DistilConfig
-from hmi.training.domain import _loss, _Sights, train_delta
-from hmi.training.estimator import EstimatorConfig
-from hmi.training.examples import Example
-from hmi.training.fidelity import measure_fidelity
-from hmi.training.stand_ins import leave_one_out
-from hmi.training.states import LowerStates, encode, estimated_rows, estimator_of, window_rows
-from hmi.training.task import TrainConfig, train_adapter
-from hmi.training.teacher import Teacher
-from hmi.training.windows import WindowBatch
+from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.data import Example
+from hmi.training.delta import DeltaConfig, DeltaProgress, train_delta
+from hmi.training.delta.config import TrainedDelta
+from hmi.training.delta.train import _loss, _Sights
+from hmi.training.distill import DistilConfig, EstimatorConfig, Teacher, add_estimator, build_base, measure_fidelity
+from hmi.training.lower import LowerStates, WindowBatch, encode, estimator_of, leave_one_out, window_rows
+from hmi.training.lower.states import estimated_rows
 from tests.adapter_samples import bottleneck_adapter, lora_adapter
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 

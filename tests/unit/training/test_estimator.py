@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
-from hmi.knowledge.ngrams import window_keys
-from hmi.models.bert import HBert
-from hmi.models.estimator import RowEstimator
-from hmi.models.loader import load_hbert
-from hmi.models.pretrained import convert_pretrained
-from hmi.training.distil import DistilProgress
-from hmi.training.estimator import EstimatorConfig, fit_estimator
-from hmi.training.states import estimated_rows, window_rows
+from hmi.knowledge import window_keys
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import HBert, load_hbert
+from hmi.models.layers import RowEstimator
+from hmi.training.distill import DistilProgress, EstimatorConfig, fit_estimator
+from hmi.training.lower import window_rows
+from hmi.training.lower.states import estimated_rows
 from tests.estimators import random_estimator
 from tests.tiny import tiny_bert_folder
 

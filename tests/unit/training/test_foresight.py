@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hmi.training.foresight import ForesightSums
+from hmi.training.distill.perplexity import PerplexitySums
 
 WORDS, SIZE = 7, 5
 
@@ -22,7 +22,7 @@ def heads() -> tuple[torch.Tensor, torch.Tensor]:
 def test_sums_are_those_of_a_plain_loop_over_tokens(heads: tuple[torch.Tensor, torch.Tensor]) -> None:
     ids, mask = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
     ours, theirs = torch.randn(2, 4, SIZE), torch.randn(2, 4, SIZE)
-    sums = ForesightSums()
+    sums = PerplexitySums()
     for row in range(2):  # in two batches
         some = slice(row, row + 1)
         one, other = (lambda x, h=head: F.linear(x, h) for head in heads)
@@ -44,7 +44,7 @@ def test_sums_are_those_of_a_plain_loop_over_tokens(heads: tuple[torch.Tensor, t
 
 
 def test_texts_of_one_token_have_nothing_to_foresee(heads: tuple[torch.Tensor, torch.Tensor]) -> None:
-    sums = ForesightSums()
+    sums = PerplexitySums()
     states = torch.randn(1, 1, SIZE)
     sums.add(lambda x: F.linear(x, heads[0]), states, lambda x: F.linear(x, heads[1]), states, *_one_token())
     assert sums.result() is None

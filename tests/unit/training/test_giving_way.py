@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hmi.models.pretrained import convert_pretrained
-from hmi.training import network, states
-from hmi.training.config import TrainConfig
-from hmi.training.examples import Example
-from hmi.training.report import TrainProgress
-from hmi.training.task import train_adapter
+from hmi.models.convert import convert_pretrained
+from hmi.training.adapter import train_adapter
+from hmi.training.data import Example
+from hmi.training.lower import states
+from hmi.training.plan import TrainConfig
+from hmi.training.reports import TrainProgress
+from hmi.training.tasks import network
 from tests.tiny import tiny_bert_folder
 
 EXAMPLES = [Example(f"w{number % 2} w{number}", ("no", "yes")[number % 2]) for number in range(40)]

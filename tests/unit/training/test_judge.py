@@ -12,17 +12,16 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import BertForSequenceClassification, BertForTokenClassification
 
-from hmi.adapters.adapter import Activation, Adapter, Head, Pooling, Transform
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.engine.request import Classification, Item, ModelRef, Task
+from hmi.adapters import Activation, Adapter, Head, Pooling, Transform
+from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.items import Classification, Item, ModelRef, Task
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import Placement
-from hmi.training.examples import AnyExample, Example, MultiLabelExample, Span, TaggedExample
-from hmi.training.judge import judge_adapter
-from hmi.training.metrics import class_metrics, entity_metrics
+from hmi.training.adapter import judge_adapter
+from hmi.training.data import AnyExample, Example, MultiLabelExample, Span, TaggedExample
+from hmi.training.reports import class_metrics, entity_metrics
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter
 from tests.engines import FolderSource, tiny_engine
 from tests.tiny import tiny_bert_folder, tiny_tokenizer

@@ -9,21 +9,20 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from hmi.errors import InvalidInput
-from hmi.training.labelled import (
-    MAX_PROBLEMS,
+from hmi.spec import TaskKind
+from hmi.training.data import (
     AnyExample,
     Example,
     FileFormat,
     LabelledLimits,
     MultiLabelExample,
     PairExample,
-    Problem,
     Span,
     TaggedExample,
-    TaskKind,
     check_labelled,
     read_labelled,
 )
+from hmi.training.data.labelled import MAX_PROBLEMS, Problem
 
 
 def lines(*records: object) -> io.BytesIO:

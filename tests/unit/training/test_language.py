@@ -13,33 +13,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hmi.adapters.adapter import AdapterKind, Pooling
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
-from hmi.bench.tenants import OneBase
+from hmi.adapters import AdapterKind, Pooling
+from hmi.adapters.formats import read_adapter, save_adapter
+from hmi.bench import OneBase
 from hmi.cli.main import app
-from hmi.engine.config import EngineConfig
-from hmi.engine.engine import Engine
-from hmi.engine.request import Classification, Generation, Item, ModelRef, Sampling, Task, Wish
+from hmi.engine import Engine, EngineConfig
 from hmi.errors import InvalidInput
-from hmi.knowledge.tree import KnowledgeTree
-from hmi.models.chat import load_chat
-from hmi.models.loader import load_hgpt, load_spec, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
-from hmi.training.config import TrainConfig
-from hmi.training.examples import (
-    AnyExample,
-    ChatExample,
-    ContinuedExample,
-    Example,
-    MultiLabelExample,
-    Span,
-    TaggedExample,
-)
-from hmi.training.language import Language
-from hmi.training.network import Network
-from hmi.training.objective import Texts
-from hmi.training.task import train_adapter
+from hmi.items import Classification, Generation, GenerationParams, Item, ModelRef, Sampling, Task
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_hgpt, load_spec, load_tokenizer
+from hmi.models.text import load_chat
+from hmi.training.adapter import train_adapter
+from hmi.training.data import AnyExample, ChatExample, ContinuedExample, Example, MultiLabelExample, Span, TaggedExample
+from hmi.training.plan import TrainConfig
+from hmi.training.tasks import Language, Network, Texts
 from tests.tiny import TINY_WORDS, tiny_base, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 Make = Callable[..., Any]
@@ -108,11 +96,13 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
     tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     source = OneBase("base", base, tree)
     source.adapters["a"] = tmp_path / "a.safetensors"
-    wish = Wish(max_tokens=8, sampling=Sampling(temperature=0))
+    params = GenerationParams(max_tokens=8, sampling=Sampling(temperature=0))
     with Engine(
         EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=2**22, cache_bytes=2**22), source
     ) as engine:
-        items = [Item(ModelRef("base", "general", "a"), Task.GENERATE, text=f"w{n}", wish=wish) for n in range(5, 15)]
+        items = [
+            Item(ModelRef("base", "general", "a"), Task.GENERATE, text=f"w{n}", params=params) for n in range(5, 15)
+        ]
         results = [outcome.result for outcome in engine.submit(items).result()]
     said = [result.text for result in results if isinstance(result, Generation)]
     right = sum(text == "".join(f" w{m}" for m in range(n + 1, n + 5)) for n, text in enumerate(said, start=5))

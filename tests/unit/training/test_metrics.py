@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from hmi.training.examples import Span
-from hmi.training.metrics import (
+from hmi.training.data import Span
+from hmi.training.reports import (
     Metrics,
     class_metrics,
     entity_metrics,

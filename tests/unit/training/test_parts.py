@@ -7,8 +7,18 @@ import hashlib
 import pytest
 
 from hmi.errors import InvalidInput
-from hmi.training.examples import AnyExample, Example, MultiLabelExample, PairExample, Span, TaggedExample, kind_of
-from hmi.training.parts import require_known, split, without_texts_of
+from hmi.training.data import (
+    AnyExample,
+    Example,
+    MultiLabelExample,
+    PairExample,
+    Span,
+    TaggedExample,
+    kind_of,
+    require_known,
+    split,
+    without_texts_of,
+)
 
 
 def word_tags(*tags: str) -> tuple[Span, ...]:

@@ -4,12 +4,10 @@ import json
 
 import pytest
 
-from hmi.adapters.adapter import Activation, AdapterKind, Pooling
-from hmi.spec import Placement, Site
-from hmi.training.config import TrainConfig
-from hmi.training.examples import TaskKind
-from hmi.training.labelled import FileFormat
-from hmi.training.plan import TrainingPlan
+from hmi.adapters import Activation, AdapterKind, Pooling
+from hmi.spec import Placement, Site, TaskKind
+from hmi.training.data import FileFormat
+from hmi.training.plan import TrainConfig, TrainingPlan
 
 
 def test_a_plan_is_the_same_after_a_way_through_json() -> None:

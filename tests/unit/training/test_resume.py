@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hmi.adapters.adapter import AdapterKind
+from hmi.adapters import AdapterKind
 from hmi.errors import Cancelled
-from hmi.training import task
-from hmi.training.config import TrainConfig
-from hmi.training.examples import AnyExample, PairExample, Span, TaggedExample
-from hmi.training.report import TrainProgress
-from hmi.training.task import train_adapter
+from hmi.training.adapter import train as task
+from hmi.training.adapter import train_adapter
+from hmi.training.data import AnyExample, PairExample, Span, TaggedExample
+from hmi.training.plan import TrainConfig
+from hmi.training.reports import TrainProgress
 from tests.sentences import sentences
 from tests.tiny import tiny_base
 from tests.unit.training.test_task import same_weights

@@ -13,20 +13,17 @@ import pytest
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import BertForSequenceClassification
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling
 from hmi.adapters.formats import read_adapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_spec
-from hmi.models.pretrained import convert_pretrained
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import load_spec
 from hmi.spec import Placement, Site
-from hmi.training.config import TrainConfig
-from hmi.training.delta_config import DeltaConfig
-from hmi.training.domain import train_delta
-from hmi.training.examples import MultiLabelExample, Span, TaggedExample
-from hmi.training.judge import judge_adapter
-from hmi.training.parts import split_in_three
-from hmi.training.recipe import recipe_of
-from hmi.training.retrain import Faster, retrain
+from hmi.training.adapter import judge_adapter
+from hmi.training.data import MultiLabelExample, Span, TaggedExample, split_in_three
+from hmi.training.delta import DeltaConfig, train_delta
+from hmi.training.imports import Faster, retrain
+from hmi.training.plan import TrainConfig, recipe_of
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter, sample_spec
 from tests.sentences import sentences
 from tests.tiny import tiny_bert_config, tiny_bert_folder

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.knowledge.ngrams import Keys, unigram, unpack, window_keys, without_next, without_prev
-from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
+from hmi.knowledge import Keys, unigram, unpack, window_keys, without_next, without_prev
+from hmi.training.lower import TreeOfText, leave_one_out
+from hmi.training.lower.backoff import stand_ins
 
 Texts = list[list[int]]
 texts = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=7), min_size=1, max_size=6)

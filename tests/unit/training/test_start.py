@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Pooling
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import AdapterRefused
-from hmi.models.loader import load_hbert, load_spec
+from hmi.models.families import load_hbert, load_spec
 from hmi.spec import HPLMSpec, Placement, Site
-from hmi.training.recipe import begun_with
-from hmi.training.task import TrainConfig, train_adapter
-from hmi.training.trainable import TrainableAdapter
+from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.plan import begun_with
+from hmi.training.tasks import TrainableAdapter
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter
 from tests.sentences import sentences
 from tests.tiny import tiny_base

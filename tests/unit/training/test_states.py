@@ -9,14 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hmi.knowledge.ngrams import unpack, window_keys, without_next, without_prev
-from hmi.knowledge.rows import round_trip
-from hmi.models.bert import HBert
-from hmi.models.loader import load_hbert, load_tokenizer
-from hmi.models.pretrained import convert_pretrained
-from hmi.training import states
-from hmi.training.stand_ins import TreeOfText, leave_one_out, stand_ins
-from hmi.training.states import LowerStates, encode, estimated_rows, in_chunks, window_rows
+from hmi.knowledge import unpack, window_keys, without_next, without_prev
+from hmi.knowledge.store import round_trip
+from hmi.models.convert import convert_pretrained
+from hmi.models.families import HBert, load_hbert, load_tokenizer
+from hmi.training.lower import LowerStates, TreeOfText, encode, in_chunks, leave_one_out, states, window_rows
+from hmi.training.lower.backoff import stand_ins
+from hmi.training.lower.states import estimated_rows
 from tests.estimators import random_estimator
 from tests.tiny import tiny_bert_folder
 

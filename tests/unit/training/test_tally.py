@@ -7,15 +7,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hmi.training.examples import Span
-from hmi.training.metrics import Metrics, class_metrics, entity_metrics, multi_label_metrics, word_metrics
-from hmi.training.tally import (
+from hmi.training.data import Span
+from hmi.training.reports import (
     Examined,
+    Metrics,
     Tally,
+    class_metrics,
     class_tally,
     difference,
+    entity_metrics,
     entity_tally,
+    multi_label_metrics,
     multi_label_tally,
+    word_metrics,
     word_tally,
 )
 
@@ -71,7 +75,7 @@ def test_figures_without_a_text_are_those_of_all_others(
     task: Callable[[int], tuple[Tally, Callable[[list[int]], Metrics]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tally, judged = task(1)
-    monkeypatch.setattr("hmi.training.tally._CELLS", 20)  # a few texts at once
+    monkeypatch.setattr("hmi.training.reports.score_delta._CELLS", 20)  # a few texts at once
     scores, macros = tally.without_each()
     assert len(scores) == len(macros) == len(tally) == TEXTS
     for text in range(TEXTS):

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
+from hmi.adapters import Adapter, AdapterKind, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import InvalidInput
-from hmi.models.loader import load_hbert, load_spec, load_tokenizer
+from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import MissPolicy, Placement
-from hmi.training.examples import Example
-from hmi.training.states import LowerStates, encode
-from hmi.training.task import TrainConfig, train_adapter
+from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.data import Example
+from hmi.training.lower import LowerStates, encode
 from tests.sentences import sentences
 from tests.tiny import tiny_base
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hmi.adapters.adapter import Adapter, AdapterKind, Pooling
-from hmi.adapters.canonical import save_adapter
-from hmi.engine.request import Classification, Embedding, Item, ModelRef, Tagging, Task
+from hmi.adapters import Adapter, AdapterKind, Pooling
+from hmi.adapters.formats import save_adapter
 from hmi.errors import InvalidInput
-from hmi.training.config import TrainConfig
-from hmi.training.examples import MultiLabelExample, PairExample, Span, TaggedExample, TaskKind
-from hmi.training.tagging import named_parts, tag_labels
-from hmi.training.task import train_adapter
+from hmi.items import Classification, Embedding, Item, ModelRef, Tagging, Task
+from hmi.spec import TaskKind
+from hmi.training.adapter import train_adapter
+from hmi.training.data import MultiLabelExample, PairExample, Span, TaggedExample
+from hmi.training.plan import TrainConfig
+from hmi.training.tasks import tag_labels
+from hmi.training.tasks.tagging import named_parts
 from tests.engines import FolderSource, tiny_engine
 from tests.tiny import tiny_base
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.knowledge.ngrams import unigram, window_keys, without_next, without_prev
-from hmi.training.distil import DistilConfig, drawn
-from hmi.training.windows import WindowBatch, states_error, thin_windows
+from hmi.knowledge import unigram, window_keys, without_next, without_prev
+from hmi.training.distill import DistilConfig
+from hmi.training.distill.distill import drawn
+from hmi.training.lower import WindowBatch, states_error
+from hmi.training.lower.windows import thin_windows
 
 SEQUENCES = [np.array(each, np.int64) for each in ([2, 7, 8, 3], [2, 7, 8, 9, 7, 3], [2, 3])]
 

@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.catalog.models import ServedModel
-from hmi.engine.request import Item
+from hmi.catalog import ServedModel
 from hmi.errors import NotFound
-from hmi.jobs.lines import Limits
-from hmi.jobs.requests import parse_body
-from hmi.jobs.weight import Weight
+from hmi.items import Item
+from hmi.jobs import Limits, Weight, parse_body
 from hmi.spec import MissPolicy
-from worker import answering
-from worker.answering import _Line, _submissions
+from worker.shards import runner as answering
+from worker.shards.runner import _Line, _submissions
 
 MODEL = ServedModel(
     model_id="model", name="acme/writer", tenant_id="tenant", tenant="acme", base_id="id", base_name="base",

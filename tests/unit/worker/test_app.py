@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hmi.jobs.messages import QueueName, TaskName
+from hmi.jobs import QueueName, TaskName
 from hmi.settings import Settings
 from worker.app import make_celery
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from hmi.errors import InvalidInput
-from worker import device
-from worker.device import PinnedDevice, node_name
+from worker.lifecycle import PinnedDevice, device, node_name
 
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hmi.errors import NotFound
-from worker.logs import describe
+from worker.lifecycle import describe
 
 
 def test_text_is_not_logged_when_a_foreign_error_quotes_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.pace import Pace
+from worker.lifecycle import Pace
 
 
 class Time:

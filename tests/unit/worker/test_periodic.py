@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 from tests.waiting import wait_until
-from worker.periodic import Periodic
+from worker.lifecycle import Periodic
 
 
 def test_action_runs_again_when_it_raised() -> None:

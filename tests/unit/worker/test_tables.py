@@ -13,11 +13,10 @@ import pytest
 from hmi.artifacts import ArtifactStore
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge import ngrams
-from hmi.knowledge.rows import encode
-from hmi.knowledge.table import Table, TableMeta, write_table
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
 from hmi.storage import Storage
-from worker.tables import TableCache, VerifiedFiles
+from worker.serving.tables import TableCache, VerifiedFiles
 
 
 @pytest.fixture

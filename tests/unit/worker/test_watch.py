@@ -6,10 +6,9 @@ from concurrent.futures import Future
 import pytest
 
 from hmi.errors import Cancelled, HmiError, LeaseLost
-from worker import watch
-from worker.leases import Lease
-from worker.stopping import Stopping
-from worker.watch import Watch, is_deadline
+from worker.lifecycle import Lease, Stopping
+from worker.shards import watch
+from worker.shards.watch import Watch, is_deadline
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,9 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from hmi.catalog.database import Database, change
-from hmi.catalog.tables import File, Tenant
-from hmi.catalog.tuning import dispatching, events, jobs, runs
-from hmi.catalog.tuning.dispatching import TuningMessage
-from hmi.catalog.tuning.jobs import NewTuningJob
-from hmi.catalog.tuning.runs import ClaimedJob
-from hmi.catalog.tuning.tables import TuningJob
+from hmi.catalog import Database, File, Tenant, change
+from hmi.catalog.tuning import ClaimedJob, NewTuningJob, TuningMessage, dispatching, events, jobs, runs
+from hmi.catalog.tuning_tables import TuningJob
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_file
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog.database import Database
-from hmi.catalog.tables import Tenant
+from hmi.catalog import Database, Tenant
 from hmi.catalog.tuning import jobs
 from tests.integration.catalog.seeding import add_base, add_tenant, race
 from tests.integration.catalog.tuning.seeding import add_job, queue_jobs, row

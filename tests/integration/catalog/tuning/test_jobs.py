@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog.database import Database
+from hmi.catalog import Database, Tenant
 from hmi.catalog.files import delete_expired_files, delete_file
-from hmi.catalog.tables import Tenant
 from hmi.catalog.tenants import delete_tenant
 from hmi.catalog.tuning import events, jobs
-from hmi.catalog.tuning.tables import TuningEvent, TuningJob, TuningState
+from hmi.catalog.tuning_tables import TuningEvent, TuningJob, TuningState
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import add_base, add_file, add_tenant, race
 from tests.integration.catalog.tuning.seeding import add_job, create, new_job, queue_jobs, row, take_job

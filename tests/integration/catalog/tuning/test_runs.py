@@ -8,18 +8,12 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
-from hmi.catalog import models
-from hmi.catalog.database import Database, change
+from hmi.catalog import BaseModel, Database, NewFile, Tenant, change, create_domain, models
 from hmi.catalog.deltas import set_delta
-from hmi.catalog.domains import create_domain
 from hmi.catalog.files import get_file
-from hmi.catalog.finalizing import NewFile
-from hmi.catalog.tables import BaseModel, Domain, Tenant, TenantModel
-from hmi.catalog.tuning import ending, jobs, recovery, runs
-from hmi.catalog.tuning.dispatching import TuningMessage
-from hmi.catalog.tuning.ending import TuningResult
-from hmi.catalog.tuning.runs import ClaimedJob
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tables import Domain, TenantModel
+from hmi.catalog.tuning import ClaimedJob, TuningMessage, TuningResult, ending, jobs, recovery, runs
+from hmi.catalog.tuning_tables import TuningJob, TuningState
 from hmi.errors import InvalidInput, LeaseLost, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_tenant, principal, race

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tuning_tables import TuningJob, TuningState
 from tests.faulty_storage import FaultyFileSystem
 from tests.runtimes import running
 from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs, use_stub

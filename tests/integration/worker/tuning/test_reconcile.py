@@ -8,15 +8,15 @@ import pytest
 import redis
 from sqlalchemy import update
 
-from hmi.catalog.database import change
+from hmi.catalog import change
 from hmi.catalog.tuning import jobs
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tuning_tables import TuningJob, TuningState
 from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs
 from tests.worksite import Worksite
-from worker.pace import Pace
+from worker.lifecycle import Pace
 from worker.reconcile import reconcile
 from worker.runtime import Runtime
-from worker.tuning.dispatch import dispatch_trainings
+from worker.tuning import dispatch_trainings
 from worker.tuning.places import checkpoint_path, job_folder, work_folder
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from hmi.adapters.canonical import FILE_NAME, load_adapter
-from hmi.catalog import files, models
-from hmi.catalog.database import change
-from hmi.catalog.tables import BaseModel, TenantModel
+from hmi.adapters.formats import FILE_NAME, load_adapter
+from hmi.catalog import BaseModel, change, files, models
+from hmi.catalog.tables import TenantModel
 from hmi.catalog.tenants import principal_of
 from hmi.catalog.tuning import jobs, recovery, runs
-from hmi.catalog.tuning.tables import TuningJob, TuningState
+from hmi.catalog.tuning_tables import TuningJob, TuningState
 from hmi.errors import StorageFull, Transient
 from hmi.storage import Storage
 from tests.runtimes import running
@@ -22,9 +21,8 @@ from tests.stub_trainer import expected_adapter
 from tests.tunings import TEXT, at_step, found_job, make_job, queue_jobs, run_jobs, said
 from tests.worksite import Worksite
 from worker.runtime import Runtime
-from worker.tuning import run
+from worker.tuning import TrainingProcess, run
 from worker.tuning.places import CHECKPOINTS, work_folder
-from worker.tuning.process import TrainingProcess
 from worker.tuning.wire import Said
 
 STEPS = 6  # two epochs of three

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hmi.adapters.adapter import Activation, AdapterKind, Transform
+from hmi.adapters import Activation, AdapterKind, Transform
 from hmi.adapters.formats import read_adapter
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement

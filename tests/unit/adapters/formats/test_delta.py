@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Estimator, Lora
-from hmi.adapters.canonical import FILE_NAME, save_adapter
-from hmi.adapters.delta import check_delta
-from hmi.adapters.formats import read_adapter, read_delta
+from hmi.adapters import Activation, Adapter, AdapterKind, Estimator, Lora
+from hmi.adapters.formats import FILE_NAME, check_delta, read_adapter, read_delta, save_adapter
 from hmi.errors import AdapterRefused
 from hmi.spec import Site
 from tests.apis import SPEC, adapter_file

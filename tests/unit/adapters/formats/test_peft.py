@@ -16,7 +16,7 @@ from peft.tuners.lora import Linear as PeftLinear
 from safetensors.numpy import load_file, save_file
 from transformers import BertForSequenceClassification, BertModel
 
-from hmi.adapters.adapter import Adapter, AdapterKind, Lora, Pooling, Transform
+from hmi.adapters import Adapter, AdapterKind, Lora, Pooling, Transform
 from hmi.adapters.formats import read_adapter
 from hmi.adapters.formats.modules import MODULES
 from hmi.errors import AdapterRefused

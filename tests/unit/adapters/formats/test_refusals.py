@@ -18,8 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from hmi.adapters.canonical import save_adapter
-from hmi.adapters.formats import read_adapter
+from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.errors import AdapterRefused
 from tests.adapter_samples import head, lora_adapter, sample_spec
 

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from hmi.cli import answers
-from hmi.cli.demo.batches import Answered, BatchRun, compare, line_id, run_batch, write_batch
-from hmi.cli.demo.tenants import DemoTenant, Portion
-from hmi.cli.demo.text import Sentence
-from hmi.cli.demo.waiting import Patience
+from examples.demo import Sentence
+from examples.demo.batches import Answered, BatchRun, compare, line_id, run_batch, write_batch
+from examples.demo.tenants import DemoTenant, Portion
+from examples.demo.waiting import Patience
+from hmi.cli.client import answers
 from hmi.errors import HmiError
 
 ONE, TWO = DemoTenant("one", "movies", "lora", 4), DemoTenant("two", "news", "lora", 4)

@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from hmi.cli.answers import Node
-from hmi.cli.demo.drawing import accuracy_table, hit_table, residency_table, throughput_line
-from hmi.cli.demo.figures import BatchFigures, TenantFigures
-from hmi.cli.demo.tenants import FULL, DemoTenant
-from hmi.cli.demo.trees import HitRate
+from examples.demo import FULL
+from examples.demo.figures import BatchFigures, TenantFigures
+from examples.demo.render import accuracy_table, hit_table, residency_table, throughput_line
+from examples.demo.tenants import DemoTenant
+from examples.demo.trees import HitRate
+from hmi.cli.client import Node
 
 RUN = BatchFigures("batch_1", 3777, 98_000, 10.0, 377.7, 9800.0, 7, {"movies": HitRate(100, 25)}, 0.25)
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hmi.adapters.canonical import load_adapter
-from hmi.cli.demo import making
-from hmi.cli.demo.making import MadeAdapter, MadeBase, find_pretrained, make_adapters, make_bases
-from hmi.cli.demo.tenants import EXACT_HOSTING, QUICK, DemoTenant, Portion
-from hmi.cli.demo.text import Sentence
+from examples.demo import QUICK, Sentence, find_pretrained, making
+from examples.demo.making import MadeAdapter, MadeBase, make_adapters, make_bases
+from examples.demo.tenants import EXACT_HOSTING, DemoTenant, Portion
+from hmi.adapters.formats import load_adapter
 from hmi.errors import HmiError
-from hmi.models.loader import load_spec
+from hmi.models.families import load_spec
 from tests.tiny import tiny_bert_folder
 
 TEXT = tuple(Sentence(f"w{n % 2} w{10 + n} w{11 + n}", ("no", "yes")[n % 2]) for n in range(40))

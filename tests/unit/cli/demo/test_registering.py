@@ -9,10 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from examples.demo import DOMAINS
+from examples.demo.making import MadeBase
+from examples.demo.registering import register_bases, register_domains, register_model, register_tenants
+from examples.demo.tenants import DemoTenant
 from hmi.cli.client import HmiClient
-from hmi.cli.demo.making import MadeBase
-from hmi.cli.demo.registering import register_bases, register_domains, register_model, register_tenants
-from hmi.cli.demo.tenants import DOMAINS, DemoTenant
 from hmi.errors import Conflict
 
 TENANT = DemoTenant("acme", "movies", "lora", 4)

@@ -10,9 +10,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from hmi.cli.demo.interrupting import Interrupts
-from hmi.cli.demo.steps import Steps
-from hmi.cli.demo.waiting import Patience
+from examples.demo import Interrupts, Steps
+from examples.demo.waiting import Patience
 from hmi.errors import HmiError
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.cli.demo.tenants import BASES, DOMAINS, EXACT_HOSTING, FULL, QUICK, Scale, portions, thinned
-from hmi.cli.demo.text import SENTENCE_FILES, Part, Sentence
+from examples.demo import DOMAINS, FULL, QUICK, Part, Sentence, thinned
+from examples.demo.tenants import BASES, EXACT_HOSTING, Scale, portions
+from examples.demo.text import SENTENCE_FILES
 
 
 def sentences(count: int) -> dict[str, list[Sentence]]:

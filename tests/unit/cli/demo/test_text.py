@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hmi.cli.demo import text
-from hmi.cli.demo.text import SENTENCE_FILES, Part, Sentence, fetch_sentences, read_sentences
+from examples.demo import Part, Sentence, fetch_sentences, read_sentences, text
+from examples.demo.text import SENTENCE_FILES
 from hmi.errors import Corrupt, HmiError
 
 GOOD = "1\t3.5\tA fine film.\r\n2\t-0.5\tSo so.\r\n3\t-0.6\tNot good.\r\n"

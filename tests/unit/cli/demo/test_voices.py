@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.cli.demo.voices import ASKED, FACTS, VOICES, Voice
+from examples.demo.voices import ASKED, FACTS, VOICES, Voice
 
 
 @pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.tenant)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.engine.generation.cache import together
+from hmi.engine.decode.cache import together
 
 PAGE = 2**14
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders
 
-from hmi.engine.generation.pieces import read_pieces
+from hmi.engine.decode.token_bytes import read_pieces
 from tests.tiny import tiny_tokenizer
 from tests.vocabularies import END, byte_level, sentencepiece
 

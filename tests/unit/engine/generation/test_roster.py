@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.engine.generation.roster import Decode, Limits, Member, Prefill, Roster, pages_for
-from hmi.models.pages import PAGE_TOKENS
+from hmi.engine.decode import SchedulerLimits
+from hmi.engine.decode.scheduler import Decode, GenerationScheduler, Prefill, SequenceState, pages_for
+from hmi.models.layers import PAGE_TOKENS
 
 
 class Story:
@@ -16,10 +17,10 @@ class Story:
     def __init__(self, prompt: int, more: int, group: int = 0) -> None:
         self.left = more
         self.reads = 0
-        self.member: Member[Story] = Member(self, prompt, group)
+        self.member: SequenceState[Story] = SequenceState(self, prompt, group)
 
 
-def run(roster: Roster[Story], arrivals: list[tuple[int, Story]], pages: int) -> list[Story]:
+def run(roster: GenerationScheduler[Story], arrivals: list[tuple[int, Story]], pages: int) -> list[Story]:
     """Who ended, in that order."""
     coming = sorted(arrivals, key=lambda each: each[0])
     ended: list[Story] = []
@@ -58,7 +59,7 @@ def run(roster: Roster[Story], arrivals: list[tuple[int, Story]], pages: int) ->
     return ended
 
 
-def run_out(roster: Roster[Story]) -> list[Story]:
+def run_out(roster: GenerationScheduler[Story]) -> list[Story]:
     """Who joined, in that order; each leaves with its first token."""
     joined = []
     while (found := roster.next_step()) is not None:
@@ -78,7 +79,7 @@ def test_everybody_is_run_to_the_end_whenever_they_come(
     drawn: list[tuple[int, int, int, int]], pages: int, sequences: int, prefill: int
 ) -> None:
     arrivals = [(when, Story(prompt, more, group)) for when, prompt, more, group in drawn]
-    roster: Roster[Story] = Roster(Limits(pages, sequences, prefill))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(pages, sequences, prefill))
     ended = run(roster, arrivals, pages)
     assert len(ended) == len(arrivals)
     assert roster.preemptions == sum(story.reads - 1 for _, story in arrivals)
@@ -86,7 +87,7 @@ def test_everybody_is_run_to_the_end_whenever_they_come(
 
 def test_who_came_last_is_put_back_and_read_again_when_there_is_no_room() -> None:
     first, last = Story(PAGE_TOKENS, 3 * PAGE_TOKENS), Story(PAGE_TOKENS, 2 * PAGE_TOKENS)
-    roster: Roster[Story] = Roster(Limits(5, 8, 1000))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(5, 8, 1000))
     ended = run(roster, [(0, first), (0, last)], 5)
     assert ended == [first, last]
     assert (first.reads, last.reads) == (1, 2)
@@ -97,7 +98,7 @@ def test_who_came_last_is_put_back_and_read_again_when_there_is_no_room() -> Non
 def test_nothing_is_left_of_those_that_leave_at_any_time(
     drawn: list[tuple[int, int, int, int]], pages: int, sequences: int, data: st.DataObject
 ) -> None:
-    roster: Roster[Story] = Roster(Limits(pages, sequences, 100))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(pages, sequences, 100))
     here = [Story(prompt, more, group) for _, prompt, more, group in drawn]
     for story in here:
         roster.add(story.member)
@@ -115,7 +116,7 @@ def test_nothing_is_left_of_those_that_leave_at_any_time(
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 4))
 def test_groups_join_in_turn_and_each_in_its_own_order(groups: list[int], sequences: int) -> None:
-    roster: Roster[Story] = Roster(Limits(100, sequences, 1000))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(100, sequences, 1000))
     coming = [Story(3, 1, group) for group in groups]
     for story in coming:
         roster.add(story.member)
@@ -125,7 +126,7 @@ def test_groups_join_in_turn_and_each_in_its_own_order(groups: list[int], sequen
 
 
 def test_a_stream_of_those_that_come_does_not_hold_up_those_that_run() -> None:
-    roster: Roster[Story] = Roster(Limits(100, 8, 1000))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(100, 8, 1000))
     one = Story(5, 50)
     roster.add(one.member)
     for step in range(21):
@@ -140,7 +141,7 @@ def test_a_stream_of_those_that_come_does_not_hold_up_those_that_run() -> None:
 
 
 def test_one_of_a_group_joins_before_a_crowd_that_came_before_it() -> None:
-    roster: Roster[Story] = Roster(Limits(100, 1, 1000))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(100, 1, 1000))
     crowd, one = [Story(3, 1, 1) for _ in range(100)], Story(3, 1, 2)
     for story in [*crowd, one]:
         roster.add(story.member)
@@ -148,7 +149,7 @@ def test_one_of_a_group_joins_before_a_crowd_that_came_before_it() -> None:
 
 
 def test_long_ones_are_not_read_beside_others() -> None:
-    roster: Roster[Story] = Roster(Limits(100, 8, 50))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(100, 8, 50))
     for length in (20, 20, 20, 300, 10):
         roster.add(Story(length, 1).member)
     sizes = []
@@ -162,7 +163,7 @@ def test_long_ones_are_not_read_beside_others() -> None:
 
 
 def test_those_that_run_go_on_while_there_is_no_place_for_others() -> None:
-    roster: Roster[Story] = Roster(Limits(100, 1, 50))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(100, 1, 50))
     one, other = Story(5, 2), Story(5, 2)
     for story in (one, other):
         roster.add(story.member)
@@ -174,14 +175,14 @@ def test_those_that_run_go_on_while_there_is_no_place_for_others() -> None:
 
 
 def test_a_sequence_that_the_pool_cannot_hold_is_refused() -> None:
-    roster: Roster[Story] = Roster(Limits(2, 1, 50))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(2, 1, 50))
     with pytest.raises(ValueError, match="2 pages"):
         roster.add(Story(2 * PAGE_TOKENS + 1, 1).member)
     assert roster.is_empty
 
 
 def test_who_leaves_before_its_turn_is_not_run() -> None:
-    roster: Roster[Story] = Roster(Limits(10, 1, 50))
+    roster: GenerationScheduler[Story] = GenerationScheduler(SchedulerLimits(10, 1, 50))
     one = Story(5, 2)
     roster.add(one.member)
     roster.leave(one.member)

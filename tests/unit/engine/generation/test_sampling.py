@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from hmi.engine.generation.sampling import choose_tokens, most_likely
-from hmi.engine.request import Sampling
+from hmi.engine.decode.sampling import choose_tokens, most_likely
 from hmi.errors import InvalidInput
+from hmi.items import Sampling
 
 VOCABULARY = 50
 
@@ -23,13 +23,13 @@ def some_logits(rows: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 2
 
 
-def expected_distribution(logits: Tensor, wish: Sampling) -> Tensor:
+def expected_distribution(logits: Tensor, params: Sampling) -> Tensor:
     """As transformers cuts: top k, then top p of what the temperature gives."""
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(wish.temperature)])
-    if wish.top_k:
-        warpers.append(TopKLogitsWarper(wish.top_k))
-    if wish.top_p < 1:
-        warpers.append(TopPLogitsWarper(wish.top_p))
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(params.temperature)])
+    if params.top_k:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        warpers.append(TopPLogitsWarper(params.top_p))
     none: Any = torch.zeros(1, 1, dtype=torch.int64)
     given: Any = logits[None]
     scores: Tensor = warpers(none, given)
@@ -37,7 +37,7 @@ def expected_distribution(logits: Tensor, wish: Sampling) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "params",
     [
         Sampling(),
         Sampling(temperature=0.5),
@@ -48,22 +48,22 @@ def expected_distribution(logits: Tensor, wish: Sampling) -> Tensor:
         Sampling(top_p=5e-324),
     ],
 )
-def test_draws_have_the_distribution_that_transformers_cuts_out(wish: Sampling) -> None:
+def test_draws_have_the_distribution_that_transformers_cuts_out(params: Sampling) -> None:
     logits, draws = some_logits(1, 3)[0], 20_000
-    ids = choose_tokens(logits.expand(draws, -1), [wish] * draws, range(draws)).ids
+    ids = choose_tokens(logits.expand(draws, -1), [params] * draws, range(draws)).ids
     found = torch.bincount(ids, minlength=VOCABULARY) / draws
-    expected = expected_distribution(logits, wish)
+    expected = expected_distribution(logits, params)
     assert not found[expected == 0].any()
     assert float((found - expected).abs().max()) < 4 * (0.25 / draws) ** 0.5  # four standard deviations at most
 
 
-@pytest.mark.parametrize("wish", [Sampling(), Sampling(top_k=1500), Sampling(top_p=0.3), Sampling(top_p=0.97)])
-def test_draws_from_a_large_vocabulary_have_that_distribution_too(wish: Sampling) -> None:
+@pytest.mark.parametrize("params", [Sampling(), Sampling(top_k=1500), Sampling(top_p=0.3), Sampling(top_p=0.97)])
+def test_draws_from_a_large_vocabulary_have_that_distribution_too(params: Sampling) -> None:
     """Of which top p wants more, or fewer, than are looked at first."""
     logits, draws, bins = torch.randn(5000, generator=torch.Generator().manual_seed(1)), 3000, 40
-    expected = expected_distribution(logits, wish)
+    expected = expected_distribution(logits, params)
     ids = torch.cat(
-        [choose_tokens(logits.expand(500, -1), [wish] * 500, range(n, n + 500)).ids for n in range(0, draws, 500)]
+        [choose_tokens(logits.expand(500, -1), [params] * 500, range(n, n + 500)).ids for n in range(0, draws, 500)]
     )
     assert bool((expected[ids] > 0).all())
     found = torch.bincount(ids % bins, minlength=bins) / draws
@@ -73,29 +73,31 @@ def test_draws_from_a_large_vocabulary_have_that_distribution_too(wish: Sampling
 
 def test_of_equal_logits_those_with_lower_ids_are_kept() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, -1.0, 2.0, 2.0, 3.0]]).expand(400, -1)
-    for wish, kept in ((Sampling(top_k=4), {1, 7, 2, 3}), (Sampling(top_p=0.6), {1, 7, 2}), (Sampling(top_k=1), {1})):
-        found = choose_tokens(logits, [wish] * 400, range(400)).ids
+    for params, kept in ((Sampling(top_k=4), {1, 7, 2, 3}), (Sampling(top_p=0.6), {1, 7, 2}), (Sampling(top_k=1), {1})):
+        found = choose_tokens(logits, [params] * 400, range(400)).ids
         assert set(found.tolist()) == kept
 
 
-@pytest.mark.parametrize("wish", [Sampling(), Sampling(top_k=30), Sampling(top_k=30, top_p=0.5), Sampling(top_p=0.3)])
-def test_a_vocabulary_is_put_in_order_only_where_that_decides(wish: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("params", [Sampling(), Sampling(top_k=30), Sampling(top_k=30, top_p=0.5), Sampling(top_p=0.3)])
+def test_a_vocabulary_is_put_in_order_only_where_that_decides(
+    params: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("all of it was sorted")
 
     monkeypatch.setattr(torch, "sort", refuse)
-    choose_tokens(some_logits(3).repeat(1, 100), [Sampling(temperature=0), Sampling(), wish], [0, 1, 2])
+    choose_tokens(some_logits(3).repeat(1, 100), [Sampling(temperature=0), Sampling(), params], [0, 1, 2])
 
 
-@pytest.mark.parametrize("wish", [Sampling(), Sampling(top_k=3), Sampling(top_p=0.99)])
-def test_what_cannot_be_is_never_drawn(wish: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("params", [Sampling(), Sampling(top_k=3), Sampling(top_p=0.99)])
+def test_what_cannot_be_is_never_drawn(params: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the least chance and by the greatest."""
     logits = torch.full((1, 700), -1e4)
     logits[0, [300, 400]] = 1.0
     found = []
     for chance in (0.0, 1 - 2**-53):
         monkeypatch.setattr(Sampling, "chance", lambda *_, chance=chance: chance)
-        found.append(choose_tokens(logits, [wish], [0]).ids.item())
+        found.append(choose_tokens(logits, [params], [0]).ids.item())
     assert found == [300, 400]
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from hmi.engine.generation.pieces import read_pieces
-from hmi.engine.generation.text import Text
-from hmi.engine.request import Finish, Wish
+from hmi.engine.decode.sequence import Text
+from hmi.engine.decode.token_bytes import read_pieces
+from hmi.items import Finish, GenerationParams
 from tests.vocabularies import END, byte_level, sentencepiece
 
 MAKERS = {"byte_level": byte_level, "sentencepiece": sentencepiece}
@@ -26,13 +26,13 @@ def tokenizer_of(kind: str) -> Tokenizer:
     return MAKERS[kind]()
 
 
-def text_after(kind: str, prompt: str | list[int], **wish: Any) -> Text:
+def text_after(kind: str, prompt: str | list[int], **params: Any) -> Text:
     tokenizer = tokenizer_of(kind)
     ids = tokenizer.encode(prompt).ids if isinstance(prompt, str) else prompt
     base = SimpleNamespace(spec=SimpleNamespace(eos_token_ids=(END,)), tokenizer=tokenizer)
     item = SimpleNamespace(text=prompt if isinstance(prompt, str) else None)
     work: Any = SimpleNamespace(ids=np.array(ids, np.int64), base=base, item=item)
-    return Text(work, Wish(max_tokens=1000, **wish), len(ids) + 1000, read_pieces(tokenizer))
+    return Text(work, GenerationParams(max_tokens=1000, **params), len(ids) + 1000, read_pieces(tokenizer))
 
 
 def ids_after(kind: str, prompt: str, more: str) -> list[int]:

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from hmi.errors import Corrupt, HmiError, InvalidInput, StorageFull
-from worker.tuning.wire import Done, Failed, Order, Said, Step, decode, encode, read_order
+from worker.tuning import Order, Step
+from worker.tuning.wire import Done, Failed, Said, decode, encode, read_order
 
 
 @pytest.mark.parametrize(

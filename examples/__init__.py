@@ -1,0 +1,1 @@
+"""What HMI does, shown on real models and real text."""

@@ -1,0 +1,134 @@
+"""The device tier: one arena of rows, allocated once, that holds the adapters of running batches.
+
+An adapter's rows need not lie together, so there is no fragmentation to speak of: it fits when enough rows
+are free. Row 0 stays zero; an index that points to it stands for "nothing here".
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hmi.adapters.tiers.layout import BodyLayout, HeadLayout
+from hmi.adapters.tiers.ledger import Ledger
+from hmi.adapters.tiers.packed import Labels, PackedAdapter
+from hmi.stats import TierStats
+
+__all__ = ["Bank", "Resident"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resident:
+    """Where an adapter lies in the arena.
+
+    Attributes:
+        body_rows: int64 [body.rows], the arena row of each row of the body's layout.
+        head_rows: int64 [head.rows], likewise; empty without a head.
+    """
+
+    digest: str
+    body: BodyLayout
+    head: HeadLayout | None
+    labels: Labels | None
+    body_rows: NDArray[np.int64]
+    head_rows: NDArray[np.int64]
+
+
+class Bank:
+    """Adapters in device memory under a byte budget. Safe to call from several threads.
+
+    A pinned adapter keeps its rows; any other may lose them to the next `insert`. So a batch pins what it
+    runs with until its results are there. On CUDA all insert on one stream, and the stream that computes waits for
+    what that held when the batch was fetched.
+
+    Args:
+        hidden_size: Width of a row.
+        budget_bytes: The arena's whole size; it is allocated here and never grows.
+    """
+
+    def __init__(self, hidden_size: int, budget_bytes: int, device: torch.device | str, dtype: torch.dtype) -> None:
+        row_bytes = hidden_size * dtype.itemsize
+        rows = budget_bytes // row_bytes
+        if rows < 2:
+            raise ValueError(f"a budget of {budget_bytes} bytes holds no row of {row_bytes} bytes beside the zero row")
+        self.arena: Tensor = torch.zeros(rows, hidden_size, device=device, dtype=dtype)
+        self._width = hidden_size
+        self._free: NDArray[np.int64] = np.arange(rows - 1, 0, -1, dtype=np.int64)  # a stack; its top is the end
+        self._free_count = rows - 1
+        self._ledger = Ledger(rows - 1, unit_bytes=row_bytes, tier="device")
+        self._residents: dict[str, Resident] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._residents
+
+    def find(self, digest: str) -> Resident | None:
+        """The adapter's place, pinned; None where it is not resident, which counts as a miss."""
+        with self._lock:
+            resident = self._residents.get(digest)
+            if resident is None:
+                self._ledger.miss()
+                return None
+            self._ledger.hit(digest)
+            self._ledger.pin(digest)
+            return resident
+
+    def insert(self, digest: str, adapter: PackedAdapter) -> Resident:
+        """Copy in an adapter that `find` did not find, evicting the least valuable unpinned ones; pinned.
+
+        Raises `Overloaded` where it cannot fit beside what is pinned, `TooLarge` where it never can; then nothing was
+        evicted.
+        """
+        with self._lock:
+            resident = self._residents.get(digest) or self._insert(digest, adapter)
+            self._ledger.pin(digest)
+            return resident
+
+    def unpin(self, digest: str) -> None:
+        """Undo one `pin`."""
+        with self._lock:
+            if self._ledger.unpin(digest):
+                self._release(digest)
+
+    def drop(self, digest: str) -> None:
+        """Free the adapter's rows now, or at its last `unpin`; nothing there is no error."""
+        with self._lock:
+            if self._ledger.drop(digest):
+                self._release(digest)
+
+    def stats(self) -> TierStats:
+        with self._lock:
+            return self._ledger.stats()
+
+    def _insert(self, digest: str, adapter: PackedAdapter) -> Resident:
+        size = len(adapter.rows)
+        # First what may run out of memory: once the adapter is admitted, it has to lie in its rows.
+        values = adapter.rows.to(self.arena.device, non_blocking=True)
+        for evicted in self._ledger.admit(digest, size):
+            self._release(evicted)
+        self._free_count -= size
+        rows = self._free[self._free_count : self._free_count + size].copy()
+        self._write(rows, values)
+        body = adapter.body.rows
+        resident = Resident(digest, adapter.body, adapter.head, adapter.labels, rows[:body], rows[body:])
+        self._residents[digest] = resident
+        return resident
+
+    def _write(self, rows: NDArray[np.int64], values: Tensor) -> None:
+        if self.arena.device.type == "cpu":
+            # numpy moves whole rows, six times as fast as torch; to it they are bits.
+            bits = torch.int16 if self.arena.dtype.itemsize == 2 else torch.int32
+            self.arena.view(bits).numpy()[rows] = values.view(bits).numpy()
+            return
+        self.arena.index_copy_(0, torch.from_numpy(rows).to(self.arena.device, non_blocking=True), values)
+
+    def _release(self, digest: str) -> None:
+        resident = self._residents.pop(digest)
+        for rows in (resident.body_rows, resident.head_rows):
+            self._free[self._free_count : self._free_count + rows.size] = rows
+            self._free_count += rows.size

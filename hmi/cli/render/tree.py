@@ -1,0 +1,183 @@
+"""Knowledge trees drawn for a terminal: each domain a line, under its parent, with figures in columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hmi.cli.client import DomainTable, Tree, TreeBuild, TreeProgress
+from hmi.cli.render.basics import bytes_words, moment
+
+__all__ = ["ago", "build_words", "count_words", "domain_lines", "domain_tree", "knowledge_tree", "percent", "related"]
+
+_GOOD = 0.5
+_STAGES = {
+    "plan": "planning",
+    "check": "checking the old rows",
+    "compute": "computing new rows",
+    "write": "writing tables",
+    "verify": "verifying a sample",
+    "store": "storing tables",
+}
+
+
+def ago(seconds: float, now: float | None = None) -> str:
+    """How long a moment (Unix seconds) is past: `5 min ago`."""
+    passed = max(0.0, (time.time() if now is None else now) - seconds)
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if passed >= 2 * size:
+            return f"{passed / size:.0f} {unit} ago"
+    return f"{passed:.0f} s ago"
+
+
+def count_words(count: float) -> str:
+    """A number in at most six characters: `12,345`, `123k`, `1.23M`."""
+    if count < 99_999.5:
+        return f"{count:,.0f}"
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
+        scaled = count / size
+        if scaled < 999.5:
+            return f"{scaled:.3g}{unit}" if unit != "k" else f"{scaled:.0f}k"
+    return f"{count:.0e}"
+
+
+def percent(part: float, whole: float = 1.0, *, digits: int = 1) -> str:
+    """`87.3%`; `-` of nothing."""
+    return f"{100 * part / whole:.{digits}f}%" if whole else "-"
+
+
+def build_words(progress: TreeProgress | None) -> str:
+    """How far a build is: `computing new rows, 1,200 of 5,000 (24%)`."""
+    if progress is None:
+        return "just begun"
+    words = _STAGES.get(progress.stage, progress.stage)
+    if not progress.total:
+        return words
+    done = percent(progress.done, progress.total, digits=0)
+    return f"{words}, {progress.done:,} of {progress.total:,} ({done})"
+
+
+def domain_lines(parents: Mapping[str, str | None]) -> list[tuple[str, str | None]]:
+    """Every domain with what is drawn before its name, in the order of drawing; None heads several roots."""
+    children: dict[str | None, list[str]] = {}
+    for name in sorted(parents):
+        parent = parents[name]
+        children.setdefault(parent if parent in parents else None, []).append(name)
+    roots = children.get(None, [])
+    lines: list[tuple[str, str | None]] = []
+
+    def draw(name: str, own: str, below: str) -> None:
+        lines.append((own, name))
+        draw_all(children.get(name, []), below)
+
+    def draw_all(names: list[str], indent: str) -> None:
+        for name in names:
+            last = name == names[-1]
+            draw(name, indent + ("└── " if last else "├── "), indent + ("    " if last else "│   "))
+
+    if len(roots) == 1:
+        draw(roots[0], "", "")
+    else:
+        lines.append(("", None))
+        draw_all(roots, "")
+    return lines
+
+
+def domain_tree(parents: Mapping[str, str | None]) -> Text:
+    """The domains by name under their parents."""
+    heading = "domains" if parents else "no domains"
+    return Text("\n".join(before + (heading if name is None else name) for before, name in domain_lines(parents)))
+
+
+def related(tree: Tree, domain: str) -> Tree:
+    """The tree with nothing but a domain, its ancestors and all that is under it."""
+    domains = tree.domains
+
+    def line(name: str | None) -> list[str]:
+        return [] if name is None or name not in domains else [name, *line(domains[name].parent)]
+
+    kept = {name: each for name, each in domains.items() if domain in line(name) or name in line(domain)}
+    return tree.model_copy(update={"domains": kept})
+
+
+def knowledge_tree(tree: Tree, now: float | None = None) -> Group:
+    """A base model's published tree: what each domain's own table holds, and what lookups for the domain found."""
+    if tree.k == 0:
+        return Group(Text.assemble((tree.base, "bold"), ": its k is 0, so nothing is looked up and there is no tree"))
+    lines: list[Text | Table] = [Text.assemble((tree.base, "bold"), f": {_published(tree, now)}")]
+    domains = tree.domains
+    if tree.number:
+        entries, marks = (sum(getattr(each, what) for each in domains.values()) for what in ("entries", "marks"))
+        size = bytes_words(sum(each.bytes for each in domains.values()))
+        lines.append(Text(f"{entries:,} n-grams{f', {marks:,} marks' if marks else ''}, {size}"))
+    if tree.building is not None:
+        lines.append(Text(_building(tree.building, now), style="yellow"))
+    lines.append(_columns(domains))
+    if stale := sorted(name for name, each in domains.items() if not each.usable):
+        lines.append(
+            Text(f"not used until the next rebuild, since deltas or parents changed: {', '.join(stale)}", "red")
+        )
+    return Group(*lines)
+
+
+def _published(tree: Tree, now: float | None) -> str:
+    if not tree.number:
+        return "no tree is published yet"
+    said = f"tree {tree.number}, published {moment(tree.published_at)}"
+    if tree.published_at is not None:
+        said += f", {ago(tree.published_at, now)}"
+    return said + (" (rolled back)" if tree.rolled_back else "")
+
+
+def _building(build: TreeBuild, now: float | None) -> str:
+    begun = "" if build.created_at is None else f", begun {ago(build.created_at, now)}"
+    return f"building tree {build.number}{begun}: {build_words(build.progress)}"
+
+
+_Column = tuple[str, Callable[[DomainTable], str], Callable[[DomainTable], object]]
+
+# Heading, what is shown, and what must be there in some domain for the column to be drawn.
+_COLUMNS: tuple[_Column, ...] = (
+    ("n-grams", lambda each: count_words(each.entries), lambda each: True),
+    ("marks", lambda each: count_words(each.marks) if each.marks else "-", lambda each: each.marks),
+    ("bytes", lambda each: bytes_words(each.bytes) if each.bytes else "-", lambda each: True),
+    ("lookups", lambda each: count_words(each.lookups) if each.lookups else "-", lambda each: each.lookups),
+    ("hit", lambda each: percent(each.hits, each.lookups), lambda each: each.lookups),
+    (
+        "pred.",
+        lambda each: "-" if each.predicted_hit_rate is None else percent(each.predicted_hit_rate),
+        lambda each: each.predicted_hit_rate is not None,
+    ),
+    ("own", lambda each: percent(each.hits - each.inherited, each.hits, digits=0), lambda each: each.hits),
+    ("appr.", lambda each: percent(each.approximate, each.lookups, digits=0), lambda each: each.approximate),
+    ("delta", lambda each: each.delta[:6] if each.delta else "-", lambda each: each.delta),
+)
+
+
+def _columns(domains: Mapping[str, DomainTable]) -> Table:
+    """Fits 80 columns with names of up to 18 characters, their branches included."""
+    shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
+    table.add_column("domain", overflow="fold")
+    for heading, _, _ in shown:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for before, name in domain_lines({name: each.parent for name, each in domains.items()}):
+        if name is None:
+            table.add_row(Text("domains" if domains else "no domains"))
+            continue
+        each = domains[name]
+        table.add_row(
+            Text(before + name), *(Text(cell(each), style=_style(heading, each)) for heading, cell, _ in shown)
+        )
+    return table
+
+
+def _style(heading: str, domain: DomainTable) -> str:
+    if heading != "hit" or not domain.lookups:
+        return ""
+    return "green" if domain.hits > _GOOD * domain.lookups else "yellow"

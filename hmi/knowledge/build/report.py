@@ -1,0 +1,97 @@
+"""What a build did, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hmi.knowledge.hierarchy import lines_of
+from hmi.knowledge.keysets import NO_KEYS, holds
+from hmi.knowledge.lookup import segment_of
+from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.plan import PreviousTree, TreePlan
+from hmi.knowledge.store import Table
+
+__all__ = ["BuildReport", "DomainReport", "report_domain"]
+
+
+@dataclass(frozen=True, slots=True)
+class DomainReport:
+    """What became of one domain's table. An n-gram is held as a row or as a mark.
+
+    Attributes:
+        entries: N-grams with a row; `copied` + `computed`.
+        marks: N-grams of which it only says that the ancestors' row will do.
+        copied: Rows taken over from the old version, byte for byte.
+        computed: Rows computed anew.
+        added: N-grams that the old version held neither in the domain, nor above it with the same function, nor below.
+        dropped: N-grams that the old table held, and now neither the domain does nor, with its function, one above it.
+        hoisted: N-grams that the old version held only below this domain.
+        bytes: Of the table on disk.
+        bytes_before: Of the old table.
+        predicted_hit_rate: 0..1, to be expected of lookups to come, see `coverage`; None where the domain was asked for
+            nothing.
+        mark_share: What the plan took for the share of marks among n-grams that ancestors of another function hold;
+            None where there are no such ancestors.
+    """
+
+    entries: int
+    marks: int
+    copied: int
+    computed: int
+    added: int
+    dropped: int
+    hoisted: int
+    bytes: int
+    bytes_before: int
+    predicted_hit_rate: float | None
+    mark_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """The table of each domain lies in the folder of its name.
+
+    Attributes:
+        computed: Rows computed for this version, each once for each function, those that became marks included.
+        tolerance: Relative error up to which an ancestor's row stands for a domain's own.
+    """
+
+    domains: Mapping[str, DomainReport]
+    computed: int
+    tolerance: float
+
+
+def report_domain(domain: str, plan: TreePlan, old: PreviousTree, copied: int, table: Table) -> DomainReport:
+    """Compare a domain's planned n-grams, and the table that was made of them, with the old version.
+
+    Args:
+        copied: Rows that were taken over.
+    """
+    lines = lines_of(plan.parents)
+    segment, _ = segment_of(lines[domain], {each: function.digest for each, function in plan.functions.items()})
+    keys = plan.tables[domain]
+    was_here = holds(_held(old, segment), keys)
+    was_below = holds(_held(old, [each for each, line in lines.items() if each != domain and domain in line]), keys)
+    now = [plan.tables[each] for each in segment]
+    kept = sum(int(np.count_nonzero(holds(now, each))) for each in _held(old, [domain]))
+    return DomainReport(
+        entries=table.meta.entries,
+        marks=table.meta.marks,
+        copied=copied,
+        computed=table.meta.entries - copied,
+        added=int(np.count_nonzero(~was_here & ~was_below)),
+        dropped=sum(len(each) for each in _held(old, [domain])) - kept,
+        hoisted=int(np.count_nonzero(was_below & ~was_here)),
+        bytes=table.bytes,
+        bytes_before=old.sizes.get(domain, 0),
+        predicted_hit_rate=plan.predicted.get(domain),
+        mark_share=plan.mark_shares.get(domain),
+    )
+
+
+def _held(old: PreviousTree, domains: list[str] | tuple[str, ...]) -> list[Keys]:
+    tables = [old.held[each] for each in domains if each in old.held]
+    return [each for table in tables for each in (table.keys, table.marks)] or [NO_KEYS]

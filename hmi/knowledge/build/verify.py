@@ -1,0 +1,88 @@
+"""A new version's rows, recomputed by sample before anybody looks up in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.errors import Corrupt
+from hmi.knowledge.build.row_chunks import ComputeRows
+from hmi.knowledge.functions import Function
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.store import Table, round_trip
+from hmi.spec import RowDtype
+
+__all__ = ["verify_sample"]
+
+
+def verify_sample(
+    tree: KnowledgeTree,
+    functions: Mapping[str, Function],
+    compute: ComputeRows,
+    n: int,
+    *,
+    tolerance: float,
+    noise: float = 0.01,
+    seed: int = 0,
+) -> None:
+    """Recompute up to `n` rows and `n` marks of each table, in one call for each, and compare.
+
+    Args:
+        functions: Of every domain.
+        tolerance: What the tree's marks were set with.
+        noise: How far a row may move between two batches of the model's arithmetic: as a share of its largest value, or
+            of its length where it is marked. One step of the stored form comes on top.
+
+    Raises `Corrupt`, naming the table and the n-gram, for a row that is not what `compute` gives, and for a mark where
+    the ancestors give no row or one that is too far off.
+    """
+    random = np.random.default_rng(seed)
+    for domain in sorted(tree.tables):
+        table = tree.tables[domain]
+        _verify_rows(table, functions[domain], compute, _choose(random, len(table.keys), n), noise)
+        marks = table.marks[_choose(random, len(table.marks), n)]
+        _verify_marks(tree, table, functions[domain], compute, marks, tolerance + noise)
+
+
+def _choose(random: np.random.Generator, entries: int, n: int) -> NDArray[np.int64]:
+    return np.sort(random.choice(entries, min(n, entries), replace=False)).astype(np.int64)
+
+
+def _verify_rows(
+    table: Table, function: Function, compute: ComputeRows, index: NDArray[np.int64], noise: float
+) -> None:
+    if not len(index):
+        return
+    fresh, stored = compute(function, table.keys[index]), table.read(index)
+    peak = np.abs(fresh).max(axis=1)
+    step = 1 / 127 if table.meta.row_dtype is RowDtype.INT8 else 2.0**-10
+    error = np.abs(fresh - stored).max(axis=1)
+    wrong = np.flatnonzero(~(error <= peak * (step + noise)))  # a NaN is wrong too
+    if len(wrong):
+        at = wrong[0]
+        raise Corrupt(
+            f"table of {table.meta.domain} ({table.folder}): {len(wrong)} of {len(index)} rows are not what the "
+            f"model gives; that of n-gram {int(table.keys[index[at]])} is off by {error[at]:.3g}, "
+            f"where values reach {peak[at]:.3g}"
+        )
+
+
+def _verify_marks(
+    tree: KnowledgeTree, table: Table, function: Function, compute: ComputeRows, marks: Keys, most: float
+) -> None:
+    if not len(marks):
+        return
+    own = round_trip(compute(function, marks), table.meta.row_dtype)
+    found = tree.lookup(table.meta.domain, marks)
+    error = np.linalg.norm(own - found.rows, axis=1)
+    wrong = np.flatnonzero(~(found.hit & (error <= most * np.linalg.norm(own, axis=1))))
+    if len(wrong):
+        at = wrong[0]
+        reason = f"differs by {error[at] / np.linalg.norm(own[at]):.3g}" if found.hit[at] else "is not there"
+        raise Corrupt(
+            f"table of {table.meta.domain} ({table.folder}): {len(wrong)} of {len(marks)} marks do not hold; the "
+            f"ancestors' row of n-gram {int(marks[at])} {reason}, where {most:.3g} is allowed"
+        )

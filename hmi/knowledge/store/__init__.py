@@ -1,0 +1,46 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from hmi.knowledge.store.manifest import (
+    KEYS_FILE,
+    MANIFEST_FILE,
+    MARKS_FILE,
+    ROWS_FILE,
+    SCALES_FILE,
+    FileCheck,
+    Manifest,
+)
+from hmi.knowledge.store.npy import allow_maps, map_array
+from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, code_dtype, decode, encode, entry_bytes, round_trip
+from hmi.knowledge.store.search import KeySearch
+from hmi.knowledge.store.stored_rows import NO_ROW, StoredRows
+from hmi.knowledge.store.table import Places, Table, TableMeta, find_first, write_table, write_table_blocks
+
+__all__ = [
+    "CHUNK_ROWS",
+    "KEYS_FILE",
+    "MANIFEST_FILE",
+    "MARKS_FILE",
+    "NO_ROW",
+    "ROWS_FILE",
+    "SCALES_FILE",
+    "EncodedRows",
+    "FileCheck",
+    "KeySearch",
+    "Manifest",
+    "Places",
+    "StoredRows",
+    "Table",
+    "TableMeta",
+    "allow_maps",
+    "code_dtype",
+    "decode",
+    "encode",
+    "entry_bytes",
+    "find_first",
+    "map_array",
+    "round_trip",
+    "write_table",
+    "write_table_blocks",
+]

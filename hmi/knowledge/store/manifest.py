@@ -1,0 +1,130 @@
+"""`table.json`: what a table's files hold, with their checksums and its own.
+
+It holds no time and no version number, so equal tables are equal files and are stored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hmi.errors import Corrupt
+from hmi.knowledge.store.rows import entry_bytes
+from hmi.spec import RowDtype
+
+__all__ = ["KEYS_FILE", "MANIFEST_FILE", "MARKS_FILE", "ROWS_FILE", "SCALES_FILE", "FileCheck", "Manifest", "TableMeta"]
+
+MANIFEST_FILE = "table.json"
+KEYS_FILE = "keys.npy"
+ROWS_FILE = "rows.npy"
+SCALES_FILE = "scales.npy"
+MARKS_FILE = "marks.npy"
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TableMeta:
+    """What a table is of.
+
+    Attributes:
+        domain: Name of the domain whose own n-grams these are.
+        function: Digest of what computed the rows. Rows of another function are of no use to it.
+        entries: Number of n-grams with a row here.
+        marks: Number of n-grams of which it only says that the ancestors' row will do.
+        above: Digest of the function of those rows; None where there are no marks.
+    """
+
+    domain: str
+    function: str
+    row_dtype: RowDtype
+    hidden_size: int
+    entries: int
+    marks: int = 0
+    above: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden_size < 1 or self.entries < 0 or self.marks < 0:
+            raise ValueError(f"{self.entries} entries of {self.hidden_size} values and {self.marks} marks")
+        if self.marks and self.above is None:
+            raise ValueError(f"{self.marks} marks that refer to no function")
+
+    @property
+    def entry_bytes(self) -> int:
+        return entry_bytes(self.row_dtype, self.hidden_size)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """Size and SHA-256 (hex) of one file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    meta: TableMeta
+    files: Mapping[str, FileCheck]
+
+    def to_json(self) -> bytes:
+        body: dict[str, Any] = {
+            "format": _FORMAT,
+            "domain": self.meta.domain,
+            "function": self.meta.function,
+            "row_dtype": self.meta.row_dtype.value,
+            "hidden_size": self.meta.hidden_size,
+            "entries": self.meta.entries,
+            "marks": self.meta.marks,
+            "above": self.meta.above,
+            "files": {name: {"bytes": check.bytes, "sha256": check.sha256} for name, check in self.files.items()},
+        }
+        return json.dumps(body | {"checksum": _checksum(body)}, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Raises `Corrupt` where `table.json` is missing, altered, or not of this format."""
+        path = folder / MANIFEST_FILE
+        try:
+            body = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise Corrupt(f"{path} is missing") from None
+        except ValueError as error:
+            raise Corrupt(f"{path} is not JSON: {error}") from error
+        if not isinstance(body, dict) or body.pop("checksum", None) != _checksum(body):
+            raise Corrupt(f"{path} was altered: it does not match its own checksum")
+        if body.get("format") != _FORMAT:
+            raise Corrupt(f"{path} is of format {body.get('format')!r}; this version reads format {_FORMAT}")
+        try:
+            return cls._from_body(body)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Corrupt(f"{path} does not describe a table: {error!r}") from error
+
+    @classmethod
+    def _from_body(cls, body: Mapping[str, Any]) -> Manifest:
+        row_dtype = RowDtype(body["row_dtype"])
+        meta = TableMeta(
+            domain=str(body["domain"]),
+            function=str(body["function"]),
+            row_dtype=row_dtype,
+            hidden_size=int(body["hidden_size"]),
+            entries=int(body["entries"]),
+            # Tables that were written before there were marks name neither.
+            marks=int(body.get("marks", 0)),
+            above=None if body.get("above") is None else str(body["above"]),
+        )
+        files = {str(name): FileCheck(int(f["bytes"]), str(f["sha256"])) for name, f in body["files"].items()}
+        expected = {KEYS_FILE, ROWS_FILE}
+        expected |= {SCALES_FILE} if row_dtype is RowDtype.INT8 else set()
+        expected |= {MARKS_FILE} if meta.marks else set()
+        if set(files) != expected:
+            raise ValueError(f"files {sorted(files)} instead of {sorted(expected)}")
+        return cls(meta, files)
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,80 @@
+"""Rows brought together from tables as they are stored, for one batch: decoded later, elsewhere and in any dtype.
+
+A stored row is a quarter or half of a float32 one. Moved in this form, each once, and decoded where and in the order in
+which the values are wanted, rows cost the least memory traffic; a GPU decodes them itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, code_dtype, decode_into
+from hmi.knowledge.store.table import Table
+from hmi.spec import RowDtype
+
+__all__ = ["NO_ROW", "StoredRows"]
+
+NO_ROW = 0
+"""Position of a row of zeros, for windows that have none."""
+
+
+class StoredRows:
+    """Grows by `add` up to its capacity; one thread at a time.
+
+    Attributes:
+        codes: int8 or float16 `[capacity + 1, hidden]`; the first `count` are rows.
+        scales: float32 `[capacity + 1]` for int8; None for float16.
+        count: Rows so far, that of zeros included.
+    """
+
+    def __init__(self, row_dtype: RowDtype, hidden_size: int, capacity: int) -> None:
+        """`capacity`: most rows that will be added."""
+        self.row_dtype = row_dtype
+        self.codes: NDArray[Any] = np.empty((capacity + 1, hidden_size), code_dtype(row_dtype))
+        self.scales = np.empty(capacity + 1, np.float32) if row_dtype is RowDtype.INT8 else None
+        self.clear()
+
+    def clear(self) -> None:
+        """Start again, in the same memory."""
+        self.codes[NO_ROW] = 0
+        if self.scales is not None:
+            self.scales[NO_ROW] = 0
+        self.count = 1
+
+    def add(self, table: Table, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Copy a table's rows at `index` `[n]`; gives the position of each."""
+        first, stop = self._reserve(len(index))
+        # `clip` for speed alone: with `raise`, numpy gathers into a buffer of its own first.
+        np.take(table.rows, index, axis=0, out=self.codes[first:stop], mode="clip")
+        if self.scales is not None and table.scales is not None:
+            np.take(table.scales, index, out=self.scales[first:stop], mode="clip")
+        return np.arange(first, stop)
+
+    def add_encoded(self, encoded: EncodedRows) -> NDArray[np.int64]:
+        """Copy rows that come from elsewhere; gives the position of each."""
+        first, stop = self._reserve(len(encoded))
+        self.codes[first:stop] = encoded.rows
+        if self.scales is not None and encoded.scales is not None:
+            self.scales[first:stop] = encoded.scales
+        return np.arange(first, stop)
+
+    def decode(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows at `positions` `[n]`: float32 `[n, hidden]`."""
+        rows = np.empty((len(positions), self.codes.shape[1]), np.float32)
+        # What of one chunk is brought together here is decoded while it is still in the core's cache.
+        codes = np.empty((min(CHUNK_ROWS, len(positions)), self.codes.shape[1]), self.codes.dtype)
+        for start in range(0, len(positions), CHUNK_ROWS):
+            part = positions[start : start + CHUNK_ROWS]
+            chunk = np.take(self.codes, part, axis=0, out=codes[: len(part)], mode="clip")
+            decode_into(chunk, None if self.scales is None else self.scales[part], rows[start : start + len(part)])
+        return rows
+
+    def _reserve(self, rows: int) -> tuple[int, int]:
+        first, stop = self.count, self.count + rows
+        if stop > len(self.codes):
+            raise ValueError(f"{stop - 1} rows where {len(self.codes) - 1} were expected")
+        self.count = stop
+        return first, stop

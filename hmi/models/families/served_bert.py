@@ -1,0 +1,189 @@
+"""The forward of serving: an hBERT with its weights arranged for speed, for many tenants' adapters at once.
+
+It computes what `HBert` computes, without gradients: q, k and v in one product, activations and residuals fused
+into the products where the device can, adapters added in place. States travel as a flat [n, H] of all tokens; on a
+CPU n is rounded up, because oneDNN prepares itself anew, for tens of milliseconds, for every n that it meets.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hmi.adapters.maths import QKV, Norm, ServingAdapters
+from hmi.models.families.bert import HBert, Layer
+from hmi.models.layers import ACTIVATIONS, ServedEstimator, filled, make_dense
+from hmi.spec import Placement, Site
+
+__all__ = ["ServedBert"]
+
+_MIDDLE = 1  # of a window (t-1, t, t+1)
+_FIRST = 0  # of a sequence
+
+
+class ServedBert:
+    """One hBERT on its device. It takes the model's tensors over: `model` must not be used afterwards.
+
+    All methods run without gradients, on tensors of the model's device.
+
+    Attributes:
+        estimator: Of the base's own rows, where it brings one.
+    """
+
+    def __init__(self, model: HBert) -> None:
+        self.spec = model.spec
+        self.dtype = model.dtype
+        self.device = model.device
+        self._embeddings = model.embeddings
+        self._layers = [_ServedLayer(layer, self.spec.activation) for layer in model.transformer_layers]
+        if self.spec.has_pooler:
+            self._pooler = make_dense(model.pooler.weight, model.pooler.bias)
+        if self.spec.k:
+            self._window_position = model.window.position
+            self._projection = make_dense(model.window.projection.weight, model.window.projection.bias)
+            self._correction = model.correction.position
+        self.estimator = ServedEstimator(model.estimator) if self.spec.estimator_size else None
+
+    def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
+        """The rows of n-grams: windows int64 `[n, 3]` with -1 for an absent neighbour -> `[n, H]`. Needs k > 0.
+
+        The last lower layer is computed for the middle token alone. `delta` is what the windows' domain changes
+        in the lower layers.
+        """
+        mask = _additive(windows >= 0, self.dtype)
+        x = filled(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
+        for number in range(self.spec.k):
+            last = number == self.spec.k - 1
+            x = self._layers[number](x, windows.shape, mask, delta, only=_MIDDLE if last else None)
+        return self._projection(x)[: len(windows)]
+
+    def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """k = 0's lower part: ids, and positions if they do not count from 0, int64 `[B, T]` -> `[B, T, H]`."""
+        table = self._embeddings.position
+        embedded: Tensor = self._embeddings(ids, table[: ids.shape[1]] if positions is None else table[positions])
+        return embedded
+
+    def merge(self, rows: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
+        return rows + (self._correction[: rows.shape[1]] if positions is None else self._correction[positions])
+
+    def upper(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None = None,
+        adapters: ServingAdapters | None = None,
+        *,
+        first_only: bool = False,
+    ) -> Tensor:
+        """Layers k.. on hidden `[B, T, H]` -> `[B, T, H]`, or `[B, 1, H]` of the first tokens.
+
+        Args:
+            mask: bool `[B, T]`, True = a real token; None where all are.
+            adapters: Made for these rows, and for the same `first_only`.
+            first_only: Nobody reads the others: the last layer is computed for the first tokens alone.
+        """
+        shape = hidden.shape[:2]
+        tokens = shape[0] * shape[1]
+        x = filled(hidden.reshape(tokens, -1))
+        weights = None if mask is None else _additive(mask, self.dtype)
+        for number in range(self.spec.k, self.spec.layers):
+            only = _FIRST if first_only and number == self.spec.layers - 1 else None
+            x = self._layers[number](x, shape, weights, adapters, only=only)
+        return x[: shape[0]].unsqueeze(1) if first_only else x[:tokens].view(*shape, -1)
+
+    def pool(self, first: Tensor) -> Tensor:
+        """BERT's pooler on first tokens `[B, H]` -> `[B, H]`."""
+        return torch.tanh(self._pooler(first.contiguous()))
+
+
+class _ServedLayer:
+    def __init__(self, layer: Layer, activation: str) -> None:
+        self._number = layer.number
+        self._heads = layer.heads
+        self._activation = activation
+        self._hidden = layer.q.out_features
+        self._qkv = make_dense(*_joined(layer.q, layer.k, layer.v))
+        self._o = make_dense(layer.o.weight, layer.o.bias)
+        self._fc1 = make_dense(layer.fc1.weight, layer.fc1.bias)
+        self._fc2 = make_dense(layer.fc2.weight, layer.fc2.bias)
+        self._attention_norm = layer.attention_norm
+        self._output_norm = layer.output_norm
+
+    def __call__(
+        self, x: Tensor, shape: tuple[int, ...], mask: Tensor | None, adapters: ServingAdapters | None, only: int | None
+    ) -> Tensor:
+        """x [n, H], n >= B * T for shape [B, T] -> [n, H]; with `only` that token of each sequence, [B or more, H]."""
+        batch, tokens = shape[0], shape[1]
+        real = batch * tokens
+        qkv = self._qkv(x)[:real].view(batch, tokens, 3, self._heads, -1)
+        if adapters is not None:
+            parts = qkv.view(batch, tokens, 3, self._hidden)
+            states = x[:real].view(batch, tokens, -1)
+            if only is None:
+                adapters.lora(self._number, QKV, states, parts)
+            else:
+                adapters.lora(self._number, QKV[1:], states, parts[:, :, 1:])
+                first = states[:, only : only + 1].contiguous()
+                adapters.lora(self._number, QKV[:1], first, parts[:, only : only + 1, :1])
+        q, k, v = (qkv[:, :, part].transpose(1, 2) for part in range(3))  # [B, heads, T, size]
+        if only is not None:
+            q = q[:, :, only : only + 1]
+            x = filled(x[:real].view(batch, tokens, -1)[:, only])
+            real, tokens = batch, 1
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        context = filled(context.transpose(1, 2).reshape(real, -1))
+        x = self._close(Placement.ATTENTION, Site.O, context, x, (batch, tokens), adapters)
+        return self._close(
+            Placement.OUTPUT, Site.FC2, self._inner(x, (batch, tokens), adapters), x, (batch, tokens), adapters
+        )
+
+    def _inner(self, x: Tensor, shape: tuple[int, int], adapters: ServingAdapters | None) -> Tensor:
+        if adapters is None or not adapters.has_lora(self._number, Site.FC1):
+            return self._fc1.activated(x, self._activation)
+        inner = self._fc1(x)
+        adapters.lora(self._number, (Site.FC1,), _rows(x, shape), _rows(inner, shape).unsqueeze(2))
+        return ACTIVATIONS[self._activation](inner)
+
+    def _close(
+        self,
+        place: Placement,
+        site: Site,
+        x: Tensor,
+        residual: Tensor,
+        shape: tuple[int, int],
+        adapters: ServingAdapters | None,
+    ) -> Tensor:
+        """A sub-layer's end: dense, adapters, residual, norm."""
+        dense = self._o if site is Site.O else self._fc2
+        norm: Norm = self._attention_norm if site is Site.O else self._output_norm
+        if adapters is None:
+            return norm(dense.plus(x, residual))
+        hidden: Tensor | None = None
+        if adapters.reads_hidden(self._number, place):
+            hidden = dense(x)
+            adapters.lora(self._number, (site,), _rows(x, shape), _rows(hidden, shape).unsqueeze(2))
+            total = hidden + residual
+        else:
+            total = dense.plus(x, residual)
+            adapters.lora(self._number, (site,), _rows(x, shape), _rows(total, shape).unsqueeze(2))
+        adapters.bottleneck(
+            self._number, place, _rows(total, shape), None if hidden is None else _rows(hidden, shape), norm
+        )
+        return norm(total)
+
+
+def _rows(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The real tokens of a flat [n, width] as [B, T, width]."""
+    return x[: shape[0] * shape[1]].view(*shape, -1)
+
+
+def _joined(*linears: torch.nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one linear layer that computes all of them side by side."""
+    return torch.cat([each.weight for each in linears]), torch.cat([each.bias for each in linears])
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What attention adds to its scores: bool [B, T] -> [B, 1, 1, T]. Made once, not in every layer."""
+    weights = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+    return weights[:, None, None, :]

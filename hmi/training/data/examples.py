@@ -1,0 +1,170 @@
+"""Labelled text as training takes it. What an example looks like is what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hmi.errors import InvalidInput
+from hmi.jsonlines import is_text
+from hmi.spec import Family, TaskKind
+
+__all__ = [
+    "AnyExample",
+    "ChatExample",
+    "ContinuedExample",
+    "Example",
+    "MultiLabelExample",
+    "PairExample",
+    "Span",
+    "TaggedExample",
+    "kind_of",
+    "labels_in",
+    "require_learnable",
+    "texts_of",
+]
+
+
+_ENCODERS_LEARN = (TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL, TaskKind.TOKENS, TaskKind.EMBEDDING)
+_DECODERS_LEARN = (TaskKind.LANGUAGE, TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL)
+
+
+def require_learnable(kind: TaskKind, family: Family, who: str, param: str) -> None:
+    """Raises `InvalidInput` for what a model of this family does not learn.
+
+    Args:
+        who: Whose model it is, for the message.
+    """
+    if kind not in (_DECODERS_LEARN if family.decodes else _ENCODERS_LEARN):
+        can = "how texts go on, and classes of texts" if family.decodes else "labels and embeddings"
+        raise InvalidInput(f"{who} is a {family} and learns {can}, not {kind}", param=param)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text and the name of its class."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabelExample:
+    """One text and all labels that are true of it, each once; none may be."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` (excluded) of a text, and their label."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedExample:
+    """One text and the labels of parts of it, in order and without overlap.
+
+    Attributes:
+        entities: True: a span is a named part of the text, and what lies between spans has no label. False: every word
+            is a span, its label is the word's tag as it was given (`B-PER`, `O`, `NOUN`).
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    entities: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PairExample:
+    """Two texts that belong together, and one that does not belong to the first, if it is known."""
+
+    text: str
+    positive: str
+    negative: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuedExample:
+    """A text and how it goes on, which is what is learnt. Without a prompt all of the text is."""
+
+    prompt: str
+    completion: str
+
+    @property
+    def text(self) -> str:
+        """By which examples are told apart: many may have one prompt."""
+        return f"{self.prompt}\0{self.completion}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatExample:
+    """Messages, (role, content), and the answer to them, which is what is learnt."""
+
+    messages: tuple[tuple[str, str], ...]
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """By which examples are told apart: many may have one prompt."""
+        return "\0".join([*(content for _, content in self.messages), self.answer])
+
+
+AnyExample = Example | MultiLabelExample | TaggedExample | PairExample | ContinuedExample | ChatExample
+
+_KINDS: dict[type[AnyExample], TaskKind] = {
+    Example: TaskKind.CLASSIFICATION,
+    MultiLabelExample: TaskKind.MULTI_LABEL,
+    TaggedExample: TaskKind.TOKENS,
+    PairExample: TaskKind.EMBEDDING,
+    ContinuedExample: TaskKind.LANGUAGE,
+    ChatExample: TaskKind.LANGUAGE,
+}
+
+
+def kind_of(examples: Sequence[AnyExample]) -> TaskKind:
+    """The task that all examples are for.
+
+    Raises `InvalidInput` for no examples, for those of different tasks, and for an empty text, naming the example
+    (1-based).
+    """
+    if not examples:
+        raise InvalidInput("there are no examples")
+    kind = _KINDS[type(examples[0])]
+    for number, example in enumerate(examples, start=1):
+        if _KINDS[type(example)] is not kind:
+            raise InvalidInput(f"example {number} is for {_KINDS[type(example)]}, the first one for {kind}")
+        for text in texts_of(example):
+            if not text.strip():
+                raise InvalidInput(f"example {number}: its text is empty")
+            if not is_text(text):
+                raise InvalidInput(f"example {number}: its text holds half a surrogate pair, which is no character")
+    return kind
+
+
+def texts_of(example: AnyExample) -> tuple[str, ...]:
+    """Every text that the model reads for it."""
+    if isinstance(example, PairExample):
+        return tuple(text for text in (example.text, example.positive, example.negative) if text is not None)
+    if isinstance(example, ContinuedExample):
+        return (example.prompt + example.completion,)
+    if isinstance(example, ChatExample):
+        return (*(content for _, content in example.messages), example.answer)
+    return (example.text,)
+
+
+def labels_in(example: AnyExample) -> tuple[str, ...]:
+    """The labels that one example has."""
+    match example:
+        case Example():
+            return (example.label,)
+        case MultiLabelExample():
+            return example.labels
+        case TaggedExample():
+            return tuple(span.label for span in example.spans)
+        case _:
+            return ()

@@ -1,0 +1,8 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from hmi.training.delta.config import DeltaConfig, DeltaProgress
+from hmi.training.delta.train import train_delta
+
+__all__ = ["DeltaConfig", "DeltaProgress", "train_delta"]

@@ -1,0 +1,61 @@
+"""A domain delta as parameters: float32 masters that run in the model's dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hmi.adapters import Activation, Adapter, AdapterKind
+from hmi.adapters.maths import AdapterMaths, LoraTensors, SingleAdapter
+from hmi.spec import HPLMSpec, Site
+from hmi.training.loop import LoraPairs, cast_pairs, lora_pairs, pair_arrays
+
+__all__ = ["TrainableDelta"]
+
+
+class TrainableDelta(nn.Module):
+    """A domain delta: LoRA pairs on every lower layer, no head.
+
+    It starts as the base model, or with `above` as the delta of an ancestor, which itself is not trained: the pairs
+    stand beside the ancestor's, and the ranks add up.
+    """
+
+    def __init__(
+        self,
+        spec: HPLMSpec,
+        *,
+        rank: int,
+        sites: tuple[Site, ...],
+        generator: torch.Generator,
+        above: Adapter | None = None,
+    ) -> None:
+        super().__init__()
+        self._own = lora_pairs(spec, range(spec.k), sites, rank, generator)
+        self.body = nn.ParameterList(tensor for part in self._own.values() for tensor in (part.a, part.b))
+        self._above = above.lora if above else {}
+
+    def maths(self, dtype: torch.dtype) -> AdapterMaths:
+        """The delta in `dtype`, with gradients flowing back to the float32 masters."""
+        return SingleAdapter(cast_pairs(self._joined(), dtype), {})
+
+    def export(self) -> Adapter:
+        """The trained weights as the delta that rows are computed with."""
+        return Adapter(
+            kind=AdapterKind.LORA,
+            lora=pair_arrays(self._joined()),
+            bottleneck={},
+            adapter_before_norm=True,
+            activation=Activation.RELU,
+            head=None,
+        )
+
+    def _joined(self) -> LoraPairs:
+        device = self.body[0].device
+        joined = dict(self._own)
+        for key, part in self._above.items():
+            a, b = (torch.from_numpy(array).to(device) for array in (part.a, part.b))
+            own = joined.get(key)
+            joined[key] = (
+                LoraTensors(a, b) if own is None else LoraTensors(torch.cat([a, own.a]), torch.cat([b, own.b], 1))
+            )
+        return joined

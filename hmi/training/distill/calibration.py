@@ -1,0 +1,122 @@
+"""Fitting what comes after the windows in closed form, from one pass over a sample of text.
+
+`window.projection` and `correction.position` together become the least-squares map from a window's state and position
+to the full model's state at that token: minutes less of distillation, and most of what is to be had without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hmi.models.families import HPLM
+from hmi.spec import HPLMSpec
+from hmi.training.distill.fidelity import state_pairs
+
+__all__ = ["Calibration", "Moments", "calibrate", "fit"]
+
+_PRIOR_TEXTS = 32  # a position's correction is drawn to zero as if so many texts had shown none there
+_RIDGE = 1e-4  # relative to the mean square of the states: keeps directions that text never shows from growing
+_ROUNDS = 3  # projection and correction are fitted by turns; more change nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """weight [H, H], bias [H], correction [max_positions, H], None where positions are in the attention; float32 on the
+    CPU."""
+
+    weight: Tensor
+    bias: Tensor
+    correction: Tensor | None
+
+    @classmethod
+    def identity(cls, spec: HPLMSpec) -> Calibration:
+        hidden = spec.hidden_size
+        learned = spec.rope_theta is None
+        correction = torch.zeros(spec.max_positions, hidden) if learned else None
+        return cls(torch.eye(hidden), torch.zeros(hidden), correction)
+
+    @torch.no_grad()
+    def set(self, model: HPLM) -> None:
+        for name, value in self.tensors().items():
+            model.get_parameter(name).copy_(value)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Under the artifact's names."""
+        named = {"window.projection.weight": self.weight, "window.projection.bias": self.bias}
+        return named if self.correction is None else named | {"correction.position": self.correction}
+
+
+@torch.no_grad()
+def calibrate(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Calibration:
+    """The best fit to the sequences, for a model whose layers are still the original's. It is set to the identity."""
+    Calibration.identity(model.spec).set(model)
+    spec = model.spec
+    pairs = ((full, merged, mask) for full, merged, _, mask in state_pairs(model, sequences))
+    sums = Moments.of(pairs, spec)
+    return fit(sums, by_position=spec.rope_theta is None, has_first=not spec.family.decodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums over all tokens of x = (window's state, 1) and y = the full model's state; float64.
+
+    Attributes:
+        xx: [H + 1, H + 1], the sum of x x^T; xy: [H + 1, H], the sum of x y^T.
+        x: [max_positions, H + 1], the sum of x at each position; y: [max_positions, H], likewise; one for all where
+            positions are in the attention.
+    """
+
+    xx: Tensor
+    xy: Tensor
+    x: Tensor
+    y: Tensor
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Tensor, Tensor, Tensor]], spec: HPLMSpec) -> Moments:
+        """
+        Args:
+            pairs: In batches, the full model's states, merged rows `[B, T, H]`, and their mask; of a model that is set
+                to the identity, so that merged rows are the windows' own states.
+        """
+        hidden, positions = spec.hidden_size, spec.max_positions if spec.rope_theta is None else 1
+        xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
+        at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
+        for full, merged, mask in pairs:
+            y = full[mask].float().cpu()
+            x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
+            position = torch.arange(mask.shape[1]).clamp(max=positions - 1).expand(mask.shape)[mask.cpu()]
+            xx += (x.T @ x).double()
+            xy += (x.T @ y).double()
+            at_x.index_add_(0, position, x.double())
+            at_y.index_add_(0, position, y.double())
+        return cls(xx, xy, at_x, at_y)
+
+
+def fit(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> Calibration:
+    """Projection and correction by turns, each the best for the other; both problems have one answer.
+
+    Args:
+        by_position: There is a correction; there is none where positions are in the attention.
+        has_first: Every text begins with the same special token.
+    """
+    seen = sums.x[:, -1:]  # tokens at each position [max_positions, 1]
+    ridge = _RIDGE * sums.xx.diagonal()[:-1].mean() * torch.eye(len(sums.xx)).double()
+    ridge[-1, -1] = 0  # the bias is free
+    correction = torch.zeros_like(sums.y)
+    solved = torch.zeros_like(sums.xy)
+    for _ in range(_ROUNDS if by_position else 1):
+        solved = torch.linalg.solve(sums.xx + ridge, sums.xy - sums.x.T @ correction)
+        left = sums.y - sums.x @ solved  # what is missing at each position, summed
+        correction = left / (seen + _PRIOR_TEXTS)
+        if has_first:
+            # The first position always holds the same special token: its own mean is all there is to know.
+            correction[0] = left[0] / seen[0]
+    return Calibration(
+        solved[:-1].T.float().contiguous(), solved[-1].float(), correction.float() if by_position else None
+    )

@@ -1,0 +1,122 @@
+"""How far an hPLM's states are from those of an ordinary model, by default the one that its own layers are without
+windows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hmi.adapters.maths import AdapterMaths, mean_pool
+from hmi.models.families import HPLM, HGpt
+from hmi.training.distill.perplexity import PerplexityReport, PerplexitySums
+from hmi.training.distill.teacher import Teacher
+from hmi.training.lower import LowerStates, floored
+
+__all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Relative errors |ours - full| / |full| on text that was not learnt from.
+
+    Attributes:
+        layers: Over all tokens: of what the upper layers are given, and of each upper layer's states.
+        pooled: Of the mean over each text of the last layer's states.
+        foresight: Of a decoder, with the full model's.
+    """
+
+    layers: tuple[float, ...]
+    pooled: float
+    foresight: PerplexityReport | None = None
+
+    @property
+    def lower(self) -> float:
+        """Of what the upper layers are given."""
+        return self.layers[0]
+
+    @property
+    def upper(self) -> float:
+        """Of the last layer's states."""
+        return self.layers[-1]
+
+
+@torch.no_grad()
+def measure_fidelity(
+    model: HPLM,
+    sequences: Sequence[NDArray[np.int64]],
+    delta: AdapterMaths | None = None,
+    *,
+    teacher: Teacher | None = None,
+) -> Fidelity:
+    """With rows rounded as stored ones are, and a domain's `delta` in them.
+
+    Args:
+        teacher: To compare with; None is the model's own layers without windows, which is the
+            pretrained model as long as nobody changed them.
+    """
+    teacher = teacher or Teacher(model)
+    foresight = PerplexitySums()
+
+    def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+        for full, merged, ids, mask in state_pairs(model, sequences, delta, teacher=teacher):
+            ours, wanted = list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask)
+            if isinstance(model, HGpt) and isinstance(teacher.model, HGpt):
+                foresight.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
+            yield ours, wanted, mask
+
+    found = compare(pairs(), each_token=model.spec.family.decodes)
+    return dataclasses.replace(found, foresight=foresight.result())
+
+
+def compare(
+    batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]], *, each_token: bool = False
+) -> Fidelity:
+    """
+    Args:
+        batches: What the upper layers are given and each of them gives, ours and the full model's, `[B, T, H]` each;
+            and their mask. At least one.
+        each_token: As in `relative_error`, of whose mean it is the root.
+    """
+    sums = []
+    for ours, wanted, mask in batches:
+        pairs = [(a[mask].float(), b[mask].float()) for a, b in zip(ours, wanted, strict=True)]
+        pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(wanted[-1].float(), mask)))
+        sums.append(torch.tensor([_error_and_size(a, b, each_token=each_token) for a, b in pairs]).double())
+    errors, sizes = torch.stack(sums).sum(0).T  # squared, of each layer and of the pooled states
+    *layers, pooled = (errors / sizes).sqrt().tolist()
+    return Fidelity(tuple(layers), pooled)
+
+
+def _error_and_size(ours: Tensor, reference: Tensor, *, each_token: bool) -> tuple[float, float]:
+    """Sums, whose ratio is the relative error squared; of `[n, H]`."""
+    differences, sizes = (ours - reference).square().sum(-1), reference.square().sum(-1)
+    if each_token:
+        return float((differences / floored(sizes)).sum()), float(len(sizes))
+    return float(differences.sum()), float(sizes.sum())
+
+
+@torch.no_grad()
+def state_pairs(
+    model: HPLM,
+    sequences: Sequence[NDArray[np.int64]],
+    delta: AdapterMaths | None = None,
+    *,
+    teacher: Teacher | None = None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """In batches of like length: the full model's states and the merged rows `[B, T, H]`, their ids and mask."""
+    teacher = teacher or Teacher(model)
+    ordered = sorted(sequences, key=len)
+    states = LowerStates(model, ordered, delta)
+    for start in range(0, len(ordered), _BATCH):
+        merged, mask = states.batch(range(start, min(start + _BATCH, len(ordered))))
+        ids = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
+        ids[mask] = torch.from_numpy(np.concatenate(ordered[start : start + _BATCH])).to(mask.device)
+        yield teacher.lower(ids, mask), merged, ids, mask

@@ -1,0 +1,71 @@
+"""How well a decoder foresees text, beside the model that it was made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["PerplexityReport", "PerplexitySums"]
+
+_LOGITS = 512  # tokens whose logits are held at once
+_LARGEST = 700.0  # whose exponential is still a number
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityReport:
+    """Over all tokens of a text that another one precedes.
+
+    Attributes:
+        perplexity: The exponential of the mean of -log p(token); `original` is the unchanged model's. Ours can be the
+            lower one, for a distilled model is less sure of itself.
+        divergence: KL(original || ours) of what comes next, nats, the mean; what of the original's foresight is lost.
+        agreement: Share of tokens where both hold the same one for the likeliest.
+    """
+
+    perplexity: float
+    original: float
+    divergence: float
+    agreement: float
+
+
+class PerplexitySums:
+    """Adds batches up."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(4, dtype=torch.float64)  # -log p ours and the original's, divergence, agreement
+        self._tokens = 0
+
+    @torch.no_grad()
+    def add(self, logits: Logits, ours: Tensor, original: Logits, theirs: Tensor, ids: Tensor, mask: Tensor) -> None:
+        """
+        Args:
+            logits, original: The heads of the two models.
+            ours, theirs: The last layers' states `[B, T, H]`.
+            ids: int64 `[B, T]`, with their mask; a text's tokens stand at its beginning.
+        """
+        follows = mask[:, 1:]
+        wanted = ids[:, 1:][follows]
+        self._tokens += len(wanted)
+        states = (ours[:, :-1][follows], theirs[:, :-1][follows])
+        for some, others, targets in zip(*(torch.split(each, _LOGITS) for each in (*states, wanted)), strict=True):
+            one, other = logits(some).float().log_softmax(-1), original(others).float().log_softmax(-1)
+            sums = (
+                F.nll_loss(one, targets, reduction="sum"),
+                F.nll_loss(other, targets, reduction="sum"),
+                F.kl_div(one, other, reduction="sum", log_target=True),
+                (one.argmax(-1) == other.argmax(-1)).sum(),
+            )
+            self._sums += torch.stack([each.double().cpu() for each in sums])
+
+    def result(self) -> PerplexityReport | None:
+        """None where there was no token to foresee."""
+        if not self._tokens:
+            return None
+        ours, original, divergence, agreement = (self._sums / self._tokens).tolist()
+        return PerplexityReport(math.exp(min(ours, _LARGEST)), math.exp(min(original, _LARGEST)), divergence, agreement)

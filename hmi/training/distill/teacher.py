@@ -1,0 +1,66 @@
+"""The ordinary full model that an hPLM, or a domain's rows, are made to agree with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hmi.adapters import Adapter
+from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
+from hmi.models.convert import load_pretrained
+from hmi.models.families import HPLM
+from hmi.spec import HPLMSpec
+from hmi.training.lower import WindowBatch
+
+__all__ = ["Teacher"]
+
+
+class Teacher:
+    """A model whose layers see whole sequences.
+
+    Args:
+        model: Of any k; its windows are not used.
+        adapter: Of a domain's full model, on all layers. What it does below k is learnt; what it does above k is also
+            done to what is compared with the teacher, so that rows are good for what the domain's models ask of them.
+
+    Attributes:
+        adapters: The adapter's maths.
+    """
+
+    def __init__(self, model: HPLM, adapter: Adapter | None = None) -> None:
+        self.model = model
+        self.adapters: AdapterMaths = (
+            NoAdapters() if adapter is None else SingleAdapter.of(adapter, model.device, model.dtype)
+        )
+
+    @classmethod
+    def of_folder(
+        cls,
+        folder: Path,
+        like: HPLMSpec,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        adapter: Adapter | None = None,
+    ) -> Teacher:
+        """The model of a transformers folder, for an hPLM of the spec `like`.
+
+        Raises `InvalidInput` where the folder is not understood or of another shape, `AdapterRefused`.
+        """
+        if adapter is not None:
+            adapter.validate(like.ordinary)
+        return cls(load_pretrained(folder, like, device, dtype), adapter)
+
+    def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """States after the k lower layers: ids `[B, T]` -> `[B, T, H]`."""
+        return self.model.full_lower(ids, mask, self.adapters)
+
+    def upper(self, hidden: Tensor, mask: Tensor) -> list[Tensor]:
+        """`hidden` `[B, T, H]`, and the states after every upper layer from there."""
+        return list(self.model.upper_states(hidden, mask, self.adapters))
+
+    @torch.no_grad()
+    def states(self, batch: WindowBatch) -> list[Tensor]:
+        """After the k lower layers, and after each upper one: [B, T, H] each."""
+        return self.upper(self.lower(batch.ids, batch.mask), batch.mask)

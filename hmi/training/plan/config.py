@@ -1,0 +1,105 @@
+"""How an adapter is trained: plain data, so that whoever takes orders for trainings can check one without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hmi.adapters import Activation, AdapterKind, Pooling
+from hmi.errors import InvalidInput
+from hmi.spec import MissPolicy, Placement, Site
+
+__all__ = ["TrainConfig", "usual_rank"]
+
+_LEAST = {"rank": 1, "epochs": 1, "batch_size": 1, "max_tokens": 3, "patience": 1, "lowest_layer": 0}
+
+
+def usual_rank(kind: AdapterKind) -> int:
+    """Of LoRA pairs 16, for there is one at every linear layer; of bottlenecks 48."""
+    return 16 if kind is AdapterKind.LORA else 48
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How an adapter is trained. The defaults suit hundreds to a few thousand sentences.
+
+    Attributes:
+        rank: Of every LoRA pair or bottleneck.
+        epochs: The most; where a dev part judges, training may stop earlier and keeps its best epoch.
+        learning_rate: Peak of the schedule. The default suits every kind and rank that was tried.
+        lowest_layer: Adapters sit from this layer on; layers that are looked up have none in any case.
+        miss_policy: Under which the model will be served. For `backoff` each text is seen as a tree sees it that was
+            built of all the others; what such a model says of whole windows is no worse.
+        sites: The linear layers that get a LoRA pair, in every upper layer.
+        placements: Where bottlenecks go: after the feed-forward (Pfeiffer et al., 2021), or at both places.
+        before_norm: Bottlenecks read the normalised sum of state and residual (Pfeiffer et al.), not the state alone
+            (Houlsby et al., 2019).
+        activation: Of bottlenecks.
+        pooling: How a text becomes the vector that its classes are read from.
+        max_tokens: Longer texts are cut, special tokens included.
+        patience: So many epochs that are no better than the best one end the training.
+        dev_share: Of the examples, to judge by where no dev part is given; 0 trains on all of them to the last epoch.
+        temperature: Of the contrast between texts that belong together and others; for embeddings alone.
+        seed: Same seed, same text, same machine, same number of threads: same weights.
+        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
+            activations; the trained weights are float32 always.
+
+    Raises `InvalidInput` whose `param` names the field.
+    """
+
+    kind: AdapterKind = AdapterKind.BOTTLENECK
+    rank: int = 48
+    epochs: int = 4
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    lowest_layer: int = 0
+    miss_policy: MissPolicy = MissPolicy.EXACT
+    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
+    placements: tuple[Placement, ...] = (Placement.OUTPUT,)
+    before_norm: bool = True
+    activation: Activation = Activation.RELU
+    pooling: Pooling = Pooling.MEAN
+    max_tokens: int = 128
+    patience: int = 2
+    dev_share: float = 0.1
+    temperature: float = 0.05
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise InvalidInput(f"{name} must be at least {least}, not {getattr(self, name)}", param=name)
+        for name in ("learning_rate", "temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidInput(f"{name} must be a number above 0, not {getattr(self, name)}", param=name)
+        if not 0 <= self.weight_decay < math.inf:
+            raise InvalidInput(f"weight_decay must be a number from 0, not {self.weight_decay}", param="weight_decay")
+        if not 0 <= self.dev_share <= 0.5:
+            raise InvalidInput(f"dev_share must lie between 0 and 0.5, not {self.dev_share}", param="dev_share")
+        if self.pooling is Pooling.TOKENS:
+            raise InvalidInput("labels of words are asked for by the examples, not by the pooling", param="pooling")
+        if self.kind is AdapterKind.LORA and not self.sites:
+            raise InvalidInput("a LoRA needs at least one linear layer to sit on", param="sites")
+        if self.kind is AdapterKind.BOTTLENECK and not self.placements:
+            raise InvalidInput("a bottleneck needs at least one place to stand at", param="placements")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, ready for JSON."""
+        return {
+            name: [str(each) for each in value] if isinstance(value, tuple) else value
+            for name in self.__slots__
+            for value in [getattr(self, name)]
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """What `to_json` gave. Raises `TypeError`, `ValueError` or `KeyError` for anything else."""
+        sites, placements = tuple(map(Site, raw["sites"])), tuple(map(Placement, raw["placements"]))
+        kind, pooling = AdapterKind(raw["kind"]), Pooling(raw["pooling"])
+        policy, activation = MissPolicy(raw["miss_policy"]), Activation(raw["activation"])
+        typed = {"kind": kind, "pooling": pooling, "sites": sites, "placements": placements, "miss_policy": policy}
+        return cls(**raw | typed | {"activation": activation})

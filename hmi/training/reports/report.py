@@ -1,0 +1,104 @@
+"""What a training tells while it runs and when it is over: plain data without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hmi.adapters import Adapter
+from hmi.spec import TaskKind
+from hmi.training.plan import TrainConfig
+from hmi.training.reports.metrics import Metrics
+
+__all__ = ["OnProgress", "TrainProgress", "TrainReport", "TrainedAdapter"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """After `done` of at most `steps` steps of the optimiser, in epoch `epoch` (from 1) of at most `epochs`.
+
+    Attributes:
+        loss: Of the last step.
+        epoch_loss: Mean loss of the epoch so far.
+        dev: Of the last judging, after the epoch before; None before the first, or without a dev part.
+        trained_tokens: All tokens of all steps, special tokens counted.
+        seconds_left: An estimate that takes no account of an early end.
+    """
+
+    done: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    epoch_loss: float
+    dev: Metrics | None
+    trained_tokens: int
+    seconds_left: float
+
+
+OnProgress = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What came of a training.
+
+    Attributes:
+        examples, dev_examples: Learnt from, and judged by; `left_out` others were given, and their text judges.
+        labels: In the order of the head's outputs; empty for embeddings.
+        label_counts: How often each is true in the part that was learnt from; of words or named parts for tokens.
+        epochs: That ran; `best_epoch` (from 1) gave the weights.
+        losses: Mean training loss of each epoch.
+        dev_scores: The dev part's score after each epoch, of the figure that `dev.name` names; empty without one.
+        dev: Of the best epoch; None without a dev part.
+        baseline: That figure for always answering the most frequent label, or, for embeddings, for the base model as
+            it is; None without a dev part.
+        tokens: Of all examples once, as they were cut, special tokens included.
+        trained_tokens: Times the epochs.
+        seconds: From the call to the end, those before an interruption included.
+        base: Digest of the base artifact; `k` of it.
+        started: From another adapter's weights.
+        resumed_at: Steps that were done when this run took over a checkpoint; None where it began anew.
+    """
+
+    task: TaskKind
+    examples: int
+    dev_examples: int
+    labels: tuple[str, ...]
+    label_counts: tuple[int, ...]
+    epochs: int
+    best_epoch: int
+    losses: tuple[float, ...]
+    dev_scores: tuple[float, ...]
+    dev: Metrics | None
+    baseline: float | None
+    tokens: int
+    trained_tokens: int
+    seconds: float
+    base: str
+    k: int
+    config: TrainConfig
+    left_out: int = 0
+    started: bool = False
+    resumed_at: int | None = None
+
+    @property
+    def seconds_per_thousand_examples(self) -> float:
+        """Everything counted, reading the base model and judging too."""
+        return 1000 * self.seconds / (self.examples + self.dev_examples)
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("dev", "config")}
+        return plain | {
+            "dev": self.dev.to_json() if self.dev else None,
+            "config": self.config.to_json(),
+            "seconds_per_thousand_examples": self.seconds_per_thousand_examples,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAdapter:
+    adapter: Adapter
+    report: TrainReport

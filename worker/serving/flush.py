@@ -1,0 +1,98 @@
+"""Moving what the engine counted from this process's memory into the catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+
+import structlog
+from sqlalchemy.orm import Session
+
+from hmi.catalog import ChunkedTransactions, Counts, Database, Limits, Usage, domains, frequencies, trees, trim_in_turn
+from hmi.knowledge.counts import FrequencyCounter, FrequencyDelta
+from worker.serving.source import find_base
+
+__all__ = ["FrequencyFlusher"]
+
+_log = structlog.get_logger(__name__)
+
+_DELTA_ROWS = 10  # of n-grams, in time: what it takes to write down the usage of one domain
+_Places = Mapping[tuple[str, str], tuple[str, str]]
+
+
+class FrequencyFlusher:
+    """Adds a process's counts to the catalog, each once where the catalog answers, and keeps the catalog's bounded."""
+
+    def __init__(self, database: Database, counter: FrequencyCounter, half_life_seconds: float, limits: Limits) -> None:
+        self._database = database
+        self._counter = counter
+        self._half_life_seconds = half_life_seconds
+        self._limits = limits
+        self._pieces = ChunkedTransactions(database)
+        self._lock = threading.Lock()
+
+    def flush(self) -> None:
+        """Counts that could not be written stay for the next time. Raises why."""
+        with self._lock:
+            waiting = self._counter.drain()
+            if not waiting:
+                return
+            keys = sum(len(delta.keys) for delta in waiting)
+            waiting.reverse()
+            try:
+                with self._database.session(read_only=True) as session:
+                    places = _places(session, waiting)
+                while waiting:
+                    piece, rows = _take(waiting, self._pieces.rows)
+                    try:
+                        with self._pieces.transaction(rows) as session:
+                            self._write(session, piece, places)
+                    except BaseException:
+                        waiting += piece
+                        raise
+            except BaseException:
+                self._counter.restore(waiting)
+                raise
+            _log.debug("frequencies_flushed", keys=keys)
+            if forgotten := trim_in_turn(self._database, self._limits):
+                _log.info("frequencies_trimmed", rows=forgotten)
+
+    def _write(self, session: Session, piece: Sequence[FrequencyDelta], places: _Places) -> None:
+        # Where base or domain is gone, so is the use of the counts.
+        known = [(places[delta.base, delta.domain], delta) for delta in piece if (delta.base, delta.domain) in places]
+        counts = [Counts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
+        if counts:
+            frequencies.add_all(session, counts, half_life_seconds=self._half_life_seconds)
+        used = {
+            (base_id, delta.number, domain_id): Usage(delta.lookups, delta.hits, delta.inherited, delta.approximate)
+            for (base_id, domain_id), delta in known
+            if delta.lookups
+        }
+        trees.record_all_usage(session, used)
+
+
+def _take(waiting: list[FrequencyDelta], rows: int) -> tuple[list[FrequencyDelta], int]:
+    """Take so many rows from the end of `waiting`, and say how many these are; a delta's lookups go with its first."""
+    taken, total = list[FrequencyDelta](), 0
+    while waiting and total < rows:
+        delta = waiting.pop()
+        size = rows - total
+        if len(delta.keys) > size:
+            rest = dataclasses.replace(delta, keys=delta.keys[size:], counts=delta.counts[size:])
+            waiting.append(dataclasses.replace(rest, lookups=0, hits=0, inherited=0, approximate=0))
+            delta = dataclasses.replace(delta, keys=delta.keys[:size], counts=delta.counts[:size])
+        taken.append(delta)
+        total += len(delta.keys) + _DELTA_ROWS
+    return taken, total
+
+
+def _places(session: Session, deltas: Sequence[FrequencyDelta]) -> dict[tuple[str, str], tuple[str, str]]:
+    """(base artifact, domain name) -> (base id, domain id), for those that still exist."""
+    domain_ids = {domain.name: domain.id for domain in domains.list_domains(session)}
+    base_ids = {digest: base.id for digest in {d.base for d in deltas} if (base := find_base(session, digest))}
+    return {
+        (d.base, d.domain): (base_ids[d.base], domain_ids[d.domain])
+        for d in deltas
+        if d.base in base_ids and d.domain in domain_ids
+    }

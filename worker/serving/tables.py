@@ -1,0 +1,134 @@
+"""Tables of knowledge trees, opened and read whole once, shared by all trees and builds of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from hmi.artifacts import ArtifactStore
+from hmi.errors import Corrupt
+from hmi.knowledge.store import Table
+
+__all__ = ["TableCache", "VerifiedFiles"]
+
+_TRUSTED_SECONDS = 7 * 24 * 3600.0
+
+
+class TableCache:
+    """Opens each artifact once, whoever asks; what is open is given without waiting for what is being opened.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, artifacts: ArtifactStore, notes: Path) -> None:
+        self._artifacts = artifacts
+        self._verified = VerifiedFiles(notes)
+        self._tables: dict[str, Table] = {}
+        self._opening: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()  # of the two above, never held for longer than a look
+
+    def find(self, artifact: str) -> Table | None:
+        with self._lock:
+            return self._tables.get(artifact)
+
+    def open(self, artifact: str, pace: Callable[[int], None] | None = None) -> Table:
+        """A table whose every byte was compared with its checksum. Raises `NotFound`, `Corrupt` naming the file.
+
+        Args:
+            pace: Called with the bytes read, after every few of them; what it raises ends the opening.
+        """
+        with self._lock:
+            table = self._tables.get(artifact)
+            if table is not None:
+                return table
+            opening = self._opening.setdefault(artifact, threading.Lock())
+        with opening:
+            table = self.find(artifact)
+            if table is not None:
+                return table
+            try:
+                table = self._open(artifact, pace)
+                with self._lock:
+                    self._tables[artifact] = table
+                return table
+            finally:
+                with self._lock:
+                    self._opening.pop(artifact, None)
+
+    def keep(self, artifacts: Collection[str]) -> None:
+        """Let go of all others; their files are unmapped with the last batch that reads them."""
+        with self._lock:
+            self._tables = {artifact: table for artifact, table in self._tables.items() if artifact in artifacts}
+
+    def forget(self, artifact: str) -> None:
+        """Nothing shall be known of an artifact that was deleted."""
+        with self._lock:
+            self._tables.pop(artifact, None)
+        self._verified.forget(artifact)
+
+    def _open(self, artifact: str, pace: Callable[[int], None] | None) -> Table:
+        try:
+            return self._checked(artifact, self._artifacts.folder(artifact), pace)
+        except Corrupt:
+            # A copy of a remote artifact is fetched anew where it is the damaged one.
+            self._verified.forget(artifact)
+            return self._checked(artifact, self._artifacts.folder(artifact, verify=True), pace)
+
+    def _checked(self, artifact: str, folder: Path, pace: Callable[[int], None] | None) -> Table:
+        stamp = VerifiedFiles.stamp(folder)
+        table = Table.open(folder)
+        if not self._verified.holds(artifact, stamp):
+            table.verify(pace)
+            self._verified.note(artifact, stamp)
+        table.warm(pace)  # or the first batch would wait for its pages, for seconds where there are millions of rows
+        return table
+
+
+class VerifiedFiles:
+    """Remembers, beyond this process's life, whose files were read whole, so that a start need not read them again.
+
+    A file that was touched since, in its content or in its place, is not trusted, and none is for longer than a week.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @staticmethod
+    def stamp(folder: Path) -> dict[str, list[int]]:
+        """What tells whether a file is the same and untouched; taken before it is read."""
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        stats = [(path.name, path.stat()) for path in files]
+        return {name: [each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for name, each in stats}
+
+    def holds(self, artifact: str, stamp: dict[str, list[int]]) -> bool:
+        try:
+            note = json.loads(self._path(artifact).read_bytes())
+            age = time.time() - float(note["at"])
+            return bool(note["files"] == stamp) and 0 <= age < _TRUSTED_SECONDS
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def note(self, artifact: str, stamp: dict[str, list[int]]) -> None:
+        beside = self._folder / f".{artifact}.{secrets.token_hex(4)}.tmp"
+        with contextlib.suppress(OSError):  # a full disk: then the next start reads them again
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for old in self._folder.iterdir():
+                if time.time() - old.stat().st_mtime > _TRUSTED_SECONDS:
+                    old.unlink(missing_ok=True)
+            try:
+                beside.write_text(json.dumps({"at": time.time(), "files": stamp}))
+                beside.replace(self._path(artifact))
+            finally:
+                beside.unlink(missing_ok=True)
+
+    def forget(self, artifact: str) -> None:
+        with contextlib.suppress(OSError):
+            self._path(artifact).unlink(missing_ok=True)
+
+    def _path(self, artifact: str) -> Path:
+        return self._folder / f"{artifact}.json"

@@ -1,0 +1,8 @@
+"""TODO"""
+
+from __future__ import annotations
+
+from worker.trees.garbage import sweep_builds
+from worker.trees.rebuilding import rebuild, rebuild_all
+
+__all__ = ["rebuild", "rebuild_all", "sweep_builds"]
