@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 _BENCHMARKS = (
-    "forward",
     "adapters",
     "peers",
     "tenants",
@@ -17,7 +16,6 @@ _BENCHMARKS = (
     "tree",
     "flush",
     "coverage",
-    "inheritance",
     "beside_training",
     "recipes",
     "accuracy",

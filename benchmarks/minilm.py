@@ -23,6 +23,7 @@ tune_process(os.environ)  # before anything imports torch
 
 import torch  # noqa: E402
 
+from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
 from examples.demo import (  # noqa: E402
     Part,
@@ -30,7 +31,6 @@ from examples.demo import (  # noqa: E402
     find_pretrained,
     read_sentences,
 )
-from hmi.bench import fetch_glosses, read_glosses  # noqa: E402
 from hmi.cli.render import TrainingBar, fidelity_table  # noqa: E402
 from hmi.models.convert import shipped_file  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402

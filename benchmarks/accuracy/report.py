@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.asking import Asked
 from benchmarks.accuracy.learning import Job
 from benchmarks.accuracy.plan import DomainText, System
-from benchmarks.coverage.serving import Rate
+from benchmarks.serving import Rate
 from benchmarks.tables import as_table
 
 __all__ = ["Score", "as_text", "k_report", "score"]

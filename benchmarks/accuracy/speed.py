@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.learning import Learner
 from benchmarks.accuracy.trees import tree_of
-from benchmarks.coverage.serving import BACKOFF, EXACT, ORDINARY, Query, Rate, Server, compare
+from benchmarks.serving import BACKOFF, EXACT, ORDINARY, Query, Rate, Server, compare
 from hmi.engine import EngineConfig
 from hmi.spec import MissPolicy
 

@@ -1,1 +1,1 @@
-"""How much of new text a knowledge tree holds, what a drift does to that, and when looking up pays."""
+"""How much of new text a knowledge tree holds, and from which hit rate on a lookup is faster than computing."""

@@ -1,31 +1,22 @@
-"""How much of new text a knowledge tree holds, what a drift does to that, and from which hit rate on it pays.
+"""How much of new text a knowledge tree holds, and from which hit rate on a lookup is faster than computing.
 
-    python -m benchmarks.coverage [--quick] [--json] [--picture FILE] [--only curve drift pays] [--device cpu]
+    python -m benchmarks.coverage [--quick] [--json] [--only curve replay pays] [--device cpu]
 
-The text is real, fetched into the user's cache and committed nowhere: the demonstration's rated sentences of four
-domains (pip), and WordNet's 117,659 glosses in 45 subjects (apt; a Debian is needed). Every text stands in it once,
-in an order that its hash decides, and is either counted or asked for: a hit rate is always that of text never seen.
-Tokens are those of MiniLM's tokenizer, which is BERT's.
+The text is real and fetched into the user's cache: the demonstration's rated sentences of four domains (pip), and
+WordNet's 117,659 glosses in 45 subjects (apt; a Debian is needed). Each text occurs once, in the order of its hash, and
+is either counted or looked up: a hit rate is that of text never seen. Tokens are those of MiniLM's tokenizer.
 
 `curve`: four fifths of each domain's texts are counted, and a tree is planned within several budgets; the last fifth is
-looked up. `own` and `inherited` are shares of the hits. Below it, how a domain's own table grows with the text counted,
-every window kept: the points of hit rate that twice the text adds, and, by continuing that line, the tokens that would
-bring it to two thirds. That is the worth of a tree; the farther it lies beyond the text, the less it is to be trusted.
+looked up.
 
-`drift`: both texts as traffic in time order, in periods, with a rebuild after each as the worker does it (counter,
-faded counts, plan, build, publish). Half-way the traffic drifts: sentences of movies and news give way to products
-and tweets, and nine tenths of the glosses are about people and things instead of nature. `hit_before` is the last
-period's before the drift; `hit_after_drift` is the next one's, with a tree that knows nothing of the drift; and
-`hit_after_rebuild` that of the period after the next rebuild. `recovered_within_points` is what it lacks of the first
-(negative: it is better). Counting is simulated on the text; the throughput is that of engines, which serve new texts
-of these three periods with real trees of the real MiniLM, each built from the one before.
+`replay`: both texts as traffic in periods, with a rebuild after each (count, decay, plan). Half-way the traffic drifts:
+sentences of movies and news give way to products and tweets, and nine tenths of the glosses are about people and things
+instead of nature. `hit_before` is the last period before the drift, `hit_after_drift` the next one, `hit_after_rebuild`
+the one after it. `recovered_within_points` is what that lacks of the first.
 
-`pays`: trees that hold a stated share of the windows asked for, most frequent first, with random rows and weights. What
-lies above the curve's hit rates can only be had by putting the very texts that are asked for into the tree. Ratios
-are over the same model with k = 0 on the same texts in the same turns; `exact_pays_from_hit_rate` is where the ratio
-reaches 1 in the last case, with an engine's default miss_cache, which has served other texts before.
-
-All items are embeddings of the base model, without adapters.
+`pays`: trees that answer a stated share of the lookups, with random rows and weights. Ratios are over the same model
+with k = 0 on the same texts, in alternating rounds. `exact_pays_from_hit_rate` is where the ratio of the last case
+reaches 1.
 """
 
 from __future__ import annotations
@@ -35,6 +26,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,37 +34,33 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
-from benchmarks.coverage.corpora import Corpus, four_domains, glosses  # noqa: E402
-from benchmarks.coverage.drift import measure_drift  # noqa: E402
-from benchmarks.coverage.lookup_pays import measure_pays  # noqa: E402
-from benchmarks.coverage.picture import draw, panels_of  # noqa: E402
-from benchmarks.coverage.plan import FULL, PARTS, QUICK, CoveragePlan  # noqa: E402
-from benchmarks.coverage.planning import Planner  # noqa: E402
-from benchmarks.coverage.report import as_text  # noqa: E402
-from benchmarks.coverage.worth import measure_worth  # noqa: E402
-from benchmarks.harness import add_options, machine  # noqa: E402
+from benchmarks.coverage.corpora import Corpus, Tokenised, Windows, all_texts, four_domains, glosses  # noqa: E402
+from benchmarks.coverage.pays import PaysPlan, measure_pays  # noqa: E402
+from benchmarks.coverage.planning import Found, Planner, count, find  # noqa: E402
+from benchmarks.coverage.replay import drifting, parents_of, replay  # noqa: E402
+from benchmarks.harness import add_options, as_table, machine  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
+from benchmarks.serving import BACKOFF, EXACT, EXACT_NO_CACHE  # noqa: E402
 from examples.demo import find_pretrained  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.errors import HmiError  # noqa: E402
 from hmi.models.convert import convert_pretrained  # noqa: E402
 from hmi.models.families import load_tokenizer  # noqa: E402
 
-_K = 3  # of the model whose rows the curve counts bytes of
+PARTS = ("curve", "replay", "pays")
+_K = 3
+_JUDGES = 5  # every fifth text is looked up and never counted
+_PERIODS = 4  # in each half of the replay
+_HALF_LIFE = 28.0  # periods: a service rebuilds every 6 hours and halves its counts in 7 days
 
 
 def main(argv: list[str] | None = None) -> None:
     options = _options(argv)
-    plan = (QUICK if options.quick else FULL).with_changes(
-        device=options.device, dtype=options.dtype, parts=tuple(options.only)
-    )
     try:
         with tempfile.TemporaryDirectory(prefix="hmi-bench-") as folder:
-            report = _measure(Path(folder), cache_folder(), plan)
+            report = measure(Path(folder), cache_folder(), options)
     except HmiError as error:
         raise SystemExit(f"benchmarks.coverage: {error.message}") from None
-    if options.picture:
-        options.picture.write_text(draw(panels_of(report)), encoding="utf-8")
     print(json.dumps(report, indent=1) if options.json else as_text(report))
 
 
@@ -82,23 +70,45 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )
     add_options(parser)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default: all")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the curves as SVG")
     return parser.parse_args(argv)
 
 
-def _measure(folder: Path, cache: Path, plan: CoveragePlan) -> dict[str, Any]:
-    sentences, definitions = four_domains(cache), _thinned(glosses(cache), plan.gloss_share)
-    spec = convert_pretrained(find_pretrained(), folder / "curve", k=_K)
-    tokenizer = load_tokenizer(folder / "curve")
+def measure(folder: Path, cache: Path, options: argparse.Namespace) -> dict[str, Any]:
+    quick = options.quick
+    sentences, definitions = four_domains(cache), _thinned(glosses(cache), 0.2 if quick else 1.0)
+    spec = convert_pretrained(find_pretrained(), folder / "minilm", k=_K)
+    tokenizer = load_tokenizer(folder / "minilm")
+    planner = Planner(spec, "minilm")
     report: dict[str, Any] = {}
-    if "curve" in plan.parts:
-        planner = Planner(spec, "curve")
-        report["curve"] = [measure_worth(each, tokenizer, planner, plan) for each in (sentences, definitions)]
-    if "drift" in plan.parts:
-        report["drift"] = measure_drift(folder, sentences, definitions, tokenizer, plan)
-    if "pays" in plan.parts:
+    if "curve" in options.only:
+        budgets = (1_000, 5_000, 20_000, None) if quick else (500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, None)
+        curves = [
+            measure_curve(
+                corpus, {domain: Windows.of(each, tokenizer) for domain, each in corpus.texts.items()}, planner, budgets
+            )
+            for corpus in (sentences, definitions)
+        ]
+        report["curve"] = curves
+    if "replay" in options.only:
+        tokenised = Tokenised(all_texts((sentences, definitions)), tokenizer)
+        report |= measure_replay(sentences, definitions, tokenised, planner, 2_000 if quick else 50_000)
+    if "pays" in options.only:
+        plan = (
+            PaysPlan(options.device, options.dtype, (("minilm", 3),), (0.0, 0.4, 0.7, 1.0), 2, 100, 200)
+            if quick
+            else PaysPlan(
+                options.device,
+                options.dtype,
+                (("minilm", 3), ("base", 6)),
+                (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0),
+                3,
+                600,
+                3_000,
+            )
+        )
         report["pays"] = measure_pays(folder, (sentences, definitions), tokenizer, plan)
-    return {**report, **_keys(report), "rounds": plan.rounds, "machine": machine(resolve_device(plan.device))}
+        report["exact_pays_from_hit_rate"] = report["pays"][-1]["exact_pays_from_hit_rate"]
+    return {**report, "machine": machine(resolve_device(options.device))}
 
 
 def _thinned(corpus: Corpus, share: float) -> Corpus:
@@ -106,15 +116,87 @@ def _thinned(corpus: Corpus, share: float) -> Corpus:
     return dataclasses.replace(corpus, texts=texts)
 
 
-def _keys(report: dict[str, Any]) -> dict[str, Any]:
-    """What the figures are kept under from run to run."""
-    keys: dict[str, Any] = {}
-    if "drift" in report:
-        names = ("hit_before", "hit_after_drift", "hit_after_rebuild", "recovered_within_points")
-        keys |= {name: report["drift"][name] for name in names}
-    if "pays" in report:
-        keys["exact_pays_from_hit_rate"] = report["pays"][-1]["exact_pays_from_hit_rate"]
-    return keys
+def measure_curve(
+    corpus: Corpus, windows: Mapping[str, Windows], planner: Planner, budgets: tuple[int | None, ...]
+) -> dict[str, Any]:
+    """Return the hit rate for each budget, in entries of a domain's own table."""
+    kept = {domain: len(each) - len(each) // _JUDGES for domain, each in windows.items()}
+    counts = {domain: count(each.part(0, kept[domain])) for domain, each in windows.items()}
+    queries = {domain: each.part(kept[domain], len(each)) for domain, each in windows.items()}
+    points = []
+    for budget in budgets:
+        tables = planner.plan(counts, corpus.parents, budget).tables
+        entries = sum(len(keys) for keys in tables.values())
+        found = sum(find(queries, corpus.parents, tables).values(), Found())
+        points.append(
+            {
+                "node_entries": budget,
+                "entries": entries,
+                "bytes": entries * planner.entry_bytes,
+                "hit_rate": round(found.hit_rate, 4),
+                "inherited_share": round(found.inherited_share, 4),
+            }
+        )
+    tokens = sum(len(each.keys) for each in windows.values())
+    return {"corpus": corpus.name, "texts": sum(map(len, corpus.texts.values())), "tokens": tokens, "points": points}
+
+
+def measure_replay(
+    sentences: Corpus, definitions: Corpus, tokenised: Tokenised, planner: Planner, node_entries: int
+) -> dict[str, Any]:
+    before, after = drifting(sentences, definitions, _PERIODS)
+    periods = [{domain: tokenised.keys(texts) for domain, texts in each.items()} for each in (*before, *after)]
+    served = replay(periods, parents_of(sentences), planner, node_entries, _HALF_LIFE)
+    rates = [each.found.hit_rate for each in served]
+    hits = {
+        "hit_before": rates[_PERIODS - 1],
+        "hit_after_drift": rates[_PERIODS],
+        "hit_after_rebuild": rates[_PERIODS + 1],
+        "hit_at_end": rates[-1],
+    }
+    return {
+        "replay": [
+            {
+                "hit_rate": round(each.found.hit_rate, 4),
+                "predicted": None if each.predicted is None else round(each.predicted, 4),
+                "inherited_share": round(each.found.inherited_share, 4),
+                "rebuilt_entries": each.entries,
+                "rebuilt_added": each.added,
+            }
+            for each in served
+        ],
+        **{name: round(rate, 4) for name, rate in hits.items()},
+        "recovered_within_points": round(100 * (hits["hit_before"] - hits["hit_after_rebuild"]), 2),
+    }
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """Return the tables, the machine and the plain figures."""
+    parts = []
+    for curve in report.get("curve", ()):
+        title = f"{curve['corpus']}: {curve['texts']:,} texts, {curve['tokens']:,} tokens"
+        parts.append("\n".join([title, _table(curve["points"])]))
+    if "replay" in report:
+        parts.append(_table([{"period": number + 1, **each} for number, each in enumerate(report["replay"])]))
+    for case in report.get("pays", ()):
+        title = f"{case['shape']}, k = {case['k']}, {case['dtype']} on {case['device']}: ratio to k = 0"
+        rows = [
+            {"hit_rate": point["hit_rate"], **{name: point[name]["ratio"] for name in (EXACT, EXACT_NO_CACHE, BACKOFF)}}
+            for point in case["points"]
+        ]
+        parts.append("\n".join([title, _table(rows)]))
+    parts.append("\n".join(f"{name}: {value}" for name, value in report.items() if not isinstance(value, list)))
+    return "\n\n".join(parts)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    return as_table(tuple(rows[0]), [[_cell(name, value) for name, value in row.items()] for row in rows])
+
+
+def _cell(name: str, value: Any) -> Any:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if name in {"hit_rate", "predicted", "inherited_share"} else value
 
 
 if __name__ == "__main__":

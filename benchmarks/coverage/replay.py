@@ -1,77 +1,156 @@
-"""Traffic in time order: counted, and the tree rebuilt from the faded counts at the end of every period."""
+"""Traffic in time order: counted, and the tree planned anew from decayed counts at the end of every period."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.coverage.curve import Found, find
-from benchmarks.coverage.fading import FadingCounts
-from benchmarks.coverage.planning import Planner
-from hmi.knowledge import Keys, Parents, holds, lines_of
-from hmi.knowledge.counts import FrequencyCounter
-from hmi.knowledge.plan import PreviousTable, TreePlan
+from benchmarks.coverage.corpora import ROOT, Corpus, shuffled
+from benchmarks.coverage.planning import Found, Planner, find
+from hmi.knowledge import NO_KEYS, Keys, Parents, holds, lines_of
+from hmi.knowledge.counts import DomainCounts, FrequencyCounter, FrequencyDelta
+from hmi.knowledge.plan import PreviousTable
 
-__all__ = ["Served", "replay"]
+__all__ = ["REFERENCE", "DecayingCounts", "Served", "drifting", "parents_of", "replay"]
 
-_MAX_KEYS = 2_000_000  # per domain, as engines count by default
+REFERENCE = "reference"
+"""The domain of all glosses; its subjects drift."""
 
-Asked = Mapping[str, Keys]
-"""The windows of one period's texts, by domain."""
+_MAX_KEYS = 2_000_000  # per domain, the engine's default
+
+_FIRST_DOMAINS = {"movies", "news"}
+# Nature, matter and motion before the drift; people, things and speech after it: about half of the text each.
+_FIRST_SUBJECTS = {
+    *("adj.all", "adj.pert", "noun.act", "noun.animal", "noun.body", "noun.food", "noun.location", "noun.object"),
+    *("noun.phenomenon", "noun.plant", "noun.process", "noun.quantity", "noun.shape", "noun.state", "noun.substance"),
+    *("verb.body", "verb.change", "verb.consumption", "verb.contact", "verb.motion"),
+}
+# Shares of the first half's domains and subjects that come before the drift, and of the others' that come after it.
+_SENTENCES_SHARE, _GLOSSES_SHARE = 0.75, 0.9
+
+Period = Mapping[str, Sequence[str]]
+"""The texts between two rebuilds, by domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One period, answered with the version that was planned at the end of the one before.
+    """One period, answered by the version that was planned at the end of the period before.
 
     Attributes:
-        plan: What was planned at its end; `predicted` is the hit rate that the plan was expected to have.
-        entries: Of that plan.
-        added: Of these, those that the version before did not hold in the same domain.
+        predicted: The hit rate that this version's plan predicted; None for the first period.
+        entries: Of the version planned at the end of this period.
+        added: Of these entries, those that the version before did not hold in the same domain.
     """
 
     found: Found
     by_domain: Mapping[str, Found]
     predicted: float | None
-    plan: TreePlan
     entries: int
     added: int
 
 
+class DecayingCounts:
+    """Counts of one base model under forward decay (Cormode et al., ICDE 2009), as the catalog keeps them.
+
+    A count at time t weighs 2^(t / half-life), and what is read at time T is divided by 2^(T / half-life).
+    """
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
+        self._counts: dict[str, DomainCounts] = {}
+
+    def add(self, deltas: Iterable[FrequencyDelta], at: float) -> None:
+        """Add the counts that a counter held when it was drained at time `at`."""
+        factor = 2.0 ** (at / self._half_life)
+        for delta in deltas:
+            old = self._counts.get(delta.domain, DomainCounts(NO_KEYS, np.empty(0), 0.0))
+            keys, places = np.unique(np.concatenate([old.keys, delta.keys]), return_inverse=True)
+            every = np.concatenate([old.weights, delta.counts * factor])
+            weights = np.bincount(places, every, len(keys)).astype(np.float64)
+            self._counts[delta.domain] = DomainCounts(keys, weights, (old.total or 0.0) + delta.lookups * factor)
+
+    def load(self, at: float) -> dict[str, DomainCounts]:
+        """Return the counts by domain, as they weigh at time `at`."""
+        factor = 2.0 ** (at / self._half_life)
+        return {
+            domain: DomainCounts(each.keys, each.weights / factor, (each.total or 0.0) / factor)
+            for domain, each in self._counts.items()
+        }
+
+
 def replay(
-    periods: Sequence[Asked], parents: Parents, planner: Planner, node_entries: int | None, half_life: float | None
+    periods: Sequence[Mapping[str, Keys]], parents: Parents, planner: Planner, node_entries: int, half_life: float
 ) -> list[Served]:
-    """Answer each period, count it and plan the next version.
+    """Answer each period's windows, count them and plan the next version.
 
     Args:
-        half_life: Of the counts, in periods; None: they do not fade.
+        half_life: Of the counts, in periods.
     """
     counter = FrequencyCounter(_MAX_KEYS)
-    counts = FadingCounts(half_life)
+    counts = DecayingCounts(half_life)
     tables: Mapping[str, Keys] = {}
     predicted: float | None = None
     served = []
-    for number, asked in enumerate(periods):
-        by_domain = find(asked, parents, tables)
-        for domain, keys in asked.items():
+    for number, queries in enumerate(periods):
+        by_domain = find(queries, parents, tables)
+        for domain, keys in queries.items():
             hit = holds([tables[each] for each in lines_of(parents)[domain] if each in tables], keys)
             counter.count(planner.base, domain, keys, hit, number, inherited=by_domain[domain].inherited)
         counts.add(counter.drain(), at=number + 1)
         demands = counts.load(at=number + 1)
-        plan = planner.plan(demands, parents, node_entries, _held(planner.base, tables))
-        before = tables
-        tables = plan.tables
+        held = {domain: PreviousTable(planner.base, keys) for domain, keys in tables.items() if len(keys)}
+        plan = planner.plan(demands, parents, node_entries, held)
+        before, tables = tables, plan.tables
         added = sum(len(np.setdiff1d(keys, before.get(domain, keys[:0]))) for domain, keys in tables.items())
         entries = sum(len(keys) for keys in tables.values())
-        served.append(Served(sum(by_domain.values(), Found()), by_domain, predicted, plan, entries, added))
+        served.append(Served(sum(by_domain.values(), Found()), by_domain, predicted, entries, added))
         predicted = _mean(plan.predicted, {domain: each.total or 0.0 for domain, each in demands.items()})
     return served
 
 
-def _held(function: str, tables: Mapping[str, Keys]) -> dict[str, PreviousTable]:
-    return {domain: PreviousTable(function, keys) for domain, keys in tables.items() if len(keys)}
+def parents_of(sentences: Corpus) -> Parents:
+    """The demonstration's domains and one more for the glosses."""
+    return {**sentences.parents, REFERENCE: ROOT}
+
+
+def drifting(sentences: Corpus, definitions: Corpus, periods: int) -> tuple[list[Period], list[Period]]:
+    """`periods` periods before a drift and as many after it. No text comes twice."""
+    before, after = list[tuple[str, str]](), list[tuple[str, str]]()
+    for source, domain, texts in _sources(sentences, definitions):
+        share = _GLOSSES_SHARE if domain == REFERENCE else _SENTENCES_SHARE
+        is_first = source in _FIRST_DOMAINS | _FIRST_SUBJECTS
+        cut = round((share if is_first else 1 - share) * len(texts))
+        before += [(domain, text) for text in texts[:cut]]
+        after += [(domain, text) for text in texts[cut:]]
+    return _periods(before, periods), _periods(after, periods)
+
+
+def _sources(sentences: Corpus, definitions: Corpus) -> list[tuple[str, str, Sequence[str]]]:
+    """Return (source, domain that its texts are looked up in, texts that no source before it has)."""
+    seen: set[str] = set()
+    sources = list[tuple[str, str, Sequence[str]]]()
+    for corpus, domain_of in ((sentences, lambda source: source), (definitions, lambda _: REFERENCE)):
+        for source in sorted(corpus.texts):
+            new = [text for text in corpus.texts[source] if text not in seen]
+            seen.update(new)
+            sources.append((source, domain_of(source), new))
+    return sources
+
+
+def _periods(texts: Sequence[tuple[str, str]], count: int) -> list[Period]:
+    """Cut into parts of equally many texts, each a fair sample of all."""
+    domain_of = {text: domain for domain, text in texts}
+    ordered = shuffled(domain_of, salt="time")
+    periods = list[Period]()
+    for number in range(count):
+        period: dict[str, list[str]] = defaultdict(list)
+        for text in ordered[len(ordered) * number // count : len(ordered) * (number + 1) // count]:
+            period[domain_of[text]].append(text)
+        periods.append(dict(period))
+    return periods
 
 
 def _mean(rates: Mapping[str, float], weights: Mapping[str, float]) -> float | None:

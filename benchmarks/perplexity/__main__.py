@@ -30,6 +30,7 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
+from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
 from benchmarks.harness import as_table, machine  # noqa: E402
 from benchmarks.options import add_options, cache_folder  # noqa: E402
 from benchmarks.perplexity.speed import FULL_SPEED, QUICK_SPEED, measure_speed  # noqa: E402
@@ -39,7 +40,6 @@ from examples.demo import (  # noqa: E402
     fetch_smollm,
     read_sentences,
 )
-from hmi.bench import fetch_glosses, read_glosses  # noqa: E402
 from hmi.cli.render import TrainingBar  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.spec import Family, RowDtype  # noqa: E402

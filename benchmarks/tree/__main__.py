@@ -22,7 +22,6 @@ from benchmarks.harness import add_options, as_table, machine, versions
 from benchmarks.tree.beside import run as run_beside
 from benchmarks.tree.lookup import run as run_lookup
 from benchmarks.tree.rebuild import run as run_rebuild
-from benchmarks.tree.storage import run as run_storage
 
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 """Takes the options, among them `quick` and `folder` (a `Path` to write into), and returns figures by name; a list of
@@ -31,7 +30,6 @@ dicts with the same names becomes a table."""
 PARTS: dict[str, Part] = {
     "lookup": run_lookup,
     "rebuild": run_rebuild,
-    "storage": run_storage,
     "beside": run_beside,
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hmi.bench.bases import fill_tree, make_base, make_tree
-from hmi.bench.glosses import fetch_glosses, read_glosses
 from hmi.bench.job import Job, JobPlan, JobRun, make_job, median_run, run_job, submit_all
 from hmi.bench.picture import timeline
 from hmi.bench.shapes import SHAPES, Shape
@@ -17,7 +16,6 @@ __all__ = [
     "JobRun",
     "OneBase",
     "Shape",
-    "fetch_glosses",
     "fill_tree",
     "forget_pages",
     "make_adapter",
@@ -26,7 +24,6 @@ __all__ = [
     "make_tree",
     "median_run",
     "random_texts",
-    "read_glosses",
     "run_job",
     "submit_all",
     "timeline",

@@ -19,9 +19,9 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.models.families import load_spec
 from hmi.spec import MissPolicy
 
-__all__ = ["BACKOFF", "EXACT", "EXACT_ALONE", "ORDINARY", "Rate", "Server", "compare"]
+__all__ = ["BACKOFF", "EXACT", "EXACT_NO_CACHE", "ORDINARY", "Rate", "Server", "compare"]
 
-EXACT, EXACT_ALONE, BACKOFF, ORDINARY = "exact", "exact, no miss_cache", "backoff", "k = 0"
+EXACT, EXACT_NO_CACHE, BACKOFF, ORDINARY = "exact", "exact, no miss cache", "backoff", "k = 0"
 
 Query = tuple[str, str]
 """A domain and a text."""
@@ -121,7 +121,7 @@ def open_servers(
     config = EngineConfig(device=device, dtype=dtype)
     alone = dataclasses.replace(config, miss_cache_bytes=0)
     servers = {EXACT: Server(base, config)} if miss_cache else {}
-    servers[EXACT_ALONE] = Server(base, alone)
+    servers[EXACT_NO_CACHE] = Server(base, alone)
     servers[BACKOFF] = Server(base, alone, MissPolicy.BACKOFF)
     servers[ORDINARY] = Server(ordinary, alone)
     for server in servers.values():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.bench import fetch_glosses, read_glosses
+from benchmarks.glosses import fetch_glosses, read_glosses
 from hmi.errors import Corrupt, HmiError
 
 LICENCE = "  1 This software and database is being provided to you\n"
