@@ -4,7 +4,7 @@
 
 One LoRA at one place, width -> rank -> width, for 64 rows of a batch: rows of one tenant lie together, and the weights
 lie in no order in an arena, as the bank keeps them. Every way adds to the same output, and is counted from the
-arena on. By turns:
+arena on, in alternating rounds:
 
 - gathered: the weights of every row are gathered, then two batched products.
 - segments: the weights of every tenant are gathered, then two products for each tenant.
@@ -45,7 +45,7 @@ from hmi.adapters.maths import Method, choose, kernels_run_on, lora_segmented
 from hmi.devices import resolve_device, resolve_dtype
 
 ROWS = 64
-LAYERS = 4  # sets of weights that are read by turns
+LAYERS = 4  # sets of weights that are read in turn
 RANKS, TOKENS, TENANTS = (4, 8, 16, 48, 64), (1, 16, 64, 256), (1, 2, 4, 8, 16, 32, 64)
 QUICK_RANKS, QUICK_TOKENS = (8, 48), (16, 64)
 

@@ -1,15 +1,16 @@
-"""What a fine-tuning job costs a batch job that runs beside it, and what it gets done meanwhile.
+"""What a fine-tuning job costs a batch job that runs beside it, and how many steps it does meanwhile.
 
     python -m benchmarks.beside_training [--quick] [--json] [--shape minilm] [--device cpu] [--dtype auto] [--rounds 9]
 
 A base model with random weights and k = half of its layers, whose rows are all held, answers a job of texts of 8 to 64
-tokens, alone and beside a training, by turns. The training is the worker's own: `worker.tuning.trainer` in a process of
-its own, niced, which waits after every step for the word of a `Pace` that keeps it to `training_share`. It
-is one process from the first round to the last; while the job runs alone it gets no word, and stands still.
+tokens, alone and beside a training, in alternating rounds. The training is
+the worker's: `worker.tuning.trainer` in a niced process of its own, which waits after every step until a `Pace` lets it
+continue and so keeps to `training_share`. One process trains from the first round to the last and pauses while the job
+runs alone.
 
 - `job_s`, `job_beside_training_s`: medians of the rounds; `training_costs_job` is the median of the rounds' own ratios
   less one, since a machine that is shared may be slower in one round than in another.
-- `unpaced_training_costs_job`: the same where the training need not give way, and has only its niceness.
+- `unpaced_training_costs_job`: the same where the training is limited by its niceness alone.
 - `training_took_beside_job`: of the cores' time while the paced job ran, the share that the training's process had
   (Linux). Of the figures here it is the one that holds on a machine which others use too.
 - `steps_per_s_beside_job`, `steps_per_s_idle`: steps of the optimiser, of 32 texts each, that the training did beside
@@ -172,7 +173,7 @@ class _Beside:
 
 
 class _Training:
-    """A training that stands still but for the time that it is told to go."""
+    """A training that is paused outside of `going` blocks."""
 
     def __init__(self, order: Order, busy: Callable[[], bool]) -> None:
         self.steps = 0
@@ -202,7 +203,7 @@ class _Training:
 
     @contextlib.contextmanager
     def going(self, share: float) -> Iterator[None]:
-        """It goes on while the block runs."""
+        """Let the training run until the block ends."""
         self._pace = Pace(share, self._busy, self._check)
         self._going.set()
         try:
@@ -232,7 +233,7 @@ class _Training:
                         raise RuntimeError(f"the training was over before the jobs: {said}")
         except Cancelled:
             return
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+        except BaseException as error:  # noqa: BLE001 - raised where the block ends
             self._failure = error
         finally:
             self._ready.set()

@@ -29,7 +29,7 @@ def forward_flops(
         lora_layers: How many of the layers that are run have them, from the top; None is all.
         labels: Of a linear head on the pooled token.
         first_only: The last layer makes q, k and v of all tokens in one product, and whatever follows for
-            the first token alone: what `hmi.models.families.served_bert` does where nobody reads the others.
+            the first token alone: what `hmi.models.families.served_bert` does where no head reads the others.
     """
     count = shape.num_hidden_layers if layers is None else layers
     without_lora = 0 if lora_layers is None else count - lora_layers

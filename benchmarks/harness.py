@@ -33,7 +33,7 @@ __all__ = [
 
 
 def alternate(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each run returned, `rounds` times by turns."""
+    """Run each `rounds` times in alternation and return its figures."""
     labels = list(runs)
     found: dict[str, list[float]] = {label: [] for label in labels}
     for turn in range(rounds):

@@ -1,10 +1,10 @@
-"""Distils MiniLM-L6 on real text: what the package ships for k = 3, and what measurements at other k stand on.
+"""Distil MiniLM-L6 on real text: the base that the package ships for k = 3, and those that are measured at other k.
 
     python -m benchmarks.minilm                  # k = 3, into the package: what `make minilm` does
     python -m benchmarks.minilm --k 2 --out minilm-l6-k2.safetensors
 
 Text: the glosses of WordNet, and the training part of the four-domain sentences without their labels; half of every
-batch each. Neither the development nor the test part of the sentences is seen. A run that was stopped goes on where it
+batch each. Neither the development nor the test part of the sentences is seen. A stopped run resumes where it
 was. It computes on one thread, so that a machine of the same kind gives the same file, however many cores it has.
 """
 

@@ -83,7 +83,7 @@ class Server:
 
 
 def compare(servers: Mapping[str, Server], portions: Sequence[Sequence[Query]]) -> dict[str, Rate]:
-    """Every server runs every portion once, by turns; `ORDINARY` is one of them.
+    """Run every portion once on every server, in alternation; `ORDINARY` is one of them.
 
     Portions have no text in common, so that rows kept from one serve the next only as they would in life.
     """

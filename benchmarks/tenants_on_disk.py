@@ -19,7 +19,7 @@ MIXED = (
     (AdapterKind.BOTTLENECK, 48),
     (AdapterKind.LORA, 16),
 )
-"""Kinds and ranks that tenants have by turns."""
+"""Kinds and ranks that tenants have in turn."""
 
 _MANIFEST = "tenants.json"
 _CHUNK = 500

@@ -1,11 +1,11 @@
 """What looking the lower layers up costs in accuracy: four domains, the full model beside hPLMs at k = 1, 2, 3.
 
-    python -m benchmarks.accuracy --keep FOLDER     # all of it: hours on two cores, and goes on where it was stopped
+    python -m benchmarks.accuracy --keep FOLDER     # all of it: hours on two cores, and resumes where it was stopped
     python -m benchmarks.accuracy --k 3 --json
     python -m benchmarks.accuracy --quick           # a minute: that everything runs, nothing about accuracy
 
-Everybody gets the same adapter kind and rank, three seeds, and the same number of epochs; `carried_*`, which begin with
-the full model's adapter, get half as many more, and so does `full_longer`. All are judged by the test part of the
+All systems get the same adapter kind and rank, three seeds, and the same number of epochs; `carried_*`, which start
+from the full model's adapter, get half as many more, and so does `full_longer`. All are judged by the test part of the
 four-domain sentences, in one table that is made once; `--part dev` is for choices. All answers come from the engine.
 
 In the JSON `mean_gap_exact` and `mean_gap_backoff` are those of `carried_*`, which is how a tenant comes over from an

@@ -43,11 +43,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Makes everything in `folder`; what is there already stays, so that a run that was stopped goes on.
+    """Makes everything in `folder`; what is there already stays, so that a stopped run resumes.
 
     Attributes:
         cache: Of texts, and of bases that take long to distil.
-        say: Told what was made, a line for each.
+        say: Receives a line for each thing that was made.
     """
 
     folder: Path

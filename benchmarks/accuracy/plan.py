@@ -56,7 +56,7 @@ class System(StrEnum):
 
     @property
     def learnt_as(self) -> System:
-        """The system whose adapter it has: one is trained for both miss policies, on what stands in."""
+        """The system whose adapter it uses: one is trained for both miss policies, on backoff rows."""
         return System(self.value.replace("backoff", "exact"))
 
 

@@ -33,7 +33,7 @@ def tree_of(
     texts: Mapping[str, Sequence[str]],
     deltas: Mapping[str, str],
 ) -> KnowledgeTree:
-    """Of the windows of every domain's text, and of what stands in for others; unigrams at the root.
+    """Build the tree of every domain's windows and their backoff n-grams, with the unigrams at the root.
 
     Args:
         name: Of the base artifact in the folder `base`, as the engine knows it.

@@ -40,7 +40,7 @@ class Contender:
 
     Attributes:
         module: Of this package; it has a function `start`.
-        variant: What `start` is told.
+        variant: Passed to `start`.
         shares_cores: Runs with the settings that HMI's own processes make for themselves.
         library: Name of a folder aside whose packages come before the environment's.
     """

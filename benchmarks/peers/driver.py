@@ -1,4 +1,4 @@
-"""One run: files, rounds by turns, report."""
+"""One run: files, alternating rounds, report."""
 
 from __future__ import annotations
 

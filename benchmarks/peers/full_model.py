@@ -1,4 +1,4 @@
-"""The ceiling of whoever runs the full model: transformers' `BertModel`, which knows no tenants and gives states."""
+"""The ceiling of full-model engines: transformers' `BertModel`, without tenants, which returns states."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _FIRST_ID = 5  # those before are special tokens
 
 
 class Workload(StrEnum):
-    """Whose rows a batch holds: the plan's tenants by turns, as many tenants as rows, or one head without adapters."""
+    """Whose rows a batch holds: the plan's tenants in turn, as many tenants as rows, or one head without adapters."""
 
     TENANTS = "tenants"
     DISTINCT = "distinct"
@@ -47,7 +47,7 @@ class Plan:
     Attributes:
         tokens: Of every sequence.
         sequences: In a batch.
-        tenants: Distinct ones in a batch, rows given out by turns.
+        tenants: Distinct ones in a batch, assigned to rows in turn.
         k: Lower layers that `hmi_k6` looks up (its name says six, as BERT-base has it).
         in_flight: Batches of HMI's rounds: enough for its stages to work at the same time.
         device, dtype: As torch names them, resolved.

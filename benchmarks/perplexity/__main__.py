@@ -1,6 +1,6 @@
-"""What looking a decoder's lower layers up costs in foresight, and gains in speed: SmolLM2 at k = 2, 4, 6.
+"""What looking a decoder's lower layers up costs in perplexity and gains in speed: SmolLM2 at k = 2, 4, 6.
 
-    python -m benchmarks.perplexity --device cuda --keep FOLDER    # half an hour on a GPU, and goes on where it stopped
+    python -m benchmarks.perplexity --device cuda --keep FOLDER    # half an hour on a GPU, and resumes where it stopped
     python -m benchmarks.perplexity --k 4 --json
     python -m benchmarks.perplexity --quick                        # a minute: that everything runs
 

@@ -1,4 +1,4 @@
-"""How fast decoders go on at each k, beside the ordinary model in the same run."""
+"""How fast decoders generate at each k, beside the ordinary model in the same run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ QUICK_SPEED = Speed(2, 8, 3, 1)
 
 
 class _Server:
-    """An engine that goes on with the same prompts again and again."""
+    """An engine that generates from the same prompts again and again."""
 
     def __init__(self, base: Path, prompts: Texts, plan: Speed, device: torch.device) -> None:
         self.spec = load_spec(base)

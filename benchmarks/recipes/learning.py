@@ -100,7 +100,7 @@ class Learner:
         Trainings run side by side, and variants of one training are of the same trained weights.
 
         Args:
-            say: Told of each variant that is done.
+            say: Receives a line for each variant that is done.
         """
         trainings: dict[Training, dict[str, Variant]] = {}
         for name, variant in variants.items():
@@ -178,7 +178,7 @@ class Learner:
         )
 
     def _batches(self, sequences: Sequences, *, thinned: float) -> Iterator[WindowBatch]:
-        """Of like length; the same, and thinned alike, for every recipe."""
+        """Batches of similar length; the same, with the same windows thinned, for every recipe."""
         ordered, rng = sorted(sequences, key=len), np.random.default_rng(_THINNING_SEED)
         for start in range(0, len(ordered), _JUDGED_AT_ONCE):
             yield WindowBatch.of(ordered[start : start + _JUDGED_AT_ONCE], self.device, thinned=thinned, rng=rng)

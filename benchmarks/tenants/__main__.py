@@ -3,7 +3,7 @@
     python -m benchmarks.tenants [--quick] [--json] [--shape minilm] [--k 2] [--device cuda] [--dtype bfloat16]
                                  [--folder DIR] [--database postgresql://...]
 
-Each tenant has an adapter file of its own: random weights, LoRA 4, 8, 16 and bottlenecks 16, 48 by turns. A job
+Each tenant has an adapter file of its own: random weights, LoRA 4, 8, 16 and bottlenecks 16, 48 in turn. A job
 is 2,048 texts of 8 to 64 tokens, tokenised, looked up (every window is in the tree) and classified, submitted as a
 worker submits its shards. Whose texts they are is drawn by Zipf's law (exponent 1.0) or evenly.
 

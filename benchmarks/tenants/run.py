@@ -61,7 +61,7 @@ def run_plan(root: Path, plan: TenantsPlan) -> dict[str, Any]:
 
 
 class _OneTenant:
-    """Jobs for one tenant alone, by turns one with each kind of adapter."""
+    """Jobs for one tenant alone, each in turn with another kind of adapter."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.by_kind: dict[str, list[float]] = defaultdict(list)

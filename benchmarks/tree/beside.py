@@ -1,6 +1,7 @@
 """What a rebuild costs a job that runs beside it.
 
-A BERT-base with random weights and k = 6 answers a job whose rows are all held, alone and beside a rebuild, by turns.
+A BERT-base with random weights and k = 6 answers a job whose rows are all held, alone and beside a rebuild, in
+alternating rounds.
 The rebuild has more rows to compute than it can before the job ends, and is paced as a worker paces it: steps of
 `STEP_ROWS` rows, between which it gives way so that they make up `build_share` of the time. Its plan is made before the
 job begins.

@@ -2,7 +2,7 @@
 
 Texts are random tokens that repeat as text does (`benchmarks.tree.text`); 85 % of the sequences asked for are of the
 text that the tree was made from, the others are new to it. Entries lie evenly spread over the line of domains. A batch
-is about 4,096 tokens. Rates are medians of passes over all batches, those of what is compared by turns.
+is about 4,096 tokens. Rates are medians of passes over all batches, in alternation of all that is compared.
 
 - `lookup_tokens_per_s_per_core`: windows, keys, search, rows and decoding; three ancestors, int8, mapped, the pages in
   memory. `tokens_per_s_bf16`: the same, decoded into bfloat16.

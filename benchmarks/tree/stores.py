@@ -180,7 +180,7 @@ class SkipBertStore:
         ends = np.cumsum(text.lengths)
         before, after = np.roll(window, 1), np.roll(window, -1)
         before[ends - text.lengths] = after[ends - 1] = _NONE
-        # A token stands in the middle of its own window, on the right of the one before and on the left of the next.
+        # A token is the middle of its own window, on the right of the one before and on the left of the next.
         parts = [torch.from_numpy(each) for each in (3 * window + 1, 3 * before + 2, 3 * after)]
         states = self._states[: len(inverse)]
         for start in range(0, len(states), CHUNK_ROWS):

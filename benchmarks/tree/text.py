@@ -55,7 +55,7 @@ def make_text(tokens: int, seed: int) -> Text:
     """
     rng = np.random.default_rng(seed)
     count = max(1, tokens // 28)
-    # The longest first: at each place, those that go on are the first so many.
+    # The longest first: at each place, the texts that have more tokens come first.
     lengths = -np.sort(-np.clip(rng.gamma(4, 7, count), 8, _LONGEST).astype(np.int64))
     ids = np.empty((count, _LONGEST), np.int32)
     ids[:, 0] = _FIRST

@@ -109,7 +109,7 @@ def bytes_on_disk(folder: Path) -> int:
 
 
 def drop_pages(folder: Path) -> None:
-    """Have the system forget the files' pages, so that they come from the disk again; nobody may map them."""
+    """Have the system forget the files' pages, so that they come from the disk again; no process may map them."""
     gc.collect()
     for path in folder.rglob("*"):
         if path.is_file():

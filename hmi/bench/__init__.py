@@ -1,4 +1,8 @@
-"""TODO"""
+"""Measure the engine on this machine: what `hmi bench` and the benchmarks share.
+
+Base models with random weights (`bases`), random texts (`text`), tenants with random adapters on disk (`tenants`), and
+a job submitted as a worker submits it (`job`). Speed does not depend on what the weights are.
+"""
 
 from __future__ import annotations
 

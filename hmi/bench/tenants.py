@@ -22,13 +22,13 @@ MIXED = (
     (AdapterKind.LORA, 16),
     (AdapterKind.BOTTLENECK, 16),
 )
-"""Kinds and ranks that tenants have by turns."""
+"""Kinds and ranks that tenants have in turn."""
 
 _LABELS = ("negative", "positive")
 
 
 class OneBase:
-    """A `ModelSource` of one base model and of files in folders. Names stand in for digests."""
+    """A `ModelSource` of one base model and of files in folders. Names are used as digests."""
 
     def __init__(self, name: str, folder: Path, tree: KnowledgeTree) -> None:
         self.name = name
