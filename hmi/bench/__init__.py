@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from hmi.bench.bases import fill_tree, make_base, make_tree
 from hmi.bench.job import Job, JobPlan, JobRun, make_job, median_run, run_job, submit_all
-from hmi.bench.picture import timeline
 from hmi.bench.shapes import SHAPES, Shape
 from hmi.bench.tenants import OneBase, forget_pages, make_adapter
 from hmi.bench.text import random_texts
@@ -30,5 +29,4 @@ __all__ = [
     "random_texts",
     "run_job",
     "submit_all",
-    "timeline",
 ]

@@ -27,13 +27,12 @@ class _Shape(StrEnum):
 
 @app.command(
     epilog="Examples: `hmi bench trace`, `hmi bench trace --shape base --k 6 --items 1000`, "
-    "`hmi bench trace --output run.json --picture run.svg --json`"
+    "`hmi bench trace --output run.json --json`"
 )
 def trace(
     output: Annotated[Path, typer.Option("--output", "-o", help="Trace file to write, for Perfetto.")] = Path(
         "trace.json"
     ),
-    picture: Annotated[Path | None, typer.Option(help="Also draw the job as an SVG timeline.")] = None,
     items: Annotated[int, typer.Option(min=1, help="Texts of the job, 8 to 64 tokens each.")] = 2_000,
     tenants: Annotated[int, typer.Option(min=1, help="Each has an adapter of its own.")] = 200,
     shape: Annotated[_Shape, typer.Option(help="Sizes of the base model; its weights are random.")] = _Shape.MINILM,
@@ -52,8 +51,7 @@ def trace(
     from hmi.process import tune_process
 
     tune_process(os.environ)
-    for path in (output, picture):
-        _require_place(path)
+    _require_place(output)
 
     from hmi.bench import JobPlan, make_job, run_job
     from hmi.devices import resolve_device, resolve_dtype
@@ -64,10 +62,6 @@ def trace(
     with tempfile.TemporaryDirectory(prefix="hmi-bench-") as folder:
         run = run_job(make_job(Path(folder), plan), EngineConfig(device=device, dtype=dtype))
     run.tracer.write(output)
-    if picture:
-        from hmi.bench import timeline
-
-        picture.write_text(timeline(run), encoding="utf-8")
     figures = _figures(run)
     if as_json:
         typer.echo(json.dumps({**figures, "trace": str(output)}, indent=1))
@@ -82,16 +76,12 @@ def trace(
     if run.tracer.dropped:
         typer.echo(f"{run.tracer.dropped:,} events found no room: the shares above are of the part before", err=True)
     typer.echo(f"{output}: open it in https://ui.perfetto.dev (it stays in the browser) or chrome://tracing")
-    if picture:
-        typer.echo(f"{picture}: the same as a picture")
 
 
-def _require_place(path: Path | None) -> None:
-    """Said before a minute of work, not after it. Raises `InvalidInput`."""
+def _require_place(path: Path) -> None:
+    """Raise `InvalidInput` before a minute of work, not after it."""
     from hmi.errors import InvalidInput
 
-    if path is None:
-        return
     if path.is_dir():
         raise InvalidInput(f"cannot write {path}: it is a folder")
     if not path.absolute().parent.is_dir():

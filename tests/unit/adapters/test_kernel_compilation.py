@@ -13,8 +13,6 @@ import torch
 from hmi.adapters import Activation
 from hmi.adapters.maths import kernels, triton_programs
 
-pytest.importorskip("triton", reason="triton has no wheel for this platform")
-
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 SHARED_BYTES = 99 * 1024  # what one program may take on every device from Ampere on; many have more
 

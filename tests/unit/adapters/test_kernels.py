@@ -16,8 +16,6 @@ from hmi.adapters import Activation
 from hmi.adapters.maths import kernels_run_on, lora_segmented
 from tests.kernel_cases import BottleneckCase, LoraCase, check_bottleneck, check_lora
 
-pytest.importorskip("triton", reason="triton has no wheel for this platform")
-
 Interpreter = Callable[..., Any]
 
 

@@ -336,7 +336,8 @@ def test_nodes_are_listed_while_they_report(api: Api) -> None:
 
 
 def test_shapes_are_those_of_the_model() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from api.base_shapes import expected_shapes
     from hmi.models.families import HBert, HGpt
 

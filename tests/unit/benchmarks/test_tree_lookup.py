@@ -38,7 +38,6 @@ def test_batches_are_the_text_cut_between_sequences(asked: Text) -> None:
 
 
 def test_stores_of_the_same_rows_give_the_same_values(tmp_path: Path, asked: Text) -> None:
-    pytest.importorskip("lmdb")
     keys, _ = distinct_windows(ENTRIES)
     write_tables(tmp_path / "tree", keys, 3, RowDtype.INT8)
     tree = open_tree(tmp_path / "tree", 3, RowDtype.INT8)

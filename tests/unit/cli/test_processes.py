@@ -152,7 +152,6 @@ def test_services_go_on_when_reporting_fails(tmp_path: Path) -> None:
     assert not is_running(pid)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request exists on Linux only")
 def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, sys, time
