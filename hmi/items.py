@@ -216,14 +216,14 @@ class TokenLogprobs:
     """What is told of `n` tokens that follow one another: the prompt's where `echo` asks for that, and the generated.
 
     Attributes:
-        pieces: What they and the likeliest stand for.
+        token_bytes: The vocabulary's bytes.
         ids: int32 `[n]`.
         logprobs: float32 `[n]`; NaN for a prompt's first token, which nothing precedes.
         best_ids, best_logprobs: int32 and float32 `[n, logprobs]`: the likeliest ones in their places, the likeliest
             first.
     """
 
-    pieces: TokenBytes
+    token_bytes: TokenBytes
     ids: NDArray[np.int32]
     logprobs: NDArray[np.float32]
     best_ids: NDArray[np.int32]
@@ -235,13 +235,13 @@ class Generation:
     """Attributes:
     text: Of the tokens, without stop string and special tokens; after the prompt's, where `echo` asks for that.
     tokens: Generated, one that ends the text included.
-    chances: Of the tokens, where they were asked for.
+    logprobs: Of the tokens, where the item asks for them.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish: Finish
-    chances: TokenLogprobs | None = None
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,6 @@ class Settings(BaseSettings):
     )
     tree_build_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # of a worker's time that builds take while jobs run
     miss_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024**2  # rows computed for misses, kept; for each base model
-    device_row_bytes: Annotated[int, Field(ge=0)] = 0  # the trees' hottest rows on the device; for each base model
 
     log_level: str = "INFO"
     log_json: bool = False

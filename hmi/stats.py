@@ -47,8 +47,7 @@ class MissCacheStats:
 class TreeUse:
     """The tree that an engine looks up in for one base model.
 
-    `miss_cache` is of the rows that the tree lacked, and that were kept once they were computed; `hot` of those of the
-    tree's that lie on the device, None where none shall.
+    `miss_cache` is of the rows that the tree lacked, and that were kept once they were computed.
     """
 
     base: str
@@ -56,7 +55,6 @@ class TreeUse:
     entries: int
     bytes: int
     miss_cache: MissCacheStats | None = None
-    hot: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +62,12 @@ class EngineStats:
     """Counts since start.
 
     `preemptions`: texts that were put back while they were continued, for want of room for their keys and values.
-    `busy_seconds` are by stage, to be held against `seconds`; the device's against `lanes` times as much.
+    `busy_seconds` are by stage, to be held against `seconds`; the device's against `device_threads` times as much.
     """
 
     device: str
     dtype: str
-    lanes: int
+    device_threads: int
     seconds: float
     batches: int
     sequences: int

@@ -65,7 +65,6 @@ def tiny_engine(
     device: str = "cpu",
     dtype: str = "float32",
     miss_cache_bytes: int = 1024**2,
-    device_row_bytes: int = 0,
     delta_bytes: int = 1024**2,
 ) -> Engine:
     """An engine with small batches, so that there are many; in float32 on one CPU thread unless told otherwise."""
@@ -78,7 +77,6 @@ def tiny_engine(
         host_adapter_bytes=64 * 1024**2,
         device_adapter_bytes=device_adapter_bytes,
         miss_cache_bytes=miss_cache_bytes,
-        device_row_bytes=device_row_bytes,
         delta_bytes=delta_bytes,
     )
     return Engine(config, source)

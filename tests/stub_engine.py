@@ -78,10 +78,10 @@ class StubEngine:
         self._batches = self._sequences = self._tokens = 0
         self._started = time.monotonic()
 
-    def submit(self, items: Sequence[Item], answered: Callable[[], None] | None = None) -> Future[list[Outcome]]:
+    def submit(self, items: Sequence[Item], on_outcome: Callable[[], None] | None = None) -> Future[list[Outcome]]:
         if self._closed.is_set():
             raise Cancelled("the engine is closed")
-        future = self._worker.submit(self._run, tuple(items), answered)
+        future = self._worker.submit(self._run, tuple(items), on_outcome)
         with self._lock:
             self._unfinished.add(future)
         future.add_done_callback(self._finish)
@@ -138,7 +138,7 @@ class StubEngine:
         return EngineStats(
             device=self.device,
             dtype="float32",
-            lanes=1,
+            device_threads=1,
             seconds=time.monotonic() - self._started,
             batches=self._batches,
             sequences=self._sequences,
@@ -163,12 +163,12 @@ class StubEngine:
     ) -> None:
         self.close(drain=error is None)
 
-    def _run(self, items: tuple[Item, ...], answered: Callable[[], None] | None) -> list[Outcome]:
+    def _run(self, items: tuple[Item, ...], on_outcome: Callable[[], None] | None) -> list[Outcome]:
         outcomes = []
         for item in items:
             outcomes.append(self._answer(item))
-            if answered is not None:
-                answered()
+            if on_outcome is not None:
+                on_outcome()
         self._batches += 1
         return outcomes
 

@@ -85,7 +85,6 @@ def _make_engine(settings: Settings, pinned: PinnedDevice, source: CatalogSource
         host_adapter_bytes=settings.host_adapter_bytes,
         device_adapter_bytes=settings.device_adapter_bytes,
         miss_cache_bytes=settings.miss_cache_bytes,
-        device_row_bytes=settings.device_row_bytes,
         cache_bytes=settings.key_value_bytes,
         generated_rows=settings.generated_rows,
         frequency_max_keys=settings.frequency_max_keys,

@@ -59,7 +59,7 @@ def run_worker(
         node=runtime.node,
         device=engine.device,
         dtype=engine.dtype,
-        lanes=engine.lanes,
+        device_threads=engine.device_threads,
         threads=settings.worker_threads,
     )
     try:

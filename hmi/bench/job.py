@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hmi.bench.bases import make_base, make_tree
+from hmi.bench.overlap import busy_share, hidden_share, intervals, length, union
 from hmi.bench.shapes import SHAPES
 from hmi.bench.tenants import MIXED, OneBase, forget_pages, make_adapter
 from hmi.bench.text import random_texts
-from hmi.engine import Engine, EngineConfig, Span, Tracer, busy_share, hidden_share, intervals, length, union
+from hmi.engine import Engine, EngineConfig, Span, Tracer
 from hmi.errors import InvalidInput
 from hmi.items import Item, ModelRef, Outcome, Task
 

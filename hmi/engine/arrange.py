@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from hmi.adapters.maths import (
-    NO_LAYERS,
     AdapterPlan,
     BatchedAdapters,
     HeadPlan,
@@ -46,10 +45,7 @@ def plan_adapters(batch: Batch, device: torch.device, *, tokens: int | None = No
         batch.heads = heads if heads.counts.any() else None
         batch.taggers = taggers if taggers.rows else None
     batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
-    if spec.family.decodes:
-        apart = range(spec.layers)
-    else:
-        apart = range(spec.layers - 1, spec.layers) if batch.first_only else NO_LAYERS
+    apart = batch.base.model.unfused_layers(first_only=batch.first_only)
     if kernels_run_on(device):
         batch.plan = SegmentedPlan(batch.residents, device, apart=apart)
     else:

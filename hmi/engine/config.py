@@ -15,14 +15,14 @@ __all__ = [
     "EngineConfig",
     "Overlap",
     "resolve_batch_tokens",
-    "resolve_lanes",
+    "resolve_device_threads",
     "warn_of_small_cache",
 ]
 
 _log = logging.getLogger(__name__)
 
 
-_MOST_LANES = 8
+_MOST_DEVICE_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class EngineConfig:
         device: `auto`, `cpu`, `cuda:0`, ...
         dtype: `auto`, `float32`, `bfloat16` or `float16`: weights, adapters and activations.
         threads: CPU threads of all forwards together; 0 is all cores.
-        lanes: Batches that are computed side by side, each by its share of the threads; 0 is one for each thread, at
-            most 8, on a CPU, and one elsewhere. A forward on one core waits for no other core.
+        device_threads: Batches that are computed side by side, each with its share of `threads`; 0 is one for each
+            thread, at most 8, on a CPU, and one elsewhere. A forward on one core waits for no other core.
         batch_tokens: Most tokens in a batch, padding counted; 0 is 2,048 on a CPU and 16,384 elsewhere.
         batch_rows: Most sequences in a batch.
         padding_share: A batch is cut before padding exceeds this share of its tokens.
@@ -58,8 +58,6 @@ class EngineConfig:
         device_adapter_bytes: Budget of adapters on the device, allocated at once, for each hidden size that is served.
         miss_cache_bytes: Budget of rows computed for missing windows and kept in host memory, for each base model;
             0 keeps none.
-        device_row_bytes: Budget of the tree's hottest rows on the device, for each base model; 0 keeps none there.
-            Worth it where it holds most of a tree, and never on a CPU; see `hot`.
         delta_bytes: Budget of domain deltas on the device.
         cache_bytes: Budget of keys and values on the device, for each decoder; allocated with its first text.
         generated_rows: Texts of one decoder that are continued at once.
@@ -72,7 +70,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
-    lanes: int = 0
+    device_threads: int = 0
     batch_tokens: int = 0
     batch_rows: int = 256
     padding_share: float = 0.05
@@ -80,7 +78,6 @@ class EngineConfig:
     host_adapter_bytes: int = 2 * 1024**3
     device_adapter_bytes: int = 512 * 1024**2
     miss_cache_bytes: int = 64 * 1024**2
-    device_row_bytes: int = 0
     delta_bytes: int = 128 * 1024**2
     cache_bytes: int = 512 * 1024**2
     generated_rows: int = 64
@@ -114,11 +111,11 @@ def warn_of_small_cache(name: str, spec: HPLMSpec, dtype: torch.dtype, cache_byt
         )
 
 
-def resolve_lanes(lanes: int, threads: int, device: torch.device) -> int:
+def resolve_device_threads(device_threads: int, threads: int, device: torch.device) -> int:
     """How many batches are computed side by side."""
-    if lanes:
-        return lanes
-    return min(threads, _MOST_LANES) if device.type == "cpu" else 1
+    if device_threads:
+        return device_threads
+    return min(threads, _MOST_DEVICE_THREADS) if device.type == "cpu" else 1
 
 
 def resolve_batch_tokens(tokens: int, device: torch.device) -> int:

@@ -20,7 +20,6 @@ from hmi.engine.work import Batch, to_hmi_error
 from hmi.items import Task
 from hmi.knowledge import unpack
 from hmi.locks import FairSemaphore
-from hmi.models.families import ServedBert
 from hmi.models.layers import round_rows
 
 __all__ = ["DeviceRunner"]
@@ -36,18 +35,18 @@ class DeviceRunner:
     """Owns the turns in which anything runs on the device. The batches' adapters are resident in the banks.
 
     Args:
-        lanes: How much may run at a time.
-        lane_threads: CPU threads of each.
+        device_threads: How many may run at a time.
+        threads_each: CPU threads of each.
     """
 
     def __init__(
-        self, device: torch.device, dtype: torch.dtype, banks: Banks, *, lanes: int = 1, lane_threads: int = 1
+        self, device: torch.device, dtype: torch.dtype, banks: Banks, *, device_threads: int = 1, threads_each: int = 1
     ) -> None:
         self._device = device
         self._dtype = dtype
         self._banks = banks
-        self._turns = FairSemaphore(lanes)
-        self._lane_threads = lane_threads
+        self._turns = FairSemaphore(device_threads)
+        self._threads_each = threads_each
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> list[Batch]:
@@ -84,17 +83,17 @@ class DeviceRunner:
 
     def prepare_thread(self) -> None:
         """Call once in a thread that only runs batches."""
-        torch.set_num_threads(self._lane_threads)
+        torch.set_num_threads(self._threads_each)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """A turn on the device, in which this thread has a lane's share of the cores."""
+        """A turn on the device, in which this thread has its share of the cores."""
         with self._turns.take():
             before = torch.get_num_threads()
-            if before == self._lane_threads:
+            if before == self._threads_each:
                 yield
                 return
-            torch.set_num_threads(self._lane_threads)
+            torch.set_num_threads(self._threads_each)
             try:
                 yield
             finally:
@@ -103,17 +102,12 @@ class DeviceRunner:
     def _run(self, batch: Batch) -> None:
         model, bank = batch.base.model, self._banks.get(batch.base.spec.hidden_size)
         lower, adapters = self.lower(batch), adapters_of(batch, bank.arena)
-        if isinstance(model, ServedBert):
-            mask = None if batch.full else batch.mask
-            hidden, pooler = model.upper(lower, mask, adapters, first_only=batch.first_only), model.pool
-        else:
-            hidden, pooler = model.read(lower, adapters), None
+        hidden = model.upper(lower, None if batch.full else batch.mask, adapters, first_only=batch.first_only)
         if any(work.item.task is Task.EMBED for work in batch.works) and batch.mask is not None:
             pooled = mean_pool(hidden.float(), batch.mask)
             batch.pooled = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         if batch.heads is not None:
-            pooler = pooler if batch.base.spec.has_pooler else None
-            batch.logits = batch.heads.apply(bank.arena, hidden, batch.mask, pooler).cpu().numpy()
+            batch.logits = batch.heads.apply(bank.arena, hidden, batch.mask, model.pooler).cpu().numpy()
         if batch.taggers is not None:
             tags, scores = batch.taggers.apply(bank.arena, hidden)
             batch.tags, batch.tag_scores = tags.cpu().numpy(), scores.cpu().numpy()
@@ -132,9 +126,6 @@ class DeviceRunner:
         if batch.codes is None or batch.positions is None:
             return model.embed(ids, places)
         flat = decode_rows(batch.codes, batch.scales, batch.positions, self._dtype)  # [B * T, H]
-        hot = batch.base.hot
-        if hot is not None and batch.hot_places is not None and batch.hot_slots is not None:
-            flat.index_copy_(0, batch.hot_places, hot.read(batch.hot_slots, self._dtype))
         if batch.windows is not None and batch.places is not None and batch.sources is not None and batch.groups:
             windows = torch.split(batch.windows, [len(group.keys) for group in batch.groups])
             rows = [_rows(batch.base, some, group.delta) for some, group in zip(windows, batch.groups, strict=True)]

@@ -16,7 +16,7 @@ from hmi.adapters.formats import load_adapter
 from hmi.adapters.tiers import HostTier, PackedAdapter, pack_adapter
 from hmi.devices import resolve_device, resolve_dtype
 from hmi.engine.banks import Banks
-from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_lanes
+from hmi.engine.config import EngineConfig, resolve_batch_tokens, resolve_device_threads
 from hmi.engine.decode import DecodeLoop, DecodeLoops, SchedulerLimits, pool_size
 from hmi.engine.deltas import Deltas
 from hmi.engine.device import DeviceRunner
@@ -53,16 +53,18 @@ class Engine:
         self._prefetches = config.overlap.prefetch
         self._source = source
         self._tracer = tracer or NO_TRACE
-        self._bases = LoadedModels(
-            source, self.device, self.dtype, config.miss_cache_bytes, config.device_row_bytes, config.cache_bytes
-        )
+        self._bases = LoadedModels(source, self.device, self.dtype, config.miss_cache_bytes, config.cache_bytes)
         self._deltas = Deltas(source, config.delta_bytes, self.device, self.dtype)
         self._host_tier = HostTier(config.host_adapter_bytes, self._load_adapter)
         self._banks = Banks(config.device_adapter_bytes, self.device, self.dtype)
         threads = torch.get_num_threads()
-        self.lanes = resolve_lanes(config.lanes, threads, self.device)
+        self.device_threads = resolve_device_threads(config.device_threads, threads, self.device)
         self._device = DeviceRunner(
-            self.device, self.dtype, self._banks, lanes=self.lanes, lane_threads=max(1, threads // self.lanes)
+            self.device,
+            self.dtype,
+            self._banks,
+            device_threads=self.device_threads,
+            threads_each=max(1, threads // self.device_threads),
         )
         self._counters = Counters(self._tracer)
 
@@ -91,22 +93,22 @@ class Engine:
                 config.padding_share,
                 config.batch_cost,
             ),
-            self.lanes,
+            self.device_threads,
             config.queue_batches,
             config.overlap,
             self._generators,
             releases,
         )
 
-    def submit(self, items: Sequence[Item], answered: Callable[[], None] | None = None) -> Future[list[Outcome]]:
+    def submit(self, items: Sequence[Item], on_outcome: Callable[[], None] | None = None) -> Future[list[Outcome]]:
         """One outcome for each item, in order. The future itself fails only where the engine is closed.
 
         Args:
-            answered: Called after each outcome, on a thread of the engine's; must be quick and raise nothing.
+            on_outcome: Called after each outcome, on one of the engine's threads; must be quick and raise nothing.
 
         Raises `Cancelled` after `close`.
         """
-        submission = Submission(items, answered)
+        submission = Submission(items, on_outcome)
         self.prefetch(item.model for item in items)
         self._pipeline.submit(submission)
         return submission.future
@@ -170,7 +172,7 @@ class Engine:
         return EngineStats(
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            lanes=self.lanes,
+            device_threads=self.device_threads,
             seconds=time.monotonic() - counters.started,
             batches=counters.batches,
             sequences=counters.sequences,
@@ -208,12 +210,5 @@ class Engine:
 
 
 def _tree_use(base: LoadedModel) -> TreeUse:
-    tree, hot = base.tree, base.hot
-    return TreeUse(
-        base.digest,
-        tree.number,
-        tree.entries,
-        tree.bytes,
-        base.miss_cache.stats(),
-        None if hot is None else hot.stats(),
-    )
+    tree = base.tree
+    return TreeUse(base.digest, tree.number, tree.entries, tree.bytes, base.miss_cache.stats())

@@ -108,9 +108,7 @@ class Fetcher:
             self._releases.add()
 
     def release(self, batch: Batch) -> None:
-        """Let the bank have the batch's adapters back, and the arena its rows; twice is once."""
-        if batch.base.hot is not None:
-            batch.base.hot.end(batch.hot_number)
+        """Let the bank have the batch's adapters back; twice is once."""
         if not batch.pinned:
             return
         bank = self._banks.get(batch.base.spec.hidden_size)

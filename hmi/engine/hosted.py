@@ -13,10 +13,9 @@ from tokenizers import Tokenizer
 
 from hmi.engine.config import warn_of_small_cache
 from hmi.engine.extent import TokenLengthBound, token_length_bound
-from hmi.engine.hot import HotRows
 from hmi.errors import HmiError
 from hmi.knowledge.lookup import KnowledgeTree, MissCache
-from hmi.models.families import HGpt, ServedBert, ServedGpt, load_hplm, load_tokenizer
+from hmi.models.families import ServedModel, load_served, load_tokenizer
 from hmi.models.text import ChatTemplate, load_chat
 
 __all__ = ["LoadedModel", "LoadedModels", "ModelSource"]
@@ -40,18 +39,16 @@ class ModelSource(Protocol):
 class LoadedModel:
     """One loaded base model. `tree` may be replaced at any time; a batch reads it once and keeps it.
 
-    `miss_cache` holds rows that the tree lacked and batches computed, `hot` those of the tree's that lie on the device;
-    None where none shall.
+    `miss_cache` holds rows that the tree lacked and batches computed.
     """
 
     def __init__(
         self,
         digest: str,
-        model: ServedBert | ServedGpt,
+        model: ServedModel,
         tokenizer: Tokenizer,
         tree: KnowledgeTree,
         miss_cache: MissCache,
-        hot: HotRows | None,
         chat: ChatTemplate | None = None,
     ) -> None:
         self.digest = digest
@@ -60,7 +57,6 @@ class LoadedModel:
         self.tokenizer = tokenizer
         self.tree = tree
         self.miss_cache = miss_cache
-        self.hot = hot
         self.chat = chat
 
     @functools.cached_property
@@ -73,8 +69,7 @@ class LoadedModels:
     """Loads each base model once, at its first use, and keeps it.
 
     Args:
-        miss_cache_bytes, row_bytes: For each base model, of rows computed for misses in host memory, and of the tree's
-            hottest rows on the device.
+        miss_cache_bytes: For each base model, of rows computed for misses in host memory.
         cache_bytes: For each decoder, of keys and values; only looked at here.
     """
 
@@ -84,12 +79,10 @@ class LoadedModels:
         device: torch.device,
         dtype: torch.dtype,
         miss_cache_bytes: int,
-        row_bytes: int,
         cache_bytes: int,
     ) -> None:
         self._source = source
         self._miss_cache_bytes = miss_cache_bytes
-        self._row_bytes = row_bytes
         self._cache_bytes = cache_bytes
         self._device = device
         self._dtype = dtype
@@ -117,8 +110,7 @@ class LoadedModels:
 
     def _load(self, digest: str) -> LoadedModel:
         folder = self._source.base_folder(digest)
-        loaded = load_hplm(folder, self._device, self._dtype)
-        model = ServedGpt(loaded) if isinstance(loaded, HGpt) else ServedBert(loaded)
+        model = load_served(folder, self._device, self._dtype)
         tokenizer = load_tokenizer(folder)
         try:
             tree = self._source.tree(digest)
@@ -140,7 +132,4 @@ class LoadedModels:
         warn_of_small_cache(digest[:12], spec, self._dtype, self._cache_bytes)
         # With k = 0 nothing is looked up, and nothing needs to be kept.
         miss_cache = MissCache(self._miss_cache_bytes if spec.k else 0, spec.row_dtype, spec.hidden_size)
-        hot = None
-        if spec.k and self._row_bytes:
-            hot = HotRows(self._row_bytes, self._device, spec.row_dtype, spec.hidden_size)
-        return LoadedModel(digest, model, tokenizer, tree, miss_cache, hot, load_chat(folder))
+        return LoadedModel(digest, model, tokenizer, tree, miss_cache, load_chat(folder))

@@ -7,7 +7,6 @@ policy `backoff` its row is estimated from those of its tokens, or a shorter n-g
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,32 +20,17 @@ from hmi.adapters.maths import SharedLora
 from hmi.engine.deltas import Deltas
 from hmi.engine.estimate import TokensOfWindows
 from hmi.engine.hosted import LoadedModel
-from hmi.engine.hot import HotRows
 from hmi.engine.work import Batch, SequenceTask, WindowGroup
 from hmi.knowledge import Function, Keys, unpack
 from hmi.knowledge.counts import FrequencyCounter
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.store import NO_ROW, StoredRows, Table
+from hmi.knowledge.store import NO_ROW, StoredRows
 from hmi.models.layers import ServedEstimator
-from hmi.spec import MissPolicy, RowDtype
+from hmi.spec import MissPolicy
 
 __all__ = ["WindowLookup"]
 
 K = TypeVar("K")
-
-
-class _HotStoredRows(StoredRows):
-    """Leaves out what lies on the device already: such a row's position is its slot there, as -1 - slot."""
-
-    def __init__(self, row_dtype: RowDtype, hidden_size: int, capacity: int, hot: HotRows) -> None:
-        super().__init__(row_dtype, hidden_size, capacity)
-        self._hot = hot
-
-    def add(self, table: Table, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        slots = self._hot.find(table, index).astype(np.int64)
-        positions, cold = -1 - slots, slots < 0
-        positions[cold] = super().add(table, index[cold])
-        return positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +40,7 @@ class _Asked:
     Attributes:
         keys: uint64 `[n]`; starts: int64 `[B + 1]`, where each sequence's begin.
         rows: Found rows, each once for its domain; positions: int64 `[n]`, which of them each window has, `NO_ROW`
-            where nothing was found, below it a row that lies on the device.
+            where nothing was found.
         estimated: bool `[n]`, nothing was found, and nothing needs to be.
         flat: int64 `[n]`, where in B * T each lies.
     """
@@ -99,17 +83,10 @@ class WindowLookup:
 
         Raises what loading a domain's delta raises, where it is needed.
         """
-        hot = batch.base.hot
-        with hot.turn if hot is not None else contextlib.nullcontext():
-            self._fill(batch, keys, lengths, real)
-
-    def _fill(self, batch: Batch, keys: Keys, lengths: NDArray[np.int64], real: NDArray[np.bool_]) -> None:
-        tree, hot = batch.base.tree, batch.base.hot
+        tree, spec = batch.base.tree, batch.base.spec
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        if hot is not None:
-            batch.hot_number = hot.begin(tree)
         # A window may be found in the tree for some and in the miss_cache for others, never twice for one token.
-        rows = _make_rows(batch.base, len(keys))
+        rows = StoredRows(spec.row_dtype, spec.hidden_size, len(keys))
         flat = np.flatnonzero(real.ravel())  # where in B * T each real token lies
         asked = _Asked(keys, starts, rows, np.full(len(keys), NO_ROW, np.int64), np.zeros(len(keys), bool), flat)
         for (domain, delta, policy), members in _group(batch.works, _where).items():
@@ -118,11 +95,6 @@ class WindowLookup:
         self._collect_missing(batch, asked)
         spread = np.full(real.size, NO_ROW, np.int64)
         spread[flat] = asked.positions
-        if hot is not None:
-            there = np.flatnonzero(spread < NO_ROW)
-            batch.hot_places, batch.hot_slots = self._send_array(there), self._send_array(-1 - spread[there])
-            spread[there] = NO_ROW
-            hot.promote()
         batch.positions = self._send_array(spread)
         batch.codes = self._send_array(rows.codes[: rows.count])
         batch.scales = None if rows.scales is None else self._send_array(rows.scales[: rows.count])
@@ -210,13 +182,6 @@ class WindowLookup:
 
     def _estimator(self, base: LoadedModel, delta: str | None) -> ServedEstimator | None:
         return base.model.estimator if delta is None else self._deltas.get(base, delta).estimator
-
-
-def _make_rows(base: LoadedModel, capacity: int) -> StoredRows:
-    spec = base.spec
-    if base.hot is None:
-        return StoredRows(spec.row_dtype, spec.hidden_size, capacity)
-    return _HotStoredRows(spec.row_dtype, spec.hidden_size, capacity, base.hot)
 
 
 def _where(work: SequenceTask) -> tuple[str, str | None, MissPolicy]:

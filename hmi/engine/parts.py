@@ -16,7 +16,7 @@ __all__ = ["cut"]
 def cut(batch: Batch, rows: slice, device: torch.device) -> Batch:
     """Some rows of a fetched batch, as wide as their own longest.
 
-    The whole batch keeps the adapters, and the rows that lie on the device, for its parts too.
+    The whole batch keeps the adapters for its parts too.
     """
     part = Batch(batch.base, batch.works[rows], batch.number, batch.residents[rows])
     if batch.ids is None or batch.mask is None:
@@ -31,9 +31,6 @@ def cut(batch: Batch, rows: slice, device: torch.device) -> Batch:
     part.positions = batch.positions.view(batch.ids.shape)[rows, :width].reshape(-1)
     span, whole = rows.indices(len(batch.works))[:2], batch.ids.shape[1]
     inside, part.places = _moved(batch.places, span, whole, width)
-    if batch.hot_places is not None and batch.hot_slots is not None:
-        there, part.hot_places = _moved(batch.hot_places, span, whole, width)
-        part.hot_slots = batch.hot_slots[there]
     used, part.sources = torch.unique(batch.sources[inside], return_inverse=True)
     part.windows = batch.windows[used]
     part.groups = _used_groups(batch.groups, used.cpu().numpy())

@@ -1,6 +1,6 @@
 """The stages as threads and the bounded queues between them. It moves work and decides nothing.
 
-    submit -> [tokenise] -> scheduler -> [fetch] -> queue -> [device] x lanes -> queue -> [finish] -> futures
+    submit -> [tokenise] -> scheduler -> [fetch] -> queue -> [device] x device_threads -> queue -> [finish] -> futures
 
 A full queue holds the stage before it back, so what is fetched ahead of the device stays bounded; of what
 waits before that, ids are kept and no tensors. Whatever a stage raises fails the sequences that it was working
@@ -56,7 +56,7 @@ class Pipeline:
         device: DeviceRunner,
         counters: Counters,
         limits: BatchLimits,
-        lanes: int,
+        device_threads: int,
         queue_batches: int,
         overlap: Overlap,
         generators: DecodeLoops,
@@ -77,22 +77,27 @@ class Pipeline:
         self._parked: list[tuple[int, list[SequenceTask]]] = []
         self._releases = releases
         releases.subscribe(self._look_again)
-        self._computing = lanes  # lanes that have not ended
+        self._computing = device_threads  # device threads that have not ended
         self._numbers = itertools.count(1)
         # Stages that shall not overlap with the device's, and their lock; empty but for measurements.
         self._alone = {stage for stage in ("tokenise", "fetch", "finish") if not getattr(overlap, stage)}
         self._solitude = SharedLock()
-        self._lanes = lanes
+        self._device_threads = device_threads
         threads = torch.get_num_threads()
-        self._prepared = threading.Barrier(lanes + 2)  # all threads that settle their own number of torch's threads
+        self._prepared = threading.Barrier(
+            device_threads + 2
+        )  # all threads that settle their own number of torch's threads
         self._submissions: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
-        self._fetched: queue.Queue[Batch | None] = queue.Queue(max(queue_batches, lanes))
-        self._computed: queue.Queue[tuple[Batch, list[Batch]] | None] = queue.Queue(max(queue_batches, lanes))
+        self._fetched: queue.Queue[Batch | None] = queue.Queue(max(queue_batches, device_threads))
+        self._computed: queue.Queue[tuple[Batch, list[Batch]] | None] = queue.Queue(max(queue_batches, device_threads))
         stages: dict[str, Callable[[], None]] = {
             "tokenise": self._tokenise,
             "fetch": self._fetch,
             "finish": self._finish,
-            **{"device" if lanes == 1 else f"device-{lane}": self._compute for lane in range(lanes)},
+            **{
+                "device" if device_threads == 1 else f"device-{number}": self._compute
+                for number in range(device_threads)
+            },
         }
         self._threads = [threading.Thread(target=run, name=f"hmi-{name}", daemon=True) for name, run in stages.items()]
         for thread in self._threads:
@@ -162,7 +167,7 @@ class Pipeline:
         while (groups := self._next_to_fetch()) is not None:
             for works in groups:
                 self._fetch_batch(self._still_wanted(works))
-        for _ in range(self._lanes):
+        for _ in range(self._device_threads):
             self._fetched.put(None)
 
     def _next_to_fetch(self) -> list[list[SequenceTask]] | None:

@@ -120,8 +120,6 @@ class Batch:
         full: No row is padded.
         codes, scales: Looked-up rows as stored: int8 or float16 `[m, H]`, for int8 float32 `[m]`; None at k = 0.
         positions: int64 `[B * T]`, which of them each token has; that of zeros for padding and where one is missing.
-        hot_places, hot_slots: int64 `[h]`: flat positions in `B * T` of rows that lie on the device, and where; None
-            where the base model keeps none there. hot_number: what its arena knows the batch by.
         windows: int64 `[N, 3]`: the unique windows that must be computed, group after group.
         groups: Which function computes which of them; together N keys.
         places: int64 `[M]`: flat positions in `B * T` of missing rows.
@@ -147,9 +145,6 @@ class Batch:
     codes: torch.Tensor | None = None
     scales: torch.Tensor | None = None
     positions: torch.Tensor | None = None
-    hot_places: torch.Tensor | None = None
-    hot_slots: torch.Tensor | None = None
-    hot_number: int = 0
     windows: torch.Tensor | None = None
     groups: list[WindowGroup] = field(default_factory=list)
     places: torch.Tensor | None = None

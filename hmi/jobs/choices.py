@@ -40,7 +40,7 @@ def generated_body(
 
 def _generation(outcome: Outcome) -> Generation:
     if not isinstance(outcome.result, Generation):
-        raise HmiError("the engine gave no text for a request that is to be continued")
+        raise HmiError("the engine gave no text for a generation request")
     return outcome.result
 
 
@@ -48,75 +48,75 @@ def _text_choice(index: int, result: Generation) -> dict[str, Any]:
     return {
         "index": index,
         "text": result.text,
-        "logprobs": None if result.chances is None else _text_logprobs(result.chances, result.text),
+        "logprobs": None if result.logprobs is None else _text_logprobs(result.logprobs, result.text),
         "finish_reason": result.finish.value,
     }
 
 
-def _text_logprobs(chances: TokenLogprobs, text: str) -> dict[str, Any]:
+def _text_logprobs(logprobs: TokenLogprobs, text: str) -> dict[str, Any]:
     """OpenAI's older form: parallel lists."""
-    ids, logprobs = chances.ids.tolist(), chances.logprobs.tolist()
-    name = cache(lambda token: _name(chances.pieces.of(token), "bytes:"))
+    ids, own = logprobs.ids.tolist(), logprobs.logprobs.tolist()
+    name = cache(lambda token: _name(logprobs.token_bytes.of(token), "bytes:"))
 
     def best(place: int) -> dict[str, float] | None:
-        if math.isnan(logprobs[place]):
+        if math.isnan(own[place]):
             return None
         found: dict[str, float] = {}
-        # And the token itself, be it one of them or not. Two may have one text; the likelier one is told.
-        for token, logprob in [*_likeliest(chances, place), (ids[place], logprobs[place])]:
+        # And the token itself, be it one of them or not. Two may have one text; the likelier one is kept.
+        for token, logprob in [*_likeliest(logprobs, place), (ids[place], own[place])]:
             found.setdefault(name(token), _finite(logprob))
         return found
 
     return {
         "tokens": [name(token) for token in ids],
-        "token_logprobs": [None if math.isnan(each) else _finite(each) for each in logprobs],
-        "top_logprobs": [best(place) for place in range(len(ids))] if chances.best_ids.shape[1] else None,
-        "text_offset": _offsets(ids, chances.pieces, text),
+        "token_logprobs": [None if math.isnan(each) else _finite(each) for each in own],
+        "top_logprobs": [best(place) for place in range(len(ids))] if logprobs.best_ids.shape[1] else None,
+        "text_offset": _offsets(ids, logprobs.token_bytes, text),
     }
 
 
-def _offsets(ids: Sequence[int], pieces: TokenBytes, text: str) -> list[int]:
+def _offsets(ids: Sequence[int], token_bytes: TokenBytes, text: str) -> list[int]:
     """Where tokens begin in the text, in characters; one that begins within a character, at that."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets, end = [], 0
     for token in ids:
         offsets.append(end)
-        if token not in pieces.special:
-            found = decoder.decode(pieces.of(token))
+        if token not in token_bytes.special:
+            found = decoder.decode(token_bytes.of(token))
             # What begins a prompt may be a word with a space, which the prompt lacks.
             end += len(found.removeprefix(" ") if end == 0 and not text.startswith(" ") else found)
     return offsets
 
 
 def _message_choice(index: int, result: Generation) -> dict[str, Any]:
-    told = None if result.chances is None else {"content": _message_logprobs(result.chances), "refusal": None}
+    logprobs = None if result.logprobs is None else {"content": _message_logprobs(result.logprobs), "refusal": None}
     return {
         "index": index,
         "message": {"role": "assistant", "content": result.text, "refusal": None},
-        "logprobs": told,
+        "logprobs": logprobs,
         "finish_reason": result.finish.value,
     }
 
 
-def _message_logprobs(chances: TokenLogprobs) -> list[dict[str, Any]]:
-    pieces = chances.pieces
+def _message_logprobs(logprobs: TokenLogprobs) -> list[dict[str, Any]]:
+    token_bytes = logprobs.token_bytes
 
     @cache
     def named(token: int) -> dict[str, Any]:
-        piece = pieces.of(token)
-        return {"token": _name(piece), "bytes": None if token in pieces.special else list(piece)}
+        piece = token_bytes.of(token)
+        return {"token": _name(piece), "bytes": None if token in token_bytes.special else list(piece)}
 
     def one(token: int, logprob: float) -> dict[str, Any]:
         return {**named(token), "logprob": _finite(logprob)}
 
     return [
-        {**one(token, logprob), "top_logprobs": [one(*each) for each in _likeliest(chances, place)]}
-        for place, (token, logprob) in enumerate(zip(chances.ids.tolist(), chances.logprobs.tolist(), strict=True))
+        {**one(token, logprob), "top_logprobs": [one(*each) for each in _likeliest(logprobs, place)]}
+        for place, (token, logprob) in enumerate(zip(logprobs.ids.tolist(), logprobs.logprobs.tolist(), strict=True))
     ]
 
 
-def _likeliest(chances: TokenLogprobs, place: int) -> Iterable[tuple[int, float]]:
-    return zip(chances.best_ids[place].tolist(), chances.best_logprobs[place].tolist(), strict=True)
+def _likeliest(logprobs: TokenLogprobs, place: int) -> Iterable[tuple[int, float]]:
+    return zip(logprobs.best_ids[place].tolist(), logprobs.best_logprobs[place].tolist(), strict=True)
 
 
 def _name(piece: bytes, mark: str = "") -> str:

@@ -40,8 +40,7 @@ def test_the_device_decodes_to_the_bit_what_the_cpu_does(row_dtype: RowDtype, dt
     assert torch.equal(found.cpu(), expected)
 
 
-@pytest.mark.parametrize("device_row_bytes", [0, 4_000, 2**20])
-def test_answers_from_a_tree_are_those_of_the_cpu(tmp_path: Path, device_row_bytes: int) -> None:
+def test_answers_from_a_tree_are_those_of_the_cpu(tmp_path: Path) -> None:
     spec = convert_pretrained(tiny_bert_folder(tmp_path / "bert"), tmp_path / BASE, k=2)
     source = FolderSource({BASE: tmp_path / BASE})
     items = _items(200)
@@ -55,9 +54,8 @@ def test_answers_from_a_tree_are_those_of_the_cpu(tmp_path: Path, device_row_byt
         )
     with tiny_engine(source) as on_cpu:
         expected = _answers(on_cpu, items)
-    with tiny_engine(source, device=DEVICE, device_row_bytes=device_row_bytes) as on_device:
-        for _ in range(4):  # rows reach the device as they are asked for again
-            np.testing.assert_allclose(_answers(on_device, items), expected, rtol=1e-4, atol=1e-4)
+    with tiny_engine(source, device=DEVICE) as on_device:
+        np.testing.assert_allclose(_answers(on_device, items), expected, rtol=1e-4, atol=1e-4)
         assert on_device.stats().computed_windows == 0
 
 

@@ -44,10 +44,10 @@ class LogprobBuffer:
         self._best_ids.frombytes(best_ids[:, : self.count].astype(np.int32).tobytes())
         self._best_logprobs.frombytes(best_logprobs[:, : self.count].astype(np.float32).tobytes())
 
-    def chances(self, pieces: TokenBytes) -> TokenLogprobs:
+    def result(self, token_bytes: TokenBytes) -> TokenLogprobs:
         shape = len(self), self.count
         return TokenLogprobs(
-            pieces=pieces,
+            token_bytes=token_bytes,
             ids=np.array(self._ids, np.int32),
             logprobs=np.array(self._logprobs, np.float32),
             best_ids=np.array(self._best_ids, np.int32).reshape(shape),

@@ -36,7 +36,6 @@ from hmi.engine.work import Batch, SequenceTask, Submission, to_hmi_error
 from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.items import GenerationParams, Outcome
 from hmi.knowledge import pack
-from hmi.models.families import ServedGpt
 from hmi.models.layers import PAGE_TOKENS, KeyValuePages
 
 __all__ = ["DecodeLoop"]
@@ -63,10 +62,8 @@ class DecodeLoop:
         limits: SchedulerLimits,
         releases: CapacityEvents,
     ) -> None:
-        if not isinstance(base.model, ServedGpt):
-            raise InvalidInput("an encoder continues no text", param="model")
         self._base = base
-        self._model = base.model
+        self._model = base.model.decoder
         self._fetcher = fetcher
         self._device = device
         self._banks = banks
@@ -259,22 +256,18 @@ class DecodeLoop:
         members = sorted(members, key=lambda each: order_key(each.what.resident))
         batch = self._batch_of(members)
         few = np.array([each.what.last(3) for each in members], np.int64)  # [B, 3], newest last
-        try:
-            self._fetcher.fetch_next(batch, few[:, 2], pack(few[:, 1], few[:, 2], few[:, 0]))
-            with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(members)):
-                self._clear_pages()
-                device = self._model.device
-                positions = torch.tensor([each.tokens - 1 for each in members], device=device)
-                places = torch.from_numpy(newest_places(members)).to(device)
-                hidden, parts = self._device.lower(batch, positions[:, None]), page_parts(members, self._pages)
-                states = self._model.decode(hidden, positions, self._pages, places, parts, self._adapters(batch))
-                logits = self._model.logits(states[:, 0])
-                self._counters.add_step(batch)
-            keep_computed(batch)
-            self._take(members, logits)
-        finally:
-            if batch.base.hot is not None:
-                batch.base.hot.end(batch.hot_number)
+        self._fetcher.fetch_next(batch, few[:, 2], pack(few[:, 1], few[:, 2], few[:, 0]))
+        with self._device.turn(), self._counters.working("device", batch=batch.number, rows=len(members)):
+            self._clear_pages()
+            device = self._model.device
+            positions = torch.tensor([each.tokens - 1 for each in members], device=device)
+            places = torch.from_numpy(newest_places(members)).to(device)
+            hidden, parts = self._device.lower(batch, positions[:, None]), page_parts(members, self._pages)
+            states = self._model.decode(hidden, positions, self._pages, places, parts, self._adapters(batch))
+            logits = self._model.logits(states[:, 0])
+            self._counters.add_step(batch)
+        keep_computed(batch)
+        self._take(members, logits)
 
     def _clear_pages(self) -> None:
         """What somebody else left in pages that have a new owner; within a turn."""

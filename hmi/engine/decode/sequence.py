@@ -87,7 +87,7 @@ class Text:
             text=self._before(own) + text if self.params.echo else text,
             tokens=tuple(self.generated),
             finish=self.finish or Finish.LENGTH,
-            chances=None if self.told is None else self.told.chances(self.pieces),
+            logprobs=None if self.told is None else self.told.result(self.pieces),
         )
 
     def _meets_stop(self) -> bool:

@@ -11,10 +11,12 @@ from hmi.models.families.loader import (
     load_hbert,
     load_hgpt,
     load_hplm,
+    load_served,
     load_spec,
     load_tokenizer,
     save_hplm,
 )
+from hmi.models.families.protocol import ServedDecoder, ServedModel
 from hmi.models.families.served_bert import ServedBert
 from hmi.models.families.served_decoder import ServedGpt
 
@@ -25,11 +27,14 @@ __all__ = [
     "HGpt",
     "Layer",
     "ServedBert",
+    "ServedDecoder",
     "ServedGpt",
+    "ServedModel",
     "hplm_of",
     "load_hbert",
     "load_hgpt",
     "load_hplm",
+    "load_served",
     "load_spec",
     "load_tokenizer",
     "save_hplm",

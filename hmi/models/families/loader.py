@@ -19,6 +19,9 @@ from torch import Tensor
 from hmi.errors import Corrupt, InvalidInput
 from hmi.models.families.bert import HBert
 from hmi.models.families.decoder import HGpt
+from hmi.models.families.protocol import ServedModel
+from hmi.models.families.served_bert import ServedBert
+from hmi.models.families.served_decoder import ServedGpt
 from hmi.models.text import CHAT, ChatTemplate
 from hmi.spec import SPEC_FILE, HPLMSpec
 from hmi.spec import read_spec as load_spec
@@ -30,6 +33,7 @@ __all__ = [
     "load_hbert",
     "load_hgpt",
     "load_hplm",
+    "load_served",
     "load_spec",
     "load_tokenizer",
     "save_hplm",
@@ -61,6 +65,12 @@ def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
     except (OSError, SafetensorError) as error:
         raise Corrupt(f"{folder.name}: {WEIGHTS} cannot be read: {error}") from error
     return hplm_of(spec, tensors, folder.name, device, dtype)
+
+
+def load_served(folder: Path, device: torch.device, dtype: torch.dtype) -> ServedModel:
+    """The model of a base artifact, arranged for serving. Raises `Corrupt`, as `load_hplm`."""
+    model = load_hplm(folder, device, dtype)
+    return ServedGpt(model) if isinstance(model, HGpt) else ServedBert(model)
 
 
 def load_hbert(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HBert:

@@ -7,12 +7,16 @@ CPU n is rounded up, because oneDNN prepares itself anew, for tens of millisecon
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.adapters.maths import QKV, Norm, ServingAdapters
+from hmi.errors import InvalidInput
 from hmi.models.families.bert import HBert, Layer
+from hmi.models.families.protocol import ServedDecoder
 from hmi.models.layers import ACTIVATIONS, ServedEstimator, filled, make_dense
 from hmi.spec import Placement, Site
 
@@ -23,13 +27,7 @@ _FIRST = 0  # of a sequence
 
 
 class ServedBert:
-    """One hBERT on its device. It takes the model's tensors over: `model` must not be used afterwards.
-
-    All methods run without gradients, on tensors of the model's device.
-
-    Attributes:
-        estimator: Of the base's own rows, where it brings one.
-    """
+    """A `ServedModel` of an hBERT. It takes the model's tensors over: `model` must not be used afterwards."""
 
     def __init__(self, model: HBert) -> None:
         self.spec = model.spec
@@ -45,12 +43,18 @@ class ServedBert:
             self._correction = model.correction.position
         self.estimator = ServedEstimator(model.estimator) if self.spec.estimator_size else None
 
-    def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
-        """The rows of n-grams: windows int64 `[n, 3]` with -1 for an absent neighbour -> `[n, H]`. Needs k > 0.
+    @property
+    def pooler(self) -> Callable[[Tensor], Tensor] | None:
+        return self._pool if self.spec.has_pooler else None
 
-        The last lower layer is computed for the middle token alone. `delta` is what the windows' domain changes
-        in the lower layers.
-        """
+    @property
+    def decoder(self) -> ServedDecoder:
+        raise InvalidInput("an encoder generates no text", param="model")
+
+    def unfused_layers(self, *, first_only: bool) -> range:
+        return range(self.spec.layers - 1, self.spec.layers) if first_only else range(0)
+
+    def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
         mask = _additive(windows >= 0, self.dtype)
         x = filled(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
         for number in range(self.spec.k):
@@ -59,13 +63,11 @@ class ServedBert:
         return self._projection(x)[: len(windows)]
 
     def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """k = 0's lower part: ids, and positions if they do not count from 0, int64 `[B, T]` -> `[B, T, H]`."""
         table = self._embeddings.position
         embedded: Tensor = self._embeddings(ids, table[: ids.shape[1]] if positions is None else table[positions])
         return embedded
 
     def merge(self, rows: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
         return rows + (self._correction[: rows.shape[1]] if positions is None else self._correction[positions])
 
     def upper(
@@ -76,13 +78,6 @@ class ServedBert:
         *,
         first_only: bool = False,
     ) -> Tensor:
-        """Layers k.. on hidden `[B, T, H]` -> `[B, T, H]`, or `[B, 1, H]` of the first tokens.
-
-        Args:
-            mask: bool `[B, T]`, True = a real token; None where all are.
-            adapters: Made for these rows, and for the same `first_only`.
-            first_only: Nobody reads the others: the last layer is computed for the first tokens alone.
-        """
         shape = hidden.shape[:2]
         tokens = shape[0] * shape[1]
         x = filled(hidden.reshape(tokens, -1))
@@ -92,7 +87,7 @@ class ServedBert:
             x = self._layers[number](x, shape, weights, adapters, only=only)
         return x[: shape[0]].unsqueeze(1) if first_only else x[:tokens].view(*shape, -1)
 
-    def pool(self, first: Tensor) -> Tensor:
+    def _pool(self, first: Tensor) -> Tensor:
         """BERT's pooler on first tokens `[B, H]` -> `[B, H]`."""
         return torch.tanh(self._pooler(first.contiguous()))
 

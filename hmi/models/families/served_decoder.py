@@ -2,7 +2,7 @@
 
 It computes what `HGpt` computes, without gradients: q, k and v in one product, gate and fc1 in another, residuals added
 in the product where the device can, adapters added in place. A sequence is read once (`prefill`) and then continued by
-one token at a time (`decode`), beside any others; or it is read for its classes alone (`read`).
+one token at a time (`decode`), beside any others; or it is read for its classes alone (`upper`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hmi.adapters.maths import ServingAdapters
 from hmi.models.families.decoder import READING_ORDER, WINDOW, DecoderLayer, HGpt, reach_of
+from hmi.models.families.protocol import ServedDecoder
 from hmi.models.layers import ACTIVATIONS, Dense, KeyValuePages, PagePart, Rotary, ServedEstimator, make_dense
 from hmi.spec import HPLMSpec, Site
 
@@ -25,13 +26,9 @@ _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class ServedGpt:
-    """One hGPT on its device. It takes the model's tensors over: `model` must not be used afterwards.
+    """A `ServedDecoder` of an hGPT. It takes the model's tensors over: `model` must not be used afterwards."""
 
-    All methods run without gradients, on tensors of the model's device.
-
-    Attributes:
-        estimator: Of the base's own rows, where it brings one.
-    """
+    pooler: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, model: HGpt) -> None:
         self.spec = model.spec
@@ -50,10 +47,15 @@ class ServedGpt:
                 self._window_position = model.window.position
         self.estimator = ServedEstimator(model.estimator) if self.spec.estimator_size else None
 
+    @property
+    def decoder(self) -> ServedDecoder:
+        return self
+
+    def unfused_layers(self, *, first_only: bool) -> range:
+        return range(self.spec.layers)
+
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
-        """The rows of n-grams: windows int64 `[n, 3]` as keys hold them, (t-1, t, t-2) with -1 for an absent
-        neighbour -> `[n, H]`. Needs k > 0. `delta` is what the windows' domain changes in the lower layers."""
-        ids = windows[:, READING_ORDER]
+        ids = windows[:, READING_ORDER]  # keys hold (t-1, t, t-2)
         x = F.embedding(ids.clamp(min=0), self._word)
         if self._learns_positions:
             x = x + self._window_position
@@ -68,11 +70,9 @@ class ServedGpt:
         return self._projection(x[:, -1].contiguous())
 
     def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """k = 0's lower part: ids, and positions if they do not count from 0, int64 `[B, T]` -> `[B, T, H]`."""
         return self.merge(F.embedding(ids, self._word), positions)
 
     def merge(self, rows: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
         if not self._learns_positions:
             return rows
         return rows + (self._position[: rows.shape[1]] if positions is None else self._position[positions])
@@ -85,17 +85,6 @@ class ServedGpt:
         places: Tensor,
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
-        """Read sequences from their beginning, and keep their keys and values.
-
-        Args:
-            hidden: `[B, T, H]`, from `embed` or `merge`; what lies behind a sequence's end is not looked at.
-            mask: bool `[B, T]`, True = a real token.
-            places: int64 `[n]`, where in the pages each of the n real tokens is kept.
-
-        Returns:
-            `[B, T, H]`, normed.
-        """
-
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pages.write(layer, k[mask], v[mask], places)
             return _causal(q, k, v)
@@ -103,14 +92,22 @@ class ServedGpt:
         positions = torch.arange(hidden.shape[1], device=self.device).expand(hidden.shape[:2])
         return self._upper(hidden, attend, positions, adapters)
 
-    def read(self, hidden: Tensor, adapters: ServingAdapters | None = None) -> Tensor:
-        """Read sequences that nothing will follow: as `prefill`, and keep nothing."""
+    def upper(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None = None,
+        adapters: ServingAdapters | None = None,
+        *,
+        first_only: bool = False,
+    ) -> Tensor:
+        """As `prefill`, and store nothing."""
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return _causal(q, k, v)
 
         positions = torch.arange(hidden.shape[1], device=self.device).expand(hidden.shape[:2])
-        return self._upper(hidden, attend, positions, adapters)
+        states = self._upper(hidden, attend, positions, adapters)
+        return states[:, :1] if first_only else states
 
     def decode(
         self,
@@ -121,18 +118,6 @@ class ServedGpt:
         parts: Sequence[PagePart],
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
-        """Read one more token of each sequence, and keep its keys and values.
-
-        Args:
-            hidden: `[B, 1, H]`, from `embed` or `merge`.
-            positions: int64 `[B]`, of the new tokens: how many each sequence had before.
-            places: int64 `[B]`, where in the pages the new tokens are kept.
-            parts: All that each sequence holds, the new token included.
-
-        Returns:
-            `[B, 1, H]`, normed.
-        """
-
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pages.write(layer, k[:, 0], v[:, 0], places)
             return pages.look_back(layer, q, parts)
@@ -140,7 +125,6 @@ class ServedGpt:
         return self._upper(hidden, attend, positions[:, None], adapters)
 
     def logits(self, states: Tensor) -> Tensor:
-        """The next token's, from normed states: `[n, H]` -> `[n, vocabulary]`."""
         return self._head(states.contiguous())
 
     def _upper(self, hidden: Tensor, attend: _Attend, positions: Tensor, adapters: ServingAdapters | None) -> Tensor:

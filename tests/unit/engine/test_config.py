@@ -22,7 +22,9 @@ WARNING = "longer ones end early"
 def load(folder: Path, cache_bytes: int) -> None:
     spec = load_spec(folder)
     source = OneBase("digest", folder, KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size))
-    config = EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=2**20, cache_bytes=cache_bytes)
+    config = EngineConfig(
+        device="cpu", dtype="float32", device_threads=1, device_adapter_bytes=2**20, cache_bytes=cache_bytes
+    )
     with Engine(config, source) as engine:
         engine.load_base("digest")
 

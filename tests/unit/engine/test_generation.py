@@ -36,7 +36,9 @@ from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 GREEDY = Sampling(temperature=0)
 MAKERS: dict[str, Callable[..., Any]] = {"gpt2": tiny_gpt2, "llama": tiny_llama}
-CONFIG = EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=4 * 1024**2, cache_bytes=4 * 1024**2)
+CONFIG = EngineConfig(
+    device="cpu", dtype="float32", device_threads=1, device_adapter_bytes=4 * 1024**2, cache_bytes=4 * 1024**2
+)
 
 
 def prompts(count: int = 16) -> list[tuple[int, ...]]:
@@ -245,7 +247,7 @@ def test_chances_are_those_of_the_plain_model(site: Site) -> None:
         (scored,) = answers(engine, [item(prompt, max_tokens=0, logprobs=0, echo=True)])
     ids = torch.tensor([*prompt, *found.tokens])
     expected = plain_logits(model, ids, NoAdapters()).log_softmax(-1)
-    told = found.chances
+    told = found.logprobs
     assert told is not None
     assert told.ids.tolist() == ids.tolist()
     assert told.best_ids.shape == told.best_logprobs.shape == (len(ids), 3)
@@ -255,22 +257,22 @@ def test_chances_are_those_of_the_plain_model(site: Site) -> None:
     assert told.logprobs[1:] == pytest.approx(own.numpy(), abs=1e-4)
     assert told.best_ids[1:].tolist() == best.indices.tolist()
     assert told.best_logprobs[1:] == pytest.approx(best.values.numpy(), abs=1e-4)
-    assert [told.pieces.of(token) for token in range(5, 100)] == [word.encode() for word in TINY_WORDS]
+    assert [told.token_bytes.of(token) for token in range(5, 100)] == [word.encode() for word in TINY_WORDS]
     assert scored.tokens == ()
     assert scored.text == " ".join(f"w{token - 5}" for token in prompt if token > 4)
-    assert scored.chances is not None
-    assert scored.chances.ids.tolist() == list(prompt)
-    assert scored.chances.best_ids.shape == (len(prompt), 0)
-    np.testing.assert_array_equal(scored.chances.logprobs, told.logprobs[: len(prompt)])
+    assert scored.logprobs is not None
+    assert scored.logprobs.ids.tolist() == list(prompt)
+    assert scored.logprobs.best_ids.shape == (len(prompt), 0)
+    np.testing.assert_array_equal(scored.logprobs.logprobs, told.logprobs[: len(prompt)])
 
 
 def test_what_is_told_takes_few_bytes_for_each_token(site: Site) -> None:
     """And none but those of its arrays: what tokens stand for is one table for all texts."""
     with site.engine() as engine:
         found = answers(engine, [item(prompt, max_tokens=9, logprobs=5, echo=True) for prompt in prompts(4)])
-    told = [each.chances for each in found if each.chances is not None]
+    told = [each.logprobs for each in found if each.logprobs is not None]
     assert len(told) == 4
-    assert len({id(each.pieces) for each in told}) == 1
+    assert len({id(each.token_bytes) for each in told}) == 1
     for each in told:
         arrays = (each.ids, each.logprobs, each.best_ids, each.best_logprobs)
         assert sum(array.nbytes for array in arrays) == 48 * len(each.ids)
@@ -281,7 +283,7 @@ def test_texts_beside_each_other_are_told_as_much_of_as_each_asked_for(site: Sit
     parameters: list[dict[str, Any]] = [{"logprobs": 4}, {}, {"logprobs": 0}, {"logprobs": 2}]
     with site.engine() as engine:
         found = answers(engine, [item(prompts()[5], max_tokens=3, ignore_eos=True, **params) for params in parameters])
-    most, none, own, few = (each.chances for each in found)
+    most, none, own, few = (each.logprobs for each in found)
     assert none is None
     assert most is not None
     assert own is not None

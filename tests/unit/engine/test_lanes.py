@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.engine import Engine, EngineConfig, Tracer, resolve_lanes
+from hmi.engine import Engine, EngineConfig, Tracer, resolve_device_threads
 from hmi.engine.config import resolve_batch_tokens
 from hmi.engine.work import Batch
 from hmi.errors import HmiError
@@ -23,7 +23,12 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 def _config(lanes: int, device_adapter_bytes: int = 240 * 1024) -> EngineConfig:
     """By default with room for the adapters of a few batches, so that lanes and adapters wait for each other."""
     return EngineConfig(
-        "cpu", "float32", lanes=lanes, batch_tokens=128, batch_rows=4, device_adapter_bytes=device_adapter_bytes
+        "cpu",
+        "float32",
+        device_threads=lanes,
+        batch_tokens=128,
+        batch_rows=4,
+        device_adapter_bytes=device_adapter_bytes,
     )
 
 
@@ -38,7 +43,7 @@ def _items(base: str, count: int = 80) -> list[Item]:
 def test_a_cpu_has_a_lane_for_each_core_unless_told_otherwise(
     asked: int, threads: int, device: torch.device, lanes: int
 ) -> None:
-    assert resolve_lanes(asked, threads, device) == lanes
+    assert resolve_device_threads(asked, threads, device) == lanes
 
 
 def test_a_batch_is_as_large_as_suits_the_device_unless_told_otherwise() -> None:
@@ -57,7 +62,7 @@ def test_answers_are_the_same_in_any_number_of_lanes(source: FolderSource, base:
         tracer = Tracer()
         with Engine(_config(lanes), source, tracer) as engine:
             answers.append(numbers(engine.submit(items).result(60)))
-            assert engine.stats().lanes == lanes
+            assert engine.stats().device_threads == lanes
         assert len({span.thread for span in tracer.spans("device")}) == lanes
     for one, three in zip(*answers, strict=True):
         np.testing.assert_allclose(one, three, rtol=0, atol=1e-5)

@@ -56,7 +56,7 @@ def config(source: FolderSource) -> EngineConfig:
     return EngineConfig(
         device="cpu",
         dtype="float32",
-        lanes=1,
+        device_threads=1,
         cache_bytes=4 * 1024**2,
         device_adapter_bytes=int(1.5 * rows) * hidden * 4,
     )

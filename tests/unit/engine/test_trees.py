@@ -211,19 +211,17 @@ def _estimated(
     shape=domain_trees(),
     seed=st.integers(0, 10**6),
     miss_cache_bytes=st.sampled_from([0, 5_000, 2**20]),
-    device_row_bytes=st.sampled_from([0, 2_000, 2**20]),
 )
 def test_an_answer_does_not_depend_on_the_tree_when_versions_are_swapped_under_a_job(
     world: World,
     shape: tuple[dict[str, str | None], dict[str, str]],
     seed: int,
     miss_cache_bytes: int,
-    device_row_bytes: int,
 ) -> None:
     parents, deltas = shape
     items = _items(parents, deltas, 60, seed=seed)
     versions = [_tree(world, parents, deltas, number=seed * 10 + place) for place in range(1, 4)]
-    with tiny_engine(world.source, miss_cache_bytes=miss_cache_bytes, device_row_bytes=device_row_bytes) as engine:
+    with tiny_engine(world.source, miss_cache_bytes=miss_cache_bytes) as engine:
         engine.load_base(BASE)
         waiting = []
         for start, tree in zip(range(0, 60, 20), versions, strict=True):
@@ -241,19 +239,10 @@ def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monke
     deltas = {"movies": "left"}
     items = _items(parents, deltas, 80, seed=2)
     tree = _tree(world, parents, deltas, number=4)
-    with tiny_engine(world.source, device_row_bytes=2**20) as engine:
+    with tiny_engine(world.source) as engine:
         engine.load_base(BASE)
         engine.publish_tree(BASE, tree)
-        run, turns = engine._device._run, list[bool]()
-        hot = engine._bases.get(BASE).hot
-        assert hot is not None
-        promote = hot.promote
-
-        def promote_in_turn() -> int:
-            turns.append(hot.turn.locked())
-            return promote()
-
-        monkeypatch.setattr(hot, "promote", promote_in_turn)
+        run = engine._device._run
 
         def run_alone(batch: Batch) -> None:
             if len(batch.works) > 1:
@@ -263,15 +252,6 @@ def test_answers_are_the_same_when_a_batch_is_cut_into_parts(world: World, monke
         monkeypatch.setattr(engine._device, "_run", run_alone)
         found = numbers(engine.submit(items).result(60))
         again = numbers(engine.submit(items).result(60))
-        (use,) = engine.stats().trees
-    assert use.hot is not None
-    assert use.hot.hits > 0  # the second time rows lay on the device
-    assert turns
-    assert all(turns)
-    assert not hot.turn.locked()
-    assert turns
-    assert all(turns)
-    assert not hot.turn.locked()
     for item, vector, second in zip(items, found, again, strict=True):
         np.testing.assert_allclose(vector, _expected(world, item, tree), atol=1e-5)
         np.testing.assert_allclose(second, vector, atol=1e-5)

@@ -180,14 +180,14 @@ def test_choices_have_seeds_of_their_own_and_the_same_ones_on_every_run() -> Non
 Told = tuple[str, float, list[tuple[str, float]]]
 
 
-def chances(*told: Told) -> TokenLogprobs:
+def token_logprobs(*told: Told) -> TokenLogprobs:
     """Of a vocabulary of the names in them; one in angle brackets is special."""
     names = list(dict.fromkeys(name for own, _, best in told for name in (own, *(each for each, _ in best))))
     blobs = [name.encode("utf-8", "surrogateescape") for name in names]
     most = max(len(best) for _, _, best in told)
     rows = [[*best, *[("", math.nan)] * (most - len(best))] for _, _, best in told]
     return TokenLogprobs(
-        pieces=TokenBytes(
+        token_bytes=TokenBytes(
             blob=b"".join(blobs),
             starts=np.cumsum([0, *map(len, blobs)], dtype=np.int32),
             special=frozenset(number for number, name in enumerate(names) if name[:1] == "<"),
@@ -209,8 +209,8 @@ def test_answer_is_a_completion_of_openais() -> None:
     sure: Told = (" up", -0.5, [(" up", -0.5), (" on", -1.5)])
     never: Told = ("on", -math.inf, [("a", -2.0), ("b", -3.0)])
     outcomes = [
-        outcome("once up", 2, chances=chances(first, second, sure, never)),
-        outcome("b", 1, Finish.LENGTH, chances=chances(first, sure)),
+        outcome("once up", 2, logprobs=token_logprobs(first, second, sure, never)),
+        outcome("b", 1, Finish.LENGTH, logprobs=token_logprobs(first, sure)),
     ]
     body = response_body(text(n=2, logprobs=2, echo=True), MODEL, outcomes, 99, IDS)
     found = Completion.construct(**body)  # told of a prompt, OpenAI too has nothing to say of its first token
@@ -230,7 +230,7 @@ def test_answer_is_a_completion_of_openais() -> None:
 
 
 def test_answer_without_a_prompt_is_one_that_the_client_takes() -> None:
-    told = outcome("up", 1, chances=chances(("up", -0.5, [("up", -0.5)])))
+    told = outcome("up", 1, logprobs=token_logprobs(("up", -0.5, [("up", -0.5)])))
     Completion.model_validate(response_body(text(logprobs=1), MODEL, [told], 99, IDS))
 
 
@@ -242,10 +242,10 @@ def parts(whole: str, *ends: int) -> list[str]:
 
 def test_parts_of_a_character_are_told_by_their_bytes() -> None:
     front, back = parts("🦜", 2)
-    told = chances(
+    told = token_logprobs(
         ("<s>", math.nan, []), (" a", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("b", -1.0, [])
     )
-    body = response_body(text(logprobs=1, echo=True), MODEL, [outcome("a🦜b", 3, chances=told)], 99, IDS)
+    body = response_body(text(logprobs=1, echo=True), MODEL, [outcome("a🦜b", 3, logprobs=told)], 99, IDS)
     found = body["choices"][0]["logprobs"]
     assert found["tokens"] == ["<s>", " a", r"bytes:\xf0\x9f", r"bytes:\xa6\x9c", "b"]
     assert found["top_logprobs"][2] == {r"bytes:\xa6\x9c": -2.0, r"bytes:\xf0\x9f": -1.0}
@@ -254,8 +254,8 @@ def test_parts_of_a_character_are_told_by_their_bytes() -> None:
 
 def test_bytes_of_a_chats_tokens_are_its_texts() -> None:
     front, back = parts("🦜", 2)
-    told = chances((" é", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("<|end|>", -1.0, []))
-    body = response_body(chat(logprobs=True, top_logprobs=1), MODEL, [outcome(" é🦜", 4, chances=told)], 99, IDS)
+    told = token_logprobs((" é", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("<|end|>", -1.0, []))
+    body = response_body(chat(logprobs=True, top_logprobs=1), MODEL, [outcome(" é🦜", 4, logprobs=told)], 99, IDS)
     found = ChatCompletion.model_validate(body).choices[0].logprobs
     assert found is not None
     assert found.content is not None
@@ -266,7 +266,7 @@ def test_bytes_of_a_chats_tokens_are_its_texts() -> None:
 
 
 def test_answer_is_a_chat_completion_of_openais() -> None:
-    outcomes = [outcome("hi", 1, chances=chances(("hi", -0.25, [("hi", -0.25), ("ho", -2.0)])))]
+    outcomes = [outcome("hi", 1, logprobs=token_logprobs(("hi", -0.25, [("hi", -0.25), ("ho", -2.0)])))]
     body = response_body(chat(logprobs=True, top_logprobs=2), MODEL, outcomes, 99, IDS)
     found = ChatCompletion.model_validate(body)
     (choice,) = found.choices

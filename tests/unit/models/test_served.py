@@ -123,7 +123,8 @@ def test_embedding_merging_and_pooling_equal_the_model(k: int) -> None:
     if k:
         assert (served.merge(hidden) - hidden).abs().max() > 0.1
         _near(served.merge(hidden), model.merge(hidden))
-    _near(served.pool(hidden[:, 0]), model.pool(hidden[:, 0]))
+    assert served.pooler is not None
+    _near(served.pooler(hidden[:, 0]), model.pool(hidden[:, 0]))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

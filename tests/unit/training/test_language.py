@@ -98,7 +98,8 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
     source.adapters["a"] = tmp_path / "a.safetensors"
     params = GenerationParams(max_tokens=8, sampling=Sampling(temperature=0))
     with Engine(
-        EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=2**22, cache_bytes=2**22), source
+        EngineConfig(device="cpu", dtype="float32", device_threads=1, device_adapter_bytes=2**22, cache_bytes=2**22),
+        source,
     ) as engine:
         items = [
             Item(ModelRef("base", "general", "a"), Task.GENERATE, text=f"w{n}", params=params) for n in range(5, 15)
@@ -137,7 +138,9 @@ def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path:
     assert trained.adapter.head.pooling is Pooling.LAST
     source.adapters["a"] = tmp_path / "a.safetensors"
     save_adapter(trained.adapter, source.adapters["a"])
-    with Engine(EngineConfig(device="cpu", dtype="float32", lanes=1, device_adapter_bytes=2**22), source) as engine:
+    with Engine(
+        EngineConfig(device="cpu", dtype="float32", device_threads=1, device_adapter_bytes=2**22), source
+    ) as engine:
         items = [Item(ModelRef("base", "general", "a"), Task.CLASSIFY, text=text) for text, _ in judged]
         results = [outcome.result for outcome in engine.submit(items).result()]
     said = [each.label for each in results if isinstance(each, Classification)]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.engine import Span, busy_share, hidden_share, length, union
-from hmi.engine.overlap import Interval, common
+from hmi.bench.overlap import Interval, busy_share, common, hidden_share, length, union
+from hmi.engine import Span
 
 intervals_ = st.lists(
     st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=12

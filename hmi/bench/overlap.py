@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hmi.engine.trace import Span
+from hmi.engine import Span
 
 __all__ = ["Interval", "busy_share", "common", "hidden_share", "intervals", "length", "union"]
 

@@ -1,5 +1,0 @@
-"""TODO"""
-
-from __future__ import annotations
-
-__all__ = []
