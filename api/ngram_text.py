@@ -27,7 +27,7 @@ def key_of(name: str) -> int:
 
 
 class NgramReader:
-    """FairSemaphore packed keys into tokens and text."""
+    """Turn packed keys into tokens and text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

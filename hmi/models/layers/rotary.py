@@ -12,7 +12,7 @@ __all__ = ["Rotary"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rotary:
-    """FairSemaphore queries and keys by their positions.
+    """Rotate queries and keys by their positions.
 
     Attributes:
         cos, sin: `[T, size]`, or `[B, 1, T, size]` where each sequence has positions of its own.

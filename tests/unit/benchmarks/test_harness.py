@@ -1,4 +1,4 @@
-"""FairSemaphore, tables and the machine's own rates."""
+"""Turns, tables and the machine's own rates."""
 
 from __future__ import annotations
 
