@@ -59,10 +59,10 @@ class Services:
         with self.database.session() as session:
             adopt_key(session, self.settings.admin_key.get_secret_value())
 
-    def hint(self, task: TaskName) -> None:
+    def hint(self, task: TaskName, *args: str) -> None:
         """Send a task that a periodic sweep would start anyway; a broker that is down only delays it."""
         try:
-            send(self.broker, task)
+            send(self.broker, task, *args)
         except Transient as error:
             _log.warning("broker_unavailable", task=task.value, error=str(error))
 

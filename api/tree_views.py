@@ -31,6 +31,7 @@ def view_tree(session: Session, base: BaseModel) -> TreeObject:
         rolled_back=trees.is_rolled_back(session, base.id),
         report=report,
         building=_building(known),
+        requested=trees.requested_version(session, base.id),
         domains={
             name: DomainTableObject(
                 parent=parent,

@@ -11,7 +11,7 @@ from hmi.catalog import OPEN_BATCH, Batch, batches, files, finalizing, shards
 from worker.lifecycle import describe
 from worker.runtime import Runtime
 from worker.shards import SHARDS, dispatch, finalize_if_last, isolate_exhausted, shard_folder
-from worker.trees import sweep_builds
+from worker.trees import send_requested, sweep_builds
 from worker.tuning import dispatch_trainings, put_back_trainings, sweep_trainings
 
 __all__ = ["reconcile"]
@@ -32,6 +32,7 @@ def reconcile(runtime: Runtime) -> None:
         sweep_trainings,
         _forget_files,
         sweep_builds,
+        send_requested,
     )
     for step in steps:
         try:

@@ -69,9 +69,9 @@ def register_tasks(app: Celery, runtime: Runtime) -> None:
 
     @app.task(name=TaskName.REBUILD_TREES.value)  # type: ignore[untyped-decorator]
     def rebuild_trees(base: str | None = None) -> None:
-        """One base model's tree, by name, now; or all of them, if that is due."""
+        """One base model's tree, by name, if a rebuild is requested; or all trees, if that is due."""
         with _contained(TaskName.REBUILD_TREES):
             if base is not None:
-                rebuild(runtime, base)
+                rebuild(runtime, base, only_requested=True)
             elif claim_rebuild(runtime.database, runtime.settings.rebuild_seconds):
                 rebuild_all(runtime)

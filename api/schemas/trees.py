@@ -17,7 +17,7 @@ __all__ = [
     "NgramPage",
     "NgramText",
     "Progress",
-    "RebuildStarted",
+    "RebuildRequested",
     "Rollback",
     "TreeBuild",
     "TreeDiff",
@@ -98,6 +98,10 @@ class TreeObject(BaseModel):
     ]
     report: Annotated[dict[str, Any], Field(description="What the build did.")]
     building: Annotated[TreeBuild | None, Field(description="The build that runs now, if one does.")]
+    requested: Annotated[
+        int | None,
+        Field(description="Least version number that answers the open rebuild request; null where none is open."),
+    ]
     domains: dict[str, DomainTableObject]
 
 
@@ -115,8 +119,14 @@ class TreeVersionObject(Used):
     published_at: int | None
 
 
-class RebuildStarted(BaseModel):
-    task: Annotated[str, Field(description="Id of the worker's task; see the tree's versions for what it did.")]
+class RebuildRequested(BaseModel):
+    base: str
+    number: Annotated[
+        int, Field(description="Number of the version that will contain every count committed before this request.")
+    ]
+    building: Annotated[
+        int | None, Field(description="The version that a worker builds before it; null where no build runs.")
+    ]
 
 
 class Rollback(RequestBody):

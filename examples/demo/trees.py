@@ -53,14 +53,15 @@ class TreeWatch:
 
         Raises `HmiError` (code `rebuild_failed`) with the reason where it fails.
         """
-        before = self.number
-        self._client.rebuild_tree(LOOKED_UP)
+        requested = self._client.rebuild_tree(LOOKED_UP).number
 
         def is_published() -> bool:
-            for version in self._client.tree_versions(LOOKED_UP):
-                if version.number > before and version.status == "failed":
-                    raise HmiError(f"the rebuild failed: {version.error}", code="rebuild_failed")
-            return self.number > before
+            tree = self.read()
+            if tree.requested is None and (tree.number or 0) < requested:
+                versions = self._client.tree_versions(LOOKED_UP)
+                reason = next((each.error for each in versions if each.status == "failed"), "the request was closed")
+                raise HmiError(f"the rebuild failed: {reason}", code="rebuild_failed")
+            return (tree.number or 0) >= requested
 
         self._patience.wait(is_published, _REBUILD_SECONDS, what="the rebuild of the knowledge tree")
         self.settle()

@@ -151,7 +151,8 @@ class ApiKey(Base):
 
 
 class BaseModel(Base):
-    """An hPLM that tenants' models stand on. `tree_number` is the pointer to the published tree.
+    """An hPLM that tenants' models stand on. `tree_number` is the pointer to the published tree,
+    `requested_tree` the least version number that answers the last rebuild request; None once one is published.
 
     `frequency_landmark` and `frequency_half_life` (seconds) are the clock by which its n-grams' weights fade;
     see `catalog.decay`. None until the first n-gram is counted.
@@ -163,6 +164,7 @@ class BaseModel(Base):
     artifact: Mapped[str] = mapped_column(String(64))
     spec: Mapped[dict[str, Any]]
     tree_number: Mapped[int | None]
+    requested_tree: Mapped[int | None]
     frequency_landmark: Mapped[float | None]
     frequency_half_life: Mapped[float | None]
     created_at: Mapped[float]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import change, insert_or, lock_for_transaction, now
@@ -28,15 +28,21 @@ __all__ = [
     "fail_lapsed",
     "is_rolled_back",
     "lock_base",
+    "open_requests",
     "publish",
     "published",
     "ready_versions",
     "record_all_usage",
     "record_usage",
+    "request_rebuild",
+    "requested_version",
     "rollback",
     "usage",
     "versions",
 ]
+
+# Builds of a requested tree that may fail before the request is closed.
+_MAX_REQUESTED_BUILDS = 3
 
 ARTIFACTS_LOCK = 0x7AB1E  # of naming and deleting tables' artifacts, see `lock_for_transaction`
 
@@ -73,8 +79,7 @@ def begin_build(session: Session, base_id: str, lease_seconds: float) -> int:
     busy = session.scalars(select(TreeVersion.number).where(_building(base_id))).one_or_none()
     if busy is not None:
         raise Conflict(f"version {busy} of this tree is being built already", code="build_in_progress")
-    last = session.scalars(select(func.max(TreeVersion.number)).where(TreeVersion.base_id == base_id)).one()
-    number = (last or 0) + 1
+    number = _last_number(session, base_id) + 1
     session.add(
         TreeVersion(
             base_id=base_id,
@@ -88,6 +93,42 @@ def begin_build(session: Session, base_id: str, lease_seconds: float) -> int:
     )
     session.flush()
     return number
+
+
+def request_rebuild(session: Session, base_id: str) -> int:
+    """Record a request and return the number of the version that will contain every count committed so far.
+
+    A build that runs already does not answer it, since it may have read the counts: the next one does. Requests that
+    arrive before that build begins share it. Raises `NotFound`.
+    """
+    lock_base(session, base_id)
+    number = _last_number(session, base_id) + 1
+    change(session, update(BaseModel).where(BaseModel.id == base_id).values(requested_tree=number))
+    return number
+
+
+def requested_version(session: Session, base_id: str) -> int | None:
+    """Return the least version number that answers the open request, None where no request is open.
+
+    A request is closed by publishing that version or a later one, by a rollback, and by `_MAX_REQUESTED_BUILDS` builds
+    that fail.
+    """
+    requested = session.scalars(select(BaseModel.requested_tree).where(BaseModel.id == base_id)).one_or_none()
+    if requested is None:
+        return None
+    ended = _last_number(session, base_id, TreeVersion.status != TreeStatus.BUILDING)
+    return requested if ended < requested + _MAX_REQUESTED_BUILDS - 1 else None
+
+
+def open_requests(session: Session) -> list[str]:
+    """Return the names of the base models whose request waits for a build to begin."""
+    requested = select(BaseModel.id, BaseModel.name).where(BaseModel.requested_tree.is_not(None))
+    running = {base_id for base_id, _ in building(session)}
+    return [
+        name
+        for base_id, name in session.execute(requested.order_by(BaseModel.name)).all()
+        if base_id not in running and requested_version(session, base_id) is not None
+    ]
 
 
 def extend_build(
@@ -128,14 +169,25 @@ def publish(session: Session, base_id: str, number: int, tables: Mapping[str, st
     values = {"status": TreeStatus.READY, "tables": dict(tables), "report": dict(report), "progress": None}
     if not change(session, built.values(**values, lease_until=None, published_at=now())):
         raise _lost(number)
-    change(session, update(BaseModel).where(BaseModel.id == base_id).values(tree_number=number))
+    still_open = case((BaseModel.requested_tree > number, BaseModel.requested_tree))
+    pointer = update(BaseModel).where(BaseModel.id == base_id)
+    change(session, pointer.values(tree_number=number, requested_tree=still_open))
 
 
-def fail_build(session: Session, base_id: str, number: int, reason: str) -> bool:
-    """Give a build up; what is served stays. False where it is not being built (any more)."""
+def fail_build(session: Session, base_id: str, number: int, reason: str, *, count_failure: bool = True) -> bool:
+    """Give a build up; what is served stays. False where it is not being built (any more).
+
+    Args:
+        count_failure: False where the build is not at fault: an open request does not count it.
+    """
+    lock_base(session, base_id)
+    requested = None if count_failure else requested_version(session, base_id)
     building = update(TreeVersion).where(_building(base_id), TreeVersion.number == number)
     values = {"status": TreeStatus.FAILED, "error": reason.replace("\0", "\ufffd"), "lease_until": None}
-    return change(session, building.values(**values)) > 0
+    failed = change(session, building.values(**values)) > 0
+    if failed and requested is not None:
+        request_rebuild(session, base_id)
+    return failed
 
 
 def fail_lapsed(session: Session, base_id: str | None = None) -> int:
@@ -196,8 +248,8 @@ def is_rolled_back(session: Session, base_id: str) -> bool:
 def rollback(session: Session, base_id: str, to: int | None = None) -> int:
     """Serve another version that is still kept; gives its number.
 
-    A build that runs is given up: what it copies is in doubt, and it would undo this. So would the schedule, which
-    leaves the tree alone (`is_rolled_back`) until somebody asks for a rebuild.
+    A build that runs is given up, and an open request is closed: what the build copies is in doubt, and both would undo
+    this. So would the schedule, which leaves the tree alone (`is_rolled_back`) until a rebuild is requested.
 
     Args:
         to: Its number; None for the version of a lower number that was served last.
@@ -224,7 +276,7 @@ def rollback(session: Session, base_id: str, to: int | None = None) -> int:
     change(session, update(TreeVersion).where(_building(base_id)).values(**given_up))
     served_again = (TreeVersion.base_id == base_id) & (TreeVersion.number == to)
     change(session, update(TreeVersion).where(served_again).values(published_at=now()))
-    change(session, update(BaseModel).where(BaseModel.id == base_id).values(tree_number=to))
+    change(session, update(BaseModel).where(BaseModel.id == base_id).values(tree_number=to, requested_tree=None))
     return to
 
 
@@ -270,6 +322,12 @@ def usage(session: Session, base_id: str, number: int) -> dict[str, Usage]:
 
 def _lost(number: int) -> Conflict:
     return Conflict(f"version {number} of this tree is not being built", code="build_lost")
+
+
+def _last_number(session: Session, base_id: str, *where: Any) -> int:
+    return (
+        session.scalars(select(func.max(TreeVersion.number)).where(TreeVersion.base_id == base_id, *where)).one() or 0
+    )
 
 
 def _building(base_id: str) -> Any:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from worker.trees.garbage import sweep_builds
-from worker.trees.rebuilding import rebuild, rebuild_all
+from worker.trees.rebuilding import rebuild, rebuild_all, send_requested
 
-__all__ = ["rebuild", "rebuild_all", "sweep_builds"]
+__all__ = ["rebuild", "rebuild_all", "send_requested", "sweep_builds"]

@@ -12,7 +12,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from hmi.catalog import BaseModel, bases, clock, deltas, leftovers, nodes, trees
-from hmi.errors import Conflict, HmiError
+from hmi.errors import Cancelled, Conflict, HmiError
+from hmi.jobs import TaskName, send
 from hmi.spec import HPLMSpec
 from worker.lifecycle import BuildPoint, Lease, describe, fail_at
 from worker.runtime import Runtime
@@ -20,7 +21,7 @@ from worker.trees.build_job import TreeBuildJob
 from worker.trees.garbage import sweep_builds
 from worker.trees.monitor import BuildMonitor, take_over
 
-__all__ = ["rebuild", "rebuild_all"]
+__all__ = ["rebuild", "rebuild_all", "send_requested"]
 
 _log = structlog.get_logger(__name__)
 
@@ -47,23 +48,39 @@ def _is_due(session: Session, base: BaseModel, oldest_fresh: float) -> bool:
     if trees.is_rolled_back(session, base.id):
         _log.info("tree_left_alone", base=base.name, reason="an earlier version was chosen; rebuild it by hand")
         return False
-    built = max((version.published_at or 0.0 for version in trees.versions(session, base.id)), default=0.0)
-    # One that somebody had built a short while ago will do, unless what computes its rows is another since then.
-    return built <= oldest_fresh or any(delta.created_at > built for delta in deltas.delta_views(session, base.id))
+    newest = next(iter(trees.ready_versions(session, base.id)), None)
+    if newest is None or (newest.published_at or 0.0) <= oldest_fresh:
+        return True
+    # A recent version is enough, unless a delta changed since its build began: it has the deltas of its beginning.
+    return any(delta.created_at > newest.created_at for delta in deltas.delta_views(session, base.id))
 
 
-def rebuild(runtime: Runtime, name: str) -> None:
+def send_requested(runtime: Runtime, name: str | None = None) -> None:
+    """Send a message for each open rebuild request, or that of one base model, unless a build of it runs."""
+    with runtime.database.session(read_only=True) as session:
+        waiting = [each for each in trees.open_requests(session) if name in (None, each)]
+    for each in waiting:
+        send(runtime.client, TaskName.REBUILD_TREES, each)
+
+
+def rebuild(runtime: Runtime, name: str, *, only_requested: bool = False) -> None:
     """Build and publish the next version of one base model's tree; what goes wrong is logged and recorded.
 
-    Where a build of it is running already, that one will do.
+    Does nothing while a build of it runs. A request that arrived during this build is sent again at its end.
+
+    Args:
+        only_requested: Do nothing either unless a request is open: messages may be late or duplicates.
     """
     log = _log.bind(base=name)
     try:
         with runtime.database.session() as session:
-            base = bases.get_base(session, name)
+            base = trees.lock_base(session, bases.get_base(session, name).id)
             spec = bases.spec_of(base)
             if spec.k == 0:
                 log.info("tree_not_needed")
+                return
+            if only_requested and trees.requested_version(session, base.id) is None:
+                log.info("tree_not_requested")
                 return
             number = trees.begin_build(session, base.id, runtime.settings.lease_seconds)
     except Conflict as error:
@@ -77,10 +94,16 @@ def rebuild(runtime: Runtime, name: str) -> None:
     except BaseException as error:  # noqa: BLE001 - the build must not stay open, whatever ended it
         log.error("tree_failed", number=number, reason=describe(error))
         with runtime.database.session() as session:
-            trees.fail_build(session, base.id, number, describe(error))
+            count_failure = not isinstance(error, Cancelled)
+            trees.fail_build(session, base.id, number, describe(error), count_failure=count_failure)
+            requested = trees.requested_version(session, base.id)
+        # A request that this build should have answered waits for the next `reconcile`.
+        if requested is not None and requested > number:
+            _send_next(runtime, name)
         _sweep(runtime)
         return
     log.info("tree_published", number=number, seconds=round(time.monotonic() - began, 3))
+    _send_next(runtime, name)
     runtime.refresh_trees()
     _forget_oldest(runtime, base)
     _sweep(runtime)
@@ -105,6 +128,13 @@ def _build_and_publish(runtime: Runtime, base: BaseModel, spec: HPLMSpec, number
         trees.publish(session, base.id, number, tables, said)
     fail_at(BuildPoint.PUBLISHED)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _send_next(runtime: Runtime, name: str) -> None:
+    try:
+        send_requested(runtime, name)
+    except HmiError as error:
+        _log.warning("rebuild_not_sent", base=name, reason=describe(error))  # `reconcile` sends it
 
 
 def _sweep(runtime: Runtime) -> None:

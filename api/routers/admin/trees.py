@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query
 from sqlalchemy.orm import Session
 
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Listing, errors
-from api.schemas.trees import RebuildStarted, Rollback, TreeObject, TreeVersionObject
+from api.schemas.trees import RebuildRequested, Rollback, TreeObject, TreeVersionObject
 from api.tree_views import view_tree, view_versions
 from hmi.catalog import BaseModel, bases, trees
 from hmi.errors import InvalidInput
-from hmi.jobs import TaskName, send
+from hmi.jobs import TaskName
 
 __all__ = ["BaseName", "base_with_trees", "router"]
 
@@ -56,7 +56,7 @@ def list_versions(services: Served, base: BaseName) -> Listing[TreeVersionObject
 def roll_back(services: Served, base: BaseName, body: Rollback | None = None) -> TreeObject:
     """Have lookups go to another version that is kept: by default the one before. Workers swap between batches.
 
-    A build that runs is given up, and the schedule leaves the tree alone until a rebuild is asked for, which starts
+    A build that runs is given up, and the schedule leaves the tree alone until a rebuild is requested, which starts
     from the version chosen here.
     """
     with services.database.session() as session:
@@ -67,14 +67,18 @@ def roll_back(services: Served, base: BaseName, body: Rollback | None = None) ->
 
 
 @router.post("/{base}/rebuild", status_code=202, summary="Rebuild a tree", responses=errors(404))
-def rebuild_tree(services: Served, base: BaseName) -> RebuildStarted:
-    """Have a worker build a new version from the counts so far; the old one serves until it is published.
+def rebuild_tree(services: Served, background: BackgroundTasks, base: BaseName) -> RebuildRequested:
+    """Request a new version from the counts so far; the old one serves until it is published.
 
-    Where a build of this tree runs already, that one will do.
+    The version contains every count that was committed before this request. A build that runs already is followed by
+    it; requests that arrive before it begins share it. A build that fails is repeated up to two times.
     """
-    with services.database.session(read_only=True) as session:
-        name = base_with_trees(session, base).name
-    return RebuildStarted(task=send(services.broker, TaskName.REBUILD_TREES, name))
+    with services.database.session() as session:
+        row = base_with_trees(session, base)
+        number = trees.request_rebuild(session, row.id)
+        building = next((running for base_id, running in trees.building(session) if base_id == row.id), None)
+    background.add_task(services.hint, TaskName.REBUILD_TREES, row.name)
+    return RebuildRequested(base=row.name, number=number, building=building)
 
 
 def base_with_trees(session: Session, name: str) -> BaseModel:

@@ -148,7 +148,7 @@ class HmiClient(Connection):
         return self._all(tree_answers.TreeVersion, f"/v1/hmi/trees/{quoted(base)}/versions")
 
     def rebuild_tree(self, base: str) -> tree_answers.Rebuild:
-        """Ask for a rebuild; it runs in a worker."""
+        """Request a rebuild; it runs in a worker."""
         return self._one(tree_answers.Rebuild, "POST", f"/v1/hmi/trees/{quoted(base)}/rebuild")
 
     def count_text(self, base: str, domain: str, texts: Sequence[str]) -> answers.Frequencies:

@@ -66,7 +66,10 @@ class TreeBuild(Answer):
 
 
 class Tree(Answer):
-    """A base model's published knowledge tree. `number` is None where none is published; with `k` 0 none can be."""
+    """A base model's published knowledge tree. `number` is None where none is published; with `k` 0 none can be.
+
+    `requested` is the least version number that answers the open rebuild request.
+    """
 
     base: str
     k: int | None = None
@@ -75,6 +78,7 @@ class Tree(Answer):
     rolled_back: bool = False
     report: dict[str, Any] = Field(default_factory=dict)
     building: TreeBuild | None = None
+    requested: int | None = None
     domains: dict[str, DomainTable] = Field(default_factory=dict)
 
 
@@ -90,7 +94,11 @@ class TreeVersion(Used):
 
 
 class Rebuild(Answer):
-    task: str = ""
+    """`number` is the version that will contain every count so far; `building` the one that is built before it."""
+
+    base: str
+    number: int
+    building: int | None = None
 
 
 class NgramText(Answer):

@@ -1,4 +1,4 @@
-"""Waiting for a rebuild that was asked for, with its progress on the terminal."""
+"""Waiting for a requested rebuild, with its progress on the terminal."""
 
 from __future__ import annotations
 
@@ -6,43 +6,54 @@ import time
 
 from rich.console import Console
 
-from hmi.cli.client import HmiClient, TreeVersion
+from hmi.cli.client import HmiClient, Rebuild, TreeVersion
 from hmi.cli.render import BuildProgress
 from hmi.errors import HmiError, Transient
 
-__all__ = ["follow", "last_ended"]
+__all__ = ["follow"]
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60  # an API that is started again is back sooner
 
 
-def last_ended(client: HmiClient, base: str) -> int:
-    """Number of the newest version of which the build has ended, 0 for none; a later one is what `follow` waits for."""
-    return max((each.number for each in client.tree_versions(base) if each.status != "building"), default=0)
+def follow(client: HmiClient, requested: Rebuild, timeout_seconds: float) -> TreeVersion:
+    """Return the version that answers the request, or a later one, once it is published.
 
+    An API that does not answer for a while is retried. A build that fails is reported; the request may be answered by
+    the next one.
 
-def follow(client: HmiClient, base: str, last: int, timeout_seconds: float) -> TreeVersion:
-    """The version after `last` once it is published. An API that does not answer for a while is waited for.
-
-    Raises `HmiError` (code `rebuild_failed`) where its build failed, `Transient` after `timeout_seconds`.
+    Raises `HmiError` (code `rebuild_failed`) where the request was closed without a version, `Transient` after
+    `timeout_seconds`.
     """
-    deadline = heard = time.monotonic()
+    base, failed = requested.base, set[int]()
+    deadline = answered = time.monotonic()
     deadline += timeout_seconds
     with BuildProgress(console=Console(stderr=True)) as progress:
         while time.monotonic() < deadline:
             try:
-                newer = [each for each in client.tree_versions(base) if each.number > last]
-                heard = time.monotonic()
+                # In this order: the request is closed in the transaction that publishes its version.
+                tree, versions = client.tree(base), client.tree_versions(base)
             except HmiError as error:
-                if not error.retryable or time.monotonic() - heard > _PATIENCE_SECONDS:
+                if not error.retryable or time.monotonic() - answered > _PATIENCE_SECONDS:
                     raise
-                newer = []
-            if newer:
-                newest = max(newer, key=lambda each: each.number)
-                if newest.status == "ready":
-                    return newest
-                if newest.status == "failed":
-                    raise HmiError(f"the rebuild of {base}'s tree failed: {newest.error}", code="rebuild_failed")
-                progress.update_from(newest.progress)
+                time.sleep(_POLL_SECONDS)
+                continue
+            answered = time.monotonic()
+            newer = [each for each in versions if each.number >= requested.number]  # newest first
+            ready = next((each for each in newer if each.status == "ready"), None)
+            if ready is not None:
+                return ready
+            building = next((each for each in versions if each.status == "building"), None)
+            if tree.requested is None and building not in newer:
+                reason = newer[0].error if newer else "the tree was rolled back, which closed the request"
+                raise HmiError(f"the rebuild of {base}'s tree failed: {reason}", code="rebuild_failed")
+            for each in reversed(newer):
+                if each.status == "failed" and each.number not in failed:
+                    failed.add(each.number)
+                    progress.console.print(f"tree {each.number} failed: {each.error}; another build follows")
+            if building is not None:
+                progress.update_from(building.progress)
             time.sleep(_POLL_SECONDS)
-    raise Transient(f"no new tree of {base} was published within {timeout_seconds:g} s; does a worker run?")
+    raise Transient(
+        f"tree {requested.number} of {base} was not published within {timeout_seconds:g} s; does a worker run?"
+    )

@@ -90,25 +90,24 @@ def rebuild(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a new version from what was asked for, and publish it; the old one serves until then.
+    """Build a new version from every count so far, and publish it; the old one serves until then.
 
-    Where a build of the tree runs already, that one will do.
+    A build that runs already is followed by another one: the answer says which version will contain the counts.
     """
-    from hmi.cli.commands.rebuild_progress import follow, last_ended
+    from hmi.cli.commands.rebuild_progress import follow
 
     with connect(url, key) as client:
         base = only_base(client, base)
-        last = last_ended(client, base)
-        asked = client.rebuild_tree(base)
-        made = follow(client, base, last, timeout) if wait else None
+        requested = client.rebuild_tree(base)
+        before = "" if requested.building is None else f", after tree {requested.building}, which is being built"
+        typer.echo(f"tree {requested.number} of {base} will contain every count so far{before}", err=as_json)
+        made = follow(client, requested, timeout) if wait else None
     if as_json:
-        print_answer(made or asked)
-    elif made is None:
-        typer.echo(f"a rebuild of {base}'s tree was asked for")
-    else:
+        print_answer(made or requested)
+    elif made is not None:
         from hmi.cli.render import versions_list
 
-        typer.echo(f"a new tree of {base} is published")
+        typer.echo(f"tree {made.number} of {base} is published")
         show(versions_list([made]))
 
 
@@ -120,7 +119,8 @@ def rollback(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve another version that is kept. A build that runs is given up; the schedule builds none until you ask."""
+    """Serve another version that is kept. A build that runs is given up; an open
+    rebuild request is closed, and the schedule builds none until you request one."""
     with connect(url, key) as client:
         base = only_base(client, base)
         served = client.roll_back_tree(base, to)

@@ -117,6 +117,8 @@ def knowledge_tree(tree: Tree, now: float | None = None) -> Group:
         lines.append(Text(f"{entries:,} n-grams{f', {marks:,} marks' if marks else ''}, {size}"))
     if tree.building is not None:
         lines.append(Text(_building(tree.building, now), style="yellow"))
+    if tree.requested is not None and (tree.building is None or tree.building.number < tree.requested):
+        lines.append(Text(f"tree {tree.requested} is requested", style="yellow"))
     lines.append(_columns(domains))
     if stale := sorted(name for name, each in domains.items() if not each.usable):
         lines.append(

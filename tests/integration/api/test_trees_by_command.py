@@ -176,13 +176,39 @@ def test_a_rebuild_is_followed_to_its_end(api: Api, redis_url: str) -> None:
     assert (json.loads(out)["number"], json.loads(out)["served"]) == (2, True)
 
 
-def test_a_rebuild_that_fails_is_said_with_its_reason(api: Api, redis_url: str) -> None:
+def test_the_build_after_the_running_one_is_waited_for_when_a_rebuild_is_requested(api: Api, redis_url: str) -> None:
     with api.services.database.session() as session:
         base = bases.get_base(session, BASE)
-        number = trees.begin_build(session, base.id, 600)  # one that runs already will do
+        running = trees.begin_build(session, base.id, 600)
     with rebuilding(api, redis_url) as process:
         with api.services.database.session() as session:
-            trees.fail_build(session, base.id, number, "disk full")
+            trees.publish(session, base.id, running, {}, {})
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=2)
+        assert publish(api.services, {"general": [1]}) == 2
         out, log = process.communicate(timeout=120)
-    assert (process.returncode, out) == (1, "")
+    assert process.returncode == 0, log
+    assert out.startswith(f"tree 2 of {BASE} will contain every count so far, after tree 1, which is being built\n")
+    assert f"tree 2 of {BASE} is published" in out
+
+
+def test_a_rebuild_that_fails_is_reported_with_its_reason(api: Api, redis_url: str) -> None:
+    with rebuilding(api, redis_url) as process:
+        for reason in ("first", "second", "disk full"):
+            with api.services.database.session() as session:
+                base = bases.get_base(session, BASE)
+                trees.fail_build(session, base.id, trees.begin_build(session, base.id, 600), reason)
+        out, log = process.communicate(timeout=120)
+    assert (process.returncode, out) == (1, f"tree 1 of {BASE} will contain every count so far\n")
     assert f"error: the rebuild of {BASE}'s tree failed: disk full" in log
+
+
+def test_waiting_ends_when_the_tree_is_rolled_back(api: Api, redis_url: str) -> None:
+    for held in ([1], [1, 2]):
+        publish(api.services, {"general": held})
+    with rebuilding(api, redis_url) as process:
+        assert "tree 3 is requested" in say(api, "tree", "show", BASE)
+        say(api, "tree", "rollback", BASE)
+        _, log = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"error: the rebuild of {BASE}'s tree failed: the tree was rolled back" in log

@@ -221,3 +221,58 @@ def test_lookups_add_up_when_workers_report_at_once(database: Database) -> None:
 def test_a_build_is_refused_when_the_base_is_unknown(database: Database) -> None:
     with pytest.raises(NotFound), database.session() as session:
         trees.begin_build(session, "base_unknown", 60)
+
+
+def test_requests_share_the_next_build_when_one_runs(database: Database) -> None:
+    base = add_base(database)
+    with database.session() as session:
+        assert trees.requested_version(session, base.id) is None
+        assert trees.begin_build(session, base.id, 60) == 1
+
+    def request() -> int:
+        with database.session() as session:
+            return trees.request_rebuild(session, base.id)
+
+    assert race([request] * 4) == [2] * 4
+    with database.session() as session:
+        assert trees.open_requests(session) == []  # a build runs
+        trees.publish(session, base.id, 1, {}, {})
+        assert trees.requested_version(session, base.id) == 2
+        assert trees.open_requests(session) == [base.name]
+    assert _build(database, base.id, {"general": "t2"}) == 2
+    with database.session() as session:
+        assert trees.requested_version(session, base.id) is None
+        assert trees.open_requests(session) == []
+
+
+def test_a_request_is_answered_by_a_later_build_when_its_own_is_lost(database: Database) -> None:
+    base = add_base(database)
+    with database.session() as session:
+        assert trees.request_rebuild(session, base.id) == 1
+        assert trees.begin_build(session, base.id, -1) == 1
+    with database.session() as session:
+        assert trees.open_requests(session) == [base.name]
+        assert trees.begin_build(session, base.id, 60) == 2
+        assert trees.requested_version(session, base.id) == 1
+        trees.publish(session, base.id, 2, {}, {})
+        assert trees.requested_version(session, base.id) is None
+
+
+def test_a_request_is_closed_when_its_builds_fail_too_often(database: Database) -> None:
+    base = add_base(database)
+    with database.session() as session:
+        assert trees.request_rebuild(session, base.id) == 1
+        for _ in range(3):
+            assert trees.requested_version(session, base.id) == 1
+            trees.fail_build(session, base.id, trees.begin_build(session, base.id, 60), "no room")
+        assert trees.requested_version(session, base.id) is None
+        # Neither a scheduled build nor one that is stopped opens it again.
+        number = trees.begin_build(session, base.id, 60)
+        assert trees.requested_version(session, base.id) is None
+        trees.fail_build(session, base.id, number, "stopped", count_failure=False)
+        assert trees.requested_version(session, base.id) is None
+
+
+def test_nothing_can_be_requested_of_an_unknown_base(database: Database) -> None:
+    with database.session() as session, pytest.raises(NotFound):
+        trees.request_rebuild(session, "base_unknown")
