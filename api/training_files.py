@@ -11,7 +11,7 @@ from api.services import Services
 from hmi.catalog import File
 from hmi.errors import Corrupt, InvalidInput, NotFound
 from hmi.spec import TaskKind
-from hmi.training.data import AnyExample, ChatExample, Checked, FileFormat, LabelledLimits, check_labelled, texts_of
+from hmi.training.data import AnyExample, ChatExample, CheckedFile, FileFormat, LabelledLimits, check_labelled, texts_of
 
 __all__ = ["TokenCounter", "TrainingFile", "check_file"]
 
@@ -27,7 +27,7 @@ class TrainingFile:
     """One that can be trained on, or be judged by."""
 
     form: FileFormat
-    checked: Checked
+    checked: CheckedFile
 
 
 class TokenCounter:
@@ -93,7 +93,7 @@ def check_file(
     take: Callable[[AnyExample], None],
     *,
     kind: TaskKind | None = None,
-    judged: Checked | None = None,
+    judged: CheckedFile | None = None,
 ) -> TrainingFile:
     """Read the whole file.
 
@@ -128,7 +128,7 @@ def check_file(
     return TrainingFile(form, checked)
 
 
-def _problems(checked: Checked) -> str:
+def _problems(checked: CheckedFile) -> str:
     said = [each.error().message for each in checked.problems[:_MOST_SAID]]
     rest = len(checked.problems) - len(said)
     return "the file cannot be trained on: " + "; ".join(said) + (f"; and {rest} more" if rest else "")

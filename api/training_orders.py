@@ -20,7 +20,7 @@ from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
 from hmi.models.text import CHAT, ChatTemplate, load_chat
 from hmi.spec import HPLMSpec, MissPolicy, TaskKind
 from hmi.training.data import AnyExample, ChatExample, require_learnable
-from hmi.training.plan import TrainConfig, TrainingPlan, begun_with, usual_rank
+from hmi.training.plan import TrainConfig, TrainingPlan, config_from_start, default_rank
 
 __all__ = ["Start", "find_start", "order_job", "request_of"]
 
@@ -162,7 +162,7 @@ def _configure(services: Services, body: JobCreate, options: TuningOptions, star
     return multiplier, dataclasses.replace(
         usual,
         kind=kind,
-        rank=options.rank or (usual.rank if options.start is not None else usual_rank(kind)),
+        rank=options.rank or (usual.rank if options.start is not None else default_rank(kind)),
         epochs=int(chosen(asked.n_epochs, usual.epochs)),
         batch_size=int(chosen(asked.batch_size, usual.batch_size)),
         learning_rate=usual.learning_rate * multiplier,
@@ -186,7 +186,7 @@ def _begun_with(services: Services, options: TuningOptions, start: Start, usual:
     except AdapterRefused as error:
         message = f"the model to begin with does not fit {start.base}: {error.message}"
         raise AdapterRefused(message, param="hmi.start") from error
-    return begun_with(adapter, usual)
+    return config_from_start(adapter, usual)
 
 
 def _check_size(services: Services, examples: int, cost: int) -> None:

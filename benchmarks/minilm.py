@@ -34,18 +34,13 @@ from examples.demo import (  # noqa: E402
 from hmi.cli.render import TrainingBar, fidelity_table  # noqa: E402
 from hmi.models.convert import shipped_file  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
-from hmi.training.distill import (  # noqa: E402  # noqa: E402
-    BaseReport,
-    DistilConfig,
-    DistilProgress,
-    EstimatorConfig,
-    build_base,
-)
+from hmi.training.distill import BaseReport, DistillConfig, EstimatorConfig, build_base  # noqa: E402
+from hmi.training.reports import TrainProgress  # noqa: E402
 
 __all__ = ["ESTIMATOR", "NAME", "RECIPE", "corpora", "make_base"]
 
 NAME = "minilm-l6"
-RECIPE = DistilConfig()
+RECIPE = DistillConfig()
 ESTIMATOR = EstimatorConfig()
 
 
@@ -64,11 +59,11 @@ def make_base(
     folder: Path,
     k: int,
     cache: Path,
-    config: DistilConfig = RECIPE,
+    config: DistillConfig = RECIPE,
     estimator: EstimatorConfig | None = ESTIMATOR,
     *,
     difference: Path | None = None,
-    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> BaseReport:
     """The base artifact of MiniLM-L6 at `k` in `folder`. See `hmi.training.distill.base.build_base`."""
     return build_base(
@@ -99,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = options.folder or cache / "bases" / f"{NAME}-k{options.k}"
     out = options.out or shipped_file(NAME, options.k)
     out.parent.mkdir(parents=True, exist_ok=True)
-    config = DistilConfig(steps=options.steps)
+    config = DistillConfig(steps=options.steps)
     with TrainingBar() as bar:
         report = make_base(
             folder,

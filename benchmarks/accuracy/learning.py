@@ -15,11 +15,12 @@ from hmi.adapters import Adapter
 from hmi.adapters.formats import load_adapter, save_adapter
 from hmi.models.convert import find_shipped
 from hmi.spec import MissPolicy, RowDtype
-from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
 from hmi.training.delta import DeltaConfig, train_delta
-from hmi.training.distill import DistilConfig, apply_difference, build_base
-from hmi.training.loop import side_by_side
+from hmi.training.distill import DistillConfig, apply_weight_diff, build_base
+from hmi.training.loop import run_parallel
+from hmi.training.plan import TrainConfig
 
 __all__ = ["Job", "Learner"]
 
@@ -96,12 +97,12 @@ class Learner:
         if not k:
             build_base(source, folder, 0)
         elif shipped is not None:
-            apply_difference(source, shipped, folder, RowDtype.INT8)
+            apply_weight_diff(source, shipped, folder, RowDtype.INT8)
         elif self.plan.distil_steps:
             kept = self.cache / "bases" / f"minilm-l6-k{k}-{self.plan.distil_steps}"
             if not kept.exists():
                 self.say(f"distilling MiniLM-L6 at k = {k}, {self.plan.distil_steps:,} steps")
-                config = DistilConfig(steps=self.plan.distil_steps, device=self.device, dtype=self.dtype)
+                config = DistillConfig(steps=self.plan.distil_steps, device=self.device, dtype=self.dtype)
                 make_base(kept, k, self.cache, config)
             shutil.copytree(kept, folder)
         else:
@@ -145,7 +146,7 @@ class Learner:
             return trained.adapter, trained.report.seconds
 
         seconds = []
-        for job, (adapter, took) in side_by_side(train, missing):
+        for job, (adapter, took) in run_parallel(train, missing):
             _save(adapter, self.adapter(job))
             seconds.append(took)
         system = missing[0].system

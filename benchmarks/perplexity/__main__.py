@@ -43,11 +43,11 @@ from examples.demo import (  # noqa: E402
 from hmi.cli.render import TrainingBar  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.spec import Family, RowDtype  # noqa: E402
-from hmi.training.distill import BaseReport, DistilConfig, build_base, recipe_for  # noqa: E402  # noqa: E402
+from hmi.training.distill import BaseReport, DistillConfig, build_base, default_distill_config  # noqa: E402  # noqa: E402
 
 __all__ = ["RECIPE", "paragraphs"]
 
-RECIPE = dataclasses.replace(recipe_for(Family.LLAMA), steps=1200)
+RECIPE = dataclasses.replace(default_distill_config(Family.LLAMA), steps=1200)
 _WORDS = 100  # of a paragraph
 _REPORT = "report.json"
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(report, indent=1) if options.json else _as_text(report))
 
 
-def _claim(folder: Path, config: DistilConfig, corpora: list[list[str]]) -> None:
+def _claim(folder: Path, config: DistillConfig, corpora: list[list[str]]) -> None:
     """Note what is learnt there. Raises `SystemExit` where the folder was filled by another plan."""
     note = folder / "plan.txt"
     text = hashlib.sha256(json.dumps(corpora).encode()).hexdigest()
@@ -129,7 +129,7 @@ def paragraphs(texts: Iterable[str]) -> Iterator[str]:
         yield " ".join(some)
 
 
-def _learn(source: Path, out: Path, k: int, corpora: list[list[str]], config: DistilConfig) -> dict[str, Any]:
+def _learn(source: Path, out: Path, k: int, corpora: list[list[str]], config: DistillConfig) -> dict[str, Any]:
     """What the base's making reported; taken from its folder where it was made before."""
     note = out.with_suffix(".json")
     if out.exists() and note.exists():
@@ -153,7 +153,7 @@ def _learn(source: Path, out: Path, k: int, corpora: list[list[str]], config: Di
 
 def _perplexities(report: BaseReport) -> dict[str, Any]:
     stages = {"converted": report.before, "fitted": report.fitted, "distilled": report.after}
-    seen = {name: each.foresight for name, each in stages.items() if each is not None and each.foresight}
+    seen = {name: each.perplexity for name, each in stages.items() if each is not None and each.perplexity}
     last = seen["distilled"]
     return {
         "original": round(last.original, 3),

@@ -4,7 +4,7 @@
     python -m benchmarks.recipes --only product svd      # some lines of it
     python -m benchmarks.recipes --quick                 # a minute: that everything runs, nothing about recipes
 
-Every recipe is `hmi.training.distill.distill` with one thing changed: same pretrained model (MiniLM-L6), same text
+Every recipe is `hmi.training.distill.student` with one thing changed: same pretrained model (MiniLM-L6), same text
 (`benchmarks.minilm`), same steps, same batches. k layers are looked up, 1 to L / 2; rows have one vector or three;
 states are compared after every layer or the last, with attention or without; windows lose neighbours more or less
 often; the difference from the pretrained model is learnt, or kept, in several ways. All are judged by the same texts,

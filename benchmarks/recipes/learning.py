@@ -1,4 +1,4 @@
-"""From a training to figures: fit it in closed form, distil it, keep it in every way that is asked for, judge it."""
+"""From a training to figures: fit it in closed form, distill it, keep it in every requested form, evaluate it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hmi.models.convert import convert_pretrained, pretrained_tensors
 from hmi.models.families import load_hbert, load_tokenizer
 from hmi.training.distill import (
     Calibration,
-    DistilConfig,
+    DistillConfig,
     Fidelity,
     Moments,
     Teacher,
-    compare,
-    distil,
-    fit,
+    compare_states,
+    distill,
+    fit_calibration,
     split_corpora,
 )
-from hmi.training.loop import side_by_side
+from hmi.training.loop import run_parallel
 from hmi.training.lower import WindowBatch
 
 __all__ = ["Learner", "Result", "Text", "read_text"]
@@ -75,7 +75,7 @@ def read_text(corpora: Sequence[Sequence[str]], source: Path, folder: Path, plan
     spec = convert_pretrained(source, folder)
     some = [corpus[:: plan.every] for corpus in corpora]
     return Text(
-        *split_corpora(some, load_tokenizer(folder), min(DistilConfig().max_tokens, spec.max_positions), has_end=True)
+        *split_corpora(some, load_tokenizer(folder), min(DistillConfig().max_tokens, spec.max_positions), has_end=True)
     )
 
 
@@ -112,7 +112,7 @@ class Learner:
             return self._measure(training, trainings[training], check)
 
         results: dict[str, Result] = {}
-        for _, found in side_by_side(measure, list(trainings)):
+        for _, found in run_parallel(measure, list(trainings)):
             results |= found
             for name, each in found.items():
                 say(f"{name}: error of the last layer {each.whole.upper:.3f}, {each.seconds:.0f} s of training")
@@ -150,12 +150,12 @@ class Learner:
         )
         student = training.student(load_hbert(self._base(training.k), self.device))
         calibration.set(student.model)
-        config = DistilConfig(
+        config = DistillConfig(
             steps=self.plan.steps if training.is_distilled else 0,
             batch_size=self.plan.batch_size,
             thinned=training.thinned,
         )
-        losses = distil(student, teacher, self.text.seen, config, on_progress=lambda progress: check())
+        losses = distill(student, teacher, self.text.seen, config, on_progress=lambda progress: check())
         student.fold()
         return student, losses
 
@@ -168,11 +168,11 @@ class Learner:
             (teacher.lower(batch.ids, batch.mask), student.given(batch), batch.mask)
             for batch in self._batches(sample, thinned=0.0)
         )
-        return fit(Moments.of(pairs, student.model.spec))
+        return fit_calibration(Moments.of(pairs, student.model.spec))
 
     @torch.no_grad()
     def _judge(self, student: Tried, teacher: Teacher, thinned: float) -> Fidelity:
-        return compare(
+        return compare_states(
             (student.states(batch), teacher.states(batch), batch.mask)
             for batch in self._batches(self.text.judges, thinned=thinned)
         )

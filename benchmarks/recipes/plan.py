@@ -9,7 +9,7 @@ from benchmarks.recipes.keeping import Keep
 from benchmarks.recipes.low_rank import RANK, LowRank
 from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention
 from benchmarks.recipes.vectors import ThreeVectors
-from hmi.training.distill import DistilConfig
+from hmi.training.distill import DistillConfig
 
 __all__ = ["FULL", "QUICK", "VARIANTS", "Plan", "Training", "Variant"]
 
@@ -39,7 +39,7 @@ class Training:
 
     k: int = 3
     student: type[Tried] = Tried
-    thinned: float = DistilConfig().thinned
+    thinned: float = DistillConfig().thinned
     is_distilled: bool = True
 
 

@@ -117,8 +117,9 @@ class ChatStory:
                 self._steps.say(f"{voice.model} {voice.about}: {note}")
 
     def _make_adapter(self, voice: Voice, base: Path) -> tuple[Path, str]:
-        from hmi.training.adapter import TrainConfig, train_adapter
+        from hmi.training.adapter import train_adapter
         from hmi.training.data import ChatExample
+        from hmi.training.plan import TrainConfig
 
         examples = [ChatExample((("user", question),), voice.says(fact)) for question, fact in FACTS]
         config = TrainConfig(

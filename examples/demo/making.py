@@ -81,15 +81,15 @@ def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, Ma
 
 def _build(source: Path, target: Path, k: int, texts: Sequence[str], device: str) -> dict[str, object]:
     from hmi.models.convert import find_shipped
-    from hmi.training.distill import DistilConfig, apply_difference, build_base
+    from hmi.training.distill import DistillConfig, apply_weight_diff, build_base
 
     shipped = find_shipped(source, k) if k else None
     if shipped is not None:
-        apply_difference(source, shipped, target, RowDtype.INT8)
+        apply_weight_diff(source, shipped, target, RowDtype.INT8)
         before, after = shipped.about["before"], shipped.about["after"]
         return {"error": [each["layers"][-1] for each in (before, after)], "distilled": True}
     corpora = [texts] if texts else []
-    report = build_base(source, target, k, RowDtype.INT8, corpora, DistilConfig(steps=0, device=device))
+    report = build_base(source, target, k, RowDtype.INT8, corpora, DistillConfig(steps=0, device=device))
     error = (report.before.upper, report.after.upper) if report.before and report.after else None
     return {"error": error, "distilled": False}
 
@@ -98,12 +98,12 @@ def make_adapters(
     out: Path, scale: Scale, dealt: Mapping[str, Portion], bases: Mapping[str, MadeBase], device: str
 ) -> Generator[tuple[DemoTenant, MadeAdapter], None, None]:
     """Each tenant's adapter and head, trained on its own sentences under `out`; as they are done."""
-    from hmi.training.loop import side_by_side
+    from hmi.training.loop import run_parallel
 
     def make(tenant: DemoTenant, check: Callable[[], None]) -> MadeAdapter:
         return _make_adapter(out, tenant, dealt[tenant.name], bases[tenant.base], scale, device, check)
 
-    return side_by_side(make, scale.tenants)
+    return run_parallel(make, scale.tenants)
 
 
 def _make_adapter(
@@ -115,8 +115,9 @@ def _make_adapter(
     device: str,
     check: Callable[[], None],
 ) -> MadeAdapter:
-    from hmi.training.adapter import TrainConfig, train_adapter
+    from hmi.training.adapter import train_adapter
     from hmi.training.data import Example
+    from hmi.training.plan import TrainConfig
 
     examples = [Example(each.text, each.label) for each in portion.training]
     config = TrainConfig(

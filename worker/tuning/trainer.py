@@ -114,8 +114,9 @@ def _train(order: Order, link: _Link) -> None:
     import torch  # noqa: PLC0415
 
     from hmi.adapters.formats import FILE_NAME, load_adapter, save_adapter  # noqa: PLC0415
-    from hmi.training.adapter import TrainProgress, train_adapter  # noqa: PLC0415
+    from hmi.training.adapter import train_adapter  # noqa: PLC0415
     from hmi.training.plan import TrainingPlan  # noqa: PLC0415
+    from hmi.training.reports import TrainProgress  # noqa: PLC0415
 
     torch.set_num_threads(order.threads)
     plan = TrainingPlan.from_json(order.plan)
@@ -133,7 +134,7 @@ def _train(order: Order, link: _Link) -> None:
             delta=load_adapter(Path(order.delta)) if order.delta else None,
             start=load_adapter(Path(order.start)) if order.start else None,
             on_progress=tell,
-            breathe=link.breathe,
+            yield_hook=link.breathe,
             checkpoint=folder / CHECKPOINT,
         )
         save_adapter(trained.adapter, folder / FILE_NAME)

@@ -14,8 +14,7 @@ from hmi.cli.commands.options import AsJson, Seed
 from hmi.spec import RowDtype
 
 if TYPE_CHECKING:
-    from hmi.training.delta import DeltaProgress
-    from hmi.training.distill import DistilProgress
+    from hmi.training.reports import TrainProgress
 
 __all__ = ["app"]
 
@@ -97,7 +96,7 @@ def base(
 
     from hmi.cli.render import TrainingBar
     from hmi.models.convert import family_of, find_shipped, read_difference, resolve_source
-    from hmi.training.distill import BaseReport, EstimatorConfig, apply_difference, build_base, recipe_for
+    from hmi.training.distill import BaseReport, EstimatorConfig, apply_weight_diff, build_base, default_distill_config
 
     folder = resolve_source(source)
     known = read_difference(difference) if difference else None
@@ -107,10 +106,10 @@ def base(
     if known is None and k and not corpora:
         known = find_shipped(folder, k)
     if known is not None:
-        report = BaseReport(apply_difference(folder, known, out, rows))
+        report = BaseReport(apply_weight_diff(folder, known, out, rows))
     else:
         family = family_of(folder)
-        recipe = recipe_for(family)
+        recipe = default_distill_config(family)
         config = dataclasses.replace(
             recipe,
             steps=steps if corpora else 0,
@@ -295,9 +294,9 @@ def _estimates(error: float) -> str:
     return f"rows that no tree holds are estimated, {error:.1%} of their length off on text that training did not see"
 
 
-def _loss(reached: DistilProgress | DeltaProgress) -> str:
+def _loss(reached: TrainProgress) -> str:
     return f"loss {reached.loss:.3f}"
 
 
-def _error(reached: DistilProgress | DeltaProgress) -> str:
+def _error(reached: TrainProgress) -> str:
     return f"error {reached.loss**0.5:.3f}"

@@ -38,35 +38,36 @@ def _listed(values: Iterable[object]) -> str:
 
 def show_report(report: RetrainReport, out: Path) -> None:
     """How the adapter does, and those that were trained beside it."""
-    others = f"{report.choosing:,} chose the epoch" if report.choosing else "none chose an epoch"
+    others = f"{report.dev_examples:,} chose the epoch" if report.dev_examples else "none chose an epoch"
     typer.echo(
-        f"\n{report.learnt:,} examples were learnt from, {others}; judged on {report.texts:,} others, in points:"
+        f"\ntrained on {report.train_examples:,} examples, {others}; "
+        f"evaluated on {report.test_examples:,} others, in points:"
     )
     show(_table(report))
-    for each in report.standings:
+    for each in report.comparisons:
         if each.left_out:
             typer.echo(f"{each.name}: layers {_listed(each.left_out)} are looked up and have no adapter")
     for note in report.notes:
         typer.echo(note)
-    names = ", ".join(f"{out.name}-{each.name}" for each in report.standings[1:])
+    names = ", ".join(f"{out.name}-{each.name}" for each in report.comparisons[1:])
     typer.echo(f"for `hmi model register`: {names}")
 
 
 def _table(report: RetrainReport) -> Table:
-    columns = ("adapter", report.figure.replace("_", " "), "macro F1", "to imported", "to k = 0", "layers run")
+    columns = ("adapter", report.metric.replace("_", " "), "macro F1", "to imported", "to k = 0", "layers run")
     return table(
         (*columns, "bytes", "seconds"),
         [
             (
                 f"{each.name} on {each.base}{' with delta' if each.delta else ''}",
-                f"{100 * each.figures[report.figure]:.1f}",
-                f"{100 * each.figures['macro_f1']:.1f}",
+                f"{100 * each.metrics[report.metric]:.1f}",
+                f"{100 * each.metrics['macro_f1']:.1f}",
                 str(each.to_imported.score) if each.to_imported else "-",
                 str(each.to_retrained.score) if each.to_retrained else "-",
                 f"{each.layers - each.k} of {each.layers}",
                 bytes_words(each.bytes),
                 "-" if each.seconds is None else f"{each.seconds:.1f}",
             )
-            for each in report.standings
+            for each in report.comparisons
         ],
     )

@@ -1,4 +1,4 @@
-"""Labelled text that a command is given as a file."""
+"""Labelled text that a command reads from a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hmi.errors import InvalidInput
 if TYPE_CHECKING:
     from hmi.models.text import ChatTemplate
     from hmi.spec import TaskKind
-    from hmi.training.data import AnyExample, Labelled
+    from hmi.training.data import AnyExample, LabelledFile
 
 __all__ = ["read_labelled_file"]
 
@@ -23,7 +23,7 @@ def read_labelled_file(
     *,
     judging: bool,
     chat: ChatTemplate | None = None,
-) -> Labelled:
+) -> LabelledFile:
     """Its examples, for `task` or for what the fields are for.
 
     Args:

@@ -14,7 +14,7 @@ from hmi.cli.commands.options import AsJson, Key, Seed, Url, connect
 if TYPE_CHECKING:
     from hmi.adapters import Adapter
     from hmi.training.data import AnyExample
-    from hmi.training.imports import Faster
+    from hmi.training.imports import RetrainTarget
     from hmi.training.plan import TrainConfig
     from hmi.training.reports import RetrainReport
 
@@ -147,7 +147,7 @@ def _retrain(
     source: str,
     examples: Sequence[AnyExample],
     judging: Sequence[AnyExample],
-    faster: Sequence[Faster],
+    faster: Sequence[RetrainTarget],
     how: TrainConfig,
 ) -> RetrainReport:
     """Train and judge, and leave each adapter that was trained on the text called `source` in a folder beside `out`."""
@@ -181,17 +181,18 @@ def _retrain(
     return found.report
 
 
-def _targets(bases: list[Path], deltas: list[str]) -> list[Faster]:
+def _targets(bases: list[Path], deltas: list[str]) -> list[RetrainTarget]:
     from hmi.adapters.formats import read_delta
     from hmi.errors import InvalidInput
     from hmi.models.families import load_spec
-    from hmi.training.imports import Faster
+    from hmi.training.imports import RetrainTarget
 
     if deltas and len(deltas) != len(bases):
         raise InvalidInput(f"{len(bases)} --compare and {len(deltas)} --delta: give one for each, or `{_NO_DELTA}`")
     pairs = zip(bases, deltas or [_NO_DELTA] * len(bases), strict=True)
     return [
-        Faster(base, None if delta == _NO_DELTA else read_delta(Path(delta), load_spec(base))) for base, delta in pairs
+        RetrainTarget(base, None if delta == _NO_DELTA else read_delta(Path(delta), load_spec(base)))
+        for base, delta in pairs
     ]
 
 

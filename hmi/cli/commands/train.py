@@ -124,13 +124,13 @@ def train(
     from hmi.cli.render import TrainingBar, training_words
     from hmi.models.families import load_spec
     from hmi.training.adapter import train_adapter
-    from hmi.training.plan import TrainConfig, begun_with, usual_rank
+    from hmi.training.plan import TrainConfig, config_from_start, default_rank
     from hmi.training.reports import save_trained
 
     chosen = AdapterKind(kind.value if kind else _Kind.LORA if decodes else _Kind.BOTTLENECK)
     config = TrainConfig(
         kind=chosen,
-        rank=rank or usual_rank(chosen),
+        rank=rank or default_rank(chosen),
         batch_size=batch_size,
         max_tokens=max_tokens,
         miss_policy=policy,
@@ -141,7 +141,7 @@ def train(
     )
     adapter = read_adapter(start, load_spec(base).ordinary) if start else None
     if adapter:
-        config = begun_with(adapter, config)
+        config = config_from_start(adapter, config)
     config = dataclasses.replace(
         config,
         epochs=config.epochs if epochs is None else epochs,

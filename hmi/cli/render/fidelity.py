@@ -17,7 +17,7 @@ def fidelity_table(k: int, before: Fidelity, fitted: Fidelity, after: Fidelity) 
     columns = [(*each.layers, each.pooled) for each in (before, fitted, after)]
     for name, *values in zip(names, *columns, strict=True):
         lines.append(f"  {name:<34} {values[0]:>9.3f} {values[1]:>7.3f} {values[2]:>10.3f}")
-    seen = [each.foresight for each in (before, fitted, after) if each.foresight]
+    seen = [each.perplexity for each in (before, fitted, after) if each.perplexity]
     if len(seen) == len(columns):
         rows = {
             f"perplexity, of {seen[0].original:.2f}": [each.perplexity for each in seen],

@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hmi.errors import InvalidInput
-from hmi.training.loop import LARGEST_GRADIENT, Checkpoint, TrainState, batches_of_like_length, share_of_peak
+from hmi.training.loop import MAX_GRADIENT_NORM, Checkpoint, TrainState, batches_by_length, learning_rate_factor
 from hmi.training.plan import TrainConfig
 from hmi.training.reports import OnProgress, TrainProgress
-from hmi.training.tasks import Network, Objective, Part
+from hmi.training.tasks import Network, Objective, TaskData
 
 __all__ = ["Loop"]
 
-PartT = TypeVar("PartT", bound=Part)
+PartT = TypeVar("PartT", bound=TaskData)
 
 
 class Loop:
@@ -99,10 +99,10 @@ class Loop:
                     "the loss is no finite number any more; try a lower learning rate", param="learning_rate"
                 )
             for group in self._optimizer.param_groups:
-                group["lr"] = config.learning_rate * share_of_peak(course.done, steps)
+                group["lr"] = config.learning_rate * learning_rate_factor(course.done, steps)
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT)
+            torch.nn.utils.clip_grad_norm_(self._weights, MAX_GRADIENT_NORM)
             self._optimizer.step()
             course.done += 1
             course.in_epoch += 1
@@ -135,9 +135,9 @@ class Loop:
                 self._save()
             raise
 
-    def _batches(self, learnt: Part) -> Iterator[list[int]]:
+    def _batches(self, learnt: TaskData) -> Iterator[list[int]]:
         """Of the epoch under way, without those that are done."""
-        batches = batches_of_like_length(learnt.lengths, self._config.batch_size, self._generator)
+        batches = batches_by_length(learnt.lengths, self._config.batch_size, self._generator)
         return itertools.islice(batches, self._course.in_epoch, None)
 
     def _save(self) -> None:

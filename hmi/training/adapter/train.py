@@ -27,11 +27,11 @@ from hmi.models.families import load_hplm, load_tokenizer
 from hmi.models.text import load_chat
 from hmi.spec import Family, HPLMSpec, MissPolicy, TaskKind
 from hmi.training.adapter.epochs import Loop
-from hmi.training.data import AnyExample, kind_of, require_known, require_learnable, split, without_texts_of
+from hmi.training.data import AnyExample, kind_of, require_known_labels, require_learnable, split_dev, without_texts
 from hmi.training.loop import Checkpoint
-from hmi.training.lower import Breathe, TreeOfText, estimator_of
+from hmi.training.lower import SimulatedTree, YieldHook, estimator_of
 from hmi.training.plan import TrainConfig
-from hmi.training.reports import OnProgress, TrainedAdapter, TrainProgress, TrainReport
+from hmi.training.reports import OnProgress, TrainedAdapter, TrainReport
 from hmi.training.tasks import (
     Classification,
     Contrast,
@@ -39,8 +39,8 @@ from hmi.training.tasks import (
     MultiLabel,
     Network,
     Objective,
+    Preprocessor,
     Tagging,
-    Texts,
     TrainableAdapter,
     class_labels,
     multi_labels,
@@ -48,7 +48,7 @@ from hmi.training.tasks import (
     tag_labels,
 )
 
-__all__ = ["TrainConfig", "TrainProgress", "TrainReport", "TrainedAdapter", "train_adapter"]
+__all__ = ["TrainReport", "TrainedAdapter", "train_adapter"]
 
 
 def train_adapter(
@@ -60,7 +60,7 @@ def train_adapter(
     delta: Adapter | None = None,
     start: Adapter | None = None,
     on_progress: OnProgress = lambda progress: None,
-    breathe: Breathe = lambda: None,
+    yield_hook: YieldHook = lambda: None,
     checkpoint: Path | None = None,
 ) -> TrainedAdapter:
     """Train an adapter, and the head that the examples ask for, on the base artifact in `folder`.
@@ -74,7 +74,7 @@ def train_adapter(
             `TrainableAdapter.begin_with`. What it knows need not be learnt again: a third of the usual learning rate
             and half of the epochs are enough.
         on_progress: Told after every step of the optimiser; what it raises ends the training.
-        breathe: Called after every small piece of the work that lies before and between the steps; likewise.
+        yield_hook: Called after every small piece of the work that lies before and between the steps; likewise.
         checkpoint: Where the training's state is kept while it runs. Found there, it is taken over, and the weights
             are, to the bit on a machine of one kind with as many threads, those of a training that was never stopped;
             what another training left, or one in another dtype, is replaced.
@@ -90,10 +90,10 @@ def train_adapter(
     if dev:
         if kind_of(dev) is not kind:
             raise InvalidInput(f"the dev part is for {kind_of(dev)}, the training part for {kind}")
-        learnt, judging = without_texts_of(dev, examples), list(dev)
-        require_known(judging, learnt)
+        learnt, judging = without_texts(dev, examples), list(dev)
+        require_known_labels(judging, learnt)
     else:
-        learnt, judging = split(examples, config.dev_share)
+        learnt, judging = split_dev(examples, config.dev_share)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     model = load_hplm(folder, device, dtype)
@@ -106,10 +106,14 @@ def train_adapter(
     max_tokens = min(config.max_tokens, model.spec.max_positions)
     tokenizer = load_tokenizer(folder)
     estimator = estimator_of(model, delta)
-    tree = TreeOfText(estimates=estimator is not None) if config.miss_policy is MissPolicy.BACKOFF else None
+    tree = SimulatedTree(estimates=estimator is not None) if config.miss_policy is MissPolicy.BACKOFF else None
     chat = load_chat(folder)
-    texts = Texts(model, tokenizer, max_tokens, lower, breathe, tree.learnt if tree else None, chat, estimator)
-    others = Texts(model, tokenizer, max_tokens, lower, breathe, tree.others if tree else None, chat, estimator)
+    texts = Preprocessor(
+        model, tokenizer, max_tokens, lower, yield_hook, tree.learnt if tree else None, chat, estimator
+    )
+    others = Preprocessor(
+        model, tokenizer, max_tokens, lower, yield_hook, tree.others if tree else None, chat, estimator
+    )
     objective = _objective(kind, learnt, config, model.spec.family, start)
     generator = torch.Generator().manual_seed(config.seed)
     trainable = TrainableAdapter(
@@ -127,7 +131,7 @@ def train_adapter(
         activation=config.activation,
     ).to(device)
     trainable.export().validate(model.spec)  # what would be refused at the end is refused before
-    network = Network(model, trainable, breathe)
+    network = Network(model, trainable, yield_hook)
     base = folder_digest(folder)
     # What `auto` is differs from machine to machine, and whoever goes on may be another one.
     decided = dataclasses.replace(config, dtype=str(dtype).removeprefix("torch."))

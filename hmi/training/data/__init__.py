@@ -5,7 +5,7 @@ from __future__ import annotations
 from hmi.training.data.examples import (
     AnyExample,
     ChatExample,
-    ContinuedExample,
+    CompletionExample,
     Example,
     MultiLabelExample,
     PairExample,
@@ -16,18 +16,25 @@ from hmi.training.data.examples import (
     require_learnable,
     texts_of,
 )
-from hmi.training.data.labelled import Checked, FileFormat, Labelled, LabelledLimits, check_labelled, read_labelled
-from hmi.training.data.splits import require_known, split, split_in_three, without_texts_of
-from hmi.training.data.tag_sets import said_of, word_labels
+from hmi.training.data.labelled import (
+    CheckedFile,
+    FileFormat,
+    LabelledFile,
+    LabelledLimits,
+    check_labelled,
+    read_labelled,
+)
+from hmi.training.data.splits import require_known_labels, split_dev, split_train_dev_test, without_texts
+from hmi.training.data.tag_sets import tagger_labels, tags_and_names
 
 __all__ = [
     "AnyExample",
     "ChatExample",
-    "Checked",
-    "ContinuedExample",
+    "CheckedFile",
+    "CompletionExample",
     "Example",
     "FileFormat",
-    "Labelled",
+    "LabelledFile",
     "LabelledLimits",
     "MultiLabelExample",
     "PairExample",
@@ -37,12 +44,12 @@ __all__ = [
     "kind_of",
     "labels_in",
     "read_labelled",
-    "require_known",
+    "require_known_labels",
     "require_learnable",
-    "said_of",
-    "split",
-    "split_in_three",
+    "split_dev",
+    "split_train_dev_test",
+    "tagger_labels",
+    "tags_and_names",
     "texts_of",
-    "without_texts_of",
-    "word_labels",
+    "without_texts",
 ]

@@ -12,7 +12,7 @@ from hmi.spec import Family, TaskKind
 __all__ = [
     "AnyExample",
     "ChatExample",
-    "ContinuedExample",
+    "CompletionExample",
     "Example",
     "MultiLabelExample",
     "PairExample",
@@ -89,7 +89,7 @@ class PairExample:
 
 
 @dataclass(frozen=True, slots=True)
-class ContinuedExample:
+class CompletionExample:
     """A text and how it goes on, which is what is learnt. Without a prompt all of the text is."""
 
     prompt: str
@@ -114,14 +114,14 @@ class ChatExample:
         return "\0".join([*(content for _, content in self.messages), self.answer])
 
 
-AnyExample = Example | MultiLabelExample | TaggedExample | PairExample | ContinuedExample | ChatExample
+AnyExample = Example | MultiLabelExample | TaggedExample | PairExample | CompletionExample | ChatExample
 
 _KINDS: dict[type[AnyExample], TaskKind] = {
     Example: TaskKind.CLASSIFICATION,
     MultiLabelExample: TaskKind.MULTI_LABEL,
     TaggedExample: TaskKind.TOKENS,
     PairExample: TaskKind.EMBEDDING,
-    ContinuedExample: TaskKind.LANGUAGE,
+    CompletionExample: TaskKind.LANGUAGE,
     ChatExample: TaskKind.LANGUAGE,
 }
 
@@ -150,7 +150,7 @@ def texts_of(example: AnyExample) -> tuple[str, ...]:
     """Every text that the model reads for it."""
     if isinstance(example, PairExample):
         return tuple(text for text in (example.text, example.positive, example.negative) if text is not None)
-    if isinstance(example, ContinuedExample):
+    if isinstance(example, CompletionExample):
         return (example.prompt + example.completion,)
     if isinstance(example, ChatExample):
         return (*(content for _, content in example.messages), example.answer)

@@ -15,7 +15,7 @@ from hmi.spec import TaskKind
 from hmi.training.data.examples import (
     AnyExample,
     ChatExample,
-    ContinuedExample,
+    CompletionExample,
     Example,
     MultiLabelExample,
     PairExample,
@@ -24,17 +24,17 @@ from hmi.training.data.examples import (
 )
 from hmi.training.data.reader import LabelledLimits, Reader
 from hmi.training.data.records import FileFormat, Problem
-from hmi.training.data.tag_sets import unknown_to, word_labels
+from hmi.training.data.tag_sets import tagger_labels, unknown_to
 
 __all__ = [
     "MAX_PROBLEMS",
     "AnyExample",
     "ChatExample",
-    "Checked",
-    "ContinuedExample",
+    "CheckedFile",
+    "CompletionExample",
     "Example",
     "FileFormat",
-    "Labelled",
+    "LabelledFile",
     "LabelledLimits",
     "MultiLabelExample",
     "PairExample",
@@ -50,7 +50,7 @@ MAX_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedFile:
     """What a file holds.
 
     Attributes:
@@ -71,15 +71,15 @@ class Checked:
     tags: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
 
-    def unknown_to(self, learnt: Checked) -> list[str]:
+    def unknown_to(self, learnt: CheckedFile) -> list[str]:
         """The labels here that a model does not have which learns from that sound file, in alphabetical order."""
         if self.kind is TaskKind.TOKENS:
-            return unknown_to(word_labels(learnt.tags, learnt.names), self.tags, self.names)
+            return unknown_to(tagger_labels(learnt.tags, learnt.names), self.tags, self.names)
         return sorted(set(self.labels) - set(learnt.labels))
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledFile:
     """A file that can be trained on, in the order of its lines."""
 
     kind: TaskKind
@@ -97,7 +97,7 @@ def check_labelled(
     text_field: str = "text",
     label_field: str = "label",
     each: Callable[[AnyExample], None] = lambda example: None,
-) -> Checked:
+) -> CheckedFile:
     """Read a file to its end, or to its hundredth problem, and keep nothing of it but counts.
 
     Args:
@@ -113,7 +113,7 @@ def check_labelled(
             problems.append(found)
             if len(problems) == MAX_PROBLEMS:
                 break
-    return Checked(
+    return CheckedFile(
         reader.kind,
         reader.examples,
         reader.characters,
@@ -136,7 +136,7 @@ def read_labelled(
     label_field: str = "label",
     name: str = "",
     each: Callable[[AnyExample], None] = lambda example: None,
-) -> Labelled:
+) -> LabelledFile:
     """The examples of a file; arguments as of `check_labelled`.
 
     Raises `InvalidInput` for the first problem, naming the file by `name` and the line.
@@ -149,4 +149,4 @@ def read_labelled(
         examples.append(found)
     if reader.kind is None:
         raise InvalidInput("there are no examples")
-    return Labelled(reader.kind, tuple(examples), reader.warnings())
+    return LabelledFile(reader.kind, tuple(examples), reader.warnings())

@@ -15,7 +15,7 @@ from hmi.spec import TaskKind
 from hmi.training.data.examples import AnyExample, PairExample, TaggedExample, labels_in, texts_of
 from hmi.training.data.records import FileFormat, Problem, Record, read_records
 from hmi.training.data.shapes import Shape, shapes_for
-from hmi.training.data.tag_sets import word_labels
+from hmi.training.data.tag_sets import tagger_labels
 
 __all__ = ["LabelledLimits", "Reader"]
 
@@ -170,7 +170,7 @@ class Reader:
             return Problem(self._first_line, only, "no_label")
         if self.kind is TaskKind.TOKENS:
             try:
-                word_labels(self.tags, self.names)
+                tagger_labels(self.tags, self.names)
             except InvalidInput as error:
                 return Problem(self._first_line, f"from here on: {error.message}", "word_labels")
         return None

@@ -14,7 +14,7 @@ from hmi.spec import TaskKind
 from hmi.training.data.examples import (
     AnyExample,
     ChatExample,
-    ContinuedExample,
+    CompletionExample,
     Example,
     MultiLabelExample,
     PairExample,
@@ -62,12 +62,12 @@ def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str
         negative = _text(fields, "negative") if fields.get("negative") not in (None, "") else None
         return PairExample(_text(fields, text_field), _text(fields, "positive"), negative)
 
-    def continued(fields: Fields) -> ContinuedExample:
+    def continued(fields: Fields) -> CompletionExample:
         prompt = fields["prompt"]
-        return ContinuedExample(prompt if prompt == "" else _text(fields, "prompt"), _text(fields, "completion"))
+        return CompletionExample(prompt if prompt == "" else _text(fields, "prompt"), _text(fields, "completion"))
 
-    def plain(fields: Fields) -> ContinuedExample:
-        return ContinuedExample("", _text(fields, text_field))
+    def plain(fields: Fields) -> CompletionExample:
+        return CompletionExample("", _text(fields, text_field))
 
     every = (
         Shape(TaskKind.CLASSIFICATION, (text_field, label_field), classified),

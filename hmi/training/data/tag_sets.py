@@ -9,10 +9,10 @@ from hmi.errors import InvalidInput
 from hmi.models.text import BEGIN, INSIDE, OUTSIDE, is_bio
 from hmi.training.data.examples import TaggedExample
 
-__all__ = ["said_of", "unknown_to", "word_labels"]
+__all__ = ["tagger_labels", "tags_and_names", "unknown_to"]
 
 
-def said_of(examples: Iterable[TaggedExample]) -> tuple[set[str], set[str]]:
+def tags_and_names(examples: Iterable[TaggedExample]) -> tuple[set[str], set[str]]:
     """The tags of words, and the names of parts of texts, as the examples have them."""
     tags: set[str] = set()
     names: set[str] = set()
@@ -27,7 +27,7 @@ def unknown_to(labels: Collection[str], tags: Set[str], names: Set[str]) -> list
     return sorted((tags - set(labels)) | (names - parts))
 
 
-def word_labels(tags: Set[str], names: Set[str]) -> tuple[str, ...]:
+def tagger_labels(tags: Set[str], names: Set[str]) -> tuple[str, ...]:
     """`O` first where nothing is a label too, then in alphabetical order; of named parts `B-x` and `I-x` for each x.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hmi.training.delta.config import DeltaConfig, DeltaProgress
+from hmi.training.delta.config import DeltaConfig
 from hmi.training.delta.train import train_delta
 
-__all__ = ["DeltaConfig", "DeltaProgress", "train_delta"]
+__all__ = ["DeltaConfig", "train_delta"]

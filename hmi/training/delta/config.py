@@ -10,7 +10,7 @@ from hmi.errors import InvalidInput
 from hmi.spec import Site
 from hmi.training.distill import Fidelity
 
-__all__ = ["DeltaConfig", "DeltaProgress", "DeltaReport", "TrainedDelta"]
+__all__ = ["DeltaConfig", "DeltaReport", "TrainedDelta"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,6 @@ class DeltaConfig:
             raise InvalidInput(f"left_out must be a share from 0 to 1, not {self.left_out}", param="left_out")
         if not self.sites:
             raise InvalidInput("a delta needs at least one linear layer to sit on", param="sites")
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaProgress:
-    """After `done` of `steps` steps. `loss` is that of the last one, `seconds_left` an estimate for the others."""
-
-    done: int
-    steps: int
-    loss: float
-    seconds_left: float
 
 
 @dataclass(frozen=True, slots=True)

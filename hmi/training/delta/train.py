@@ -28,11 +28,12 @@ from hmi.devices import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, window_keys
 from hmi.models.families import HPLM, load_hplm, load_tokenizer
-from hmi.training.delta.config import DeltaConfig, DeltaProgress, DeltaReport, TrainedDelta
+from hmi.training.delta.config import DeltaConfig, DeltaReport, TrainedDelta
 from hmi.training.delta.trainable import TrainableDelta
 from hmi.training.distill import EstimatorConfig, Teacher, fit_estimator, measure_fidelity
-from hmi.training.loop import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
+from hmi.training.loop import MAX_GRADIENT_NORM, batches_by_length, learning_rate_factor
 from hmi.training.lower import WindowBatch, encode, estimator_of, leave_one_out, relative_error, states_error
+from hmi.training.reports import TrainProgress
 
 __all__ = ["train_delta"]
 
@@ -49,7 +50,7 @@ def train_delta(
     above: Adapter | None = None,
     teacher: Path | None = None,
     teacher_adapter: Adapter | None = None,
-    on_progress: Callable[[DeltaProgress], None] = lambda progress: None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> TrainedDelta:
     """Train a domain delta for the base artifact in `folder` on a domain's text, one sentence or so each.
 
@@ -155,10 +156,10 @@ def _fit(
     sequences: Sequence[NDArray[np.int64]],
     config: DeltaConfig,
     generator: torch.Generator,
-    on_progress: Callable[[DeltaProgress], None],
+    on_progress: Callable[[TrainProgress], None],
 ) -> tuple[float, ...]:
     optimizer = torch.optim.AdamW(trainable.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config.steps))
     sights = _Sights(sequences, looks_back=model.spec.family.decodes) if config.left_out else None
     losses = []
     started = time.monotonic()
@@ -174,12 +175,12 @@ def _fit(
             )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(trainable.parameters(), LARGEST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_(trainable.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
         left = (time.monotonic() - started) / done * (config.steps - done)
-        on_progress(DeltaProgress(done, config.steps, losses[-1], left))
+        on_progress(TrainProgress(done, config.steps, losses[-1], left))
     return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses))))
 
 
@@ -205,7 +206,7 @@ def _batches(
     """Without end, pass after pass."""
     lengths = np.asarray([len(ids) for ids in sequences], np.int64)
     while True:
-        yield from batches_of_like_length(lengths, config.batch_size, generator)
+        yield from batches_by_length(lengths, config.batch_size, generator)
 
 
 def _loss(

@@ -1,7 +1,7 @@
 """A base artifact from a pretrained model: converted, fitted to text, distilled from the unchanged model.
 
 With k > 0 the lower layers see 3-token windows instead of the sequence. `calibration` makes up for the most of it in
-closed form, `distil` for most of what is left; `hmi.models.convert` keeps what came of it in a few megabytes, from
+closed form, `distill` for most of what is left; `hmi.models.convert` keeps what came of it in a few megabytes, from
 which the artifact can be made again in seconds.
 """
 
@@ -26,17 +26,18 @@ from hmi.models.text import load_chat
 from hmi.spec import HPLMSpec, RowDtype
 from hmi.training.distill.calibration import Calibration, calibrate
 from hmi.training.distill.corpora import digest_of_corpora, some, split_corpora
-from hmi.training.distill.distill import DistilConfig, DistilProgress, Student, distil
 from hmi.training.distill.estimator import EstimatorConfig, fit_estimator
 from hmi.training.distill.fidelity import Fidelity, measure_fidelity
+from hmi.training.distill.student import DistillConfig, Student, distill
 from hmi.training.distill.teacher import Teacher
+from hmi.training.reports import TrainProgress
 
-__all__ = ["BaseReport", "add_estimator", "apply_difference", "build_base", "work_folder"]
+__all__ = ["BaseReport", "add_estimator", "apply_weight_diff", "build_base", "work_folder"]
 
 _CALIBRATION_TEXTS = 4000  # more hardly moves the means
 _CHECKPOINT = "checkpoint.safetensors"
 _ESTIMATOR = "estimator."
-_NOT_DISTILLED = DistilConfig(steps=0)
+_NOT_DISTILLED = DistillConfig(steps=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ def build_base(
     k: int,
     row_dtype: RowDtype = RowDtype.INT8,
     corpora: Sequence[Sequence[str]] = (),
-    config: DistilConfig = _NOT_DISTILLED,
+    config: DistillConfig = _NOT_DISTILLED,
     *,
     estimator: EstimatorConfig | None = None,
     difference: Path | None = None,
-    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> BaseReport:
     """Make the base artifact `out` from a transformers folder; it appears whole or not at all.
 
@@ -126,7 +127,7 @@ def add_estimator(
     *,
     max_tokens: int = 128,
     device: str = "cpu",
-    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> float:
     """The base artifact `base` with an estimator, or another one, as `out`, which appears whole or not at all.
 
@@ -165,7 +166,7 @@ def _named(estimator: RowEstimator) -> dict[str, Tensor]:
     return {f"{_ESTIMATOR}{name}": tensor for name, tensor in estimator.state_dict().items()}
 
 
-def apply_difference(source: Path, difference: WeightDiff, out: Path, row_dtype: RowDtype | None = None) -> HPLMSpec:
+def apply_weight_diff(source: Path, difference: WeightDiff, out: Path, row_dtype: RowDtype | None = None) -> HPLMSpec:
     """The base artifact that a difference from a pretrained model stands for, in seconds.
 
     Args:
@@ -193,11 +194,11 @@ def _learn(
     source: Path,
     folder: Path,
     corpora: Sequence[Sequence[str]],
-    config: DistilConfig,
+    config: DistillConfig,
     estimator: EstimatorConfig | None,
     checkpoint: Path,
     difference: Path | None,
-    on_progress: Callable[[DistilProgress], None],
+    on_progress: Callable[[TrainProgress], None],
 ) -> BaseReport:
     """Change the converted base in `folder` by what text teaches."""
     device = resolve_device(config.device)
@@ -219,7 +220,7 @@ def _learn(
         student = load_hplm(folder, device)
         calibration.set(student)
         origin = f"{digest_of(original)} {model.spec.to_json()} {digest_of_corpora(seen)}"
-        losses = distil(
+        losses = distill(
             Student(student), teacher, seen, config, checkpoint=checkpoint, origin=origin, on_progress=on_progress
         )
         tensors = {name: each.detach().cpu() for name, each in student.state_dict().items()}

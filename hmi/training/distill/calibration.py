@@ -18,7 +18,7 @@ from hmi.models.families import HPLM
 from hmi.spec import HPLMSpec
 from hmi.training.distill.fidelity import state_pairs
 
-__all__ = ["Calibration", "Moments", "calibrate", "fit"]
+__all__ = ["Calibration", "Moments", "calibrate", "fit_calibration"]
 
 _PRIOR_TEXTS = 32  # a position's correction is drawn to zero as if so many texts had shown none there
 _RIDGE = 1e-4  # relative to the mean square of the states: keeps directions that text never shows from growing
@@ -59,7 +59,7 @@ def calibrate(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Calibratio
     spec = model.spec
     pairs = ((full, merged, mask) for full, merged, _, mask in state_pairs(model, sequences))
     sums = Moments.of(pairs, spec)
-    return fit(sums, by_position=spec.rope_theta is None, has_first=not spec.family.decodes)
+    return fit_calibration(sums, by_position=spec.rope_theta is None, has_first=not spec.family.decodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Moments:
         return cls(xx, xy, at_x, at_y)
 
 
-def fit(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> Calibration:
+def fit_calibration(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> Calibration:
     """Projection and correction by turns, each the best for the other; both problems have one answer.
 
     Args:

@@ -21,9 +21,9 @@ from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, token_keys, unpack, window_keys
 from hmi.models.families import HPLM
 from hmi.models.layers import RowEstimator
-from hmi.training.distill.distill import DistilProgress
-from hmi.training.loop import LARGEST_GRADIENT, share_of_peak
+from hmi.training.loop import MAX_GRADIENT_NORM, learning_rate_factor
 from hmi.training.lower import window_rows
+from hmi.training.reports import TrainProgress
 
 __all__ = ["EstimatorConfig", "fit_estimator"]
 
@@ -65,7 +65,7 @@ def fit_estimator(
     delta: AdapterMaths | None = None,
     *,
     start: RowEstimator | None = None,
-    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> RowEstimator:
     """An estimator of the model's rows, on the host in float32, and how well it does in `RowEstimator.error`.
 
@@ -174,10 +174,10 @@ def _fit(
     material: _Material,
     learnt: int,
     config: EstimatorConfig,
-    on_progress: Callable[[DistilProgress], None],
+    on_progress: Callable[[TrainProgress], None],
 ) -> None:
     optimizer = torch.optim.AdamW(estimator.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_peak(step, config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config.steps))
     generator = torch.Generator().manual_seed(config.seed)
     tokens = estimator.centre(material.tokens)
     losses: list[float] = []
@@ -187,13 +187,13 @@ def _fit(
         loss = _errors(estimator(tokens, material.index[chosen]), material.rows[chosen].float()).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(estimator.parameters(), LARGEST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_(estimator.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
         if done % _SAID == 0 or done == config.steps:
             left = (time.monotonic() - started) / done * (config.steps - done)
-            on_progress(DistilProgress(done, config.steps, float(np.mean(losses[-_SAID:])) ** 2, left))
+            on_progress(TrainProgress(done, config.steps, float(np.mean(losses[-_SAID:])) ** 2, left))
 
 
 def _errors(estimates: Tensor, rows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from hmi.training.distill.perplexity import PerplexityReport, PerplexitySums
 from hmi.training.distill.teacher import Teacher
 from hmi.training.lower import LowerStates, floored
 
-__all__ = ["Fidelity", "compare", "measure_fidelity", "state_pairs"]
+__all__ = ["Fidelity", "compare_states", "measure_fidelity", "state_pairs"]
 
 _BATCH = 64
 
@@ -30,12 +30,12 @@ class Fidelity:
     Attributes:
         layers: Over all tokens: of what the upper layers are given, and of each upper layer's states.
         pooled: Of the mean over each text of the last layer's states.
-        foresight: Of a decoder, with the full model's.
+        perplexity: Of a decoder, with the full model's.
     """
 
     layers: tuple[float, ...]
     pooled: float
-    foresight: PerplexityReport | None = None
+    perplexity: PerplexityReport | None = None
 
     @property
     def lower(self) -> float:
@@ -63,20 +63,20 @@ def measure_fidelity(
             pretrained model as long as nobody changed them.
     """
     teacher = teacher or Teacher(model)
-    foresight = PerplexitySums()
+    sums = PerplexitySums()
 
     def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         for full, merged, ids, mask in state_pairs(model, sequences, delta, teacher=teacher):
             ours, wanted = list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask)
             if isinstance(model, HGpt) and isinstance(teacher.model, HGpt):
-                foresight.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
+                sums.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
             yield ours, wanted, mask
 
-    found = compare(pairs(), each_token=model.spec.family.decodes)
-    return dataclasses.replace(found, foresight=foresight.result())
+    found = compare_states(pairs(), each_token=model.spec.family.decodes)
+    return dataclasses.replace(found, perplexity=sums.result())
 
 
-def compare(
+def compare_states(
     batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]], *, each_token: bool = False
 ) -> Fidelity:
     """

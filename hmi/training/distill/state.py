@@ -12,14 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["DistilState"]
+__all__ = ["DistillState"]
 
 _log = logging.getLogger(__name__)
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class DistilState:
+class DistillState:
     """One safetensors file: the trained weights, Adam's moments, and the losses so far.
 
     Args:

@@ -14,7 +14,15 @@ from hmi.artifacts import folder_digest
 from hmi.errors import InvalidInput
 from hmi.models.families import load_spec
 from hmi.training.adapter import task_of
-from hmi.training.reports import IMPORTED, TASK_WORDS, AdapterComparison, RetrainReport, plain, save_folder, table
+from hmi.training.reports import (
+    IMPORTED,
+    TASK_WORDS,
+    AdapterComparison,
+    RetrainReport,
+    escape_markdown,
+    markdown_table,
+    save_adapter_folder,
+)
 
 __all__ = ["ImportedAdapter", "import_adapter", "imported_card", "save_imported"]
 
@@ -67,13 +75,13 @@ def import_adapter(folder: Path, base: Path, labels: Sequence[str] | None = None
 def save_imported(imported: ImportedAdapter, out: Path, report: RetrainReport | None = None) -> dict[str, Any]:
     """Make the folder `out`: adapter, card, and report, which is returned. Raises `OSError`; then nothing is left."""
     plainly = {"imported": imported.to_json(), "retraining": report.to_json() if report else None}
-    save_folder(out, imported.adapter, plainly, imported_card(imported, out.name, report))
+    save_adapter_folder(out, imported.adapter, plainly, imported_card(imported, out.name, report))
     return plainly
 
 
 def imported_card(imported: ImportedAdapter, name: str, report: RetrainReport | None = None) -> str:
     """Markdown: what the adapter is, where it came from, what training it again would cost, how to use it."""
-    sections = [f"# {plain(name)}", _what(imported), "## Where it comes from", _origin(imported)]
+    sections = [f"# {escape_markdown(name)}", _what(imported), "## Where it comes from", _origin(imported)]
     if report is not None:
         sections += ["## What it would lose if it were trained again", *_retraining(report)]
     sections += ["## Use it", _use(imported), "## Limits", _limits(report)]
@@ -95,37 +103,37 @@ def _what(imported: ImportedAdapter) -> str:
     return (
         f"{kinds[summary['kind']]} for {task}, on top of base model `{imported.base[:12]}`, which is the ordinary "
         "model (k = 0). Nothing was changed in reading it: on that model it answers as it did where it was trained, "
-        f"within the rounding of the type that the model runs in.\n\n{table(['part', 'value'], rows)}"
+        f"within the rounding of the type that the model runs in.\n\n{markdown_table(['part', 'value'], rows)}"
     )
 
 
 def _origin(imported: ImportedAdapter) -> str:
     origin = imported.origin
     version = f" {origin.version}" if origin.version else ""
-    model = f"{plain(origin.model)} as the model that it was trained on" if origin.model else "no model"
+    model = f"{escape_markdown(origin.model)} as the model that it was trained on" if origin.model else "no model"
     return (
-        f"The folder {plain(imported.source)}, saved by {plain(origin.library + version)}. It names {model}. "
-        "Whether that is the base model only its shapes could tell: they fit."
+        f"The folder {escape_markdown(imported.source)}, saved by {escape_markdown(origin.library + version)}. "
+        f"It names {model}. Whether that is the base model only its shapes could tell: they fit."
     )
 
 
 def _retraining(report: RetrainReport) -> Iterator[str]:
-    figure = report.figure.replace("_", " ")
-    chosen = f"{report.choosing:,} others chose the epoch" if report.choosing else "no others chose an epoch"
+    figure = report.metric.replace("_", " ")
+    chosen = f"{report.dev_examples:,} others chose the epoch" if report.dev_examples else "no others chose an epoch"
     yield (
-        f"Adapters of the same make, trained on {report.learnt:,} examples; {chosen}. All were judged on "
-        f"{report.texts:,} further texts; differences are in points, with a standard error over those texts."
+        f"Adapters of the same make, trained on {report.train_examples:,} examples; {chosen}. All were judged on "
+        f"{report.test_examples:,} further texts; differences are in points, with a standard error over those texts."
     )
     heading = ["", figure, "macro F1", "to the imported", "to retrained, k = 0", "layers run", "bytes", "seconds"]
-    yield table(heading, [_row(each, report.figure) for each in report.standings])
-    yield "\n".join(f"- {plain(note)}" for note in report.notes)
+    yield markdown_table(heading, [_row(each, report.metric) for each in report.comparisons])
+    yield "\n".join(f"- {escape_markdown(note)}" for note in report.notes)
 
 
 def _row(each: AdapterComparison, figure: str) -> list[str]:
     return [
         f"{'imported' if each.name == IMPORTED else 'retrained'}, k = {each.k}{', with delta' if each.delta else ''}",
-        f"{each.figures[figure]:.3f}",
-        f"{each.figures['macro_f1']:.3f}",
+        f"{each.metrics[figure]:.3f}",
+        f"{each.metrics['macro_f1']:.3f}",
         str(each.to_imported.score) if each.to_imported else "-",
         str(each.to_retrained.score) if each.to_retrained else "-",
         f"{each.layers - each.k} of {each.layers}",
@@ -148,6 +156,8 @@ def _limits(report: RetrainReport | None) -> str:
         "What it was trained on, and how well it does on other text, is known where it was trained.",
         "On a base with k > 0 its layers would read what no layer below gave them in training; train it anew there.",
     ]
-    if report is not None and report.cut:
-        limits.append(f"{report.cut:,} of the texts that judged were longer than {report.config.max_tokens} tokens.")
+    if report is not None and report.truncated:
+        limits.append(
+            f"{report.truncated:,} of the texts that judged were longer than {report.config.max_tokens} tokens."
+        )
     return "\n".join(f"- {each}" for each in limits)

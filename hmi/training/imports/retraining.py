@@ -17,26 +17,26 @@ from hmi.adapters import Adapter
 from hmi.errors import InvalidInput
 from hmi.models.families import load_spec, load_tokenizer
 from hmi.spec import HPLMSpec
-from hmi.training.adapter import judge_adapter, labels_of, require_labels, task_of, train_adapter
-from hmi.training.data import AnyExample, split_in_three
-from hmi.training.plan import TrainConfig, recipe_of
+from hmi.training.adapter import evaluate_adapter, labels_of, require_labels, task_of, train_adapter
+from hmi.training.data import AnyExample, split_train_dev_test
+from hmi.training.plan import TrainConfig, config_like
 from hmi.training.reports import (
     IMPORTED,
     AdapterComparison,
-    Examined,
+    Evaluation,
     RetrainReport,
     TrainedAdapter,
     TrainProgress,
-    difference,
+    compare_evaluations,
 )
 
-__all__ = ["Faster", "Retrained", "name_targets", "retrain"]
+__all__ = ["RetrainResult", "RetrainTarget", "name_targets", "retrain"]
 
 _SAME_SHAPE = ("layers", "hidden_size", "heads", "intermediate_size", "vocab_size")
 
 
 @dataclass(frozen=True, slots=True)
-class Faster:
+class RetrainTarget:
     """A base with k > 0 to train on, and the delta of the domain that would be looked up in."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Faster:
 
 
 @dataclass(frozen=True, slots=True)
-class Retrained:
+class RetrainResult:
     """The report, and each adapter that was trained for it, by the name that it has there."""
 
     report: RetrainReport
@@ -62,10 +62,10 @@ def retrain(
     how: TrainConfig,
     dev: Sequence[AnyExample] = (),
     *,
-    faster: Sequence[Faster] = (),
+    faster: Sequence[RetrainTarget] = (),
     on_progress: OnRetraining = lambda name, progress: None,
     checkpoint: Callable[[str], Path | None] = lambda name: None,
-) -> Retrained:
+) -> RetrainResult:
     """Judge an adapter and train others like it.
 
     Args:
@@ -85,11 +85,11 @@ def retrain(
         raise InvalidInput("the adapter has no head, so it gives no labels that could be judged")
     targets = name_targets(folder, faster)
     require_labels(head, [*examples, *dev])
-    learnt, choosing, judging = split_in_three(examples, dev, how.dev_share)
-    config, differs = recipe_of(adapter, head, spec, labels_of(examples), how)
+    learnt, choosing, judging = split_train_dev_test(examples, dev, how.dev_share)
+    config, differs = config_like(adapter, head, spec, labels_of(examples), how)
 
-    def judge(target: Faster, candidate: Adapter) -> Examined:
-        return judge_adapter(
+    def judge(target: RetrainTarget, candidate: Adapter) -> Evaluation:
+        return evaluate_adapter(
             target.folder,
             candidate,
             judging,
@@ -99,10 +99,10 @@ def retrain(
             dtype=how.dtype,
         )
 
-    imported = judge(Faster(folder), adapter)
-    standings = [_standing(IMPORTED, Faster(folder), adapter, adapter, imported)]
+    imported = judge(RetrainTarget(folder), adapter)
+    comparisons = [_comparison(IMPORTED, RetrainTarget(folder), adapter, adapter, imported)]
     adapters: dict[str, TrainedAdapter] = {}
-    ordinary: Examined | None = None
+    ordinary: Evaluation | None = None
     for name, target in targets.items():
         trained = train_adapter(
             target.folder,
@@ -114,32 +114,32 @@ def retrain(
             checkpoint=checkpoint(name),
         )
         found = judge(target, trained.adapter)
-        standings.append(
+        comparisons.append(
             dataclasses.replace(
-                _standing(name, target, trained.adapter, adapter, found),
+                _comparison(name, target, trained.adapter, adapter, found),
                 seconds=trained.report.seconds,
                 epochs=trained.report.epochs,
-                to_imported=difference(found, imported),
-                to_retrained=difference(found, ordinary) if ordinary else None,
+                to_imported=compare_evaluations(found, imported),
+                to_retrained=compare_evaluations(found, ordinary) if ordinary else None,
             )
         )
         adapters[name] = trained
         ordinary = ordinary or found
     report = RetrainReport(
         task=task_of(head),
-        figure=imported.metrics.name,
-        texts=len(judging),
-        cut=_count_cut(folder, judging, min(how.max_tokens, spec.max_positions)),
-        learnt=len(learnt),
-        choosing=len(choosing),
+        metric=imported.metrics.name,
+        test_examples=len(judging),
+        truncated=_count_cut(folder, judging, min(how.max_tokens, spec.max_positions)),
+        train_examples=len(learnt),
+        dev_examples=len(choosing),
         config=config,
-        standings=tuple(standings),
+        comparisons=tuple(comparisons),
         notes=tuple(_notes(differs, given=bool(dev), chosen=bool(choosing))),
     )
-    return Retrained(report, adapters)
+    return RetrainResult(report, adapters)
 
 
-def name_targets(folder: Path, faster: Sequence[Faster]) -> dict[str, Faster]:
+def name_targets(folder: Path, faster: Sequence[RetrainTarget]) -> dict[str, RetrainTarget]:
     """What is trained on, the ordinary base first, by the name of what comes of it: `retrained-k3`, and
     `retrained-k3-2` for another with that k.
 
@@ -148,7 +148,7 @@ def name_targets(folder: Path, faster: Sequence[Faster]) -> dict[str, Faster]:
     spec = load_spec(folder)
     if spec.k:
         raise InvalidInput(f"{folder} looks {spec.k} lower layers up; an adapter from elsewhere stands on k = 0")
-    named = {"retrained-k0": Faster(folder)}
+    named = {"retrained-k0": RetrainTarget(folder)}
     for target in faster:
         found = load_spec(target.folder)
         _require_version(found, spec, target.folder)
@@ -172,7 +172,9 @@ def _count_cut(folder: Path, examples: Sequence[AnyExample], max_tokens: int) ->
     return sum(len(encoding.ids) > max_tokens for encoding in encodings)
 
 
-def _standing(name: str, target: Faster, adapter: Adapter, imported: Adapter, found: Examined) -> AdapterComparison:
+def _comparison(
+    name: str, target: RetrainTarget, adapter: Adapter, imported: Adapter, found: Evaluation
+) -> AdapterComparison:
     spec = load_spec(target.folder)
     return AdapterComparison(
         name=name,
@@ -181,7 +183,7 @@ def _standing(name: str, target: Faster, adapter: Adapter, imported: Adapter, fo
         layers=spec.layers,
         delta=target.delta is not None,
         left_out=tuple(sorted({layer for layer, _ in [*imported.lora, *imported.bottleneck] if layer < spec.k})),
-        figures=dict(found.metrics.values),
+        metrics=dict(found.metrics.values),
         bytes=adapter.nbytes,
     )
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from hmi.training.loop.checkpoint import Checkpoint
-from hmi.training.loop.parallel import side_by_side
-from hmi.training.loop.parameters import LoraPairs, array_of, cast_pairs, drawn, lora_pairs, pair_arrays, zeros
-from hmi.training.loop.schedule import LARGEST_GRADIENT, batches_of_like_length, share_of_peak
+from hmi.training.loop.parallel import run_parallel
+from hmi.training.loop.parameters import (
+    LoraPairs,
+    array_of,
+    cast_pairs,
+    lora_pairs,
+    pair_arrays,
+    random_parameter,
+    zero_parameter,
+)
+from hmi.training.loop.schedule import MAX_GRADIENT_NORM, batches_by_length, learning_rate_factor
 from hmi.training.loop.state import TrainState
 
 __all__ = [
-    "LARGEST_GRADIENT",
+    "MAX_GRADIENT_NORM",
     "Checkpoint",
     "LoraPairs",
     "TrainState",
     "array_of",
-    "batches_of_like_length",
+    "batches_by_length",
     "cast_pairs",
-    "drawn",
+    "learning_rate_factor",
     "lora_pairs",
     "pair_arrays",
-    "share_of_peak",
-    "side_by_side",
-    "zeros",
+    "random_parameter",
+    "run_parallel",
+    "zero_parameter",
 ]

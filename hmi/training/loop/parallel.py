@@ -16,13 +16,13 @@ import torch
 
 from hmi.errors import Cancelled
 
-__all__ = ["side_by_side"]
+__all__ = ["run_parallel"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def side_by_side(
+def run_parallel(
     work: Callable[[_T, Callable[[], None]], _R], items: Sequence[_T], *, most: int | None = None
 ) -> Generator[tuple[_T, _R], None, None]:
     """Items with their results, as they are done; the first error ends all the work and is raised.

@@ -13,7 +13,7 @@ from hmi.adapters import Array, Lora
 from hmi.adapters.maths import LoraTensors
 from hmi.spec import HPLMSpec, Site
 
-__all__ = ["LoraPairs", "array_of", "cast_pairs", "drawn", "lora_pairs", "pair_arrays", "zeros"]
+__all__ = ["LoraPairs", "array_of", "cast_pairs", "lora_pairs", "pair_arrays", "random_parameter", "zero_parameter"]
 
 LoraPairs = dict[tuple[int, Site], LoraTensors]
 
@@ -24,18 +24,18 @@ def lora_pairs(
     """A pair for each layer and site, as parameters; together they add nothing yet."""
     shapes = {site: spec.site_shape(site) for site in sites}
     return {
-        (layer, site): LoraTensors(drawn(rank, inputs, generator), zeros(outputs, rank))
+        (layer, site): LoraTensors(random_parameter(rank, inputs, generator), zero_parameter(outputs, rank))
         for layer in layers
         for site, (inputs, outputs) in shapes.items()
     }
 
 
-def drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def random_parameter(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     # One over the square root of the fan-in: the rank's activations start at the input's own scale.
     return nn.Parameter(torch.randn(rows, columns, generator=generator) / math.sqrt(columns))
 
 
-def zeros(*shape: int) -> Tensor:
+def zero_parameter(*shape: int) -> Tensor:
     return nn.Parameter(torch.zeros(*shape))
 
 

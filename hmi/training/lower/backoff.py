@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hmi.knowledge import BACKOFF, Keys, unigram
 from hmi.training.lower.states import WindowView
 
-__all__ = ["TreeOfText", "leave_one_out", "stand_ins"]
+__all__ = ["SimulatedTree", "leave_one_out", "longest_known"]
 
 _SHORTER = BACKOFF[:-1]  # unigrams are always held
 
@@ -26,7 +26,7 @@ def leave_one_out(windows: Keys, lengths: NDArray[np.int64]) -> Keys:
         lengths: Tokens of each text.
     """
     ngrams = np.concatenate([windows, *(shorter(windows) for shorter in _SHORTER)])
-    return stand_ins(windows, _in_several(ngrams, lengths))
+    return longest_known(windows, _in_several(ngrams, lengths))
 
 
 def _in_several(ngrams: Keys, lengths: NDArray[np.int64]) -> Keys:
@@ -38,7 +38,7 @@ def _in_several(ngrams: Keys, lengths: NDArray[np.int64]) -> Keys:
     return keys[texts > 1]
 
 
-def stand_ins(windows: Keys, known: Keys) -> Keys:
+def longest_known(windows: Keys, known: Keys) -> Keys:
     """For every window the longest n-gram of it that is among the known ones, the token alone where none is.
 
     Args:
@@ -61,7 +61,7 @@ def _is_in(keys: Keys, known: Keys) -> NDArray[np.bool_]:
     return held
 
 
-class TreeOfText:
+class SimulatedTree:
     """The sight of a tree that is built of what is learnt from. To be used as `LowerStates`' `see`.
 
     Args:
@@ -84,4 +84,4 @@ class TreeOfText:
         """What texts are given that were not learnt from."""
         if self._estimates:
             return WindowView(windows, ~_is_in(windows, self._known))
-        return WindowView(stand_ins(windows, self._known))
+        return WindowView(longest_known(windows, self._known))

@@ -19,18 +19,18 @@ from hmi.models.families import HPLM
 from hmi.models.layers import RowEstimator
 
 __all__ = [
-    "Breathe",
     "LowerStates",
-    "See",
+    "ViewWindows",
     "WindowView",
+    "YieldHook",
     "encode",
     "estimated_rows",
     "estimator_of",
-    "in_chunks",
+    "text_chunks",
     "window_rows",
 ]
 
-Breathe = Callable[[], None]
+YieldHook = Callable[[], None]
 """Called after every small piece of work, so that a training can give way to others; what it raises ends the work."""
 
 
@@ -47,7 +47,7 @@ class WindowView:
     estimated: NDArray[np.bool_] | None = None
 
 
-See = Callable[[Keys, NDArray[np.int64]], WindowView]
+ViewWindows = Callable[[Keys, NDArray[np.int64]], WindowView]
 """From windows `[tokens]`, and the lengths of their sequences, to what the tokens are given."""
 
 _CHUNK = 4096  # windows at once
@@ -67,7 +67,7 @@ def encode(
         has_end: Texts have one, as those of encoders do.
     """
     sequences = []
-    for some in in_chunks(texts):
+    for some in text_chunks(texts):
         for encoding in tokenizer.encode_batch_fast(some):
             ids = encoding.ids
             if len(ids) > max_tokens:
@@ -76,7 +76,7 @@ def encode(
     return sequences
 
 
-def in_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+def text_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
     """The texts in their order, as many at once as may be encoded together; a long one goes alone."""
     some: list[str] = []
     characters = 0
@@ -95,7 +95,7 @@ def window_rows(
     model: HPLM,
     keys: NDArray[np.uint64],
     delta: AdapterMaths | None = None,
-    breathe: Breathe = _go_on,
+    yield_hook: YieldHook = _go_on,
     out: Tensor | None = None,
 ) -> Tensor:
     """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
@@ -109,7 +109,7 @@ def window_rows(
         windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
         raw = model.lower(windows.to(model.device), delta).float().cpu().numpy()
         rows[start : start + _CHUNK] = torch.from_numpy(round_trip(raw, model.spec.row_dtype))
-        breathe()
+        yield_hook()
     return rows
 
 
@@ -131,7 +131,7 @@ def estimated_rows(
     estimator: RowEstimator,
     keys: Keys,
     delta: AdapterMaths | None = None,
-    breathe: Breathe = _go_on,
+    yield_hook: YieldHook = _go_on,
     out: Tensor | None = None,
 ) -> Tensor:
     """Estimates `[n, H]` of the rows that `window_rows` would give; all in the model's dtype, on its device.
@@ -142,13 +142,13 @@ def estimated_rows(
     ids = unpack(keys)
     tokens = np.unique(ids[ids >= 0])
     alone = _new_rows(model, len(tokens) + 1)
-    window_rows(model, token_keys(tokens), delta, breathe, alone[:-1])
+    window_rows(model, token_keys(tokens), delta, yield_hook, alone[:-1])
     alone[-1] = 0
     index = torch.from_numpy(np.where(ids >= 0, np.searchsorted(tokens, ids), len(tokens))).to(model.device)
     rows = _new_rows(model, len(keys)) if out is None else out
     for start in range(0, len(keys), _CHUNK):
         rows[start : start + _CHUNK] = estimator(alone, index[start : start + _CHUNK])
-        breathe()
+        yield_hook()
     return rows
 
 
@@ -168,8 +168,8 @@ class LowerStates:
         model: HPLM,
         sequences: Sequence[NDArray[np.int64]],
         delta: AdapterMaths | None = None,
-        breathe: Breathe = _go_on,
-        see: See | None = None,
+        yield_hook: YieldHook = _go_on,
+        see: ViewWindows | None = None,
         estimator: RowEstimator | None = None,
     ) -> None:
         self._model = model
@@ -187,11 +187,11 @@ class LowerStates:
             flat[~wanted] = place.reshape(-1)
             flat[wanted] = place_of_others.reshape(-1) + len(known)
             self._rows = _new_rows(model, len(known) + len(others))
-            window_rows(model, known, delta, breathe, self._rows[: len(known)])
+            window_rows(model, known, delta, yield_hook, self._rows[: len(known)])
             if len(others):
                 if estimator is None:
                     raise ValueError("estimates are wanted, and there is no estimator")
-                estimated_rows(model, estimator, others, delta, breathe, self._rows[len(known) :])
+                estimated_rows(model, estimator, others, delta, yield_hook, self._rows[len(known) :])
         self._index = torch.from_numpy(flat.astype(np.int64))  # row of each token; its id where k = 0
 
     def __len__(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hmi.training.plan.config import TrainConfig, usual_rank
+from hmi.training.plan.config import TrainConfig, default_rank
 from hmi.training.plan.plan import TrainingPlan
-from hmi.training.plan.recipe import begun_with, recipe_of
+from hmi.training.plan.recipe import config_from_start, config_like
 
-__all__ = ["TrainConfig", "TrainingPlan", "begun_with", "recipe_of", "usual_rank"]
+__all__ = ["TrainConfig", "TrainingPlan", "config_from_start", "config_like", "default_rank"]

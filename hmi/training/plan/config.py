@@ -10,12 +10,12 @@ from hmi.adapters import Activation, AdapterKind, Pooling
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy, Placement, Site
 
-__all__ = ["TrainConfig", "usual_rank"]
+__all__ = ["default_rank"]
 
 _LEAST = {"rank": 1, "epochs": 1, "batch_size": 1, "max_tokens": 3, "patience": 1, "lowest_layer": 0}
 
 
-def usual_rank(kind: AdapterKind) -> int:
+def default_rank(kind: AdapterKind) -> int:
     """Of LoRA pairs 16, for there is one at every linear layer; of bottlenecks 48."""
     return 16 if kind is AdapterKind.LORA else 48
 

@@ -9,10 +9,10 @@ from hmi.adapters import Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, 
 from hmi.spec import HPLMSpec, Placement, Site
 from hmi.training.plan.config import TrainConfig
 
-__all__ = ["begun_with", "recipe_of"]
+__all__ = ["config_from_start", "config_like"]
 
 
-def recipe_of(
+def config_like(
     adapter: Adapter, head: Head, spec: HPLMSpec, labels: Collection[str], how: TrainConfig
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """`how`, with all that makes the adapter what it is put in, and in what a retrained one will differ, in words.
@@ -43,7 +43,7 @@ def recipe_of(
     return config, tuple(differs)
 
 
-def begun_with(adapter: Adapter, how: TrainConfig) -> TrainConfig:
+def config_from_start(adapter: Adapter, how: TrainConfig) -> TrainConfig:
     """`how`, for a training that begins with the adapter: what it is, and gentler and shorter, for it knows the task.
 
     Four domains' full models lost least in this way when they were carried over to looked-up layers; at the usual

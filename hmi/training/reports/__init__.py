@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from hmi.training.reports.card import TASK_WORDS, save_folder, save_trained
+from hmi.training.reports.answer_counts import (
+    AnswerCounts,
+    Evaluation,
+    class_counts,
+    compare_evaluations,
+    entity_counts,
+    multi_label_counts,
+    word_counts,
+)
+from hmi.training.reports.card import TASK_WORDS, save_adapter_folder, save_trained
 from hmi.training.reports.comparison import IMPORTED, AdapterComparison, RetrainReport
-from hmi.training.reports.markdown import plain, table
+from hmi.training.reports.markdown import escape_markdown, markdown_table
 from hmi.training.reports.metrics import (
     Metrics,
     class_metrics,
@@ -15,41 +24,32 @@ from hmi.training.reports.metrics import (
     word_metrics,
 )
 from hmi.training.reports.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
-from hmi.training.reports.score_delta import (
-    Examined,
-    Tally,
-    class_tally,
-    difference,
-    entity_tally,
-    multi_label_tally,
-    word_tally,
-)
 
 __all__ = [
     "IMPORTED",
     "TASK_WORDS",
     "AdapterComparison",
-    "Examined",
+    "AnswerCounts",
+    "Evaluation",
     "Metrics",
     "OnProgress",
     "RetrainReport",
-    "Tally",
     "TrainProgress",
     "TrainReport",
     "TrainedAdapter",
+    "class_counts",
     "class_metrics",
-    "class_tally",
-    "difference",
+    "compare_evaluations",
+    "entity_counts",
     "entity_metrics",
-    "entity_tally",
+    "escape_markdown",
     "language_metrics",
+    "markdown_table",
+    "multi_label_counts",
     "multi_label_metrics",
-    "multi_label_tally",
-    "plain",
     "ranking_metrics",
-    "save_folder",
+    "save_adapter_folder",
     "save_trained",
-    "table",
+    "word_counts",
     "word_metrics",
-    "word_tally",
 ]

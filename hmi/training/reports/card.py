@@ -13,11 +13,11 @@ from typing import Any
 from hmi.adapters import Adapter
 from hmi.adapters.formats import FILE_NAME, save_adapter
 from hmi.spec import TaskKind
-from hmi.training.reports.markdown import plain, table
+from hmi.training.reports.markdown import escape_markdown, markdown_table
 from hmi.training.reports.metrics import Metrics
 from hmi.training.reports.report import TrainedAdapter, TrainReport
 
-__all__ = ["CARD", "REPORT", "TASK_WORDS", "model_card", "save_folder", "save_trained"]
+__all__ = ["CARD", "REPORT", "TASK_WORDS", "model_card", "save_adapter_folder", "save_trained"]
 
 CARD, REPORT = "README.md", "report.json"
 _MOST_CONFUSED = 20  # labels; a wider table is read by nobody
@@ -36,10 +36,10 @@ def save_trained(trained: TrainedAdapter, out: Path, data: str) -> None:
 
     Raises `OSError`; then nothing is left.
     """
-    save_folder(out, trained.adapter, trained.report.to_json(), model_card(trained.report, out.name, data))
+    save_adapter_folder(out, trained.adapter, trained.report.to_json(), model_card(trained.report, out.name, data))
 
 
-def save_folder(out: Path, adapter: Adapter, report: Mapping[str, Any], card: str) -> None:
+def save_adapter_folder(out: Path, adapter: Adapter, report: Mapping[str, Any], card: str) -> None:
     """Make the folder `out` of these three. Raises `OSError`; then nothing is left."""
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     beside.mkdir(parents=True)
@@ -57,7 +57,7 @@ def model_card(report: TrainReport, name: str, data: str) -> str:
     return (
         "\n\n".join(
             [
-                f"# {plain(name)}",
+                f"# {escape_markdown(name)}",
                 _what(report),
                 "## Trained on",
                 _trained_on(report, data),
@@ -89,14 +89,15 @@ def _trained_on(report: TrainReport, data: str) -> str:
     which = f", of which number {report.best_epoch} was kept" if report.dev else ""
     began = ", begun with another adapter's weights" if report.started else ""
     lines = [
-        f"{report.examples:,} examples of {plain(data)}, {report.tokens:,} tokens in all; {report.epochs} epochs"
-        f"{early}{which}{began}; {report.seconds:.1f} s, {report.seconds_per_thousand_examples:.1f} s for a thousand.",
+        f"{report.examples:,} examples of {escape_markdown(data)}, {report.tokens:,} tokens in all; "
+        f"{report.epochs} epochs{early}{which}{began}; "
+        f"{report.seconds:.1f} s, {report.seconds_per_thousand_examples:.1f} s for a thousand.",
     ]
     if report.left_out:
         lines.append(f"{report.left_out:,} examples more were left out, because their text judges.")
     if report.labels:
         pairs = zip(report.labels, report.label_counts, strict=True)
-        lines.append(table(["label", "examples" if report.task is not TaskKind.TOKENS else "words"], pairs))
+        lines.append(markdown_table(["label", "examples" if report.task is not TaskKind.TOKENS else "words"], pairs))
     return "\n\n".join(lines)
 
 
@@ -110,14 +111,16 @@ def _judgement(report: TrainReport) -> list[str]:
     parts = [
         f"On {report.dev_examples:,} examples that were not trained on; they chose the epoch, so on new text it may do "
         "a little worse.",
-        table(["figure", "value"], [*figures, (f"{dev.name.replace('_', ' ')}: {compared}", f"{report.baseline:.3f}")]),
+        markdown_table(
+            ["figure", "value"], [*figures, (f"{dev.name.replace('_', ' ')}: {compared}", f"{report.baseline:.3f}")]
+        ),
     ]
     if dev.labels:
         rows = [
             (each.label, f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}", each.support)
             for each in dev.labels
         ]
-        parts.append(table(["label", "precision", "recall", "F1", "support"], rows))
+        parts.append(markdown_table(["label", "precision", "recall", "F1", "support"], rows))
     return parts + _confusion(report.labels, dev)
 
 
@@ -125,7 +128,7 @@ def _confusion(labels: Sequence[str], dev: Metrics) -> list[str]:
     if dev.confusion is None or len(labels) > _MOST_CONFUSED:
         return []
     rows = [(label, *counts) for label, counts in zip(labels, dev.confusion, strict=True)]
-    return ["How often a label (row) was answered with another (column):", table(["", *labels], rows)]
+    return ["How often a label (row) was answered with another (column):", markdown_table(["", *labels], rows)]
 
 
 def _use(report: TrainReport) -> str:

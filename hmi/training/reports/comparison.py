@@ -8,7 +8,7 @@ from typing import Any
 
 from hmi.spec import TaskKind
 from hmi.training.plan import TrainConfig
-from hmi.training.reports.score_delta import ScoreDelta
+from hmi.training.reports.answer_counts import ScoreDelta
 
 __all__ = ["IMPORTED", "AdapterComparison", "RetrainReport"]
 
@@ -23,7 +23,7 @@ class AdapterComparison:
         name: `imported`, or what its folder's name ends in: `retrained-k3`.
         base: Name of the base's folder; of its `layers` the lower `k` are looked up, in a domain with a delta or not.
         left_out: Layers in which the imported adapter has parts and this one cannot have any, being looked up.
-        figures: Every figure of the task, shares 0..1, the score that `RetrainReport.figure` names among them.
+        metrics: Every metric of the task, shares 0..1, among them the one that `RetrainReport.metric` names.
         bytes: Of all weights.
         seconds: Of training, and `epochs`; None for the imported one.
         to_imported, to_retrained: How much more it scores than that one, and than the one retrained at k = 0.
@@ -35,7 +35,7 @@ class AdapterComparison:
     layers: int
     delta: bool
     left_out: tuple[int, ...]
-    figures: dict[str, float]
+    metrics: dict[str, float]
     bytes: int
     seconds: float | None = None
     epochs: int | None = None
@@ -46,21 +46,21 @@ class AdapterComparison:
 @dataclass(frozen=True, slots=True)
 class RetrainReport:
     """Attributes:
-    figure: The name of the score that differences are of.
-    texts: That all were judged on; `cut` of them were too long and were cut.
-    learnt, choosing: Examples that were trained on, and that chose the epoch; without the latter the last one is kept.
-    standings: The imported adapter, the one retrained at k = 0, then those on the other bases, in their order.
-    notes: What a reader has to know, in sentences.
+    metric: Name of the score that is compared.
+    test_examples: All adapters are evaluated on these; `truncated` of them were longer than the maximum.
+    train_examples, dev_examples: Trained on; used to choose the epoch. Without the latter the last epoch is kept.
+    comparisons: The imported adapter, the one retrained at k = 0, then those on the other bases, in their order.
+    notes: Caveats for the reader, in sentences.
     """
 
     task: TaskKind
-    figure: str
-    texts: int
-    cut: int
-    learnt: int
-    choosing: int
+    metric: str
+    test_examples: int
+    truncated: int
+    train_examples: int
+    dev_examples: int
     config: TrainConfig
-    standings: tuple[AdapterComparison, ...]
+    comparisons: tuple[AdapterComparison, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:

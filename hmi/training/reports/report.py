@@ -11,30 +11,31 @@ from hmi.spec import TaskKind
 from hmi.training.plan import TrainConfig
 from hmi.training.reports.metrics import Metrics
 
-__all__ = ["OnProgress", "TrainProgress", "TrainReport", "TrainedAdapter"]
+__all__ = ["OnProgress", "TrainReport", "TrainedAdapter"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """After `done` of at most `steps` steps of the optimiser, in epoch `epoch` (from 1) of at most `epochs`.
+    """The state of a training after `done` of at most `steps` optimizer steps.
 
     Attributes:
-        loss: Of the last step.
-        epoch_loss: Mean loss of the epoch so far.
-        dev: Of the last judging, after the epoch before; None before the first, or without a dev part.
-        trained_tokens: All tokens of all steps, special tokens counted.
-        seconds_left: An estimate that takes no account of an early end.
+        loss: Of the last step, or the mean of the last few.
+        seconds_left: An estimate that does not consider early stopping.
+        epoch: From 1, of at most `epochs`; trainings that only count steps have one epoch.
+        epoch_loss: Mean loss of the epoch so far; None where epochs are not counted.
+        dev: Metrics after the previous epoch; None before the first evaluation, or without a dev set.
+        trained_tokens: Tokens of all steps, special tokens included.
     """
 
     done: int
     steps: int
-    epoch: int
-    epochs: int
     loss: float
-    epoch_loss: float
-    dev: Metrics | None
-    trained_tokens: int
     seconds_left: float
+    epoch: int = 1
+    epochs: int = 1
+    epoch_loss: float | None = None
+    dev: Metrics | None = None
+    trained_tokens: int = 0
 
 
 OnProgress = Callable[[TrainProgress], None]
@@ -90,8 +91,8 @@ class TrainReport:
 
     def to_json(self) -> dict[str, Any]:
         """Ready for JSON."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("dev", "config")}
-        return plain | {
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("dev", "config")}
+        return fields | {
             "dev": self.dev.to_json() if self.dev else None,
             "config": self.config.to_json(),
             "seconds_per_thousand_examples": self.seconds_per_thousand_examples,

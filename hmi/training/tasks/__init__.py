@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hmi.training.tasks.classes import Classification, MultiLabel, class_labels, multi_labels
+from hmi.training.tasks.classification import Classification, MultiLabel, class_labels, multi_labels
 from hmi.training.tasks.contrast import Contrast, require_contrast
 from hmi.training.tasks.fixed import FixedAdapter
 from hmi.training.tasks.language import Language
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Labelling, Objective, Part, Texts
+from hmi.training.tasks.objective import LabelObjective, Objective, Preprocessor, TaskData
 from hmi.training.tasks.tagging import Tagging, tag_labels
 from hmi.training.tasks.trainable import TrainableAdapter
 
@@ -15,14 +15,14 @@ __all__ = [
     "Classification",
     "Contrast",
     "FixedAdapter",
-    "Labelling",
+    "LabelObjective",
     "Language",
     "MultiLabel",
     "Network",
     "Objective",
-    "Part",
+    "Preprocessor",
     "Tagging",
-    "Texts",
+    "TaskData",
     "TrainableAdapter",
     "class_labels",
     "multi_labels",

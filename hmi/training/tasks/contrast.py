@@ -23,7 +23,7 @@ from hmi.training.data import PairExample
 from hmi.training.lower import LowerStates
 from hmi.training.reports import Metrics, ranking_metrics
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Texts
+from hmi.training.tasks.objective import Preprocessor
 
 __all__ = ["Contrast", "PairPart", "require_contrast"]
 
@@ -38,7 +38,7 @@ def require_contrast(examples: Sequence[PairExample]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairPart:
-    """Texts are kept once, and named by their place in `states`.
+    """Preprocessor are kept once, and named by their place in `states`.
 
     Attributes:
         asking, positive: int64 `[n]`; negative: int64 `[n]`, -1 where there is none.
@@ -71,7 +71,7 @@ class Contrast:
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
 
-    def prepare(self, examples: Sequence[PairExample], texts: Texts) -> PairPart:
+    def prepare(self, examples: Sequence[PairExample], texts: Preprocessor) -> PairPart:
         numbers: dict[str, int] = {}
 
         def number(text: str | None) -> int:

@@ -14,16 +14,16 @@ from torch.nn import functional as F
 from hmi.adapters import Pooling
 from hmi.errors import InvalidInput
 from hmi.models.families import HGpt
-from hmi.training.data import ChatExample, ContinuedExample
+from hmi.training.data import ChatExample, CompletionExample
 from hmi.training.lower import LowerStates
 from hmi.training.reports import Metrics, language_metrics
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Texts
+from hmi.training.tasks.objective import Preprocessor
 
 __all__ = ["Language", "LanguagePart"]
 
 _LOGITS = 512  # tokens whose logits are held at once in judging
-Examples = Sequence[ContinuedExample | ChatExample]
+Examples = Sequence[CompletionExample | ChatExample]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class Language:
     pooling = Pooling.MEAN  # of nothing
     labels: tuple[str, ...] = ()
 
-    def prepare(self, examples: Examples, texts: Texts) -> LanguagePart:
+    def prepare(self, examples: Examples, texts: Preprocessor) -> LanguagePart:
         pairs = []
         for number, example in enumerate(examples, start=1):
             try:
@@ -66,7 +66,7 @@ class Language:
         ids = tuple(np.asarray([*prompt, *completion], np.int64) for prompt, completion in pairs)
         return LanguagePart(texts.states_of(ids), ids, np.asarray([len(prompt) for prompt, _ in pairs], np.int64))
 
-    def _tokens(self, example: ContinuedExample | ChatExample, texts: Texts) -> tuple[list[int], list[int]]:
+    def _tokens(self, example: CompletionExample | ChatExample, texts: Preprocessor) -> tuple[list[int], list[int]]:
         """Ids of the prompt and of the completion with its end, as serving has them."""
         tokenizer, ends = texts.tokenizer, list(texts.spec.eos_token_ids[:1])
         if isinstance(example, ChatExample):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.models.families import HPLM
-from hmi.training.lower import Breathe, LowerStates
+from hmi.training.lower import LowerStates, YieldHook
 from hmi.training.tasks.fixed import FixedAdapter
 from hmi.training.tasks.trainable import TrainableAdapter
 
@@ -21,13 +21,12 @@ _TOKEN_STEP = 8
 
 
 class Network:
-    """`model` is frozen, `adapter` learns, if it is not there to be judged alone; `breathe` is called after every batch
-    that is judged."""
+    """`model` is frozen, `adapter` is trained or only evaluated; `yield_hook` is called after every evaluated batch."""
 
-    def __init__(self, model: HPLM, adapter: TrainableAdapter | FixedAdapter, breathe: Breathe) -> None:
+    def __init__(self, model: HPLM, adapter: TrainableAdapter | FixedAdapter, yield_hook: YieldHook) -> None:
         self.model = model
         self.adapter = adapter
-        self._breathe = breathe
+        self._yield_hook = yield_hook
 
     @property
     def device(self) -> torch.device:
@@ -45,7 +44,7 @@ class Network:
         for start in range(0, len(order), _JUDGING_BATCH):
             chosen = order[start : start + _JUDGING_BATCH]
             yield chosen, *self.upper(states, chosen)
-            self._breathe()
+            self._yield_hook()
 
 
 def _filled(hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,20 +15,20 @@ from hmi.adapters.maths import AdapterMaths
 from hmi.models.families import HPLM
 from hmi.models.layers import RowEstimator
 from hmi.models.text import ChatTemplate
-from hmi.training.lower import Breathe, LowerStates, See, encode
-from hmi.training.reports import Examined, Metrics
+from hmi.training.lower import LowerStates, ViewWindows, YieldHook, encode
+from hmi.training.reports import Evaluation, Metrics
 from hmi.training.tasks.network import Network
 
-__all__ = ["Labelling", "Objective", "Part", "Texts"]
+__all__ = ["LabelObjective", "Objective", "Preprocessor", "TaskData"]
 
 
-class Texts:
+class Preprocessor:
     """Makes texts ready for the network.
 
     Args:
         max_tokens: Longer texts are cut, special tokens included.
         delta: Of the domain whose rows are looked up.
-        breathe: Called after every few thousand windows.
+        yield_hook: Called after every few thousand windows.
         see: As in `LowerStates`.
         chat: The model's template, where it has one.
         estimator: As in `LowerStates`.
@@ -40,14 +40,14 @@ class Texts:
         tokenizer: Tokenizer,
         max_tokens: int,
         delta: AdapterMaths | None,
-        breathe: Breathe,
-        see: See | None = None,
+        yield_hook: YieldHook,
+        see: ViewWindows | None = None,
         chat: ChatTemplate | None = None,
         estimator: RowEstimator | None = None,
     ) -> None:
         self._model = model
         self._delta = delta
-        self._breathe = breathe
+        self._yield_hook = yield_hook
         self._see = see
         self._estimator = estimator
         self.tokenizer = tokenizer
@@ -62,10 +62,10 @@ class Texts:
 
     def states_of(self, sequences: Sequence[NDArray[np.int64]]) -> LowerStates:
         """Likewise, of token ids."""
-        return LowerStates(self._model, sequences, self._delta, self._breathe, self._see, self._estimator)
+        return LowerStates(self._model, sequences, self._delta, self._yield_hook, self._see, self._estimator)
 
 
-class Part(Protocol):
+class TaskData(Protocol):
     """Examples made ready: what the network is given for them, and what it should say."""
 
     @property
@@ -77,10 +77,10 @@ class Part(Protocol):
         """Tokens of each example, those of all of its texts."""
 
 
-PartT = TypeVar("PartT", bound=Part)
+DataT = TypeVar("DataT", bound=TaskData)
 
 
-class Objective(Protocol[PartT]):
+class Objective(Protocol[DataT]):
     """One task with its labels fixed."""
 
     @property
@@ -91,25 +91,25 @@ class Objective(Protocol[PartT]):
     def pooling(self) -> Pooling:
         """What the head reads."""
 
-    def prepare(self, examples: Sequence[Any], texts: Texts) -> PartT:
+    def prepare(self, examples: Sequence[Any], texts: Preprocessor) -> DataT:
         """Examples of this task, with no other labels than these."""
 
-    def loss(self, network: Network, part: PartT, chosen: Sequence[int]) -> Tensor:
+    def loss(self, network: Network, part: DataT, chosen: Sequence[int]) -> Tensor:
         """Mean over the chosen examples; gradients flow into the adapter."""
 
-    def judge(self, network: Network, part: PartT) -> Metrics:
+    def judge(self, network: Network, part: DataT) -> Metrics:
         """Of the network's answers on the part."""
 
-    def counts(self, part: PartT) -> tuple[int, ...]:
+    def counts(self, part: DataT) -> tuple[int, ...]:
         """How often each label is true in the part."""
 
-    def baseline(self, network: Network, learnt: PartT, judging: PartT) -> float:
+    def baseline(self, network: Network, learnt: DataT, judging: DataT) -> float:
         """The judging part's score for always answering what is most frequent where it was learnt; where nothing is,
         that of the network, which is not trained yet."""
 
 
-class Labelling(Objective[PartT], Protocol[PartT]):
+class LabelObjective(Objective[DataT], Protocol[DataT]):
     """A task whose answers are labels."""
 
-    def examine(self, network: Network, part: PartT) -> Examined:
+    def examine(self, network: Network, part: DataT) -> Evaluation:
         """As `judge`, and with it what was answered to each text."""

@@ -17,11 +17,19 @@ from torch.nn import functional as F
 
 from hmi.adapters import Pooling
 from hmi.models.text import BEGIN, INSIDE, OUTSIDE, Word, chunks, is_bio, words_of
-from hmi.training.data import Span, TaggedExample, said_of, word_labels
-from hmi.training.lower import LowerStates, in_chunks
-from hmi.training.reports import Examined, Metrics, Tally, entity_metrics, entity_tally, word_metrics, word_tally
+from hmi.training.data import Span, TaggedExample, tagger_labels, tags_and_names
+from hmi.training.lower import LowerStates, text_chunks
+from hmi.training.reports import (
+    AnswerCounts,
+    Evaluation,
+    Metrics,
+    entity_counts,
+    entity_metrics,
+    word_counts,
+    word_metrics,
+)
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Texts
+from hmi.training.tasks.objective import Preprocessor
 
 __all__ = ["TagPart", "Tagging", "named_parts", "tag_labels"]
 
@@ -29,8 +37,8 @@ _UNLABELLED = -100  # what cross entropy passes over
 
 
 def tag_labels(examples: Sequence[TaggedExample]) -> tuple[str, ...]:
-    """As `word_labels`, of examples. Raises `InvalidInput`."""
-    return word_labels(*said_of(examples))
+    """As `tagger_labels`, of examples. Raises `InvalidInput`."""
+    return tagger_labels(*tags_and_names(examples))
 
 
 def named_parts(example: TaggedExample) -> tuple[Span, ...]:
@@ -78,9 +86,9 @@ class Tagging:
         self._bio = is_bio(labels)
         self._names = sorted({label[len(BEGIN) :] for label in labels if label != OUTSIDE}) if self._bio else []
 
-    def prepare(self, examples: Sequence[TaggedExample], texts: Texts) -> TagPart:
+    def prepare(self, examples: Sequence[TaggedExample], texts: Preprocessor) -> TagPart:
         states = texts.states([example.text for example in examples])
-        every = in_chunks([example.text for example in examples])
+        every = text_chunks([example.text for example in examples])
         encodings = chain.from_iterable(map(texts.tokenizer.encode_batch, every))
         numbers = {label: number for number, label in enumerate(self.labels)}
         places, targets = [], []
@@ -100,9 +108,9 @@ class Tagging:
     def judge(self, network: Network, part: TagPart) -> Metrics:
         return self._metrics(part, *self._answer(network, part))
 
-    def examine(self, network: Network, part: TagPart) -> Examined:
+    def examine(self, network: Network, part: TagPart) -> Evaluation:
         said, loss = self._answer(network, part)
-        return Examined(self._metrics(part, said, loss), self._tally(part, said))
+        return Evaluation(self._metrics(part, said, loss), self._tally(part, said))
 
     @torch.no_grad()
     def _answer(self, network: Network, part: TagPart) -> tuple[list[NDArray[np.int64]], float]:
@@ -131,12 +139,12 @@ class Tagging:
         has = true != _UNLABELLED
         return word_metrics(self.labels, true[has], np.concatenate(said)[has], loss)
 
-    def _tally(self, part: TagPart, said: Sequence[NDArray[np.int64]]) -> Tally:
+    def _tally(self, part: TagPart, said: Sequence[NDArray[np.int64]]) -> AnswerCounts:
         if self._bio:
-            return entity_tally(self._names, self._all_parts(part.targets), self._all_parts(said))
+            return entity_counts(self._names, self._all_parts(part.targets), self._all_parts(said))
         known = [targets != _UNLABELLED for targets in part.targets]
         true, given = ([each[has] for each, has in zip(of, known, strict=True)] for of in (part.targets, said))
-        return word_tally(self.labels, true, given)
+        return word_counts(self.labels, true, given)
 
     def _all_parts(self, texts: Sequence[NDArray[np.int64]]) -> list[list[Span]]:
         return [self._parts(numbers) for numbers in texts]

@@ -12,7 +12,7 @@ from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Head, Poo
 from hmi.adapters.maths import AdapterMaths, BottleneckTensors, LoraTensors, SingleAdapter, pool
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
-from hmi.training.loop import array_of, cast_pairs, drawn, lora_pairs, pair_arrays, zeros
+from hmi.training.loop import array_of, cast_pairs, lora_pairs, pair_arrays, random_parameter, zero_parameter
 
 __all__ = ["TrainableAdapter"]
 
@@ -64,11 +64,14 @@ class TrainableAdapter(nn.Module):
             for layer in upper:
                 for place in placements:
                     self._bottleneck[layer, place] = BottleneckTensors(
-                        drawn(rank, hidden, generator), zeros(rank), zeros(hidden, rank), zeros(hidden)
+                        random_parameter(rank, hidden, generator),
+                        zero_parameter(rank),
+                        zero_parameter(hidden, rank),
+                        zero_parameter(hidden),
                     )
         if labels:
-            self.out = zeros(len(labels), hidden)
-            self.out_bias = zeros(len(labels))
+            self.out = zero_parameter(len(labels), hidden)
+            self.out_bias = zero_parameter(len(labels))
         self.body = nn.ParameterList(self._body())
 
     @torch.no_grad()

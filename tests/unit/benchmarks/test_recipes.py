@@ -27,7 +27,7 @@ from benchmarks.recipes.vectors import ThreeVectors
 from hmi.bench import Shape
 from hmi.models.convert import convert_pretrained, pretrained_tensors, read_difference
 from hmi.models.families import HBert, Layer, load_hbert, load_spec
-from hmi.training.distill import DistilConfig, Student, Teacher, build_base, distil
+from hmi.training.distill import DistillConfig, Student, Teacher, build_base, distill
 from hmi.training.lower import WindowBatch, relative_error
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
@@ -109,7 +109,7 @@ def test_recipes_differ_where_they_say_when_all_are_run(results: dict[str, Resul
 def test_line_of_the_product_is_what_build_base_makes(
     results: dict[str, Result], source: Path, corpora: list[list[str]], tmp_path: Path
 ) -> None:
-    config = DistilConfig(steps=PLAN.steps, batch_size=PLAN.batch_size, dtype="float32")
+    config = DistillConfig(steps=PLAN.steps, batch_size=PLAN.batch_size, dtype="float32")
     report = build_base(source, tmp_path / "k3", 3, corpora=corpora, config=config, difference=tmp_path / "difference")
     product = results["product"]
     assert report.after is not None
@@ -130,7 +130,7 @@ def test_states_come_nearer_when_a_recipe_is_followed(
         return float(relative_error(tried.states(batch)[-1], teacher.states(batch)[-1]))
 
     before = error()
-    distil(tried, teacher, learner.text.seen, DistilConfig(steps=30, batch_size=8, learning_rate=3e-3))
+    distill(tried, teacher, learner.text.seen, DistillConfig(steps=30, batch_size=8, learning_rate=3e-3))
     assert error() < 0.9 * before
 
 
@@ -208,7 +208,7 @@ def test_states_stay_when_a_pair_of_low_rank_is_folded(
     original = {name: each.clone() for name, each in model.state_dict().items()}
     names, batch = set(original), batch_of(learner.text.judges)
     tried = LowRank(model)
-    distil(tried, teacher, learner.text.seen, DistilConfig(steps=3, batch_size=4))
+    distill(tried, teacher, learner.text.seen, DistillConfig(steps=3, batch_size=4))
     with torch.no_grad():
         before = tried.states(batch)
         tried.fold()

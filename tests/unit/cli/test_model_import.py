@@ -112,12 +112,12 @@ def test_report_tells_what_each_base_costs_and_leaves_its_adapter(
     assert set(again.lora) == {(layer, site) for layer in (2, 3) for site in (Site.Q, Site.V)}
     assert again.rank == 4
     report = json.loads((out / "report.json").read_text())["retraining"]
-    assert [each["name"] for each in report["standings"]] == ["imported", "retrained-k0", "retrained-k2"]
-    assert report["learnt"] + report["choosing"] + report["texts"] == 300
-    assert report["standings"][2]["to_retrained"]["score"]["standard_error"] >= 0
+    assert [each["name"] for each in report["comparisons"]] == ["imported", "retrained-k0", "retrained-k2"]
+    assert report["train_examples"] + report["dev_examples"] + report["test_examples"] == 300
+    assert report["comparisons"][2]["to_retrained"]["score"]["standard_error"] >= 0
     trained = json.loads((tmp_path / "out-retrained-k2" / "report.json").read_text())
     assert trained["config"]["sites"] == report["config"]["sites"] == ["q", "v"]
-    assert trained["examples"] == report["learnt"]
+    assert trained["examples"] == report["train_examples"]
     card = (out / "README.md").read_text()
     assert "## What it would lose if it were trained again" in card
     assert "| retrained, k = 2 |" in card
@@ -144,7 +144,7 @@ def test_training_goes_on_when_it_was_stopped(
     assert not (tmp_path / "out").exists()
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["retraining"]["texts"] == 20
+    assert json.loads(result.stdout)["retraining"]["test_examples"] == 20
     assert json.loads((tmp_path / "out-retrained-k2" / "report.json").read_text())["resumed_at"] == 2
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -158,8 +158,8 @@ def test_deltas_belong_to_the_bases_in_their_order(bases: dict[int, Path], their
     twice = ("--compare", bases[2], "--compare", bases[2])
     result = run(*common, *twice, "--delta", "none", "--delta", tmp_path / "delta")
     assert result.exit_code == 0, result.output
-    standings = json.loads(result.stdout)["retraining"]["standings"]
-    assert [(each["name"], each["delta"]) for each in standings[2:]] == [
+    comparisons = json.loads(result.stdout)["retraining"]["comparisons"]
+    assert [(each["name"], each["delta"]) for each in comparisons[2:]] == [
         ("retrained-k2", False),
         ("retrained-k2-2", True),
     ]

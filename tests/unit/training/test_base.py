@@ -15,21 +15,21 @@ from hmi.models.convert import read_difference
 from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training.distill import (
-    DistilConfig,
-    DistilProgress,
+    DistillConfig,
     EstimatorConfig,
     Moments,
     Teacher,
-    apply_difference,
+    apply_weight_diff,
     base,
     build_base,
-    fit,
+    fit_calibration,
     measure_fidelity,
+    student,
 )
-from hmi.training.distill import distill as distil
 from hmi.training.distill.base import work_folder
 from hmi.training.lower import LowerStates, encode, window_rows
 from hmi.training.lower.states import estimated_rows
+from hmi.training.reports import TrainProgress
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
 
@@ -84,7 +84,7 @@ def test_projection_is_the_least_squares_map_when_every_position_is_alike() -> N
     states, targets = rng.normal(size=(500, 8)), rng.normal(size=(500, 8))
     x = np.concatenate([states, np.ones((500, 1))], axis=1)
     sums = Moments(*(torch.from_numpy(each) for each in (x.T @ x, x.T @ targets, x.sum(0)[None], targets.sum(0)[None])))
-    found = fit(sums)
+    found = fit_calibration(sums)
     expected, *_ = np.linalg.lstsq(x, targets, rcond=None)
     np.testing.assert_allclose(found.weight.numpy().T, expected[:-1], atol=1e-3)
     assert found.correction is not None
@@ -125,7 +125,7 @@ def test_calibration_is_refused_when_there_is_too_little_text(source: Path, tmp_
     assert not (tmp_path / "k2").exists()
 
 
-QUICK = DistilConfig(steps=60, batch_size=16, learning_rate=3e-3, dtype="float32")
+QUICK = DistillConfig(steps=60, batch_size=16, learning_rate=3e-3, dtype="float32")
 
 
 def test_states_come_nearer_still_when_distilled(source: Path, tmp_path: Path, texts: list[str]) -> None:
@@ -150,10 +150,10 @@ def test_unchanged_model_judges_when_the_layers_are_distilled(source: Path, tmp_
 def test_same_base_is_built_when_the_build_was_stopped_between(
     source: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distil, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(student, "_CHECKPOINT_SECONDS", 0.0)
     build_base(source, tmp_path / "whole", 2, RowDtype.INT8, [texts], QUICK)
 
-    def stop(reached: DistilProgress) -> None:
+    def stop(reached: TrainProgress) -> None:
         if reached.done == 23:
             raise KeyboardInterrupt
 
@@ -191,9 +191,9 @@ def test_distillation_is_not_repeated_when_what_follows_it_fails(
 def test_build_begins_anew_when_the_checkpoint_is_of_another_text(
     source: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(distil, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(student, "_CHECKPOINT_SECONDS", 0.0)
 
-    def stop(reached: DistilProgress) -> None:
+    def stop(reached: TrainProgress) -> None:
         if reached.done == 10:
             raise KeyboardInterrupt
 
@@ -213,7 +213,7 @@ def test_artifact_is_the_same_when_it_is_made_from_its_difference(
     path = tmp_path / "difference.safetensors"
     report = build_base(source, tmp_path / "built", 2, RowDtype.INT8, [texts], QUICK, difference=path)
     difference = read_difference(path)
-    assert apply_difference(source, difference, tmp_path / "applied") == report.spec
+    assert apply_weight_diff(source, difference, tmp_path / "applied") == report.spec
     built, applied = load_hbert(tmp_path / "built").state_dict(), load_hbert(tmp_path / "applied").state_dict()
     assert all(torch.equal(built[name], applied[name]) for name in built)
     assert report.after is not None
@@ -229,7 +229,7 @@ def test_estimates_are_of_the_base_as_it_is_saved(source: Path, tmp_path: Path, 
     )
     assert report.estimate_error is not None
     assert load_spec(tmp_path / "k2").estimator_size == 16
-    apply_difference(source, read_difference(difference), tmp_path / "again")
+    apply_weight_diff(source, read_difference(difference), tmp_path / "again")
     for folder in ("k2", "again"):
         model = load_hbert(tmp_path / folder)
         sequences = encode(load_tokenizer(tmp_path / folder), texts[::20], 48)
@@ -244,7 +244,7 @@ def test_difference_is_refused_when_the_weights_are_others(source: Path, tmp_pat
     build_base(source, tmp_path / "built", 2, corpora=[texts], config=QUICK, difference=path)
     other = tiny_bert_folder(tmp_path / "other", seed=8)
     with pytest.raises(InvalidInput, match="other pretrained weights"):
-        apply_difference(other, read_difference(path), tmp_path / "applied")
+        apply_weight_diff(other, read_difference(path), tmp_path / "applied")
     assert not (tmp_path / "applied").exists()
 
 

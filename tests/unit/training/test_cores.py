@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hmi.errors import Cancelled
-from hmi.training.loop import side_by_side
+from hmi.training.loop import run_parallel
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_cores_are_shared_out_when_several_run(four_threads: None) -> None:
         both.wait()  # breaks unless two run at a time
         return item * item, torch.get_num_threads()
 
-    assert dict(side_by_side(work, [1, 2, 3, 4], most=2)) == {1: (1, 2), 2: (4, 2), 3: (9, 2), 4: (16, 2)}
+    assert dict(run_parallel(work, [1, 2, 3, 4], most=2)) == {1: (1, 2), 2: (4, 2), 3: (9, 2), 4: (16, 2)}
     assert torch.get_num_threads() == 4
 
 
@@ -52,7 +52,7 @@ def test_others_are_ended_when_the_results_are_not_wanted(stopper: str, four_thr
             raise ValueError("broken")
         return item
 
-    results = side_by_side(work, ["long", "short", "never", "never"], most=2)
+    results = run_parallel(work, ["long", "short", "never", "never"], most=2)
     if stopper == "failure":
         with pytest.raises(ValueError, match="broken"):
             list(results)

@@ -17,14 +17,14 @@ from hmi.models.convert import digest_of, pretrained_tensors, read_difference
 from hmi.models.families import load_hgpt, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training.delta import DeltaConfig, train_delta
-from hmi.training.distill import DistilConfig, Teacher, apply_difference, build_base
-from hmi.training.distill.distill import _divergence
+from hmi.training.distill import DistillConfig, Teacher, apply_weight_diff, build_base
+from hmi.training.distill.student import _divergence
 from hmi.training.lower import WindowBatch, encode
 from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 Make = Callable[..., Any]
 BOTH = pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
-QUICK = DistilConfig(steps=30, batch_size=16, learning_rate=3e-3, dtype="float32")
+QUICK = DistillConfig(steps=30, batch_size=16, learning_rate=3e-3, dtype="float32")
 
 
 def texts(count: int = 200, words: int = 30) -> list[str]:
@@ -52,7 +52,7 @@ def test_distilled_base_says_more_like_the_ordinary_model_what_comes_next(make: 
     report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts(600)], config)
     assert report.before is not None
     assert report.after is not None
-    before, after = report.before.foresight, report.after.foresight
+    before, after = report.before.perplexity, report.after.perplexity
     assert before is not None
     assert after is not None
     assert after.original == before.original > 1
@@ -64,9 +64,9 @@ def test_distilled_base_says_more_like_the_ordinary_model_what_comes_next(make: 
 def test_difference_makes_the_same_base_again(make: Make, tmp_path: Path) -> None:
 
     source = tiny_decoder_folder(make(), tmp_path / "source")
-    config = DistilConfig(steps=2, batch_size=8, dtype="float32")
+    config = DistillConfig(steps=2, batch_size=8, dtype="float32")
     build_base(source, tmp_path / "a", 2, RowDtype.INT8, [texts(60)], config, difference=tmp_path / "d.safetensors")
-    apply_difference(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
+    apply_weight_diff(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
     one, other = load_hgpt(tmp_path / "a").state_dict(), load_hgpt(tmp_path / "b").state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -79,9 +79,9 @@ def test_tied_output_embedding_is_the_inputs_when_a_file_has_it_too(tmp_path: Pa
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, source / "model.safetensors", {"format": "pt"})
     assert digest_of(pretrained_tensors(source)) == digest_of(plain)
-    config = DistilConfig(steps=2, batch_size=8, dtype="float32")
+    config = DistillConfig(steps=2, batch_size=8, dtype="float32")
     build_base(source, tmp_path / "a", 2, RowDtype.INT8, [texts(60)], config, difference=tmp_path / "d.safetensors")
-    apply_difference(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
+    apply_weight_diff(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
 
 
 @BOTH
@@ -122,7 +122,7 @@ def test_divergence_in_pieces_is_the_whole_ones_gradients_included(
     model = load_hgpt(tmp_path / "k2")
     torch.manual_seed(1)
     ours, wanted = torch.randn(11, model.spec.hidden_size, requires_grad=True), torch.randn(11, model.spec.hidden_size)
-    monkeypatch.setattr("hmi.training.distill.distill._LOGITS", 4)
+    monkeypatch.setattr("hmi.training.distill.student._LOGITS", 4)
     found = _divergence(model, ours, model, wanted)
     target = model.logits(wanted).log_softmax(-1).detach()
     plain = torch.nn.functional.kl_div(

@@ -20,14 +20,16 @@ from hmi.knowledge.store import round_trip
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import Site
-from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
-from hmi.training.delta import DeltaConfig, DeltaProgress, train_delta
+from hmi.training.delta import DeltaConfig, train_delta
 from hmi.training.delta.config import TrainedDelta
 from hmi.training.delta.train import _loss, _Sights
-from hmi.training.distill import DistilConfig, EstimatorConfig, Teacher, add_estimator, build_base, measure_fidelity
+from hmi.training.distill import DistillConfig, EstimatorConfig, Teacher, add_estimator, build_base, measure_fidelity
 from hmi.training.lower import LowerStates, WindowBatch, encode, estimator_of, leave_one_out, window_rows
 from hmi.training.lower.states import estimated_rows
+from hmi.training.plan import TrainConfig
+from hmi.training.reports import TrainProgress
 from tests.adapter_samples import bottleneck_adapter, lora_adapter
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
@@ -238,7 +240,7 @@ def test_half_of_the_texts_are_seen_as_a_tree_of_the_others_sees_them() -> None:
 
 def test_teacher_is_asked_for_when_the_base_was_distilled(domain: list[str], tmp_path: Path) -> None:
     source = tiny_bert_folder(tmp_path / "source")
-    build_base(source, tmp_path / "k2", 2, corpora=[domain], config=DistilConfig(steps=2, batch_size=4))
+    build_base(source, tmp_path / "k2", 2, corpora=[domain], config=DistillConfig(steps=2, batch_size=4))
     with pytest.raises(InvalidInput, match="as the teacher"):
         train_delta(tmp_path / "k2", domain, QUICK)
     report = train_delta(tmp_path / "k2", domain, dataclasses.replace(QUICK, steps=2), teacher=source).report
@@ -252,7 +254,7 @@ def test_teacher_is_refused_when_it_has_another_shape(base: Path, domain: list[s
 
 
 def test_progress_counts_every_step_when_a_delta_is_trained(base: Path, domain: list[str]) -> None:
-    told: list[DeltaProgress] = []
+    told: list[TrainProgress] = []
     train_delta(base, domain, dataclasses.replace(QUICK, steps=5), on_progress=told.append)
     assert [(each.done, each.steps) for each in told] == [(number, 5) for number in range(1, 6)]
     assert all(each.seconds_left > 0 for each in told[:-1])
@@ -262,7 +264,7 @@ def test_progress_counts_every_step_when_a_delta_is_trained(base: Path, domain: 
 def test_training_ends_when_progress_raises(base: Path, domain: list[str]) -> None:
     steps = itertools.count(1)
 
-    def stop(progress: DeltaProgress) -> None:
+    def stop(progress: TrainProgress) -> None:
         if next(steps) == 3:
             raise KeyboardInterrupt
 

@@ -14,9 +14,10 @@ from hmi.knowledge import window_keys
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import HBert, load_hbert
 from hmi.models.layers import RowEstimator
-from hmi.training.distill import DistilProgress, EstimatorConfig, fit_estimator
+from hmi.training.distill import EstimatorConfig, fit_estimator
 from hmi.training.lower import window_rows
 from hmi.training.lower.states import estimated_rows
+from hmi.training.reports import TrainProgress
 from tests.estimators import random_estimator
 from tests.tiny import tiny_bert_folder
 
@@ -92,7 +93,7 @@ def test_the_same_seed_gives_the_same_weights(model: HBert) -> None:
 
 
 def test_progress_ends_with_the_last_step(model: HBert) -> None:
-    told: list[DistilProgress] = []
+    told: list[TrainProgress] = []
     config = dataclasses.replace(QUICK, steps=60)
     fit_estimator(model, sentences(40, 1), sentences(5, 2), config, on_progress=told.append)
     assert [each.done for each in told] == [50, 60]

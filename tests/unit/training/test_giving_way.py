@@ -36,7 +36,7 @@ def test_work_before_and_between_steps_is_done_in_pieces(base: Path, monkeypatch
         QUICK,
         JUDGES,
         on_progress=lambda progress: said.append("step"),
-        breathe=lambda: said.append("."),
+        yield_hook=lambda: said.append("."),
     )
     before, *after = "".join(said).replace("step", "s").split("sssss")
     assert len(before) > 2  # both parts' windows
@@ -48,7 +48,7 @@ def test_a_training_ends_when_it_may_not_go_on(base: Path) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train_adapter(base, EXAMPLES, QUICK, breathe=refuse)
+        train_adapter(base, EXAMPLES, QUICK, yield_hook=refuse)
 
 
 def test_the_loss_of_an_epoch_so_far_is_that_of_the_epoch_at_its_end(base: Path) -> None:

@@ -19,7 +19,7 @@ from hmi.items import Classification, Item, ModelRef, Task
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
 from hmi.spec import Placement
-from hmi.training.adapter import judge_adapter
+from hmi.training.adapter import evaluate_adapter
 from hmi.training.data import AnyExample, Example, MultiLabelExample, Span, TaggedExample
 from hmi.training.reports import class_metrics, entity_metrics
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter
@@ -78,7 +78,7 @@ def test_figures_are_those_of_pefts_own_answers_when_texts_have_one_label(
     adapter = read_adapter(tmp_path, load_spec(base), LABELS)
     drawn = random.Random(5)
     examples = [Example(text, drawn.choice(LABELS)) for text in texts(80)]
-    found = judge_adapter(base, adapter, examples, max_tokens=10, dtype="float32")
+    found = evaluate_adapter(base, adapter, examples, max_tokens=10, dtype="float32")
     said = np.array([int(peft_logits(model, each.text, 10).argmax()) for each in examples])
     true = np.array([LABELS.index(each.label) for each in examples])
     expected = class_metrics(LABELS, true, said)
@@ -107,7 +107,7 @@ def test_figures_are_those_of_pefts_own_answers_when_words_have_labels(
         best = peft_logits(model, text, 48).argmax(-1)[1:-1].tolist()
         true.append(named(tags))
         said.append(named([TAGS[number] for number in best]))
-    found = judge_adapter(base, adapter, examples, dtype="float32")
+    found = evaluate_adapter(base, adapter, examples, dtype="float32")
     assert found.metrics.values == entity_metrics(("A",), true, said).values
     assert 0 < found.metrics.score < 1
 
@@ -158,7 +158,7 @@ def test_figures_are_those_of_what_is_served(folders: tuple[Path, Path], tmp_pat
         assert isinstance(outcome.result, Classification)
         probs = np.array(outcome.result.probs)
         said.append(probs > 0.5 if adapter.head.multi_label else probs == probs.max())
-    found = judge_adapter(base, adapter, examples, dtype="float32")
+    found = evaluate_adapter(base, adapter, examples, dtype="float32")
     np.testing.assert_array_equal(found.tally.said, np.array(said, np.int32))
     assert len(np.unique(said, axis=0)) > 1
     assert found.metrics.score == found.tally.right.sum() * 2 / (found.tally.said.sum() + found.tally.true.sum())
@@ -177,7 +177,7 @@ def test_text_is_refused_when_the_adapter_cannot_give_its_labels(
     folders: tuple[Path, Path], adapter: Adapter, example: AnyExample, reason: str
 ) -> None:
     with pytest.raises(InvalidInput, match=reason):
-        judge_adapter(folders[1], adapter, [example])
+        evaluate_adapter(folders[1], adapter, [example])
 
 
 def test_tags_are_refused_when_the_adapter_has_others_than_of_parts(folders: tuple[Path, Path]) -> None:
@@ -186,4 +186,4 @@ def test_tags_are_refused_when_the_adapter_has_others_than_of_parts(folders: tup
     odd = Head(**{name: getattr(plain, name) for name in plain.__slots__} | {"labels": (*TAGS, "X")})
     example = TaggedExample("w1 w2", (Span(0, 2, "A"),), entities=True)
     with pytest.raises(InvalidInput, match="not all of the adapter's do"):
-        judge_adapter(folders[1], lora_adapter(rng, head=odd), [example])
+        evaluate_adapter(folders[1], lora_adapter(rng, head=odd), [example])

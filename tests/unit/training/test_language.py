@@ -25,9 +25,17 @@ from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_hgpt, load_spec, load_tokenizer
 from hmi.models.text import load_chat
 from hmi.training.adapter import train_adapter
-from hmi.training.data import AnyExample, ChatExample, ContinuedExample, Example, MultiLabelExample, Span, TaggedExample
+from hmi.training.data import (
+    AnyExample,
+    ChatExample,
+    CompletionExample,
+    Example,
+    MultiLabelExample,
+    Span,
+    TaggedExample,
+)
 from hmi.training.plan import TrainConfig
-from hmi.training.tasks import Language, Network, Texts
+from hmi.training.tasks import Language, Network, Preprocessor
 from tests.tiny import TINY_WORDS, tiny_base, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 Make = Callable[..., Any]
@@ -43,10 +51,10 @@ def base_of(make: Make, folder: Path, k: int = 0) -> Path:
     return folder / f"k{k}"
 
 
-def verses(count: int, seed: int = 1) -> list[ContinuedExample]:
+def verses(count: int, seed: int = 1) -> list[CompletionExample]:
     """Every word is followed by the next one."""
     starts = np.random.default_rng(seed).integers(0, 30, count)
-    return [ContinuedExample(TINY_WORDS[start], " ".join(TINY_WORDS[start + 1 : start + 5])) for start in starts]
+    return [CompletionExample(TINY_WORDS[start], " ".join(TINY_WORDS[start + 1 : start + 5])) for start in starts]
 
 
 @torch.no_grad()
@@ -55,8 +63,8 @@ def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_
     base = base_of(make, tmp_path)
     model, tokenizer, theirs = load_hgpt(base), load_tokenizer(base), make()
     objective = Language()
-    examples = [*verses(5), ContinuedExample("", "w3 w4 w5 w6 w7"), ContinuedExample("w1 w2 w3", "w9")]
-    part = objective.prepare(examples, Texts(model, tokenizer, 40, None, lambda: None))
+    examples = [*verses(5), CompletionExample("", "w3 w4 w5 w6 w7"), CompletionExample("w1 w2 w3", "w9")]
+    part = objective.prepare(examples, Preprocessor(model, tokenizer, 40, None, lambda: None))
 
     class Plain(torch.nn.Module):
         def maths(self, dtype: torch.dtype) -> Any:
@@ -85,7 +93,7 @@ def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_
 def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> None:
     base = base_of(make, tmp_path, k)
     # Other texts of the same tokens: how the thirty words go on is all that there is to learn.
-    dev = [ContinuedExample(each.prompt, f"{each.completion} ") for each in verses(30, seed=2)]
+    dev = [CompletionExample(each.prompt, f"{each.completion} ") for each in verses(30, seed=2)]
     trained = train_adapter(base, verses(120), QUICK, dev)
     report = trained.report
     assert report.dev is not None
@@ -150,11 +158,11 @@ def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path:
 def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
     base = base_of(tiny_llama, tmp_path)
     model, tokenizer = load_hgpt(base), load_tokenizer(base)
-    texts = Texts(model, tokenizer, 40, None, lambda: None, chat=load_chat(base))
+    texts = Preprocessor(model, tokenizer, 40, None, lambda: None, chat=load_chat(base))
     part = Language().prepare([ChatExample((("system", "w1"), ("user", "w2 w3")), "w4 w5")], texts)
     assert part.ids[0].tolist() == [6, 7, 8, 9, 10, 3]
     assert part.first.tolist() == [3]
-    without = Texts(model, tokenizer, 40, None, lambda: None)
+    without = Preprocessor(model, tokenizer, 40, None, lambda: None)
     with pytest.raises(InvalidInput, match="no chat template"):
         Language().prepare([ChatExample((("user", "w2"),), "w4")], without)
 

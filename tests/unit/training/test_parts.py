@@ -15,9 +15,9 @@ from hmi.training.data import (
     Span,
     TaggedExample,
     kind_of,
-    require_known,
-    split,
-    without_texts_of,
+    require_known_labels,
+    split_dev,
+    without_texts,
 )
 
 
@@ -31,11 +31,11 @@ def some(count: int) -> list[AnyExample]:
 
 def test_about_the_share_judges_and_no_text_is_on_both_sides() -> None:
     examples = some(2000) * 2
-    learnt, judging = split(examples, 0.1)
+    learnt, judging = split_dev(examples, 0.1)
     assert 0.08 < len(judging) / len(examples) < 0.12
     assert len(learnt) + len(judging) == len(examples)
     assert not {each.text for each in learnt} & {each.text for each in judging}
-    again, same = split(list(reversed(examples)), 0.1)
+    again, same = split_dev(list(reversed(examples)), 0.1)
     assert set(judging) == set(same)
     assert set(learnt) == set(again)
 
@@ -43,13 +43,13 @@ def test_about_the_share_judges_and_no_text_is_on_both_sides() -> None:
 def test_share_is_kept_when_the_text_was_cut_by_its_hash_before() -> None:
     """The demonstration's own parts are chosen by the first byte of SHA-256."""
     examples = [each for each in some(4000) if hashlib.sha256(each.text.encode()).digest()[0] < 179]
-    _, judging = split(examples, 0.1)
+    _, judging = split_dev(examples, 0.1)
     assert 0.08 < len(judging) / len(examples) < 0.12
 
 
 def test_label_stays_in_the_part_that_is_learnt_from_when_it_is_rare() -> None:
     examples = [*some(2000), *(Example(f"rare {number}", f"r{number}") for number in range(50))]
-    learnt, judging = split(examples, 0.3)
+    learnt, judging = split_dev(examples, 0.3)
     assert {each.label for each in learnt if isinstance(each, Example)} == {"a", "b", *(f"r{n}" for n in range(50))}
     assert all(isinstance(each, Example) and each.label in "ab" for each in judging)
 
@@ -57,14 +57,14 @@ def test_label_stays_in_the_part_that_is_learnt_from_when_it_is_rare() -> None:
 @pytest.mark.parametrize("share", [0, 0.1])
 def test_nobody_judges_when_so_few_would_say_nothing(share: float) -> None:
     examples = some(100)
-    assert split(examples, share) == (examples, [])
+    assert split_dev(examples, share) == (examples, [])
 
 
 def test_texts_that_judge_are_not_learnt_from() -> None:
     examples = some(10)
-    assert without_texts_of(some(3), [*examples, *examples]) == [*examples[3:], *examples[3:]]
+    assert without_texts(some(3), [*examples, *examples]) == [*examples[3:], *examples[3:]]
     with pytest.raises(InvalidInput, match="nothing to learn from"):
-        without_texts_of(examples, examples[:4])
+        without_texts(examples, examples[:4])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_texts_that_judge_are_not_learnt_from() -> None:
 )
 def test_dev_part_is_refused_when_its_label_cannot_be_learnt(judging: AnyExample, learnt: AnyExample) -> None:
     with pytest.raises(InvalidInput, match="lacks: 'c'"):
-        require_known([judging], [learnt])
+        require_known_labels([judging], [learnt])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_dev_part_is_refused_when_its_label_cannot_be_learnt(judging: AnyExample
     "learnt", [TaggedExample("y", (Span(0, 1, "B-a"),), False), TaggedExample("y", (Span(0, 1, "a"),), True)]
 )
 def test_named_parts_judge_however_they_are_written(judging: AnyExample, learnt: AnyExample) -> None:
-    require_known([judging], [learnt])
+    require_known_labels([judging], [learnt])
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from hmi.errors import InvalidInput
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
 from hmi.spec import Placement, Site
-from hmi.training.adapter import judge_adapter
-from hmi.training.data import MultiLabelExample, Span, TaggedExample, split_in_three
+from hmi.training.adapter import evaluate_adapter
+from hmi.training.data import MultiLabelExample, Span, TaggedExample, split_train_dev_test
 from hmi.training.delta import DeltaConfig, train_delta
-from hmi.training.imports import Faster, retrain
-from hmi.training.plan import TrainConfig, recipe_of
+from hmi.training.imports import RetrainTarget, retrain
+from hmi.training.plan import TrainConfig, config_like
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter, sample_spec
 from tests.sentences import sentences
 from tests.tiny import tiny_bert_config, tiny_bert_folder
@@ -56,7 +56,7 @@ def test_lora_is_retrained_on_its_own_sites_at_its_largest_rank(bases: dict[int,
     model = get_peft_model(BertForSequenceClassification(tiny_bert_config(num_labels=2)), config)
     model.save_pretrained(str(tmp_path))
     adapter = read_adapter(tmp_path, load_spec(bases[0]), ["no", "yes"])
-    found = retrain(bases[0], adapter, sentences(240, 1), HOW, faster=[Faster(bases[2])])
+    found = retrain(bases[0], adapter, sentences(240, 1), HOW, faster=[RetrainTarget(bases[2])])
     for name, k in (("retrained-k0", 0), ("retrained-k2", 2)):
         again = found.adapters[name].adapter
         assert set(again.lora) == {(layer, site) for layer in range(k, 4) for site in (Site.Q, Site.V)}
@@ -79,48 +79,52 @@ def test_bottlenecks_are_retrained_where_and_as_they_are(bases: dict[int, Path])
     again = found.adapters["retrained-k0"].adapter
     assert set(again.bottleneck) == {(layer, place) for layer in range(4) for place in places}
     assert (again.rank, again.adapter_before_norm, again.activation) == (6, False, Activation.SWISH)
-    assert found.report.texts == 30
+    assert found.report.test_examples == 30
     assert not any("imported adapter" in note for note in found.report.notes)
     # What was trained is what is exported and judged: Houlsby's order and the activation too.
-    standing = found.report.standings[1]
-    judged = judge_adapter(bases[0], again, sentences(30, 2), dtype="float32")
-    assert judged.metrics.values == standing.figures
+    standing = found.report.comparisons[1]
+    judged = evaluate_adapter(bases[0], again, sentences(30, 2), dtype="float32")
+    assert judged.metrics.values == standing.metrics
 
 
 def test_gaps_are_to_the_imported_and_to_the_one_retrained_without_a_lookup(bases: dict[int, Path]) -> None:
     adapter = lora_adapter(np.random.default_rng(4), 4, head=two_labels(head(np.random.default_rng(1), 2)))
     dev = sentences(60, 5)
     how = dataclasses.replace(HOW, epochs=8, patience=8)
-    found = retrain(bases[0], adapter, sentences(300, 1), how, dev, faster=[Faster(bases[1]), Faster(bases[2])])
+    found = retrain(
+        bases[0], adapter, sentences(300, 1), how, dev, faster=[RetrainTarget(bases[1]), RetrainTarget(bases[2])]
+    )
     report = found.report
-    imported, ordinary, *faster = report.standings
-    assert [each.name for each in report.standings] == ["imported", "retrained-k0", "retrained-k1", "retrained-k2"]
-    assert [each.base for each in report.standings] == ["tiny-k0", "tiny-k0", "tiny-k1", "tiny-k2"]
-    assert [each.left_out for each in report.standings] == [(), (), (0,), (0, 1)]
-    assert imported.figures == dict(judge_adapter(bases[0], adapter, dev, dtype="float32").metrics.values)
+    imported, ordinary, *faster = report.comparisons
+    assert [each.name for each in report.comparisons] == ["imported", "retrained-k0", "retrained-k1", "retrained-k2"]
+    assert [each.base for each in report.comparisons] == ["tiny-k0", "tiny-k0", "tiny-k1", "tiny-k2"]
+    assert [each.left_out for each in report.comparisons] == [(), (), (0,), (0, 1)]
+    assert imported.metrics == dict(evaluate_adapter(bases[0], adapter, dev, dtype="float32").metrics.values)
     assert (imported.seconds, imported.to_imported, ordinary.to_retrained) == (None, None, None)
-    assert ordinary.figures["accuracy"] > 0.7  # it learnt what a random adapter cannot know
+    assert ordinary.metrics["accuracy"] > 0.7  # it learnt what a random adapter cannot know
     for each in (ordinary, *faster):
         assert each.to_imported is not None
-        gain = 100 * (each.figures["accuracy"] - imported.figures["accuracy"])
+        gain = 100 * (each.metrics["accuracy"] - imported.metrics["accuracy"])
         assert each.to_imported.score.points == pytest.approx(gain)
         assert each.to_imported.score.standard_error > 0
         assert each.seconds is not None
         assert each.seconds > 0
     for each in faster:
         assert each.to_retrained is not None
-        loss = 100 * (each.figures["macro_f1"] - ordinary.figures["macro_f1"])
+        loss = 100 * (each.metrics["macro_f1"] - ordinary.metrics["macro_f1"])
         assert each.to_retrained.macro_f1.points == pytest.approx(loss)
-    assert [each.bytes for each in report.standings] == sorted((each.bytes for each in report.standings), reverse=True)
+    assert [each.bytes for each in report.comparisons] == sorted(
+        (each.bytes for each in report.comparisons), reverse=True
+    )
 
 
 def test_rows_are_of_the_domain_when_a_delta_is_given(bases: dict[int, Path]) -> None:
     lines = [each.text for each in sentences(40, 8)]
     delta = train_delta(bases[2], lines, DeltaConfig(steps=4, batch_size=8)).delta
     adapter = lora_adapter(np.random.default_rng(4), 4, head=two_labels(head(np.random.default_rng(1), 2)))
-    faster = [Faster(bases[2]), Faster(bases[2], delta)]
+    faster = [RetrainTarget(bases[2]), RetrainTarget(bases[2], delta)]
     report = retrain(bases[0], adapter, sentences(200, 1), HOW, faster=faster).report
-    assert [(each.name, each.delta) for each in report.standings[2:]] == [
+    assert [(each.name, each.delta) for each in report.comparisons[2:]] == [
         ("retrained-k2", False),
         ("retrained-k2-2", True),
     ]
@@ -136,7 +140,7 @@ def test_several_labels_and_words_are_compared_by_their_own_figures(bases: dict[
         tagged.append(TaggedExample(text, short, entities=True))
     multi = named(lora_adapter(rng, 2, head=head(rng, 3, multi_label=True)), ["w1", "w2", "w3"])
     report = retrain(bases[0], multi, several[:90], HOW, several[90:]).report
-    assert (report.figure, set(report.standings[1].figures)) == (
+    assert (report.metric, set(report.comparisons[1].metrics)) == (
         "micro_f1",
         {"micro_f1", "macro_f1", "subset_accuracy"},
     )
@@ -144,9 +148,9 @@ def test_several_labels_and_words_are_compared_by_their_own_figures(bases: dict[
     words = named(lora_adapter(rng, 2, head=head(rng, 3, pooling=Pooling.TOKENS)), ["B-A", "I-A", "O"])
     how = dataclasses.replace(HOW, epochs=8, patience=8)
     found = retrain(bases[0], words, tagged[:90], how, tagged[90:])
-    assert found.report.figure == "entity_f1"
+    assert found.report.metric == "entity_f1"
     assert found.adapters["retrained-k0"].adapter.head is not None
-    gap = found.report.standings[1].to_imported
+    gap = found.report.comparisons[1].to_imported
     assert gap is not None
     assert gap.score.points > 3 * gap.score.standard_error > 0  # a random adapter does not know the words
 
@@ -155,29 +159,29 @@ def test_recipe_says_what_cannot_be_the_same() -> None:
     rng = np.random.default_rng(1)
     whole = lora_adapter(rng, 4, sites=(Site.FC1, Site.Q), head=head(rng, 2, pooling=Pooling.MEAN))
     assert whole.head is not None
-    config, differs = recipe_of(whole, whole.head, SPEC, whole.head.labels, HOW)
+    config, differs = config_like(whole, whole.head, SPEC, whole.head.labels, HOW)
     assert (config.sites, config.lowest_layer, config.pooling) == ((Site.Q, Site.FC1), 0, Pooling.MEAN)
     assert differs == ()
     upper = dataclasses.replace(whole, lora={key: part for key, part in whole.lora.items() if key[0] >= 2})
-    config, differs = recipe_of(upper, whole.head, SPEC, whole.head.labels, HOW)
+    config, differs = config_like(upper, whole.head, SPEC, whole.head.labels, HOW)
     assert (config.lowest_layer, differs) == (2, ())
     holes = dataclasses.replace(whole, lora={key: part for key, part in whole.lora.items() if key != (3, Site.Q)})
-    _, differs = recipe_of(holes, whole.head, SPEC, whole.head.labels, HOW)
+    _, differs = config_like(holes, whole.head, SPEC, whole.head.labels, HOW)
     assert differs == ("it does not have the same in every layer, and a retrained one does, in all from 0",)
     plain = Adapter(AdapterKind.NONE, {}, {}, True, Activation.IDENTITY, whole.head)
-    config, differs = recipe_of(plain, whole.head, SPEC, whole.head.labels, HOW)
+    config, differs = config_like(plain, whole.head, SPEC, whole.head.labels, HOW)
     assert (config.kind, differs) == (AdapterKind.NONE, ())
 
 
 def test_no_text_judges_that_was_learnt_from_or_chose() -> None:
     examples = sentences(400, 1)
-    learnt, choosing, judging = split_in_three(examples, (), 0.1)
+    learnt, choosing, judging = split_train_dev_test(examples, (), 0.1)
     parts = [{each.text for each in part} for part in (learnt, choosing, judging)]
     assert sum(map(len, (learnt, choosing, judging))) == 400
     assert len(set.union(*parts)) == sum(map(len, parts))
     assert 16 <= len(choosing) < 80 > len(judging) >= 16
     # A dev part that is a part of the text too is not learnt from.
-    learnt, choosing, judging = split_in_three(examples, examples[:50], 0.1)
+    learnt, choosing, judging = split_train_dev_test(examples, examples[:50], 0.1)
     assert judging == examples[:50]
     assert not {each.text for each in learnt + choosing} & {each.text for each in judging}
 
@@ -192,7 +196,7 @@ def test_training_goes_on_when_it_was_stopped_on_the_second_base(bases: dict[int
             raise KeyboardInterrupt
 
     def run(**options: object) -> dict[str, np.ndarray]:
-        made = retrain(bases[0], adapter, sentences(200, 1), HOW, faster=[Faster(bases[2])], **options)  # type: ignore[arg-type]
+        made = retrain(bases[0], adapter, sentences(200, 1), HOW, faster=[RetrainTarget(bases[2])], **options)  # type: ignore[arg-type]
         return made.adapters["retrained-k2"].adapter.tensors()
 
     with pytest.raises(KeyboardInterrupt):
@@ -225,7 +229,7 @@ def test_report_is_refused_with_the_reason(
 ) -> None:
     rng = np.random.default_rng(1)
     fitting = lora_adapter(rng, 2, head=two_labels(head(rng, 2)))
-    others = [Faster(bases[k]) for k in faster]
+    others = [RetrainTarget(bases[k]) for k in faster]
     with pytest.raises(InvalidInput, match=reason):
         retrain(bases[base], adapter or fitting, sentences(count, 1), HOW, faster=others)
 
@@ -235,4 +239,4 @@ def test_base_is_refused_when_it_is_of_another_model(bases: dict[int, Path], tmp
     rng = np.random.default_rng(1)
     adapter = lora_adapter(rng, 2, head=two_labels(head(rng, 2)))
     with pytest.raises(InvalidInput, match="is of another model: its layers is 3, not 4"):
-        retrain(bases[0], adapter, sentences(100, 1), HOW, faster=[Faster(tmp_path / "k1")])
+        retrain(bases[0], adapter, sentences(100, 1), HOW, faster=[RetrainTarget(tmp_path / "k1")])

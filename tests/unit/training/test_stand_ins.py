@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.knowledge import Keys, unigram, unpack, window_keys, without_next, without_prev
-from hmi.training.lower import TreeOfText, leave_one_out
-from hmi.training.lower.backoff import stand_ins
+from hmi.training.lower import SimulatedTree, leave_one_out
+from hmi.training.lower.backoff import longest_known
 
 Texts = list[list[int]]
 texts = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=7), min_size=1, max_size=6)
@@ -31,7 +31,7 @@ def known_of(some: Texts) -> Keys:
 @given(texts)
 def test_a_text_gets_what_a_tree_of_all_the_others_gives(some: Texts) -> None:
     expected = [
-        stand_ins(windows_of([text]), known_of(some[:place] + some[place + 1 :])) for place, text in enumerate(some)
+        longest_known(windows_of([text]), known_of(some[:place] + some[place + 1 :])) for place, text in enumerate(some)
     ]
     found = leave_one_out(windows_of(some), np.array([len(each) for each in some]))
     assert np.array_equal(found, np.concatenate(expected))
@@ -40,7 +40,7 @@ def test_a_text_gets_what_a_tree_of_all_the_others_gives(some: Texts) -> None:
 @given(texts, texts)
 def test_the_longest_known_ngram_stands_in(asked: Texts, others: Texts) -> None:
     windows, known = windows_of(asked), set(known_of(others).tolist())
-    for window, found in zip(windows, stand_ins(windows, known_of(others)), strict=True):
+    for window, found in zip(windows, longest_known(windows, known_of(others)), strict=True):
         one = np.array([window])
         choices = [int(shorter(one)[0]) for shorter in (lambda keys: keys, without_next, without_prev)]
         wanted = next((each for each in choices if each in known), int(unigram(one)[0]))
@@ -49,7 +49,7 @@ def test_the_longest_known_ngram_stands_in(asked: Texts, others: Texts) -> None:
 
 @given(texts, texts)
 def test_what_no_other_text_has_is_estimated_where_there_is_an_estimator(some: Texts, others: Texts) -> None:
-    tree = TreeOfText(estimates=True)
+    tree = SimulatedTree(estimates=True)
     sight = tree.learnt(windows_of(some), np.array([len(each) for each in some]))
     assert sight.estimated is not None
     assert np.array_equal(sight.keys, windows_of(some))

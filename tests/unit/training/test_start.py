@@ -15,8 +15,8 @@ from hmi.adapters.maths import SingleAdapter
 from hmi.errors import AdapterRefused
 from hmi.models.families import load_hbert, load_spec
 from hmi.spec import HPLMSpec, Placement, Site
-from hmi.training.adapter import TrainConfig, train_adapter
-from hmi.training.plan import begun_with
+from hmi.training.adapter import train_adapter
+from hmi.training.plan import TrainConfig, config_from_start
 from hmi.training.tasks import TrainableAdapter
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter
 from tests.sentences import sentences
@@ -131,7 +131,7 @@ def test_start_is_refused_when_it_is_of_a_model_of_another_shape(spec: HPLMSpec)
 def test_training_begins_with_the_start_and_goes_on_from_there(base: Path) -> None:
     learnt = train_adapter(base, sentences(160, 1), dataclasses.replace(QUICK, epochs=12, learning_rate=1e-2)).adapter
     dev = sentences(64, 2)
-    config = begun_with(learnt, QUICK)
+    config = config_from_start(learnt, QUICK)
     assert (config.kind, config.rank, config.pooling) == (learnt.kind, learnt.rank, Pooling.MEAN)
     kept = train_adapter(base, sentences(32, 3), dataclasses.replace(config, learning_rate=1e-12), dev, start=learnt)
     for name, tensor in kept.adapter.tensors().items():

@@ -13,8 +13,8 @@ from hmi.knowledge import unpack, window_keys, without_next, without_prev
 from hmi.knowledge.store import round_trip
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import HBert, load_hbert, load_tokenizer
-from hmi.training.lower import LowerStates, TreeOfText, encode, in_chunks, leave_one_out, states, window_rows
-from hmi.training.lower.backoff import stand_ins
+from hmi.training.lower import LowerStates, SimulatedTree, encode, leave_one_out, states, text_chunks, window_rows
+from hmi.training.lower.backoff import longest_known
 from hmi.training.lower.states import estimated_rows
 from tests.estimators import random_estimator
 from tests.tiny import tiny_bert_folder
@@ -65,7 +65,7 @@ def test_mask_counts_the_tokens_when_lengths_differ(bases: dict[int, Path]) -> N
 def test_unknown_windows_are_estimated_when_there_is_an_estimator(bases: dict[int, Path]) -> None:
     model, estimator = load_hbert(bases[2]), random_estimator(32, seed=4)
     learnt, asked = (encode(load_tokenizer(bases[2]), some, 48) for some in (TEXTS, ["w1 w2 w9", "w1 w2 w3"]))
-    tree = TreeOfText(estimates=True)
+    tree = SimulatedTree(estimates=True)
     LowerStates(model, learnt, see=tree.learnt, estimator=estimator)
     hidden, _ = LowerStates(model, asked, see=tree.others, estimator=estimator).batch([0, 1])
     known = {window for ids in learnt for window in windows_of(ids)}
@@ -108,12 +108,12 @@ def test_texts_are_encoded_a_part_at_a_time_in_their_order(
     texts = [f"w{number} " * (number % 7 + 1) for number in range(50)]
     whole = [ids.tolist() for ids in encode(tokenizer, texts, 5)]
     monkeypatch.setattr(states, "_CHARACTERS", 20)
-    parts = list(in_chunks(texts))
+    parts = list(text_chunks(texts))
     assert [text for part in parts for text in part] == texts
     assert all(len(part) == 1 or sum(map(len, part)) <= 20 for part in parts)
     assert 1 < len(parts) < 50
     assert [ids.tolist() for ids in encode(tokenizer, texts, 5)] == whole
-    assert list(in_chunks([])) == []
+    assert list(text_chunks([])) == []
 
 
 def test_rows_are_written_where_they_are_kept(bases: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dic
     model = load_hbert(bases[2])
     tokenizer = load_tokenizer(bases[2])
     learnt, asked = encode(tokenizer, TEXTS, 48), encode(tokenizer, ["w1 w2 w9", "w4 w5 w6"], 48)
-    tree = TreeOfText()
+    tree = SimulatedTree()
     windows = window_keys(np.concatenate(learnt), np.array([len(ids) for ids in learnt]))
     for sequences, see, expected in (
         (learnt, tree.learnt, leave_one_out(windows, np.array([len(ids) for ids in learnt]))),
@@ -143,7 +143,7 @@ def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dic
         if expected is None:
             known = np.unique(np.concatenate([windows, without_next(windows), without_prev(windows)]))
             lengths = np.array([len(ids) for ids in sequences])
-            expected = stand_ins(window_keys(np.concatenate(sequences), lengths), known)
+            expected = longest_known(window_keys(np.concatenate(sequences), lengths), known)
         rows = model.lower(torch.from_numpy(unpack(expected))).detach().numpy()
         wanted = torch.from_numpy(round_trip(rows, model.spec.row_dtype))
         torch.testing.assert_close(hidden[mask], wanted, atol=1e-3, rtol=0)

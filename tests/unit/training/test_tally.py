@@ -9,38 +9,38 @@ import pytest
 
 from hmi.training.data import Span
 from hmi.training.reports import (
-    Examined,
+    AnswerCounts,
+    Evaluation,
     Metrics,
-    Tally,
+    class_counts,
     class_metrics,
-    class_tally,
-    difference,
+    compare_evaluations,
+    entity_counts,
     entity_metrics,
-    entity_tally,
+    multi_label_counts,
     multi_label_metrics,
-    multi_label_tally,
+    word_counts,
     word_metrics,
-    word_tally,
 )
 
 LABELS = ("O", "a", "b", "c")
 TEXTS = 23
 
 
-def classes(seed: int) -> tuple[Tally, Callable[[list[int]], Metrics]]:
+def classes(seed: int) -> tuple[AnswerCounts, Callable[[list[int]], Metrics]]:
     rng = np.random.default_rng(seed)
     true, said = rng.integers(0, 3, (2, TEXTS))
     true[4] = 3  # a label of one text alone
-    return class_tally(LABELS, true, said), lambda kept: class_metrics(LABELS, true[kept], said[kept])
+    return class_counts(LABELS, true, said), lambda kept: class_metrics(LABELS, true[kept], said[kept])
 
 
-def several(seed: int) -> tuple[Tally, Callable[[list[int]], Metrics]]:
+def several(seed: int) -> tuple[AnswerCounts, Callable[[list[int]], Metrics]]:
     rng = np.random.default_rng(seed)
     true, said = rng.random((2, TEXTS, 4)) < 0.3
-    return multi_label_tally(true, said), lambda kept: multi_label_metrics(LABELS, true[kept], said[kept])
+    return multi_label_counts(true, said), lambda kept: multi_label_metrics(LABELS, true[kept], said[kept])
 
 
-def words(seed: int) -> tuple[Tally, Callable[[list[int]], Metrics]]:
+def words(seed: int) -> tuple[AnswerCounts, Callable[[list[int]], Metrics]]:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 5, TEXTS)
     true, said = ([rng.integers(0, 4, length) for length in lengths] for _ in range(2))
@@ -50,10 +50,10 @@ def words(seed: int) -> tuple[Tally, Callable[[list[int]], Metrics]]:
             LABELS, np.concatenate([true[text] for text in kept]), np.concatenate([said[text] for text in kept])
         )
 
-    return word_tally(LABELS, true, said), judged
+    return word_counts(LABELS, true, said), judged
 
 
-def parts(seed: int) -> tuple[Tally, Callable[[list[int]], Metrics]]:
+def parts(seed: int) -> tuple[AnswerCounts, Callable[[list[int]], Metrics]]:
     rng = np.random.default_rng(seed)
     names = LABELS[1:]
 
@@ -65,17 +65,17 @@ def parts(seed: int) -> tuple[Tally, Callable[[list[int]], Metrics]]:
 
     true, said = spans(), spans()
     return (
-        entity_tally(names, true, said),
+        entity_counts(names, true, said),
         lambda kept: entity_metrics(names, [true[text] for text in kept], [said[text] for text in kept]),
     )
 
 
 @pytest.mark.parametrize("task", [classes, several, words, parts])
 def test_figures_without_a_text_are_those_of_all_others(
-    task: Callable[[int], tuple[Tally, Callable[[list[int]], Metrics]]], monkeypatch: pytest.MonkeyPatch
+    task: Callable[[int], tuple[AnswerCounts, Callable[[list[int]], Metrics]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tally, judged = task(1)
-    monkeypatch.setattr("hmi.training.reports.score_delta._CELLS", 20)  # a few texts at once
+    monkeypatch.setattr("hmi.training.reports.answer_counts._CELLS", 20)  # a few texts at once
     scores, macros = tally.without_each()
     assert len(scores) == len(macros) == len(tally) == TEXTS
     for text in range(TEXTS):
@@ -87,7 +87,7 @@ def test_figures_without_a_text_are_those_of_all_others(
 def test_error_of_accuracy_is_that_of_paired_answers() -> None:
     (one, judged), (other, judged_other) = classes(1), classes(2)
     everything = list(range(TEXTS))
-    found = difference(Examined(judged(everything), one), Examined(judged_other(everything), other))
+    found = compare_evaluations(Evaluation(judged(everything), one), Evaluation(judged_other(everything), other))
     pairs = one.right.sum(1) - other.right.sum(1)
     assert found.score.points == pytest.approx(100 * pairs.mean())
     assert found.score.standard_error == pytest.approx(100 * pairs.std(ddof=1) / np.sqrt(TEXTS))
@@ -96,6 +96,6 @@ def test_error_of_accuracy_is_that_of_paired_answers() -> None:
 
 def test_nothing_differs_when_a_model_is_compared_with_itself() -> None:
     tally, judged = parts(3)
-    same = Examined(judged(list(range(TEXTS))), tally)
-    found = difference(same, same)
+    same = Evaluation(judged(list(range(TEXTS))), tally)
+    found = compare_evaluations(same, same)
     assert found.score.points == found.score.standard_error == found.macro_f1.standard_error == 0

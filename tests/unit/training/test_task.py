@@ -15,9 +15,10 @@ from hmi.adapters.maths import SingleAdapter
 from hmi.errors import InvalidInput
 from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import MissPolicy, Placement
-from hmi.training.adapter import TrainConfig, train_adapter
+from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
 from hmi.training.lower import LowerStates, encode
+from hmi.training.plan import TrainConfig
 from tests.sentences import sentences
 from tests.tiny import tiny_base
 

@@ -15,9 +15,16 @@ from hmi.adapters import Pooling
 from hmi.errors import InvalidInput
 from hmi.training.data import Example, MultiLabelExample
 from hmi.training.lower import LowerStates
-from hmi.training.reports import Examined, Metrics, class_metrics, class_tally, multi_label_metrics, multi_label_tally
+from hmi.training.reports import (
+    Evaluation,
+    Metrics,
+    class_counts,
+    class_metrics,
+    multi_label_counts,
+    multi_label_metrics,
+)
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Texts
+from hmi.training.tasks.objective import Preprocessor
 
 __all__ = ["ClassPart", "Classification", "MultiLabel", "MultiLabelPart", "class_labels", "multi_labels"]
 
@@ -65,7 +72,7 @@ class Classification:
         self.labels = labels
         self.pooling = pooling
 
-    def prepare(self, examples: Sequence[Example], texts: Texts) -> ClassPart:
+    def prepare(self, examples: Sequence[Example], texts: Preprocessor) -> ClassPart:
         places = {label: place for place, label in enumerate(self.labels)}
         targets = np.array([places[example.label] for example in examples], np.int64)
         return ClassPart(texts.states([example.text for example in examples]), targets)
@@ -77,10 +84,10 @@ class Classification:
     def judge(self, network: Network, part: ClassPart) -> Metrics:
         return class_metrics(self.labels, part.targets, *self._answer(network, part))
 
-    def examine(self, network: Network, part: ClassPart) -> Examined:
+    def examine(self, network: Network, part: ClassPart) -> Evaluation:
         said, loss = self._answer(network, part)
         metrics = class_metrics(self.labels, part.targets, said, loss)
-        return Examined(metrics, class_tally(self.labels, part.targets, said))
+        return Evaluation(metrics, class_counts(self.labels, part.targets, said))
 
     def _answer(self, network: Network, part: ClassPart) -> tuple[NDArray[np.int64], float]:
         """The label of each text, and the loss."""
@@ -116,7 +123,7 @@ class MultiLabel:
         self.labels = labels
         self.pooling = pooling
 
-    def prepare(self, examples: Sequence[MultiLabelExample], texts: Texts) -> MultiLabelPart:
+    def prepare(self, examples: Sequence[MultiLabelExample], texts: Preprocessor) -> MultiLabelPart:
         places = {label: place for place, label in enumerate(self.labels)}
         targets = np.zeros((len(examples), len(self.labels)), np.float32)
         for row, example in enumerate(examples):
@@ -130,9 +137,9 @@ class MultiLabel:
     def judge(self, network: Network, part: MultiLabelPart) -> Metrics:
         return multi_label_metrics(self.labels, part.targets > 0.5, *self._answer(network, part))
 
-    def examine(self, network: Network, part: MultiLabelPart) -> Examined:
+    def examine(self, network: Network, part: MultiLabelPart) -> Evaluation:
         true, (said, loss) = part.targets > 0.5, self._answer(network, part)
-        return Examined(multi_label_metrics(self.labels, true, said, loss), multi_label_tally(true, said))
+        return Evaluation(multi_label_metrics(self.labels, true, said, loss), multi_label_counts(true, said))
 
     def _answer(self, network: Network, part: MultiLabelPart) -> tuple[NDArray[np.bool_], float]:
         """Which labels each text is given, and the loss."""

@@ -28,12 +28,13 @@ from torch.utils.checkpoint import checkpoint as computed_anew
 from hmi.errors import InvalidInput
 from hmi.models.families import HPLM, HGpt
 from hmi.spec import Family
-from hmi.training.distill.state import DistilState
+from hmi.training.distill.state import DistillState
 from hmi.training.distill.teacher import Teacher
-from hmi.training.loop import LARGEST_GRADIENT, share_of_peak
+from hmi.training.loop import MAX_GRADIENT_NORM, learning_rate_factor
 from hmi.training.lower import WindowBatch, states_error
+from hmi.training.reports import TrainProgress
 
-__all__ = ["DistilConfig", "DistilProgress", "Student", "distil", "drawn", "recipe_for"]
+__all__ = ["DistillConfig", "Student", "default_distill_config", "distill", "drawn"]
 
 _BLOCK = 16  # batches that are drawn at once, so that each can be of texts of like length
 _CHECKPOINT_SECONDS = 60.0
@@ -46,7 +47,7 @@ Sequences = Sequence[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
-class DistilConfig:
+class DistillConfig:
     """How an hPLM is distilled.
 
     Attributes:
@@ -83,20 +84,10 @@ class DistilConfig:
             )
 
 
-def recipe_for(family: Family) -> DistilConfig:
+def default_distill_config(family: Family) -> DistillConfig:
     """What was found best: `benchmarks.recipes` for encoders, `benchmarks.perplexity` for decoders, whose windows stay
     whole, for what stands in for rows is estimated."""
-    return DistilConfig(learning_rate=2e-4, thinned=0.0) if family.decodes else DistilConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class DistilProgress:
-    """After `done` of `steps` steps. `loss` is the mean of the last ones, `seconds_left` an estimate for the others."""
-
-    done: int
-    steps: int
-    loss: float
-    seconds_left: float
+    return DistillConfig(learning_rate=2e-4, thinned=0.0) if family.decodes else DistillConfig()
 
 
 class Student(nn.Module):
@@ -148,15 +139,15 @@ def _divergence_of_some(heads: tuple[Tensor, Tensor], ours: Tensor, wanted: Tens
     return F.kl_div(F.linear(ours, heads[0]).float().log_softmax(-1), target, reduction="sum", log_target=True)
 
 
-def distil(
+def distill(
     student: Student,
     teacher: Teacher,
     corpora: Sequence[Sequences],
-    config: DistilConfig,
+    config: DistillConfig,
     *,
     checkpoint: Path | None = None,
     origin: str = "",
-    on_progress: Callable[[DistilProgress], None] = lambda progress: None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> tuple[float, ...]:
     """Train the student's model (float32; changed in place) to agree with `teacher`, in whose dtype both run.
 
@@ -174,14 +165,14 @@ def distil(
     model = student.model
     trained = _trained(student)
     optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
-    kept = DistilState(checkpoint, f"{origin} {teacher.model.dtype} {config!r}") if checkpoint else None
+    kept = DistillState(checkpoint, f"{origin} {teacher.model.dtype} {config!r}") if checkpoint else None
     losses = kept.restore(trained, optimizer) if kept else []
     frozen = {name: each.to(teacher.model.dtype) for name, each in model.named_parameters() if name not in trained}
     first, began = len(losses), time.monotonic()
     saved = began
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * share_of_peak(step, config.steps)
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps)
         rng = np.random.default_rng([config.seed, step])
         batch = WindowBatch.of(
             drawn(corpora, step, config),
@@ -199,7 +190,7 @@ def distil(
             )
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(trained.values(), LARGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(trained.values(), MAX_GRADIENT_NORM)
         optimizer.step()
         losses.append(float(loss.detach()))
         now, done = time.monotonic(), step + 1
@@ -207,13 +198,13 @@ def distil(
             kept.save(trained, optimizer, losses)
             saved = now
         left = (now - began) / (done - first) * (config.steps - done)
-        on_progress(DistilProgress(done, config.steps, float(np.mean(losses[-_SHOWN:])), left))
+        on_progress(TrainProgress(done, config.steps, float(np.mean(losses[-_SHOWN:])), left))
     if kept and first < config.steps:  # what comes after it may fail too
         kept.save(trained, optimizer, losses)
     return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses)))) if losses else ()
 
 
-def drawn(corpora: Sequence[Sequences], step: int, config: DistilConfig) -> list[NDArray[np.int64]]:
+def drawn(corpora: Sequence[Sequences], step: int, config: DistillConfig) -> list[NDArray[np.int64]]:
     """The texts of a step, of like length; the same whenever it is asked. Every corpus gives an equal share of each
     block of batches."""
     block, place = divmod(step, _BLOCK)

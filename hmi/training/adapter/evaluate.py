@@ -15,10 +15,19 @@ from hmi.models.families import load_hbert, load_tokenizer
 from hmi.models.text import is_bio
 from hmi.spec import TaskKind
 from hmi.training.data import AnyExample, kind_of, labels_in
-from hmi.training.reports import Examined
-from hmi.training.tasks import Classification, FixedAdapter, Labelling, MultiLabel, Network, Tagging, Texts, tag_labels
+from hmi.training.reports import Evaluation
+from hmi.training.tasks import (
+    Classification,
+    FixedAdapter,
+    LabelObjective,
+    MultiLabel,
+    Network,
+    Preprocessor,
+    Tagging,
+    tag_labels,
+)
 
-__all__ = ["judge_adapter", "labels_of", "require_labels", "task_of"]
+__all__ = ["evaluate_adapter", "labels_of", "require_labels", "task_of"]
 
 _MOST_NAMED = 5
 
@@ -52,7 +61,7 @@ def require_labels(head: Head, examples: Sequence[AnyExample]) -> None:
         raise InvalidInput("the text's labels name parts by B-, I- and O, and not all of the adapter's do")
 
 
-def judge_adapter(
+def evaluate_adapter(
     folder: Path,
     adapter: Adapter,
     examples: Sequence[AnyExample],
@@ -61,7 +70,7 @@ def judge_adapter(
     delta: Adapter | None = None,
     device: str = "cpu",
     dtype: str = "auto",
-) -> Examined:
+) -> Evaluation:
     """The answers of an adapter with a head, on the base artifact in `folder`, to the examples.
 
     Args:
@@ -84,13 +93,13 @@ def judge_adapter(
         check_delta(delta, model.spec)
     lower = None if delta is None else SingleAdapter.of(delta, where, model.dtype)
     longest = min(max_tokens, model.spec.max_positions)
-    texts = Texts(model, load_tokenizer(folder), longest, lower, breathe=lambda: None)
-    network = Network(model, FixedAdapter(adapter, model), breathe=lambda: None)
+    texts = Preprocessor(model, load_tokenizer(folder), longest, lower, yield_hook=lambda: None)
+    network = Network(model, FixedAdapter(adapter, model), yield_hook=lambda: None)
     objective = _objective(adapter.head)
     return objective.examine(network, objective.prepare(examples, texts))
 
 
-def _objective(head: Head) -> Labelling[Any]:
+def _objective(head: Head) -> LabelObjective[Any]:
     match task_of(head):
         case TaskKind.TOKENS:
             return Tagging(head.labels)

@@ -14,15 +14,15 @@ from hmi.training.data import Span
 from hmi.training.reports.metrics import Flags, Indices, Metrics
 
 __all__ = [
-    "Examined",
-    "Gap",
+    "AnswerCounts",
+    "Evaluation",
+    "PointsDelta",
     "ScoreDelta",
-    "Tally",
-    "class_tally",
-    "difference",
-    "entity_tally",
-    "multi_label_tally",
-    "word_tally",
+    "class_counts",
+    "compare_evaluations",
+    "entity_counts",
+    "multi_label_counts",
+    "word_counts",
 ]
 
 Counts = NDArray[np.int32]
@@ -32,7 +32,7 @@ _CELLS = 2**20  # of texts times labels at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tally:
+class AnswerCounts:
     """For each text and label how often the label was rightly given, given, and true: each int32 `[texts, labels]`.
 
     The score of every task's `Metrics` is the F1 of sums over these, accuracy too: where each text has one label and is
@@ -64,15 +64,15 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class Evaluation:
     """What came out of judging a model, in all and text by text."""
 
     metrics: Metrics
-    tally: Tally
+    tally: AnswerCounts
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class PointsDelta:
     """A difference of two shares in points (hundredths), and its standard error."""
 
     points: float
@@ -86,11 +86,11 @@ class Gap:
 class ScoreDelta:
     """How much more one model scores than another on the same texts."""
 
-    score: Gap
-    macro_f1: Gap
+    score: PointsDelta
+    macro_f1: PointsDelta
 
 
-def difference(one: Examined, other: Examined) -> ScoreDelta:
+def compare_evaluations(one: Evaluation, other: Evaluation) -> ScoreDelta:
     """How much more `one` scores than `other`, both judged on the same texts in the same order.
 
     The error is the jackknife's (Efron and Stein, 1981): for accuracy it is that of a mean of paired differences, and
@@ -101,8 +101,8 @@ def difference(one: Examined, other: Examined) -> ScoreDelta:
         for mine, theirs in zip(one.tally.without_each(), other.tally.without_each(), strict=True)
     )
     return ScoreDelta(
-        Gap(100 * (one.metrics.score - other.metrics.score), score),
-        Gap(100 * (one.metrics.values["macro_f1"] - other.metrics.values["macro_f1"]), macro),
+        PointsDelta(100 * (one.metrics.score - other.metrics.score), score),
+        PointsDelta(100 * (one.metrics.values["macro_f1"] - other.metrics.values["macro_f1"]), macro),
     )
 
 
@@ -116,35 +116,37 @@ def _f1(right: NDArray[np.int64], said: NDArray[np.int64], true: NDArray[np.int6
     return figures
 
 
-def class_tally(labels: Sequence[str], true: Indices, said: Indices) -> Tally:
+def class_counts(labels: Sequence[str], true: Indices, said: Indices) -> AnswerCounts:
     """Of one label for each text: int64 `[n]`, places in `labels`."""
     texts = np.arange(len(true))
     return _counted(texts, true, said, len(true), np.ones(len(labels), np.bool_))
 
 
-def word_tally(labels: Sequence[str], true: Sequence[Indices], said: Sequence[Indices]) -> Tally:
+def word_counts(labels: Sequence[str], true: Sequence[Indices], said: Sequence[Indices]) -> AnswerCounts:
     """Of one label for each word of each text."""
     texts = np.repeat(np.arange(len(true)), [len(each) for each in true])
     told = np.array([label != OUTSIDE for label in labels])
     return _counted(texts, np.concatenate(true), np.concatenate(said), len(true), told)
 
 
-def _counted(texts: Indices, true: Indices, said: Indices, count: int, told: Flags) -> Tally:
+def _counted(texts: Indices, true: Indices, said: Indices, count: int, told: Flags) -> AnswerCounts:
     def spread(which: Indices, labels: Indices) -> Counts:
         flat = np.bincount(which * len(told) + labels, minlength=count * len(told))
         return flat.reshape(count, len(told)).astype(np.int32)
 
     hit = true == said
-    return Tally(spread(texts[hit], true[hit]), spread(texts, said), spread(texts, true), told)
+    return AnswerCounts(spread(texts[hit], true[hit]), spread(texts, said), spread(texts, true), told)
 
 
-def multi_label_tally(true: Flags, said: Flags) -> Tally:
+def multi_label_counts(true: Flags, said: Flags) -> AnswerCounts:
     """Of any number of labels for each text: bool `[n, labels]`."""
     right, given, wanted = (flags.astype(np.int32) for flags in (true & said, said, true))
-    return Tally(right, given, wanted, np.ones(true.shape[1], np.bool_))
+    return AnswerCounts(right, given, wanted, np.ones(true.shape[1], np.bool_))
 
 
-def entity_tally(labels: Sequence[str], true: Sequence[Sequence[Span]], said: Sequence[Sequence[Span]]) -> Tally:
+def entity_counts(
+    labels: Sequence[str], true: Sequence[Sequence[Span]], said: Sequence[Sequence[Span]]
+) -> AnswerCounts:
     """Of the named parts of each text; one is right where both ends and the label are."""
     places = {label: place for place, label in enumerate(labels)}
 
@@ -157,4 +159,4 @@ def entity_tally(labels: Sequence[str], true: Sequence[Sequence[Span]], said: Se
 
     wanted, given = [set(spans) for spans in true], [set(spans) for spans in said]
     both = [these & those for these, those in zip(wanted, given, strict=True)]
-    return Tally(spread(both), spread(given), spread(wanted), np.ones(len(labels), np.bool_))
+    return AnswerCounts(spread(both), spread(given), spread(wanted), np.ones(len(labels), np.bool_))
