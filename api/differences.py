@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from api.ngram_text import NgramReader
 from api.schemas.trees import DomainDifferenceObject, NgramText
 from api.services import Services
 from hmi.catalog import BaseModel, ranking
-from hmi.knowledge import Parents, lines_of
-from hmi.knowledge.lookup import DomainDiff, Weighed
+from hmi.knowledge import Parents, ancestor_chains
+from hmi.knowledge.lookup import DomainDiff, WeightedKeys
 
 __all__ = ["describe"]
 
@@ -23,8 +23,8 @@ def describe(
 
     Raises `NotFound` or `Corrupt` where the base model's tokenizer is gone.
     """
-    added = {domain: Weighed(each.added) for domain, each in differences.items()}
-    dropped = {domain: Weighed(each.dropped) for domain, each in differences.items()}
+    added = {domain: WeightedKeys(each.added) for domain, each in differences.items()}
+    dropped = {domain: WeightedKeys(each.dropped) for domain, each in differences.items()}
     reader = None
     if limit and any(len(each.added) or len(each.dropped) for each in differences.values()):
         _count(services, base, parents, (added, dropped))
@@ -34,8 +34,8 @@ def describe(
             parent=parents.get(domain),
             entries_before=each.before.entries,
             entries_after=each.after.entries,
-            marks_before=each.before.marks,
-            marks_after=each.after.marks,
+            aliases_before=each.before.aliases,
+            aliases_after=each.after.aliases,
             bytes_before=each.before.bytes,
             bytes_after=each.after.bytes,
             added=len(each.added),
@@ -50,10 +50,10 @@ def describe(
 
 
 def _count(
-    services: Services, base: BaseModel, parents: Parents, weighed: tuple[Mapping[str, Weighed], Mapping[str, Weighed]]
+    services: Services, base: BaseModel, parents: Parents, weighed: Sequence[Mapping[str, WeightedKeys]]
 ) -> None:
     """Read all counts once: what a domain was asked for weighs for it and for its ancestors."""
-    lines = lines_of(parents)
+    lines = ancestor_chains(parents)
     for block in ranking.iter_blocks(services.database, base.id):
         for domain in lines.get(block.domain, (block.domain,)):
             for kind in weighed:
@@ -61,7 +61,7 @@ def _count(
                     kind[domain].add(block.ngrams, block.counts)
 
 
-def _heaviest(weighed: Weighed, limit: int, reader: NgramReader | None) -> list[NgramText]:
+def _heaviest(weighed: WeightedKeys, limit: int, reader: NgramReader | None) -> list[NgramText]:
     if reader is None:
         return []
     keys, counts = weighed.heaviest(limit)

@@ -1,4 +1,4 @@
-"""The tables of a tree's versions, opened for what they hold: keys and marks, never rows."""
+"""The tables of a tree's versions, opened for what they hold: keys and aliases, never rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from api.services import Services
 from hmi.catalog import BaseModel, TreeStatus, TreeVersion, domains, versions
 from hmi.errors import Conflict, Corrupt, NotFound
 from hmi.knowledge import Parents
-from hmi.knowledge.lookup import KEY_FILES, Holdings, open_keys
+from hmi.knowledge.lookup import KEY_FILES, TreeContents, open_keys
 from hmi.knowledge.store import Table
 
 __all__ = ["find_version", "open_tables", "open_version", "parents_of"]
@@ -44,9 +44,9 @@ def parents_of(session: Session, version: TreeVersion) -> dict[str, str | None]:
     return found if whole and set(version.tables) <= set(found) else domains.parents(session)
 
 
-def open_version(services: Services, version: TreeVersion, parents: Parents) -> Holdings:
+def open_version(services: Services, version: TreeVersion, parents: Parents) -> TreeContents:
     """All tables of a version, those that are damaged left out."""
-    return Holdings(open_tables(services, version.tables, version.tables), parents)
+    return TreeContents(open_tables(services, version.tables, version.tables), parents)
 
 
 def open_tables(services: Services, tables: Mapping[str, str], wanted: Iterable[str]) -> dict[str, Table]:

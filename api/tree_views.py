@@ -89,7 +89,7 @@ def _predicted(report: Mapping[str, Any], asked: Sequence[Mapping[str, Usage]]) 
 
 
 def _table(built: Mapping[str, Any], function: Function) -> dict[str, Any]:
-    sizes = {name: built.get(name, 0) for name in ("entries", "marks", "bytes")}
+    sizes = {name: built.get(name, 0) for name in ("entries", "aliases", "bytes")}
     return sizes | {"usable": built.get("function", function.digest) == function.digest}
 
 

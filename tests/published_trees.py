@@ -14,7 +14,7 @@ from api.services import Services
 from hmi.adapters import Activation, Adapter, AdapterKind, Lora
 from hmi.adapters.formats import FILE_NAME, save_adapter
 from hmi.catalog import bases, deltas, domains, frequencies, trees
-from hmi.knowledge import Keys, functions_of, lines_of, pack
+from hmi.knowledge import Keys, ancestor_chains, functions_of, pack
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype, Site
 from tests.apis import SPEC, base_files
@@ -51,24 +51,24 @@ def count(services: Services, domain: str, counts: Mapping[int, float]) -> None:
 def publish(
     services: Services,
     held: Mapping[str, Sequence[int]],
-    marks: Mapping[str, Sequence[int]] | None = None,
+    aliases: Mapping[str, Sequence[int]] | None = None,
     *,
     report: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Publish a version whose tables hold windows of these words; its number.
 
     Args:
-        marks: Words that a domain holds as marks.
+        aliases: Words that a domain holds as aliases.
         report: More of each domain's report.
     """
-    marks = marks or {}
+    aliases = aliases or {}
     with services.database.session(read_only=True) as session:
         base, parents = bases.get_base(session, BASE), domains.parents(session)
         functions = functions_of(base.artifact, parents, deltas.list_deltas(session, base.id))
-    lines = lines_of(parents)
+    lines = ancestor_chains(parents)
     tables, built = {}, {}
     for domain in parents:
-        keys, marked = windows(*held.get(domain, ())), windows(*marks.get(domain, ()))
+        keys, marked = windows(*held.get(domain, ())), windows(*aliases.get(domain, ()))
         own = functions[domain].digest
         above = next((functions[each].digest for each in lines[domain] if functions[each].digest != own), None)
         meta = TableMeta(
@@ -80,7 +80,7 @@ def publish(
             size = Table.open(Path(folder)).bytes
             if len(keys) or len(marked):
                 tables[domain] = services.artifacts.put_folder(Path(folder))
-        built[domain] = {"parent": parents[domain], "entries": len(keys), "marks": len(marked), "bytes": size}
+        built[domain] = {"parent": parents[domain], "entries": len(keys), "aliases": len(marked), "bytes": size}
         built[domain] |= {"function": own}
         built[domain] |= (report or {}).get(domain, {})
     with services.database.session() as session:

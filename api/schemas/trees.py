@@ -50,7 +50,7 @@ class DomainTableObject(Used):
 
     parent: str | None
     entries: Annotated[int, Field(description="N-grams with a row.")]
-    marks: Annotated[int, Field(description="N-grams for which the ancestors' row is as good, within the tolerance.")]
+    aliases: Annotated[int, Field(description="N-grams for which the ancestors' row is as good, within the tolerance.")]
     bytes: int
     delta: Annotated[str | None, Field(description="Digest of the domain's own delta, if it has one now.")]
     usable: Annotated[
@@ -152,7 +152,7 @@ class NgramObject(NgramText):
         KeyLocation,
         Field(
             description="How the published tree answers: the domain's `own` row, one `inherited` from an ancestor, an "
-            "ancestor's by a `mark`, or none: `missing`."
+            "ancestor's by an `alias`, or none: `missing`."
         ),
     ]
     holder: Annotated[str | None, Field(description="The domain whose row it is.")]
@@ -173,8 +173,8 @@ class DomainDifferenceObject(BaseModel):
     parent: str | None
     entries_before: int
     entries_after: int
-    marks_before: int
-    marks_after: int
+    aliases_before: int
+    aliases_after: int
     bytes_before: int
     bytes_after: int
     added: Annotated[int, Field(description="N-grams that are new to the domain and did not come from a relative.")]

@@ -13,7 +13,7 @@ from hmi.knowledge import Function, Keys, window_keys
 from hmi.knowledge.build import build_tree
 from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import PreviousTree, estimated, plan_tree
+from hmi.knowledge.plan import PreviousTree, plan_tree
 from hmi.knowledge.store import Table, entry_bytes
 from hmi.models.families import load_spec, load_tokenizer
 from hmi.training.lower import encode
@@ -48,11 +48,9 @@ def tree_of(
         counted[domain] = DomainCounts(keys, counts.astype(np.float64), approximate_share=0.5)
     parents = {GENERAL: None, **dict.fromkeys(texts, GENERAL)}
     functions = {domain: Function(name, deltas.get(domain)) for domain in parents}
-    known = PreviousTree.none()
+    known = PreviousTree.empty()
     found = {domain: engine.estimate_error(name, function.delta) for domain, function in functions.items()}
-    errors, bigram_gain = estimated(
-        known.errors, known.bigram_gain, {domain: error for domain, error in found.items() if error is not None}
-    )
+    means = {domain: error for domain, error in found.items() if error is not None}
     plan = plan_tree(
         counted,
         parents,
@@ -61,8 +59,7 @@ def tree_of(
         spec.vocab_size,
         _NODE_BYTES,
         entry_bytes(spec.row_dtype, spec.hidden_size),
-        errors=errors,
-        bigram_gain=bigram_gain,
+        backoff=known.backoff.with_mean_errors(means),
     )
 
     def compute(function: Function, keys: Keys) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmi.knowledge import Keys, Parents, functions_of, holds, lines_of
+from hmi.knowledge import Keys, Parents, ancestor_chains, functions_of, holds
 from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.plan import PreviousTable, TreePlan, plan_tree
 from hmi.knowledge.store import entry_bytes
@@ -71,7 +71,7 @@ def count(keys: Keys) -> DomainCounts:
 
 def find(queries: Mapping[str, Keys], parents: Parents, tables: Mapping[str, Keys]) -> dict[str, Found]:
     """Look windows up, by domain, in tables of ascending keys whose rows one function computes."""
-    lines = lines_of(parents)
+    lines = ancestor_chains(parents)
     found = {}
     for domain, keys in queries.items():
         own = holds([tables[domain]] if domain in tables else [], keys)

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.coverage.corpora import ROOT, Corpus, shuffled
 from benchmarks.coverage.planning import Found, Planner, find
-from hmi.knowledge import NO_KEYS, Keys, Parents, holds, lines_of
-from hmi.knowledge.counts import DomainCounts, FrequencyCounter, FrequencyDelta
+from hmi.knowledge import NO_KEYS, Keys, Parents, ancestor_chains, holds
+from hmi.knowledge.counts import DomainCounts, FrequencyCounter, LookupCounts
 from hmi.knowledge.plan import PreviousTable
 
 __all__ = ["REFERENCE", "DecayingCounts", "Served", "drifting", "parents_of", "replay"]
@@ -62,7 +62,7 @@ class DecayingCounts:
         self._half_life = half_life
         self._counts: dict[str, DomainCounts] = {}
 
-    def add(self, deltas: Iterable[FrequencyDelta], at: float) -> None:
+    def add(self, deltas: Iterable[LookupCounts], at: float) -> None:
         """Add the counts that a counter held when it was drained at time `at`."""
         factor = 2.0 ** (at / self._half_life)
         for delta in deltas:
@@ -97,7 +97,7 @@ def replay(
     for number, queries in enumerate(periods):
         by_domain = find(queries, parents, tables)
         for domain, keys in queries.items():
-            hit = holds([tables[each] for each in lines_of(parents)[domain] if each in tables], keys)
+            hit = holds([tables[each] for each in ancestor_chains(parents)[domain] if each in tables], keys)
             counter.count(planner.base, domain, keys, hit, number, inherited=by_domain[domain].inherited)
         counts.add(counter.drain(), at=number + 1)
         demands = counts.load(at=number + 1)

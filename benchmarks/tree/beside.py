@@ -28,7 +28,8 @@ from hmi.errors import Cancelled
 from hmi.items import Item, ModelRef, Task
 from hmi.knowledge import Function, Keys, functions_of, pack
 from hmi.knowledge.build import build_tree
-from hmi.knowledge.plan import DomainCounts, PreviousTree, TreePlan, plan_tree
+from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.plan import PreviousTree, TreePlan, plan_tree
 from hmi.knowledge.store import entry_bytes
 from hmi.settings import Settings
 from hmi.spec import HPLMSpec
@@ -111,7 +112,7 @@ class _Build:
     def _run(self) -> None:
         try:
             build_tree(
-                self._folder, self._plan, PreviousTree.none(), self._compute, row_dtype=self._spec.row_dtype,
+                self._folder, self._plan, PreviousTree.empty(), self._compute, row_dtype=self._spec.row_dtype,
                 hidden_size=self._spec.hidden_size, tolerance=0.0, progress=self._pace, chunk=STEP_ROWS,
             )  # fmt: skip
         except Cancelled:

@@ -29,8 +29,9 @@ from hmi.bench import SHAPES, OneBase, make_base
 from hmi.engine import Engine, EngineConfig
 from hmi.knowledge import Function, Keys, functions_of, pack
 from hmi.knowledge.build import build_tree, verify_sample
+from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import DomainCounts, PreviousTree, TreePlan, plan_tree
+from hmi.knowledge.plan import PreviousTree, TreePlan, plan_tree
 from hmi.knowledge.store import Table, entry_bytes
 from hmi.spec import HPLMSpec
 from hmi.storage import Storage
@@ -102,12 +103,12 @@ class _Version:
         functions = functions_of(_BASE, _PARENTS, {})
         store = ArtifactStore(Storage((folder / "artifacts").as_uri()), folder / "cache")
         begin = time.perf_counter()
-        known = self._step("check_s", lambda: PreviousTree.of(old, tolerance=_TOLERANCE, old_tolerance=_TOLERANCE))
+        known = self._step("check_s", lambda: PreviousTree.read(old, tolerance=_TOLERANCE, built_tolerance=_TOLERANCE))
         plan = self._step(
             "plan_s",
             lambda: plan_tree(
                 _counts(asked), _PARENTS, functions, known.held, spec.vocab_size, 2**50,
-                entry_bytes(spec.row_dtype, spec.hidden_size), errors=known.errors,
+                entry_bytes(spec.row_dtype, spec.hidden_size), backoff=known.backoff,
             ),
         )  # fmt: skip
         report = self._step(

@@ -72,7 +72,7 @@ class LmdbStore:
     def __init__(self, folder: Path, tree: KnowledgeTree, tokens: int) -> None:
         self._folder = folder
         self._workspace = Workspace(RowDtype.INT8, tokens)
-        tables = [tree.tables[domain] for domain in tree.line(DOMAIN)]
+        tables = [tree.tables[domain] for domain in tree.chain(DOMAIN)]
         with _open(folder, len(tables), readonly=False, size=4 * tree.bytes + 2**26) as env:
             for number, table in enumerate(tables):
                 database = env.open_db(f"{number}".encode())
@@ -135,7 +135,7 @@ class DictStore:
 
     def __init__(self, tree: KnowledgeTree, tokens: int) -> None:
         self._workspace = Workspace(RowDtype.INT8, tokens)
-        self._tables = [tree.tables[domain] for domain in tree.line(DOMAIN)]
+        self._tables = [tree.tables[domain] for domain in tree.chain(DOMAIN)]
         self._places = [dict(zip(table.keys.tolist(), range(len(table.keys)), strict=True)) for table in self._tables]
 
     def rows(self, text: Text) -> Tensor:

@@ -94,7 +94,7 @@ def resident(tree: KnowledgeTree) -> KnowledgeTree:
         rows: NDArray[Any] = np.array(table.rows)
         encoded = EncodedRows(rows, None if table.scales is None else np.array(table.scales))
         manifest = Manifest.read(table.folder)
-        tables[domain] = Table(table.folder, manifest, np.array(table.keys), encoded, np.array(table.marks))
+        tables[domain] = Table(table.folder, manifest, np.array(table.keys), encoded, np.array(table.aliases))
     return _tree(tables, tree.row_dtype)
 
 

@@ -183,7 +183,7 @@ def test_remote_damage_is_found_when_downloading(tmp_path: Path) -> None:
 
 def test_only_the_named_files_are_fetched_when_a_part_is_wanted(store: ArtifactStore, tmp_path: Path) -> None:
     digest = put(store, CONTENT)
-    part = store.part(digest, {"spec.json", "marks.npy"})
+    part = store.part(digest, {"spec.json", "aliases.npy"})
     assert (part / "spec.json").read_bytes() == CONTENT["spec.json"]
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("model.safetensors"))
     assert store.part(digest, set(CONTENT)) == part

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from hmi.catalog import ChunkedTransactions, Counts, Database, Limits, Usage, domains, frequencies, trees, trim_in_turn
-from hmi.knowledge.counts import FrequencyCounter, FrequencyDelta
+from hmi.knowledge.counts import FrequencyCounter, LookupCounts
 from worker.serving.source import find_base
 
 __all__ = ["FrequencyFlusher"]
@@ -58,7 +58,7 @@ class FrequencyFlusher:
             if forgotten := trim_in_turn(self._database, self._limits):
                 _log.info("frequencies_trimmed", rows=forgotten)
 
-    def _write(self, session: Session, piece: Sequence[FrequencyDelta], places: _Places) -> None:
+    def _write(self, session: Session, piece: Sequence[LookupCounts], places: _Places) -> None:
         # Where base or domain is gone, so is the use of the counts.
         known = [(places[delta.base, delta.domain], delta) for delta in piece if (delta.base, delta.domain) in places]
         counts = [Counts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
@@ -72,9 +72,9 @@ class FrequencyFlusher:
         trees.record_all_usage(session, used)
 
 
-def _take(waiting: list[FrequencyDelta], rows: int) -> tuple[list[FrequencyDelta], int]:
+def _take(waiting: list[LookupCounts], rows: int) -> tuple[list[LookupCounts], int]:
     """Take so many rows from the end of `waiting`, and say how many these are; a delta's lookups go with its first."""
-    taken, total = list[FrequencyDelta](), 0
+    taken, total = list[LookupCounts](), 0
     while waiting and total < rows:
         delta = waiting.pop()
         size = rows - total
@@ -87,7 +87,7 @@ def _take(waiting: list[FrequencyDelta], rows: int) -> tuple[list[FrequencyDelta
     return taken, total
 
 
-def _places(session: Session, deltas: Sequence[FrequencyDelta]) -> dict[tuple[str, str], tuple[str, str]]:
+def _places(session: Session, deltas: Sequence[LookupCounts]) -> dict[tuple[str, str], tuple[str, str]]:
     """(base artifact, domain name) -> (base id, domain id), for those that still exist."""
     domain_ids = {domain.name: domain.id for domain in domains.list_domains(session)}
     base_ids = {digest: base.id for digest in {d.base for d in deltas} if (base := find_base(session, digest))}

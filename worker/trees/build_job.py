@@ -18,7 +18,7 @@ from hmi.knowledge import Function, Keys
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
 from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import PreviousTree, Progress, TreePlan, estimated, plan_tree
+from hmi.knowledge.plan import BuildProgress, PreviousTree, TreePlan, plan_tree
 from hmi.knowledge.store import MANIFEST_FILE, Manifest, Table, entry_bytes
 from hmi.spec import HPLMSpec
 from worker.lifecycle import BuildPoint, fail_at
@@ -56,14 +56,14 @@ class TreeBuildJob:
         for domain, reason in opened.missing.items():
             _log.warning("old_table_not_usable", base=self._base.name, domain=domain, reason=reason)
             self._unread.add(domain)
-        return PreviousTree.of(
+        return PreviousTree.read(
             opened.tree,
             tolerance=self._runtime.settings.tree_tolerance,
-            old_tolerance=self._old_report.get("tolerance"),
-            mark_shares={
-                domain: each["mark_share"]
+            built_tolerance=self._old_report.get("tolerance"),
+            alias_shares={
+                domain: each["alias_share"]
                 for domain, each in self._old_report.get("domains", {}).items()
-                if each.get("mark_share") is not None
+                if each.get("alias_share") is not None
             },
             built_parents={domain: each.get("parent") for domain, each in self._old_report.get("domains", {}).items()},
             progress=self._watch,
@@ -72,12 +72,11 @@ class TreeBuildJob:
     def plan(self, old: PreviousTree) -> TreePlan:
         settings = self._runtime.settings
         self._runtime.flusher.flush()
-        self._watch(Progress("plan", 0, 0))
+        self._watch(BuildProgress("plan", 0, 0))
         counted = frequencies.load(self._runtime.database, self._base.id, progress=self._watch.step)
         ngrams = sum(len(counts.ngrams) for counts in counted.values())
-        self._watch(Progress("plan", ngrams, ngrams))
+        self._watch(BuildProgress("plan", ngrams, ngrams))
         shares = self._approximate_shares()
-        errors, bigram_gain = estimated(old.errors, old.bigram_gain, self._estimate_errors())
         return plan_tree(
             {
                 domain: DomainCounts(counts.ngrams, counts.weights, approximate_share=shares.get(domain, 0.0))
@@ -90,8 +89,7 @@ class TreeBuildJob:
             self._spec.vocab_size,
             settings.tree_node_bytes,
             entry_bytes(self._spec.row_dtype, self._spec.hidden_size),
-            errors=errors,
-            bigram_gain=bigram_gain,
+            backoff=old.backoff.with_mean_errors(self._estimate_errors()),
         )
 
     def build(self, folder: Path, plan: TreePlan, old: PreviousTree) -> BuildReport:
@@ -111,7 +109,7 @@ class TreeBuildJob:
         built = {domain: Table.open(folder / domain) for domain in _stored(plan)}
         functions = {domain: function.digest for domain, function in plan.functions.items()}
         tree = KnowledgeTree(self._number, plan.parents, built, self._spec.row_dtype, self._spec.hidden_size, functions)
-        self._watch(Progress("verify", 0, len(built) * _SAMPLE_ROWS))
+        self._watch(BuildProgress("verify", 0, len(built) * _SAMPLE_ROWS))
         try:
             verify_sample(
                 tree,
@@ -129,7 +127,7 @@ class TreeBuildJob:
         stored = _stored(plan)
         tables: dict[str, str] = {}
         for done, domain in enumerate(stored):
-            self._watch(Progress("store", done, len(stored)))
+            self._watch(BuildProgress("store", done, len(stored)))
             tables[domain] = self._kept(folder, domain, old) or self._put(folder, domain)
         return tables
 
@@ -158,7 +156,7 @@ class TreeBuildJob:
         before = self._old_report.get("domains", {}).get(domain)
         if domain not in self._unread or before is None:
             return {}
-        return {"dropped": before["entries"] + before["marks"], "bytes_before": before["bytes"]}
+        return {"dropped": before["entries"] + before["aliases"], "bytes_before": before["bytes"]}
 
     def _compute(self, function: Function, keys: Keys) -> NDArray[np.float32]:
         rows = self._runtime.engine.compute_rows(function.base, keys, function.delta)

@@ -10,7 +10,7 @@ import structlog
 
 from hmi.catalog import clock, trees
 from hmi.errors import HmiError
-from hmi.knowledge.plan import COMPUTE, Progress
+from hmi.knowledge.plan import COMPUTE, BuildProgress
 from worker.lifecycle import BuildPoint, Lease, describe, fail_at
 from worker.runtime import Runtime
 
@@ -45,7 +45,7 @@ class BuildMonitor:
         self._lease.check()
         self._runtime.check_running()
 
-    def __call__(self, reached: Progress) -> None:
+    def __call__(self, reached: BuildProgress) -> None:
         """A step that says how far the build is; `reached` in rows, or whatever the stage counts."""
         self._say(reached)
         if reached.stage == COMPUTE and 2 * reached.done >= reached.total:
@@ -56,7 +56,7 @@ class BuildMonitor:
         """A step that does not; `done`, whatever it has to report, is not looked at."""
         self._pace()
 
-    def _say(self, reached: Progress) -> None:
+    def _say(self, reached: BuildProgress) -> None:
         now = time.monotonic()
         is_new = reached.stage != self._stage
         if is_new:

@@ -15,8 +15,8 @@ from api.schemas.common import errors
 from api.schemas.trees import NgramObject, NgramPage, TreeDiff
 from api.tree_tables import find_version, open_tables, open_version, parents_of
 from hmi.catalog import deltas, domains, ranking, trees
-from hmi.knowledge import functions_of, lines_of
-from hmi.knowledge.lookup import compare, find_holders
+from hmi.knowledge import ancestor_chains, functions_of
+from hmi.knowledge.lookup import diff_trees, find_holders
 
 __all__ = ["router"]
 
@@ -55,7 +55,7 @@ def list_top(
         functions = functions_of(row.artifact, parents, deltas.list_deltas(session, row.id))
     shown = found[:limit]
     keys = np.array([each.ngram for each in shown], np.uint64)
-    line = lines_of(parents)[domain]
+    line = ancestor_chains(parents)[domain]
     tables = open_tables(services, published.tables, line) if published else {}
     holders = find_holders(keys, line, tables, {name: each.digest for name, each in functions.items()})
     texts = NgramReader.open(services, row.artifact).read(keys, [each.count for each in shown]) if shown else []
@@ -91,7 +91,7 @@ def compare_versions(
         versions = [find_version(session, row, each, param=name) for each, name in ((before, "from"), (after, "to"))]
         parents = [parents_of(session, each) for each in versions]
     earlier, later = (open_version(services, *each) for each in zip(versions, parents, strict=True))
-    found = compare(earlier, later)
+    found = diff_trees(earlier, later)
     return TreeDiff(
         base=row.name, before=before, after=after, domains=describe(services, row, found, later.parents, limit)
     )

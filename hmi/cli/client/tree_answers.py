@@ -37,13 +37,13 @@ class Used(Answer):
 class DomainTable(Used):
     """What one domain's own table holds, and what lookups for the domain found since it was published.
 
-    `marks` are n-grams for which the ancestors' row is as good; `delta` is the digest of the domain's own delta.
+    `aliases` are n-grams for which the ancestors' row is as good; `delta` is the digest of the domain's own delta.
     Where it is not `usable`, deltas or parents changed since it was built, and nothing is looked up in it.
     """
 
     parent: str | None = None
     entries: int = 0
-    marks: int = 0
+    aliases: int = 0
     bytes: int = 0
     delta: str | None = None
     usable: bool = True
@@ -110,7 +110,7 @@ class NgramText(Answer):
 
 
 class Ngram(NgramText):
-    """`held`: own, inherited, mark or missing; `holder` is the domain whose row it is."""
+    """`held`: own, inherited, alias or missing; `holder` is the domain whose row it is."""
 
     held: str = ""
     holder: str | None = None
@@ -134,8 +134,8 @@ class DomainDifference(Answer):
     parent: str | None = None
     entries_before: int = 0
     entries_after: int = 0
-    marks_before: int = 0
-    marks_after: int = 0
+    aliases_before: int = 0
+    aliases_after: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
     added: int = 0

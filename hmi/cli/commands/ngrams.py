@@ -36,7 +36,7 @@ def top(
     """List the n-grams that a domain is asked for most, as text, with their counts and where the tree has them.
 
     Counts fade with time. `own row`: the domain's own table has it; `inherited from`: an ancestor's of the same
-    function; `mark: as`: an ancestor's row that the domain's delta leaves as it is, within the tolerance; `missing`:
+    function; `alias: as`: an ancestor's row that the domain's delta leaves as it is, within the tolerance; `missing`:
     it is computed, or under backoff a shorter n-gram's row is taken.
     """
     from hmi.cli.render import top_ngrams

@@ -37,7 +37,7 @@ def show_(
 ) -> None:
     """Draw the published trees, a domain a line.
 
-    *n-grams*, *marks* and *bytes* are of the domain's own table; a mark stands for "as my ancestor's row". *hit* is
+    *n-grams*, *aliases* and *bytes* are of the domain's own table; an alias stands for "as my ancestor's row". *hit* is
     the share of the domain's lookups that found a row, *pred.* what the build expected; *own* is the share of the hits
     that its own table answered, ancestors the rest; *appr.* the share of lookups that ran under the policy backoff.
     *delta* is the domain's own version of the lower layers.

@@ -87,9 +87,9 @@ _COLUMNS: tuple[_Column, ...] = (
     ("out", lambda each: _some(each.moved_out), lambda each: each.moved_out),
     ("n-grams", lambda each: _counts(each.entries_before, each.entries_after), lambda each: True),
     (
-        "marks",
-        lambda each: _counts(each.marks_before, each.marks_after),
-        lambda each: each.marks_before or each.marks_after,
+        "aliases",
+        lambda each: _counts(each.aliases_before, each.aliases_after),
+        lambda each: each.aliases_before or each.aliases_after,
     ),
     ("bytes", lambda each: _sizes(each.bytes_before, each.bytes_after), lambda each: True),
 )
@@ -119,6 +119,6 @@ def _held(ngram: Ngram) -> str:
         return "own row"
     if ngram.held == "inherited":
         return f"inherited from {ngram.holder}"
-    if ngram.held == "mark":
-        return f"mark: as {ngram.holder}"
+    if ngram.held == "alias":
+        return f"alias: as {ngram.holder}"
     return ngram.held

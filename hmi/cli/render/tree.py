@@ -112,9 +112,9 @@ def knowledge_tree(tree: Tree, now: float | None = None) -> Group:
     lines: list[Text | Table] = [Text.assemble((tree.base, "bold"), f": {_published(tree, now)}")]
     domains = tree.domains
     if tree.number:
-        entries, marks = (sum(getattr(each, what) for each in domains.values()) for what in ("entries", "marks"))
+        entries, aliases = (sum(getattr(each, what) for each in domains.values()) for what in ("entries", "aliases"))
         size = bytes_words(sum(each.bytes for each in domains.values()))
-        lines.append(Text(f"{entries:,} n-grams{f', {marks:,} marks' if marks else ''}, {size}"))
+        lines.append(Text(f"{entries:,} n-grams{f', {aliases:,} aliases' if aliases else ''}, {size}"))
     if tree.building is not None:
         lines.append(Text(_building(tree.building, now), style="yellow"))
     if tree.requested is not None and (tree.building is None or tree.building.number < tree.requested):
@@ -146,7 +146,7 @@ _Column = tuple[str, Callable[[DomainTable], str], Callable[[DomainTable], objec
 # Heading, what is shown, and what must be there in some domain for the column to be drawn.
 _COLUMNS: tuple[_Column, ...] = (
     ("n-grams", lambda each: count_words(each.entries), lambda each: True),
-    ("marks", lambda each: count_words(each.marks) if each.marks else "-", lambda each: each.marks),
+    ("aliases", lambda each: count_words(each.aliases) if each.aliases else "-", lambda each: each.aliases),
     ("bytes", lambda each: bytes_words(each.bytes) if each.bytes else "-", lambda each: True),
     ("lookups", lambda each: count_words(each.lookups) if each.lookups else "-", lambda each: each.lookups),
     ("hit", lambda each: percent(each.hits, each.lookups), lambda each: each.lookups),

@@ -15,7 +15,7 @@ from hmi.cli.render.tree import ago, build_words, percent
 
 __all__ = ["BuildProgress", "version_lines", "versions_list"]
 
-_SUMS = ("entries", "marks", "added", "dropped", "hoisted", "copied", "computed", "bytes", "bytes_before")
+_SUMS = ("entries", "aliases", "added", "dropped", "hoisted", "copied", "computed", "bytes", "bytes_before")
 
 
 def versions_list(versions: Iterable[TreeVersion], now: float | None = None) -> Group:
@@ -48,9 +48,9 @@ def _report_lines(version: TreeVersion) -> Iterable[str]:
     sums = {name: sum(int(each.get(name) or 0) for each in domains.values()) for name in _SUMS}
     if domains:
         yield ", ".join(f"{sums[what]:,} {what}" for what in ("added", "dropped", "hoisted", "copied", "computed"))
-        marks = f", {sums['marks']:,} marks" if sums["marks"] else ""
+        aliases = f", {sums['aliases']:,} aliases" if sums["aliases"] else ""
         before = f"{bytes_words(sums['bytes_before'])} -> " if sums["bytes_before"] else ""
-        yield f"{sums['entries']:,} n-grams{marks}, {before}{bytes_words(sums['bytes'])}"
+        yield f"{sums['entries']:,} n-grams{aliases}, {before}{bytes_words(sums['bytes'])}"
     yield f"hit rate {_rates(version)}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hmi.knowledge.build.row_chunks import RowSource
 from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.store import EncodedRows, Places, code_dtype
+from hmi.knowledge.store import EncodedRows, RowRefs, code_dtype
 from hmi.spec import RowDtype
 
 __all__ = ["BLOCK_ROWS", "find_rows", "gather", "row_blocks"]
@@ -17,7 +17,7 @@ BLOCK_ROWS = 16_384
 """Rows in memory at a time."""
 
 
-def find_rows(sources: Sequence[RowSource], keys: Keys) -> Places:
+def find_rows(sources: Sequence[RowSource], keys: Keys) -> RowRefs:
     """The first of the sources that holds each key.
 
     Args:
@@ -37,19 +37,19 @@ def find_rows(sources: Sequence[RowSource], keys: Keys) -> Places:
         found = np.take(held, index, mode="clip") == keys[missing]
         table[missing[found]] = position
         row[missing[found]] = index[found]
-    return Places(table, row)
+    return RowRefs(table, row)
 
 
 def row_blocks(
-    sources: Sequence[RowSource], places: Places, row_dtype: RowDtype, hidden_size: int
+    sources: Sequence[RowSource], places: RowRefs, row_dtype: RowDtype, hidden_size: int
 ) -> Iterator[EncodedRows]:
     """The rows at `places`, every one of which is in a source, in this order."""
     for start in range(0, len(places.table), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        yield gather(sources, Places(places.table[part], places.row[part]), row_dtype, hidden_size)
+        yield gather(sources, RowRefs(places.table[part], places.row[part]), row_dtype, hidden_size)
 
 
-def gather(sources: Sequence[RowSource], places: Places, row_dtype: RowDtype, hidden_size: int) -> EncodedRows:
+def gather(sources: Sequence[RowSource], places: RowRefs, row_dtype: RowDtype, hidden_size: int) -> EncodedRows:
     """As `row_blocks`, all at once."""
     codes = np.empty((len(places.table), hidden_size), code_dtype(row_dtype))
     scales = np.empty(len(codes), np.float32) if row_dtype is RowDtype.INT8 else None

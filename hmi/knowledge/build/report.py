@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.keysets import NO_KEYS, holds
-from hmi.knowledge.lookup import segment_of
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.domains import ancestor_chains, function_run
+from hmi.knowledge.ngrams import NO_KEYS, Keys, holds
 from hmi.knowledge.plan import PreviousTree, TreePlan
 from hmi.knowledge.store import Table
 
@@ -19,11 +17,11 @@ __all__ = ["BuildReport", "DomainReport", "report_domain"]
 
 @dataclass(frozen=True, slots=True)
 class DomainReport:
-    """What became of one domain's table. An n-gram is held as a row or as a mark.
+    """What became of one domain's table. An n-gram is held as a row or as an alias.
 
     Attributes:
         entries: N-grams with a row; `copied` + `computed`.
-        marks: N-grams of which it only says that the ancestors' row will do.
+        aliases: N-grams of which it only says that the ancestors' row will do.
         copied: Rows taken over from the old version, byte for byte.
         computed: Rows computed anew.
         added: N-grams that the old version held neither in the domain, nor above it with the same function, nor below.
@@ -33,12 +31,12 @@ class DomainReport:
         bytes_before: Of the old table.
         predicted_hit_rate: 0..1, to be expected of lookups to come, see `coverage`; None where the domain was asked for
             nothing.
-        mark_share: What the plan took for the share of marks among n-grams that ancestors of another function hold;
+        alias_share: What the plan took for the share of aliases among n-grams that ancestors of another function hold;
             None where there are no such ancestors.
     """
 
     entries: int
-    marks: int
+    aliases: int
     copied: int
     computed: int
     added: int
@@ -47,7 +45,7 @@ class DomainReport:
     bytes: int
     bytes_before: int
     predicted_hit_rate: float | None
-    mark_share: float | None
+    alias_share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class BuildReport:
     """The table of each domain lies in the folder of its name.
 
     Attributes:
-        computed: Rows computed for this version, each once for each function, those that became marks included.
+        computed: Rows computed for this version, each once for each function, those that became aliases included.
         tolerance: Relative error up to which an ancestor's row stands for a domain's own.
     """
 
@@ -70,8 +68,8 @@ def report_domain(domain: str, plan: TreePlan, old: PreviousTree, copied: int, t
     Args:
         copied: Rows that were taken over.
     """
-    lines = lines_of(plan.parents)
-    segment, _ = segment_of(lines[domain], {each: function.digest for each, function in plan.functions.items()})
+    lines = ancestor_chains(plan.parents)
+    segment, _ = function_run(lines[domain], {each: function.digest for each, function in plan.functions.items()})
     keys = plan.tables[domain]
     was_here = holds(_held(old, segment), keys)
     was_below = holds(_held(old, [each for each, line in lines.items() if each != domain and domain in line]), keys)
@@ -79,7 +77,7 @@ def report_domain(domain: str, plan: TreePlan, old: PreviousTree, copied: int, t
     kept = sum(int(np.count_nonzero(holds(now, each))) for each in _held(old, [domain]))
     return DomainReport(
         entries=table.meta.entries,
-        marks=table.meta.marks,
+        aliases=table.meta.aliases,
         copied=copied,
         computed=table.meta.entries - copied,
         added=int(np.count_nonzero(~was_here & ~was_below)),
@@ -88,10 +86,10 @@ def report_domain(domain: str, plan: TreePlan, old: PreviousTree, copied: int, t
         bytes=table.bytes,
         bytes_before=old.sizes.get(domain, 0),
         predicted_hit_rate=plan.predicted.get(domain),
-        mark_share=plan.mark_shares.get(domain),
+        alias_share=plan.alias_shares.get(domain),
     )
 
 
 def _held(old: PreviousTree, domains: list[str] | tuple[str, ...]) -> list[Keys]:
     tables = [old.held[each] for each in domains if each in old.held]
-    return [each for table in tables for each in (table.keys, table.marks)] or [NO_KEYS]
+    return [each for table in tables for each in (table.keys, table.aliases)] or [NO_KEYS]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
-from hmi.knowledge.functions import Function
+from hmi.knowledge.domains import Function
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import EncodedRows, Table, TableMeta, encode, write_table_blocks
 from hmi.spec import RowDtype

@@ -23,15 +23,14 @@ from hmi.knowledge.build.gather import BLOCK_ROWS, find_rows, gather, row_blocks
 from hmi.knowledge.build.report import BuildReport, DomainReport, report_domain
 from hmi.knowledge.build.row_chunks import ComputeRows, RowChunks, RowSource
 from hmi.knowledge.build.verify import verify_sample
-from hmi.knowledge.hierarchy import lines_of
-from hmi.knowledge.keysets import holds, union
-from hmi.knowledge.lookup import KnowledgeTree, level_of
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.plan import COMPUTE, WRITE, PreviousTree, Progress, TreePlan
-from hmi.knowledge.store import EncodedRows, Places, Table, TableMeta, decode, write_table_blocks
+from hmi.knowledge.domains import ancestor_chains, function_changes
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.ngrams import Keys, holds, union
+from hmi.knowledge.plan import COMPUTE, WRITE, BuildProgress, PreviousTree, TreePlan
+from hmi.knowledge.store import EncodedRows, RowRefs, Table, TableMeta, decode, write_table_blocks
 from hmi.spec import RowDtype
 
-__all__ = ["BuildReport", "ComputeRows", "DomainReport", "Progress", "build_tree", "verify_sample"]
+__all__ = ["BuildProgress", "BuildReport", "ComputeRows", "DomainReport", "build_tree", "verify_sample"]
 
 _PIECES = ".pieces"  # no domain can have this name
 
@@ -45,7 +44,7 @@ def build_tree(
     row_dtype: RowDtype,
     hidden_size: int,
     tolerance: float,
-    progress: Callable[[Progress], None],
+    progress: Callable[[BuildProgress], None],
     chunk: int = 1024,
 ) -> BuildReport:
     """Write `<folder>/<domain>/` for every domain of the plan.
@@ -81,7 +80,7 @@ class _Build:
         row_dtype: RowDtype,
         hidden_size: int,
         tolerance: float,
-        progress: Callable[[Progress], None],
+        progress: Callable[[BuildProgress], None],
         chunk: int,
     ) -> None:
         self._folder = folder
@@ -93,7 +92,7 @@ class _Build:
         self._tolerance = tolerance
         self._progress = progress
         self._chunk = chunk
-        self._lines = lines_of(plan.parents)
+        self._lines = ancestor_chains(plan.parents)
         self._digests = {domain: plan.functions[domain].digest for domain in self._lines}
         self._pieces = RowChunks(
             folder / _PIECES, {each.digest: each for each in plan.functions.values()}, row_dtype, hidden_size
@@ -107,7 +106,7 @@ class _Build:
     def run(self) -> BuildReport:
         levels: defaultdict[int, list[str]] = defaultdict(list)
         for domain in sorted(self._lines, key=lambda each: (len(self._lines[each]), each)):
-            levels[level_of(self._lines[domain], self._digests)].append(domain)
+            levels[function_changes(self._lines[domain], self._digests)].append(domain)
         for level in sorted(levels):
             above = KnowledgeTree(
                 0, self._plan.parents, self._tables, self._row_dtype, self._hidden_size, self._digests
@@ -149,11 +148,11 @@ class _Build:
             known = self._computed + len(keys) - len(fresh)
 
             def report(done: int, known: int = known) -> None:
-                self._progress(Progress(COMPUTE, known + done, total))
+                self._progress(BuildProgress(COMPUTE, known + done, total))
 
             self._pieces.compute(functions[digest], fresh, self._compute, self._chunk, report)
             self._computed += len(keys)
-            self._progress(Progress(COMPUTE, self._computed, total))
+            self._progress(BuildProgress(COMPUTE, self._computed, total))
 
     def _write(self, draft: Draft, above: KnowledgeTree) -> None:
         domain, function = draft.domain, self._plan.functions[draft.domain]
@@ -161,39 +160,41 @@ class _Build:
         sources: list[RowSource] = [*copied, *self._pieces.of(function)]
         places = find_rows(sources, draft.rows)
         same = self._compare(draft, sources, places, above)
-        keys, marks = draft.rows[~same], union([draft.marks, draft.rows[same]])
-        places = Places(places.table[~same], places.row[~same])
-        meta = TableMeta(domain, draft.function, self._row_dtype, self._hidden_size, len(keys), len(marks), draft.above)
+        keys, aliases = draft.rows[~same], union([draft.aliases, draft.rows[same]])
+        places = RowRefs(places.table[~same], places.row[~same])
+        meta = TableMeta(
+            domain, draft.function, self._row_dtype, self._hidden_size, len(keys), len(aliases), draft.alias_function
+        )
         target = self._folder / domain
         shutil.rmtree(target, ignore_errors=True)
-        write_table_blocks(target, meta, keys, self._blocks(sources, places), marks)
-        self._written += len(keys) + len(marks)
-        self._progress(Progress(WRITE, self._written, self._total))
+        write_table_blocks(target, meta, keys, self._blocks(sources, places), aliases)
+        self._written += len(keys) + len(aliases)
+        self._progress(BuildProgress(WRITE, self._written, self._total))
         table = Table.open(target)
         self._tables[domain] = table
         taken = int(np.count_nonzero(places.table < len(copied)))
         self._reports[domain] = report_domain(domain, self._plan, self._old, taken, table)
 
-    def _blocks(self, sources: Sequence[RowSource], places: Places) -> Iterator[EncodedRows]:
+    def _blocks(self, sources: Sequence[RowSource], places: RowRefs) -> Iterator[EncodedRows]:
         done = self._written
         for block in row_blocks(sources, places, self._row_dtype, self._hidden_size):
             yield block
             done += len(block)
-            self._progress(Progress(WRITE, done, self._total))
+            self._progress(BuildProgress(WRITE, done, self._total))
 
     def _compare(
-        self, draft: Draft, sources: Sequence[RowSource], places: Places, above: KnowledgeTree
+        self, draft: Draft, sources: Sequence[RowSource], places: RowRefs, above: KnowledgeTree
     ) -> NDArray[np.bool_]:
         """For each of the draft's rows whether what the ancestors give is as good."""
         same = np.zeros(len(draft.rows), bool)
-        if draft.beyond is None or not self._tolerance:
+        if draft.foreign is None or not self._tolerance:
             return same
         doubtful = np.flatnonzero(draft.doubtful)
         for start in range(0, len(doubtful), BLOCK_ROWS):
             part = doubtful[start : start + BLOCK_ROWS]
-            stored = gather(sources, Places(places.table[part], places.row[part]), self._row_dtype, self._hidden_size)
+            stored = gather(sources, RowRefs(places.table[part], places.row[part]), self._row_dtype, self._hidden_size)
             own = decode(stored)
-            given = above.lookup(draft.beyond, draft.rows[part]).rows
+            given = above.lookup(draft.foreign, draft.rows[part]).rows
             same[part] = np.linalg.norm(own - given, axis=1) <= self._tolerance * np.linalg.norm(own, axis=1)
-            self._progress(Progress(WRITE, self._written, self._total))
+            self._progress(BuildProgress(WRITE, self._written, self._total))
         return same

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
 from hmi.knowledge.build.row_chunks import ComputeRows
-from hmi.knowledge.functions import Function
+from hmi.knowledge.domains import Function
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import Table, round_trip
@@ -28,23 +28,23 @@ def verify_sample(
     noise: float = 0.01,
     seed: int = 0,
 ) -> None:
-    """Recompute up to `n` rows and `n` marks of each table, in one call for each, and compare.
+    """Recompute up to `n` rows and `n` aliases of each table, in one call for each, and compare.
 
     Args:
         functions: Of every domain.
-        tolerance: What the tree's marks were set with.
+        tolerance: What the tree's aliases were set with.
         noise: How far a row may move between two batches of the model's arithmetic: as a share of its largest value, or
             of its length where it is marked. One step of the stored form comes on top.
 
-    Raises `Corrupt`, naming the table and the n-gram, for a row that is not what `compute` gives, and for a mark where
-    the ancestors give no row or one that is too far off.
+    Raises `Corrupt`, naming the table and the n-gram, for a row that is not what `compute` gives, and for an alias
+    where the ancestors give no row or one that is too far off.
     """
     random = np.random.default_rng(seed)
     for domain in sorted(tree.tables):
         table = tree.tables[domain]
         _verify_rows(table, functions[domain], compute, _choose(random, len(table.keys), n), noise)
-        marks = table.marks[_choose(random, len(table.marks), n)]
-        _verify_marks(tree, table, functions[domain], compute, marks, tolerance + noise)
+        aliases = table.aliases[_choose(random, len(table.aliases), n)]
+        _verify_aliases(tree, table, functions[domain], compute, aliases, tolerance + noise)
 
 
 def _choose(random: np.random.Generator, entries: int, n: int) -> NDArray[np.int64]:
@@ -70,19 +70,19 @@ def _verify_rows(
         )
 
 
-def _verify_marks(
-    tree: KnowledgeTree, table: Table, function: Function, compute: ComputeRows, marks: Keys, most: float
+def _verify_aliases(
+    tree: KnowledgeTree, table: Table, function: Function, compute: ComputeRows, aliases: Keys, most: float
 ) -> None:
-    if not len(marks):
+    if not len(aliases):
         return
-    own = round_trip(compute(function, marks), table.meta.row_dtype)
-    found = tree.lookup(table.meta.domain, marks)
+    own = round_trip(compute(function, aliases), table.meta.row_dtype)
+    found = tree.lookup(table.meta.domain, aliases)
     error = np.linalg.norm(own - found.rows, axis=1)
     wrong = np.flatnonzero(~(found.hit & (error <= most * np.linalg.norm(own, axis=1))))
     if len(wrong):
         at = wrong[0]
         reason = f"differs by {error[at] / np.linalg.norm(own[at]):.3g}" if found.hit[at] else "is not there"
         raise Corrupt(
-            f"table of {table.meta.domain} ({table.folder}): {len(wrong)} of {len(marks)} marks do not hold; the "
-            f"ancestors' row of n-gram {int(marks[at])} {reason}, where {most:.3g} is allowed"
+            f"table of {table.meta.domain} ({table.folder}): {len(wrong)} of {len(aliases)} aliases do not hold; the "
+            f"ancestors' row of n-gram {int(aliases[at])} {reason}, where {most:.3g} is allowed"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hmi.knowledge.counts.demand import BigramGain, DomainCounts, Errors, subtree_demands
-from hmi.knowledge.counts.frequency import FrequencyCounter, FrequencyDelta
+from hmi.knowledge.counts.demand import BackoffEstimates, DomainCounts, subtree_demands
+from hmi.knowledge.counts.frequency import FrequencyCounter, LookupCounts
 
-__all__ = ["BigramGain", "DomainCounts", "Errors", "FrequencyCounter", "FrequencyDelta", "subtree_demands"]
+__all__ = ["BackoffEstimates", "DomainCounts", "FrequencyCounter", "LookupCounts", "subtree_demands"]

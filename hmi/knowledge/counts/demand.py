@@ -18,17 +18,34 @@ from numpy.typing import NDArray
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
 from hmi.knowledge.counts.bigram_prior import worth_of_bigrams
-from hmi.knowledge.hierarchy import Parents, children_of
-from hmi.knowledge.keysets import NO_KEYS, holds, union
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.domains import Parents, children_of
+from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, union
 
-__all__ = ["BigramGain", "Demand", "DomainCounts", "Errors", "subtree_demands"]
+__all__ = ["BackoffEstimates", "Demand", "subtree_demands"]
 
-Errors = Callable[[str, Keys], NDArray[np.float32]]
-"""A domain and ascending keys `[n]` to the relative error (0..1) of the row that would stand in for each, `[n]`."""
 
-BigramGain = Callable[[str, Keys], float]
-"""A domain and ascending keys to how much less the error is where their bigrams (prev, mid) stand in, not unigrams."""
+@dataclass(frozen=True, slots=True)
+class BackoffEstimates:
+    """What the miss policy `backoff` costs a domain, for ascending keys `[n]` that its tables do not hold.
+
+    Attributes:
+        errors: Relative error (0..1) of the row that each key gets instead of its own, float32 `[n]`.
+        bigram_gain: How much smaller the mean error is where the row is a bigram's (prev, mid) and not a unigram's.
+    """
+
+    errors: Callable[[str, Keys], NDArray[np.float32]]
+    bigram_gain: Callable[[str, Keys], float] = lambda domain, keys: 0.0
+
+    def with_mean_errors(self, means: Mapping[str, float]) -> BackoffEstimates:
+        """Use these mean errors for domains whose missing rows an estimator computes; bigrams gain nothing there."""
+
+        def errors(domain: str, keys: Keys) -> NDArray[np.float32]:
+            return np.full(len(keys), means[domain], np.float32) if domain in means else self.errors(domain, keys)
+
+        def bigram_gain(domain: str, keys: Keys) -> float:
+            return 0.0 if domain in means else self.bigram_gain(domain, keys)
+
+        return BackoffEstimates(errors, bigram_gain) if means else self
 
 
 # What (mid, next) spares of the unigram's error, beside (prev, mid): rows of MiniLM with k = 3 were 0.485 of their
@@ -63,7 +80,7 @@ class Demand:
         voters: int64 `[n]`, how many want that the domain itself holds the key: a child whose subtree is asked for it
             is one, the domain's own lookups are two.
         votes: float64 `[n]`, how many rows that is expected to make needless: a child of another function has the part
-            of a vote that its marks are of what its ancestors hold.
+            of a vote that its aliases are of what its ancestors hold.
         common: Ascending keys, those that more than one domain of the subtree asks for.
         per_lookup: What one of the domain's own lookups saves on average: 1, or less where rows stand in.
     """
@@ -101,22 +118,20 @@ def subtree_demands(
     parents: Parents,
     upwards: Sequence[str],
     vocabulary: int,
-    errors: Errors | None,
     passed_on: Mapping[str, float],
-    bigram_gain: BigramGain | None = None,
+    backoff: BackoffEstimates | None,
 ) -> dict[str, Demand]:
     """Every domain's demand, its descendants' included.
 
     Args:
         upwards: All domains, children before their parents.
-        errors: None: whatever stands in is as bad as nothing.
         passed_on: By what share of itself a domain's demand, and its vote, count at its parent; 1 for those not named.
-        bigram_gain: None: bigrams are not wanted but where they are asked for.
+        backoff: None: a lookup under `backoff` that misses is worth as much as one under `exact`.
 
     Raises `InvalidInput` for weights or shares that are none.
     """
     children = children_of(parents)
-    own = _own_demands(counts, vocabulary, errors, bigram_gain)
+    own = _own_demands(counts, vocabulary, backoff)
     demands: dict[str, Demand] = {}
     for domain in upwards:
         parts = [_votes(own[domain].keys, own[domain].savings, 2, 2.0)] if domain in own else []
@@ -135,7 +150,7 @@ def subtree_demands(
 
 
 def _own_demands(
-    counts: Mapping[str, DomainCounts], vocabulary: int, errors: Errors | None, bigram_gain: BigramGain | None
+    counts: Mapping[str, DomainCounts], vocabulary: int, backoff: BackoffEstimates | None
 ) -> dict[str, _Own]:
     domains = sorted(counts)
     asked = {domain: _checked(domain, counts[domain], vocabulary) for domain in domains}
@@ -150,12 +165,12 @@ def _own_demands(
         start, end = end, end + len(keys)
         savings = weights + worth[start:end]
         share = counts[domain].approximate_share
-        if share > 0 and errors is not None:
-            savings *= (1 - share) + share * errors(domain, keys).astype(np.float64)
+        if share > 0 and backoff is not None:
+            savings *= (1 - share) + share * backoff.errors(domain, keys).astype(np.float64)
         exact = float(weights.sum() + worth[start:end].sum())
         per_lookup = float(savings.sum()) / exact if exact else 1.0
-        if share > 0 and bigram_gain is not None:
-            new = np.minimum(weights, 1.0) * (share * bigram_gain(domain, keys))
+        if share > 0 and backoff is not None:
+            new = np.minimum(weights, 1.0) * (share * backoff.bigram_gain(domain, keys))
             own[domain] = _Own(*_with_bigrams(keys, savings, new), per_lookup)
         else:
             own[domain] = _Own(keys, savings, per_lookup)

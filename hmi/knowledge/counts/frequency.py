@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge.counts.key_counts import Tally, keep_heaviest
+from hmi.knowledge.counts.key_counts import KeyCounts, keep_heaviest
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["FrequencyCounter", "FrequencyDelta"]
+__all__ = ["FrequencyCounter", "LookupCounts"]
 
 _TOTAL_SHARE = 2  # domains' worth of keys that are kept in all, where nothing else is said
 _SMALLEST_MERGE = 65_536  # keys; merging costs a sort and a copy, so it waits until there is something to sort
@@ -35,7 +35,7 @@ _EXCESS_SHARE = 16  # ... and what is dropped of all domains together may become
 
 
 @dataclass(frozen=True, slots=True)
-class FrequencyDelta:
+class LookupCounts:
     """What was counted for one domain of one base model since the last drain.
 
     Attributes:
@@ -64,7 +64,7 @@ class FrequencyDelta:
 
 
 class _Used(NamedTuple):
-    """Numbers of lookups, as `FrequencyDelta` has them."""
+    """Numbers of lookups, as `LookupCounts` has them."""
 
     lookups: int = 0
     hits: int = 0
@@ -91,7 +91,7 @@ class _Domain:
     """
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.tally = KeyCounts()
         self.error = 0  # of what was drained and put back
         self.pending: list[Keys] = []
         self.pending_keys = 0
@@ -160,22 +160,22 @@ class FrequencyCounter:
             finally:
                 self._merging.release()
 
-    def drain(self) -> list[FrequencyDelta]:
+    def drain(self) -> list[LookupCounts]:
         """Take all counts away, in the order of base, domain and number."""
         with self._merging, self._lock:
             domains, self._domains, self._pending_keys = self._domains, {}, 0
-        deltas: list[FrequencyDelta] = []
+        deltas: list[LookupCounts] = []
         for (base, domain), place in sorted(domains.items()):
             place.merge(place.take_pending(), self._max_keys)
             tally, error = place.tally, place.tally.floor + place.error
             for number, used in sorted(place.used.items()):
                 own = slice(None) if number == max(place.used) else slice(0)
                 deltas.append(
-                    FrequencyDelta(base, domain, number, tally.keys[own], tally.counts[own], *used, error=error)
+                    LookupCounts(base, domain, number, tally.keys[own], tally.counts[own], *used, error=error)
                 )
         return deltas
 
-    def restore(self, deltas: Iterable[FrequencyDelta]) -> None:
+    def restore(self, deltas: Iterable[LookupCounts]) -> None:
         """Put back what `drain` gave and could not be stored."""
         errors: dict[_Domain, int] = {}
         with self._merging:

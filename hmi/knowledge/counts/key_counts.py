@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["Tally", "keep_heaviest"]
+__all__ = ["KeyCounts", "keep_heaviest"]
 
 
-class Tally:
+class KeyCounts:
     """`keys` ascending uint64 `[n]`; `counts` int64 `[n]` since each entered; `slack` int64 `[n]`."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Tally:
         self.floor += rise
 
 
-def keep_heaviest(tallies: Sequence[Tally], total_keys: int) -> None:
+def keep_heaviest(tallies: Sequence[KeyCounts], total_keys: int) -> None:
     """Drop the lightest of all tallies where there are more keys than that; all floors rise alike."""
     excess = sum(map(len, tallies)) - total_keys
     if excess <= 0:

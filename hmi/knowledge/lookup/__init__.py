@@ -1,9 +1,13 @@
-"""TODO"""
+"""Finding rows: a knowledge tree, its ancestor chains, the miss cache, and what two versions of a tree hold.
+
+Start with `tree`: `KnowledgeTree` is one immutable version. `ancestors` searches one domain's chain of tables.
+`location` says where a key is found, `diff` compares two versions; both read keys alone. `miss_cache` keeps computed
+rows of missing windows in host memory until a rebuild takes them into the tree; `cache_index` decides which.
+"""
 
 from __future__ import annotations
 
-from hmi.knowledge.lookup.diff import DomainDiff, Holdings, Weighed, compare
-from hmi.knowledge.lookup.function_runs import level_of, segment_of
+from hmi.knowledge.lookup.diff import DomainDiff, TreeContents, WeightedKeys, diff_trees
 from hmi.knowledge.lookup.location import KEY_FILES, KeyLocation, find_holders, open_keys
 from hmi.knowledge.lookup.miss_cache import MissCache
 from hmi.knowledge.lookup.tree import KnowledgeTree
@@ -11,14 +15,12 @@ from hmi.knowledge.lookup.tree import KnowledgeTree
 __all__ = [
     "KEY_FILES",
     "DomainDiff",
-    "Holdings",
     "KeyLocation",
     "KnowledgeTree",
     "MissCache",
-    "Weighed",
-    "compare",
+    "TreeContents",
+    "WeightedKeys",
+    "diff_trees",
     "find_holders",
-    "level_of",
     "open_keys",
-    "segment_of",
 ]

@@ -1,7 +1,7 @@
 """A domain's line of ancestors as lookups walk it: tables, nearest first, in segments of one function each.
 
 Rows of one function stand in for one another whichever ancestor holds them. Where the function changes on the way up,
-an ancestor's row is another model's: it is taken only for keys that a table below marks as being as good.
+an ancestor's row is another model's: it is taken only for keys that a table below aliases as being as good.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmi.knowledge.ngrams import Keys, unigram
-from hmi.knowledge.store import Places, Table, find_first
+from hmi.knowledge.store import RowRefs, Table, find_first
 
 __all__ = ["AncestorChain"]
 
@@ -27,7 +27,7 @@ _FAR = 0.3  # of a row's length: how far the row of a bigram (prev, mid) is from
 class _FunctionRun:
     """Attributes:
     start, stop: Which of the line's tables are of this function.
-    marking: Those of them whose marks refer to the next segment's function.
+    marking: Those of them whose aliases refer to the next segment's function.
     """
 
     start: int
@@ -57,9 +57,9 @@ class AncestorChain:
         """Whether its domains have more than one function."""
         return len(self._segments) > 1
 
-    def find(self, keys: Keys) -> Places:
+    def find(self, keys: Keys) -> RowRefs:
         """Where lookups of `keys` `[n]` (ascending, for speed) find a row of the domain's own function, or one that is
-        marked as standing in for it. `Places.table` counts in `tables`."""
+        marked as standing in for it. `RowRefs.table` counts in `tables`."""
         nearest = self._segments[0]
         places = find_first(self.tables[nearest.start : nearest.stop], keys)
         if not self.crosses or not nearest.marking:
@@ -69,7 +69,7 @@ class AncestorChain:
             wanted = keys[asked]
             marked = np.zeros(len(asked), bool)
             for table in below.marking:
-                marked |= table.holds_mark(wanted)
+                marked |= table.is_alias(wanted)
             asked = asked[marked]
             if not len(asked):
                 break
@@ -81,10 +81,10 @@ class AncestorChain:
         return places
 
     @functools.cached_property
-    def is_far(self) -> bool:
+    def foreign_is_far(self) -> bool:
         """Whether the domain's rows are so far from those of another function above that one of these, of the very same
         n-gram, is a worse stand-in than a shorter one's of its own function. Measured on a sample of those that both
-        have, marks counted as equal; where there are none, nothing is far."""
+        have, aliases counted as equal; where there are none, nothing is far."""
         if not self.crosses:
             return False
         own, above = self.tables[: self._segments[0].stop], self.tables[self._segments[0].stop :]
@@ -103,11 +103,11 @@ class AncestorChain:
                     theirs[here] = each.read(places.row[some][here])
                 distance = np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(ours, axis=1), 1e-12)
                 apart += float(distance.mean()) * len(both)
-            marks = int(np.count_nonzero(unigram(table.marks) != table.marks))
-            shared += len(both) + marks
+            aliases = int(np.count_nonzero(unigram(table.aliases) != table.aliases))
+            shared += len(both) + aliases
         return shared > 0 and apart / shared > _FAR
 
-    def find_anywhere(self, keys: Keys) -> Places:
+    def find_anywhere(self, keys: Keys) -> RowRefs:
         """The nearest table that holds each key, of whatever function."""
         return find_first(self.tables, keys)
 
@@ -119,7 +119,7 @@ def _segments(
     segments, start = list[_FunctionRun](), 0
     for (_, members), (above, _) in itertools.zip_longest(runs, runs[1:], fillvalue=(None, [])):
         own = [tables[each] for each in members if each in tables]
-        marking = tuple(table for table in own if table.meta.marks and table.meta.above == above)
+        marking = tuple(table for table in own if table.meta.aliases and table.meta.alias_function == above)
         segments.append(_FunctionRun(start, start + len(own), marking))
         start += len(own)
     return tuple(segments)

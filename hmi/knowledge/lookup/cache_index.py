@@ -29,7 +29,7 @@ _HALF = np.uint64(32)
 
 
 class AssociativeIndex:
-    """Places 0..`places` - 1 and the (group, key) in each. Not thread-safe.
+    """RowRefs 0..`places` - 1 and the (group, key) in each. Not thread-safe.
 
     Args:
         places: Rounded down to whole sets.

@@ -1,7 +1,7 @@
 """What two versions of a knowledge tree hold differently: set operations on ascending keys, rows never read.
 
-An n-gram is held by a domain that has a row of it or a mark. What only went up or down the line of ancestors has moved:
-its *relatives* are a domain's ancestors of the same function, whose rows serve it, and its descendants.
+A domain holds a key as a row or as an alias. A key that only went up or down the ancestor chain has *moved*: it is held
+by a *relative* of the domain, an ancestor of the same function, whose rows serve the domain, or a descendant.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.keysets import holds
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.domains import Parents, ancestor_chains
+from hmi.knowledge.ngrams import Keys, holds
 from hmi.knowledge.store import Table
 
-__all__ = ["DomainDiff", "Holdings", "Size", "Weighed", "compare"]
+__all__ = ["DomainDiff", "Size", "TreeContents", "WeightedKeys", "diff_trees"]
 
 _BLOCK = 1 << 20  # keys at a time: of tables of any size, only what differs is kept
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class TreeContents:
     """One version of a tree: its tables by domain, and the parents that it was built with."""
 
     tables: Mapping[str, Table]
@@ -31,7 +30,7 @@ class Holdings:
 
     def relatives(self, domain: str, function: str) -> list[Table]:
         """Tables that may have a domain's n-grams in its place: of ancestors of its function, and of descendants."""
-        lines = lines_of(self.parents)
+        lines = ancestor_chains(self.parents)
         above = lines.get(domain, ())[1:]
         return [
             table
@@ -42,15 +41,15 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of one domain's table: n-grams with a row, n-grams with a mark, bytes on disk."""
+    """Of one domain's table: n-grams with a row, n-grams with an alias, bytes on disk."""
 
     entries: int
-    marks: int
+    aliases: int
     bytes: int
 
     @classmethod
     def of(cls, table: Table | None) -> Size:
-        return cls(0, 0, 0) if table is None else cls(table.meta.entries, table.meta.marks, table.bytes)
+        return cls(0, 0, 0) if table is None else cls(table.meta.entries, table.meta.aliases, table.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class DomainDiff:
     moved_out: int
 
 
-def compare(earlier: Holdings, later: Holdings) -> dict[str, DomainDiff]:
+def diff_trees(earlier: TreeContents, later: TreeContents) -> dict[str, DomainDiff]:
     """The difference of each domain that has a table in either version, or is in the later one's tree.
 
     Takes memory for the keys that differ, 8 bytes each. Raises `Corrupt` where parents are no tree.
@@ -87,7 +86,7 @@ def compare(earlier: Holdings, later: Holdings) -> dict[str, DomainDiff]:
     return found
 
 
-class Weighed:
+class WeightedKeys:
     """Keys whose counts come block by block and are summed.
 
     Attributes:
@@ -136,10 +135,10 @@ def _only_in(table: Table | None, other: Table | None, relatives: Sequence[Table
 
 
 def _blocks(table: Table | None) -> Iterator[Keys]:
-    for array in () if table is None else (table.keys, table.marks):
+    for array in () if table is None else (table.keys, table.aliases):
         for start in range(0, len(array), _BLOCK):
             yield array[start : start + _BLOCK]
 
 
 def _held(tables: Sequence[Table], keys: Keys) -> NDArray[np.bool_]:
-    return holds([each for table in tables for each in (table.keys, table.marks)], keys)
+    return holds([each for table in tables for each in (table.keys, table.aliases)], keys)

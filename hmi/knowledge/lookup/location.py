@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from hmi.knowledge.lookup.ancestors import AncestorChain
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import (
+    ALIASES_FILE,
     KEYS_FILE,
     MANIFEST_FILE,
-    MARKS_FILE,
     EncodedRows,
     Manifest,
     Table,
@@ -25,17 +25,17 @@ from hmi.knowledge.store import (
 
 __all__ = ["KEY_FILES", "Holder", "KeyLocation", "find_holders", "open_keys"]
 
-KEY_FILES = (MANIFEST_FILE, KEYS_FILE, MARKS_FILE)
-"""Files of a table that say what it holds: a hundredth of its bytes. The last is there only where it has marks."""
+KEY_FILES = (MANIFEST_FILE, KEYS_FILE, ALIASES_FILE)
+"""Files of a table that say what it holds: a hundredth of its bytes. The last is there only where it has aliases."""
 
 
 class KeyLocation(StrEnum):
     """How a tree answers for an n-gram: with the domain's own row, with an ancestor's row of the same function, with
-    one that a mark says is as good, or not at all."""
+    one that an alias says is as good, or not at all."""
 
     OWN = "own"
     INHERITED = "inherited"
-    MARK = "mark"
+    ALIAS = "alias"
     MISSING = "missing"
 
 
@@ -56,11 +56,11 @@ def open_keys(folder: Path) -> Table:
     meta, files = manifest.meta, manifest.files
     uint64 = np.dtype(np.uint64)
     keys = map_array(folder / KEYS_FILE, files[KEYS_FILE].bytes, uint64, (meta.entries,))
-    marks: Keys = np.empty(0, np.uint64)
-    if meta.marks:
-        marks = map_array(folder / MARKS_FILE, files[MARKS_FILE].bytes, uint64, (meta.marks,))
+    aliases: Keys = np.empty(0, np.uint64)
+    if meta.aliases:
+        aliases = map_array(folder / ALIASES_FILE, files[ALIASES_FILE].bytes, uint64, (meta.aliases,))
     no_rows: NDArray[np.int8] = np.empty((0, meta.hidden_size), code_dtype(meta.row_dtype))
-    return Table(folder, manifest, keys, EncodedRows(no_rows, None), marks)
+    return Table(folder, manifest, keys, EncodedRows(no_rows, None), aliases)
 
 
 def find_holders(
@@ -86,4 +86,4 @@ def _holder(line: AncestorChain, functions: Mapping[str, str], place: int) -> Ho
     if domain == line.domains[0]:
         return Holder(KeyLocation.OWN, domain)
     same = functions[domain] == functions[line.domains[0]]
-    return Holder(KeyLocation.INHERITED if same else KeyLocation.MARK, domain)
+    return Holder(KeyLocation.INHERITED if same else KeyLocation.ALIAS, domain)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge import ngrams
-from hmi.knowledge.hierarchy import Parents, lines_of
+from hmi.knowledge.domains import Parents, ancestor_chains
 from hmi.knowledge.lookup.ancestors import AncestorChain
 from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.store import NO_ROW, Places, StoredRows, Table
+from hmi.knowledge.store import NO_ROW, RowRefs, StoredRows, Table
 from hmi.spec import RowDtype
 
 __all__ = ["Gathered", "KnowledgeTree", "Lookup"]
@@ -81,7 +81,7 @@ class KnowledgeTree:
         self.tables = dict(tables)
         self.row_dtype = row_dtype
         self.hidden_size = hidden_size
-        lines = lines_of(parents)
+        lines = ancestor_chains(parents)
         self._functions = self._functions_of(functions)
         self._check_tables()
         self._lines = {domain: AncestorChain(line, self.tables, self._functions) for domain, line in lines.items()}
@@ -122,7 +122,7 @@ class KnowledgeTree:
         for table in self.tables.values():
             table.warm()
 
-    def line(self, domain: str) -> tuple[str, ...]:
+    def chain(self, domain: str) -> tuple[str, ...]:
         """The domain, its parent, ..., the root. Raises `NotFound`."""
         return self._line(domain).domains
 
@@ -139,7 +139,7 @@ class KnowledgeTree:
     def lookup(self, domain: str, keys: Keys) -> Lookup:
         """Rows of windows, from the nearest domain on the line that holds each.
 
-        A row of another function than the domain's is taken only where a mark says so, see `line`.
+        A row of another function than the domain's is taken only where an alias says so, see `line`.
 
         Raises `NotFound` for an unknown domain.
         """
@@ -150,8 +150,8 @@ class KnowledgeTree:
         """As `lookup`, and a window that is not held gets the row of a shorter n-gram.
 
         The window's own row of another function comes before the bigrams, they before the unigram, and for each the
-        nearest domain first. Where the other function is far from the domain's own (`is_far`), shorter n-grams of
-        its own come before whatever others have. `hit` is False only where not even the unigram is held.
+        nearest domain first. Where the other function is far from the domain's own (`foreign_is_far`), shorter n-grams
+        of its own come before whatever others have. `hit` is False only where not even the unigram is held.
         """
         rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
         return _decoded(rows, self.gather(domain, keys, rows, backoff=True))
@@ -177,29 +177,29 @@ class KnowledgeTree:
         at = positions[inverse]
         return Gathered(at, at != NO_ROW, exact[inverse], inherited[inverse])
 
-    def find(self, domain: str, keys: Keys) -> Places:
+    def find(self, domain: str, keys: Keys) -> RowRefs:
         """Where a lookup finds keys `[n]`; tables are counted along the domain's line. Raises `NotFound`."""
         return self._line(domain).find(keys)
 
-    def is_far(self, domain: str) -> bool:
-        """See `AncestorChain.is_far`. Raises `NotFound`."""
-        return self._line(domain).is_far
+    def foreign_is_far(self, domain: str) -> bool:
+        """See `AncestorChain.foreign_is_far`. Raises `NotFound`."""
+        return self._line(domain).foreign_is_far
 
-    def held_at(self, domain: str, keys: Keys) -> NDArray[np.int16]:
-        """For each key the position in `line(domain)` of the domain whose row a lookup gets, -1 for a miss; `[n]`."""
+    def holder_positions(self, domain: str, keys: Keys) -> NDArray[np.int16]:
+        """For each key the position in `chain(domain)` of the domain whose row a lookup gets, -1 for a miss; `[n]`."""
         line = self._line(domain)
         unique, inverse = np.unique(keys, return_inverse=True)
         table = line.find(unique).table[inverse]
         return np.where(table >= 0, line.positions[table], np.int16(-1)) if len(line.positions) else table
 
 
-def _back_off(line: AncestorChain, keys: Keys, places: Places) -> None:
+def _back_off(line: AncestorChain, keys: Keys, places: RowRefs) -> None:
     """Fill in places of keys that have none with those of the nearest thing there is."""
     missing = np.flatnonzero(places.table < 0)
     steps = [(shorten, line.find_anywhere) for shorten in ngrams.BACKOFF]
     if line.crosses:
         steps.insert(0, (_as_it_is, line.find_anywhere))
-        if len(missing) and line.is_far:
+        if len(missing) and line.foreign_is_far:
             steps[:0] = [(shorten, line.find) for shorten in ngrams.BACKOFF]
     for shorten, find in steps:
         if not len(missing):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from hmi.knowledge.plan.backoff_error import estimated
-from hmi.knowledge.plan.planner import DomainCounts, TreePlan, plan_tree
-from hmi.knowledge.plan.previous import PreviousTable, PreviousTree, staying_marks
-from hmi.knowledge.plan.progress import COMPUTE, WRITE, Progress
+from hmi.knowledge.plan.planner import TreePlan, plan_tree
+from hmi.knowledge.plan.previous import PreviousTable, PreviousTree, kept_aliases
+from hmi.knowledge.plan.progress import COMPUTE, WRITE, BuildProgress
 
 __all__ = [
     "COMPUTE",
     "WRITE",
-    "DomainCounts",
+    "BuildProgress",
     "PreviousTable",
     "PreviousTree",
-    "Progress",
     "TreePlan",
-    "estimated",
+    "kept_aliases",
     "plan_tree",
-    "staying_marks",
 ]

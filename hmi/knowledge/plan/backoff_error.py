@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hmi.knowledge import ngrams
-from hmi.knowledge.counts import BigramGain, Errors
+from hmi.knowledge.counts import BackoffEstimates
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.store import Places, Table, find_first
+from hmi.knowledge.store import RowRefs, Table, find_first
 
-__all__ = ["BackoffErrors", "estimated", "usual_errors", "usual_gain"]
+__all__ = ["USUAL_BACKOFF", "MeasuredBackoff", "usual_errors", "usual_gain"]
 
 _CHUNK = 4096  # rows at a time: memory does not grow with the tree
 _NOTHING = -1  # level of what nothing stands in for
@@ -23,10 +23,10 @@ _USUAL_ERROR, _USUAL_GAIN = 0.4, 0.2
 _UNKNOWN_GAIN = 0.5  # of a unigram's error, until bigrams are held that tell
 
 
-_Find = Callable[[Keys], Places]
+_Find = Callable[[Keys], RowRefs]
 
 
-class BackoffErrors:
+class MeasuredBackoff:
     """Relative error |own - next best| / |own|, at most 1, of the next best row in a version of a tree.
 
     What stands in is what `KnowledgeTree.backoff` takes: the n-gram's own row of another function, of an ancestor, a
@@ -37,7 +37,7 @@ class BackoffErrors:
     def __init__(self, tree: KnowledgeTree) -> None:
         self._tree = tree
 
-    def __call__(self, domain: str, keys: Keys) -> NDArray[np.float32]:
+    def errors(self, domain: str, keys: Keys) -> NDArray[np.float32]:
         """float32 `[n]` for ascending keys `[n]`; 1 where nothing stands in, what is usual where nothing is known."""
         if domain not in self._tree.parents:
             return usual_errors(domain, keys)
@@ -62,8 +62,8 @@ class BackoffErrors:
         tree = self._tree
         if domain not in tree.parents:
             return _USUAL_GAIN
-        held = keys[(tree.held_at(domain, keys) >= 0) & (ngrams.without_next(keys) != keys)]
-        tables = [tree.tables[each] for each in tree.line(domain) if each in tree.tables]
+        held = keys[(tree.holder_positions(domain, keys) >= 0) & (ngrams.without_next(keys) != keys)]
+        tables = [tree.tables[each] for each in tree.chain(domain) if each in tree.tables]
         known = held[find_first(tables, ngrams.without_next(held)).table >= 0]
         if len(known) >= _ENOUGH:
             some = _sample(known)
@@ -73,19 +73,19 @@ class BackoffErrors:
     def _mean(self, domain: str, keys: Keys, shorten: Callable[[Keys], Keys]) -> float:
         """Mean error of the shorter n-gram's row where there is one; keys are held. 0 where there are none."""
         tree = self._tree
-        tables = [tree.tables[each] for each in tree.line(domain) if each in tree.tables]
+        tables = [tree.tables[each] for each in tree.chain(domain) if each in tree.tables]
         places = find_first(tables, shorten(keys))
         found = places.table >= 0
         if not found.any():
             return 0.0
         own = tree.lookup(domain, keys[found]).rows
-        other = _read(tables, Places(places.table[found], places.row[found]), tree.hidden_size)
+        other = _read(tables, RowRefs(places.table[found], places.row[found]), tree.hidden_size)
         return float(_relative(own, other).mean(dtype=np.float64))
 
     def _measure(self, domain: str, keys: Keys) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
         """Errors `[n]`, NaN where the own row is not held or nothing stands in; and levels."""
         tree = self._tree
-        line = tree.line(domain)
+        line = tree.chain(domain)
         tables = [tree.tables[each] for each in line if each in tree.tables]
         foreign = [table for table in tables if table.meta.function != tree.function_of(domain)]
         own = tree.lookup(domain, keys)
@@ -95,7 +95,7 @@ class BackoffErrors:
             (None, foreign, functools.partial(find_first, foreign)),
             *((shorten, tables, functools.partial(find_first, tables)) for shorten in ngrams.BACKOFF),
         ]
-        if tree.is_far(domain):
+        if tree.foreign_is_far(domain):
             of_its_own = functools.partial(tree.find, domain)
             steps[:0] = [(shorten, tables, of_its_own) for shorten in ngrams.BACKOFF]
         for level, (shorten, searched, find) in enumerate(steps):
@@ -106,7 +106,7 @@ class BackoffErrors:
                 asked, shorter = asked[is_shorter], shorter[is_shorter]
             places = find(shorter)
             found = places.table >= 0
-            others[asked[found]] = _read(searched, Places(places.table[found], places.row[found]), tree.hidden_size)
+            others[asked[found]] = _read(searched, RowRefs(places.table[found], places.row[found]), tree.hidden_size)
             levels[asked[found]] = level
         errors = _relative(own.rows, others)
         errors[~own.exact | (levels == _NOTHING)] = np.nan
@@ -119,28 +119,11 @@ def usual_errors(domain: str, keys: Keys) -> NDArray[np.float32]:
 
 
 def usual_gain(domain: str, keys: Keys) -> float:
-    """As `BackoffErrors.bigram_gain`, likewise."""
+    """As `MeasuredBackoff.bigram_gain`, likewise."""
     return _USUAL_GAIN
 
 
-def estimated(
-    errors: Errors | None, gain: BigramGain | None, known: Mapping[str, float]
-) -> tuple[Errors | None, BigramGain | None]:
-    """Both where some domains' rows are estimated: nobody wants their bigrams then.
-
-    Args:
-        known: By such a domain, the mean error of its estimates.
-    """
-
-    def error(domain: str, keys: Keys) -> NDArray[np.float32]:
-        if domain in known:
-            return np.full(len(keys), known[domain], np.float32)
-        return np.ones(len(keys), np.float32) if errors is None else errors(domain, keys)
-
-    def bigram_gain(domain: str, keys: Keys) -> float:
-        return 0.0 if domain in known or gain is None else gain(domain, keys)
-
-    return (error, bigram_gain) if known else (errors, gain)
+USUAL_BACKOFF = BackoffEstimates(usual_errors, usual_gain)
 
 
 def _relative(own: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -155,7 +138,7 @@ def _sample(keys: Keys) -> Keys:
     return keys[:: len(keys) // _CHUNK + 1]
 
 
-def _read(tables: Sequence[Table], places: Places, hidden_size: int) -> NDArray[np.float32]:
+def _read(tables: Sequence[Table], places: RowRefs, hidden_size: int) -> NDArray[np.float32]:
     rows = np.empty((len(places.table), hidden_size), np.float32)
     for position, table in enumerate(tables):
         here = np.flatnonzero(places.table == position)

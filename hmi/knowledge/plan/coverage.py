@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.knowledge.counts import DomainCounts
-from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.keysets import holds
-from hmi.knowledge.lookup import segment_of
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.domains import Parents, ancestor_chains, function_run
+from hmi.knowledge.ngrams import Keys, holds
 
 __all__ = ["PlannedTable", "predicted_hit_rates"]
 
@@ -57,14 +55,14 @@ def predicted_hit_rates(
         held: By domain.
         functions: Digest of each domain's function: what ancestors of another function hold is no hit.
     """
-    lines = lines_of(parents)
+    lines = ancestor_chains(parents)
     rates: dict[str, float] = {}
     for domain in sorted(counts):
         asked = counts[domain]
         kept = float(asked.weights.sum())
         total = kept if asked.total is None else max(asked.total, kept)
         if total > 0:
-            segment, _ = segment_of(lines[domain], functions)
+            segment, _ = function_run(lines[domain], functions)
             hits = 0.0
             for place, each in enumerate(segment):
                 below = held[segment[place - 1]] if place else None

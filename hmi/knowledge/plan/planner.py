@@ -5,10 +5,10 @@ its descendants' together, less what the domains above it hold already that have
 to a domain that is asked for it directly, and to one with two or more children whose subtrees want it: there it is
 stored once (hoisted) instead of once in each. One that a single child wants stays with the child.
 
-Where a domain has a delta, rows above it are another function's, and it chooses whatever its ancestors hold. What it
-chooses is stored as a row, or as a mark of 8 bytes where the ancestors' row is as good. Which of the two, only the rows
-can tell (`build`); here a mark is counted on where the old version had one and the ancestors give the same row again,
-so that the budget holds whatever the rows turn out to be.
+In a domain with a delta, rows above it are another function's, and it chooses whatever its ancestors hold. What it
+chooses is stored as a row, or as an alias of 8 bytes where the ancestors' row is as good. Only the rows can tell which
+(`build`). The plan counts on an alias where the previous version had one and the ancestors give the same row again, so
+that the budget holds whatever the rows turn out to be.
 """
 
 from __future__ import annotations
@@ -21,19 +21,16 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
-from hmi.knowledge.counts import BigramGain, DomainCounts, Errors, subtree_demands
-from hmi.knowledge.functions import Function
-from hmi.knowledge.hierarchy import Parents, lines_of
-from hmi.knowledge.keysets import holds, union
-from hmi.knowledge.lookup import segment_of
-from hmi.knowledge.ngrams import Keys
+from hmi.knowledge.counts import BackoffEstimates, DomainCounts, subtree_demands
+from hmi.knowledge.domains import Function, Parents, ancestor_chains, function_run
+from hmi.knowledge.ngrams import Keys, holds, union
 from hmi.knowledge.plan.coverage import PlannedTable, predicted_hit_rates
-from hmi.knowledge.plan.previous import PreviousTable, staying_marks
+from hmi.knowledge.plan.previous import PreviousTable, kept_aliases
 
-__all__ = ["MARK_BYTES", "DomainCounts", "TreePlan", "plan_tree"]
+__all__ = ["ALIAS_BYTES", "TreePlan", "plan_tree"]
 
-MARK_BYTES = 8
-"""What a mark takes: its key."""
+ALIAS_BYTES = 8
+"""What an alias takes: its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,9 @@ class TreePlan:
 
     Attributes:
         functions: By domain.
-        tables: Ascending keys, as rows or marks, for every domain, be they none.
+        tables: Ascending keys, as rows or aliases, for every domain, be they none.
         predicted: Hit rate (0..1) to be expected of each domain that was asked for anything, see `coverage`.
-        mark_shares: Of each domain with another function above it, the share of marks (0..1) among its n-grams that
+        alias_shares: Of each domain with another function above it, the share of aliases (0..1) among its n-grams that
             ancestors hold, as far as it was known. The next plan begins with it.
     """
 
@@ -52,7 +49,7 @@ class TreePlan:
     functions: Mapping[str, Function]
     tables: Mapping[str, Keys]
     predicted: Mapping[str, float] = field(default_factory=dict)
-    mark_shares: Mapping[str, float] = field(default_factory=dict)
+    alias_shares: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan_tree(
@@ -65,8 +62,7 @@ def plan_tree(
     row_bytes: int,
     hysteresis: float = 1.2,
     *,
-    errors: Errors | None = None,
-    bigram_gain: BigramGain | None = None,
+    backoff: BackoffEstimates | None = None,
 ) -> TreePlan:
     """Plan the next version.
 
@@ -82,46 +78,47 @@ def plan_tree(
         vocabulary: Tokens of the model. The root holds all unigrams, outside of any budget; and so does the topmost
             domain of another function, where domains of that function are served approximately: those of the root
             would be another model's rows.
-        node_bytes: Budget of each domain's own table, rows and marks.
+        node_bytes: Budget of each domain's own table, rows and aliases.
         row_bytes: What one entry takes (`rows.entry_bytes`).
         hysteresis: A key that the old version held in the domain or above it, with the same function, counts as this
             much heavier there, so that two equals do not take turns.
-        errors: What would stand in for rows, for domains that are served approximately; None: nothing would.
-        bigram_gain: What bigrams are good for there; None: nothing.
+        backoff: For domains with lookups under `backoff`; None: their misses cost as much as those under `exact`.
 
     Raises:
         Corrupt: The parents are no tree.
         InvalidInput: Counts of a domain that does not exist, or weights that are none.
     """
-    if hysteresis < 1 or row_bytes < MARK_BYTES or node_bytes < 0:
+    if hysteresis < 1 or row_bytes < ALIAS_BYTES or node_bytes < 0:
         raise ValueError(f"not a budget: {node_bytes} bytes, {row_bytes} a row, hysteresis {hysteresis}")
-    lines = lines_of(parents)
+    lines = ancestor_chains(parents)
     if unknown := sorted(set(demands) - set(lines)):
         raise InvalidInput(f"counts for domains that do not exist: {', '.join(unknown)}")
     downwards = sorted(lines, key=lambda domain: (len(lines[domain]), domain))
     digests = {domain: functions[domain].digest for domain in lines}
-    shares = _mark_shares(parents, digests, old)
-    wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, errors, shares, bigram_gain)
+    shares = _alias_shares(parents, digests, old)
+    wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, shares, backoff)
     alone = ngrams.unigrams(vocabulary)
-    tops = {segment_of(lines[each], digests)[0][-1] for each, counts in demands.items() if counts.approximate_share > 0}
+    tops = {
+        function_run(lines[each], digests)[0][-1] for each, counts in demands.items() if counts.approximate_share > 0
+    }
     tables: dict[str, Keys] = {}
     held: dict[str, PlannedTable] = {}
     rows = _SureRows(digests, lines, tables, old)
     for domain in downwards:
-        segment, beyond = segment_of(lines[domain], digests)
-        holds_all = len(segment) == 1 and (beyond is None or domain in tops)
+        segment, foreign = function_run(lines[domain], digests)
+        holds_all = len(segment) == 1 and (foreign is None or domain in tops)
         above = [tables[each] for each in segment[1:]] or ([alone] if holds_all else [])
         demand = wanted.pop(domain)
         kept = _kept(old, segment, digests[domain], demand.keys)
         free = demand.offered(kept, hysteresis) & ~holds(above, demand.keys)
         keys, savings, favour = demand.keys[free], demand.savings[free], np.where(kept, hysteresis, 1.0)[free]
-        costs = np.where(rows.staying_marks(domain, beyond, keys), MARK_BYTES, row_bytes)
+        costs = np.where(rows.kept_aliases(domain, foreign, keys), ALIAS_BYTES, row_bytes)
         best, least = _best(savings * favour, costs, node_bytes)
         spare = savings[best] - least * costs[best] / favour[best] if least else np.full(len(best), np.inf)
         chosen = PlannedTable(keys[best], spare, demand.voters[free][best], demand.common, demand.per_lookup)
         held[domain] = _with_all(alone, chosen) if holds_all else chosen
         tables[domain] = held[domain].keys
-        rows.add(domain, beyond)
+        rows.add(domain, foreign)
     predicted = predicted_hit_rates(demands, parents, held, digests)
     return TreePlan(dict(parents), dict(functions), tables, predicted, shares)
 
@@ -135,20 +132,20 @@ def _with_all(always: Keys, chosen: PlannedTable) -> PlannedTable:
     return PlannedTable(keys, spare, voters, chosen.common, chosen.per_lookup)
 
 
-def _mark_shares(parents: Parents, digests: Mapping[str, str], old: Mapping[str, PreviousTable]) -> dict[str, float]:
+def _alias_shares(parents: Parents, digests: Mapping[str, str], old: Mapping[str, PreviousTable]) -> dict[str, float]:
     """How many of a domain's n-grams are as good with rows of its parent's other function; 1 where nothing is known."""
     shares = {}
     for domain, parent in parents.items():
         if parent is not None and digests[domain] != digests[parent]:
             table = old.get(domain)
-            same = table is not None and (table.function, table.above) == (digests[domain], digests[parent])
-            shares[domain] = table.mark_share if table is not None and same else 1.0
+            same = table is not None and (table.function, table.alias_function) == (digests[domain], digests[parent])
+            shares[domain] = table.alias_share if table is not None and same else 1.0
     return shares
 
 
 def _kept(old: Mapping[str, PreviousTable], segment: tuple[str, ...], function: str, keys: Keys) -> NDArray[np.bool_]:
     tables = [old[each] for each in segment if each in old and old[each].function == function]
-    return holds([each for table in tables for each in (table.keys, table.marks)], keys)
+    return holds([each for table in tables for each in (table.keys, table.aliases)], keys)
 
 
 class _SureRows:
@@ -171,34 +168,34 @@ class _SureRows:
         self._old = old
         self._sure: dict[str, dict[str, Keys]] = {}  # domain -> function's digest -> ascending keys
 
-    def staying_marks(self, domain: str, beyond: str | None, keys: Keys) -> NDArray[np.bool_]:
-        """For each key `[n]` whether it would surely be a mark in the domain."""
-        if beyond is None:
+    def kept_aliases(self, domain: str, foreign: str | None, keys: Keys) -> NDArray[np.bool_]:
+        """For each key `[n]` whether it would surely be an alias in the domain."""
+        if foreign is None:
             return np.zeros(len(keys), bool)
-        return staying_marks(self._known(domain, beyond), keys, self._gives(beyond))
+        return kept_aliases(self._known(domain, foreign), keys, self._gives(foreign))
 
-    def add(self, domain: str, beyond: str | None) -> None:
+    def add(self, domain: str, foreign: str | None) -> None:
         """The domain's planned keys are final."""
         keys, own = self._tables[domain], self._digests[domain]
-        if beyond is None:
+        if foreign is None:
             self._sure[domain] = {own: keys}
             return
-        known, gives = self._known(domain, beyond), self._gives(beyond)
-        marks = staying_marks(known, keys, gives)
-        settled = holds([table.settled for table in known], keys)
-        above = holds([self._tables[each] for each in self._segment(beyond)], keys)
-        sure: dict[str, Keys] = {own: keys[~marks & (settled | ~above)]}
-        marked = keys[marks]
+        known, gives = self._known(domain, foreign), self._gives(foreign)
+        aliases = kept_aliases(known, keys, gives)
+        compared = holds([table.compared for table in known], keys)
+        above = holds([self._tables[each] for each in self._segment(foreign)], keys)
+        sure: dict[str, Keys] = {own: keys[~aliases & (compared | ~above)]}
+        marked = keys[aliases]
         for source in {source for table in known for source in table.sources}:
             sure[source] = marked[gives(source, marked)]
         self._sure[domain] = sure
 
-    def _known(self, domain: str, beyond: str) -> list[PreviousTable]:
-        wanted = self._digests[domain], self._digests[beyond]
-        return [table for table in self._old.values() if (table.function, table.above) == wanted]
+    def _known(self, domain: str, foreign: str) -> list[PreviousTable]:
+        wanted = self._digests[domain], self._digests[foreign]
+        return [table for table in self._old.values() if (table.function, table.alias_function) == wanted]
 
-    def _gives(self, beyond: str) -> Callable[[str, Keys], NDArray[np.bool_]]:
-        segment = self._segment(beyond)
+    def _gives(self, foreign: str) -> Callable[[str, Keys], NDArray[np.bool_]]:
+        segment = self._segment(foreign)
 
         def gives(source: str, keys: Keys) -> NDArray[np.bool_]:
             return holds([self._sure[each][source] for each in segment if source in self._sure[each]], keys)
@@ -206,7 +203,7 @@ class _SureRows:
         return gives
 
     def _segment(self, domain: str) -> tuple[str, ...]:
-        return segment_of(self._lines[domain], self._digests)[0]
+        return function_run(self._lines[domain], self._digests)[0]
 
 
 def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -> tuple[NDArray[np.intp], float]:
@@ -222,5 +219,5 @@ def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -
     first = int(np.argmin(fits))  # the first that does not fit; smaller ones after it may
     rest = order[first:]
     left = budget - (int(used[first - 1]) if first else 0)
-    small = rest[costs[rest] == MARK_BYTES][: left // MARK_BYTES]
+    small = rest[costs[rest] == ALIAS_BYTES][: left // ALIAS_BYTES]
     return np.sort(np.concatenate([order[:first], small])), float(savings[rest[0]] / costs[rest[0]])

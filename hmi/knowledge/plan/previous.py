@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
-from hmi.knowledge.counts import BigramGain, Errors
-from hmi.knowledge.hierarchy import Parents
-from hmi.knowledge.keysets import NO_KEYS, holds
-from hmi.knowledge.lookup import KnowledgeTree, level_of, segment_of
-from hmi.knowledge.ngrams import Keys, unigram
-from hmi.knowledge.plan.backoff_error import BackoffErrors, usual_errors, usual_gain
-from hmi.knowledge.plan.progress import CHECK, Progress
+from hmi.knowledge.counts import BackoffEstimates
+from hmi.knowledge.domains import Parents, function_changes, function_run
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, unigram
+from hmi.knowledge.plan.backoff_error import USUAL_BACKOFF, MeasuredBackoff
+from hmi.knowledge.plan.progress import CHECK, BuildProgress
 from hmi.knowledge.store import Table
 
-__all__ = ["PreviousTable", "PreviousTree", "staying_marks"]
+__all__ = ["PreviousTable", "PreviousTree", "kept_aliases"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,37 +35,37 @@ class PreviousTable:
     Attributes:
         function: Digest of the function of its rows.
         keys: N-grams with a row.
-        marks: N-grams of which it only said that the ancestors' row will do.
-        above: Digest of the function that the marks refer to; None where no other function lies above.
-        sources: The marks that can be relied on, by digest of the function of the row that each stood for: it need
-            not be `above`, as the ancestors may have had a mark themselves.
-        settled: N-grams with a row whose ancestors gave one too: the two were compared, and differ by more than the
+        aliases: N-grams of which it only said that the ancestors' row will do.
+        above: Digest of the function that the aliases refer to; None where no other function lies above.
+        sources: The aliases that can be relied on, by digest of the function of the row that each stood for: it need
+            not be `above`, as the ancestors may have had an alias themselves.
+        compared: N-grams with a row whose ancestors gave one too: the two were compared, and differ by more than the
             tolerance. They need not be compared again.
-        mark_share: Share (0..1) of marks among the n-grams that ancestors gave too; 1 where nothing is known.
+        alias_share: Share (0..1) of aliases among the n-grams that ancestors gave too; 1 where nothing is known.
     """
 
     function: str
     keys: Keys
-    marks: Keys = field(default_factory=NO_KEYS.copy)
-    above: str | None = None
+    aliases: Keys = field(default_factory=NO_KEYS.copy)
+    alias_function: str | None = None
     sources: Mapping[str, Keys] = field(default_factory=dict)
-    settled: Keys = field(default_factory=NO_KEYS.copy)
-    mark_share: float = 1.0
+    compared: Keys = field(default_factory=NO_KEYS.copy)
+    alias_share: float = 1.0
 
 
-def staying_marks(
+def kept_aliases(
     known: Sequence[PreviousTable], keys: Keys, gives: Callable[[str, Keys], NDArray[np.bool_]]
 ) -> NDArray[np.bool_]:
-    """For each key `[n]` whether an old mark holds on: what it stood for is what the ancestors give again.
+    """For each key `[n]` whether an old alias holds on: what it stood for is what the ancestors give again.
 
     Args:
-        known: Old tables whose rows are of the domain's function, and whose marks refer to the one above it.
+        known: Old tables whose rows are of the domain's function, and whose aliases refer to the one above it.
         gives: A function's digest and keys `[m]`: whether the ancestors give a row of this function for each, `[m]`.
     """
     stays = np.zeros(len(keys), bool)
     for table in known:
-        for source, marks in table.sources.items():
-            marked = np.flatnonzero(~stays & holds([marks], keys))
+        for source, aliases in table.sources.items():
+            marked = np.flatnonzero(~stays & holds([aliases], keys))
             stays[marked] = gives(source, keys[marked])
     return stays
 
@@ -77,68 +76,66 @@ class PreviousTree:
     tables: The sound ones, by domain, to copy rows from.
     held: What is known of them, by domain.
     sizes: Bytes of all tables by domain, the damaged ones too.
-    errors: Measures what would stand in for rows; without a tree what was usual.
-    bigram_gain: Measures how much better bigrams do that than unigrams, likewise.
+    backoff: Measured on the sound tables; typical values where there are none.
     """
 
     tables: Mapping[str, Table]
     held: Mapping[str, PreviousTable]
     sizes: Mapping[str, int]
-    errors: Errors | None
-    bigram_gain: BigramGain | None = None
+    backoff: BackoffEstimates
 
     @classmethod
-    def none(cls) -> Self:
+    def empty(cls) -> Self:
         """Before the first version."""
-        return cls({}, {}, {}, usual_errors, usual_gain)
+        return cls({}, {}, {}, USUAL_BACKOFF)
 
     @classmethod
-    def of(
+    def read(
         cls,
         tree: KnowledgeTree | None,
         *,
         tolerance: float,
-        old_tolerance: float | None = None,
-        mark_shares: Mapping[str, float] | None = None,
+        built_tolerance: float | None = None,
+        alias_shares: Mapping[str, float] | None = None,
         built_parents: Parents | None = None,
         verify: bool = True,
-        progress: Callable[[Progress], None] = lambda _: None,
+        progress: Callable[[BuildProgress], None] = lambda _: None,
     ) -> Self:
         """Read the tables; one that is damaged is left out and logged, and its rows are computed anew.
 
         Args:
             tolerance: What the next version is built with.
-            old_tolerance: What this one was built with; None: not known, so no mark is relied on.
-            mark_shares: What this one was planned with (`TreePlan.mark_shares`). Where ancestors have come to hold none
-                of a domain's n-grams, because they hardly were of use to it, nothing else tells so.
+            built_tolerance: What this one was built with; None: not known, so no alias is relied on.
+            alias_shares: What this one was planned with (`TreePlan.alias_shares`). Where ancestors have come to hold
+                none of a domain's n-grams, because they hardly were of use to it, nothing else tells so.
             built_parents: Of the domains when this version was built, None where no domain was moved since. What a
-                moved domain's marks were compared with may not be what lookups find for them today.
+                moved domain's aliases were compared with may not be what lookups find for them today.
             verify: False where every byte was just read.
             progress: What it raises ends the reading.
         """
         if tree is None or not tree.tables:
-            return cls.none()
+            return cls.empty()
         sound = _sound(tree.tables, progress) if verify else dict(tree.tables)
         functions = {domain: tree.function_of(domain) or "" for domain in tree.parents}
         rest = KnowledgeTree(tree.number, tree.parents, sound, tree.row_dtype, tree.hidden_size, functions)
-        known = mark_shares or {}
+        known = alias_shares or {}
         held = {
             domain: _describe(
                 rest,
                 functions,
                 domain,
                 tolerance,
-                None if _marks_in_doubt(rest, functions, domain, built_parents) else old_tolerance,
+                None if _aliases_in_doubt(rest, functions, domain, built_parents) else built_tolerance,
                 known.get(domain, 1.0),
             )
             for domain in sound
         }
         sizes = {domain: table.bytes for domain, table in tree.tables.items()}
-        errors = BackoffErrors(rest)
-        return cls(sound, held, sizes, errors, errors.bigram_gain)
+        measured = MeasuredBackoff(rest)
+        return cls(sound, held, sizes, BackoffEstimates(measured.errors, measured.bigram_gain))
 
 
-def _sound(tables: Mapping[str, Table], progress: Callable[[Progress], None]) -> dict[str, Table]:
+def _sound(tables: Mapping[str, Table], progress: Callable[[BuildProgress], None]) -> dict[str, Table]:
     sound: dict[str, Table] = {}
     total = sum(table.meta.entries for table in tables.values())
     done = 0
@@ -152,14 +149,14 @@ def _sound(tables: Mapping[str, Table], progress: Callable[[Progress], None]) ->
         else:
             sound[domain] = table
         done += table.meta.entries
-        progress(Progress(CHECK, done, total))
+        progress(BuildProgress(CHECK, done, total))
     return sound
 
 
 class _Reading:
     """Bytes read of a table, said as rows."""
 
-    def __init__(self, progress: Callable[[Progress], None], done: int, total: int, table: Table) -> None:
+    def __init__(self, progress: Callable[[BuildProgress], None], done: int, total: int, table: Table) -> None:
         self._progress = progress
         self._done = done
         self._total = total
@@ -170,17 +167,17 @@ class _Reading:
         self._bytes += size
         meta = self._table.meta
         rows = min(meta.entries, self._bytes // meta.entry_bytes)
-        self._progress(Progress(CHECK, self._done + rows, self._total))
+        self._progress(BuildProgress(CHECK, self._done + rows, self._total))
 
 
-def _marks_in_doubt(
+def _aliases_in_doubt(
     tree: KnowledgeTree, functions: Mapping[str, str], domain: str, built_parents: Parents | None
 ) -> bool:
     """Whether the domain was moved to where its ancestors may have another function's row for what it has marked: they
-    are of several functions, and may have had marks themselves."""
-    line = tree.line(domain)
-    _, beyond = segment_of(line, functions)
-    if built_parents is None or beyond is None or not level_of(tree.line(beyond), functions):
+    are of several functions, and may have had aliases themselves."""
+    line = tree.chain(domain)
+    _, foreign = function_run(line, functions)
+    if built_parents is None or foreign is None or not function_changes(tree.chain(foreign), functions):
         return False
     return any(built_parents.get(each) != parent for each, parent in zip(line, (*line[1:], None), strict=True))
 
@@ -194,36 +191,36 @@ def _describe(
     functions: Mapping[str, str],
     domain: str,
     tolerance: float,
-    old_tolerance: float | None,
-    mark_share: float,
+    built_tolerance: float | None,
+    alias_share: float,
 ) -> PreviousTable:
     table = tree.tables[domain]
     meta = table.meta
-    line = tree.line(domain)
-    _, beyond = segment_of(line, functions)
+    line = tree.chain(domain)
+    _, foreign = function_run(line, functions)
     sources: dict[str, Keys] = {}
-    settled = NO_KEYS
-    if beyond is not None and old_tolerance is not None and meta.above == functions[beyond]:
-        if old_tolerance <= tolerance:
+    compared = NO_KEYS
+    if foreign is not None and built_tolerance is not None and meta.alias_function == functions[foreign]:
+        if built_tolerance <= tolerance:
             sources = _sources(tree, functions, domain)
-        if old_tolerance >= tolerance:
-            settled = table.keys[tree.held_at(beyond, table.keys) >= 0]
-    if old_tolerance == tolerance:
+        if built_tolerance >= tolerance:
+            compared = table.keys[tree.holder_positions(foreign, table.keys) >= 0]
+    if built_tolerance == tolerance:
         # Unigrams may all be there, whoever asks for them: they say nothing of what is asked for.
-        marks = sum(_longer(each) for each in sources.values())
-        share = (marks + mark_share) / (marks + _longer(settled) + 1)
+        aliases = sum(_longer(each) for each in sources.values())
+        share = (aliases + alias_share) / (aliases + _longer(compared) + 1)
     else:
         share = 1.0
-    return PreviousTable(meta.function, table.keys, table.marks, meta.above, sources, settled, share)
+    return PreviousTable(meta.function, table.keys, table.aliases, meta.alias_function, sources, compared, share)
 
 
 def _sources(tree: KnowledgeTree, functions: Mapping[str, str], domain: str) -> dict[str, Keys]:
-    """A table's marks by the function of the row that lookups find for them."""
-    marks = tree.tables[domain].marks
-    places = tree.held_at(domain, marks)
-    line = tree.line(domain)
+    """A table's aliases by the function of the row that lookups find for them."""
+    aliases = tree.tables[domain].aliases
+    places = tree.holder_positions(domain, aliases)
+    line = tree.chain(domain)
     by_function: dict[str, NDArray[np.bool_]] = {}
     for place in np.unique(places[places >= 0]).tolist():
         digest = functions[line[place]]
         by_function[digest] = by_function.get(digest, False) | (places == place)
-    return {digest: marks[here] for digest, here in by_function.items()}
+    return {digest: aliases[here] for digest, here in by_function.items()}

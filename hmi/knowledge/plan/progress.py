@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CHECK", "COMPUTE", "WRITE", "Progress"]
+__all__ = ["CHECK", "COMPUTE", "WRITE", "BuildProgress"]
 
 CHECK = "check"
 """The old version's tables are read and compared with their checksums."""
@@ -17,7 +17,7 @@ WRITE = "write"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BuildProgress:
     """Attributes:
     stage: `check`, `compute` or `write`. Where domains have deltas, the last two take turns, and `compute` learns
         how many rows there are as it goes: its total may grow.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hmi.knowledge.store.manifest import (
+    ALIASES_FILE,
     KEYS_FILE,
     MANIFEST_FILE,
-    MARKS_FILE,
     ROWS_FILE,
     SCALES_FILE,
     FileCheck,
@@ -15,13 +15,13 @@ from hmi.knowledge.store.npy import allow_maps, map_array
 from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, code_dtype, decode, encode, entry_bytes, round_trip
 from hmi.knowledge.store.search import KeySearch
 from hmi.knowledge.store.stored_rows import NO_ROW, StoredRows
-from hmi.knowledge.store.table import Places, Table, TableMeta, find_first, write_table, write_table_blocks
+from hmi.knowledge.store.table import RowRefs, Table, TableMeta, find_first, write_table, write_table_blocks
 
 __all__ = [
+    "ALIASES_FILE",
     "CHUNK_ROWS",
     "KEYS_FILE",
     "MANIFEST_FILE",
-    "MARKS_FILE",
     "NO_ROW",
     "ROWS_FILE",
     "SCALES_FILE",
@@ -29,7 +29,7 @@ __all__ = [
     "FileCheck",
     "KeySearch",
     "Manifest",
-    "Places",
+    "RowRefs",
     "StoredRows",
     "Table",
     "TableMeta",

@@ -16,15 +16,24 @@ from hmi.errors import Corrupt
 from hmi.knowledge.store.rows import entry_bytes
 from hmi.spec import RowDtype
 
-__all__ = ["KEYS_FILE", "MANIFEST_FILE", "MARKS_FILE", "ROWS_FILE", "SCALES_FILE", "FileCheck", "Manifest", "TableMeta"]
+__all__ = [
+    "ALIASES_FILE",
+    "KEYS_FILE",
+    "MANIFEST_FILE",
+    "ROWS_FILE",
+    "SCALES_FILE",
+    "FileCheck",
+    "Manifest",
+    "TableMeta",
+]
 
 MANIFEST_FILE = "table.json"
 KEYS_FILE = "keys.npy"
 ROWS_FILE = "rows.npy"
 SCALES_FILE = "scales.npy"
-MARKS_FILE = "marks.npy"
+ALIASES_FILE = "aliases.npy"
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +44,8 @@ class TableMeta:
         domain: Name of the domain whose own n-grams these are.
         function: Digest of what computed the rows. Rows of another function are of no use to it.
         entries: Number of n-grams with a row here.
-        marks: Number of n-grams of which it only says that the ancestors' row will do.
-        above: Digest of the function of those rows; None where there are no marks.
+        aliases: Number of n-grams of which it only says that the ancestors' row will do.
+        above: Digest of the function of those rows; None where there are no aliases.
     """
 
     domain: str
@@ -44,14 +53,14 @@ class TableMeta:
     row_dtype: RowDtype
     hidden_size: int
     entries: int
-    marks: int = 0
-    above: str | None = None
+    aliases: int = 0
+    alias_function: str | None = None
 
     def __post_init__(self) -> None:
-        if self.hidden_size < 1 or self.entries < 0 or self.marks < 0:
-            raise ValueError(f"{self.entries} entries of {self.hidden_size} values and {self.marks} marks")
-        if self.marks and self.above is None:
-            raise ValueError(f"{self.marks} marks that refer to no function")
+        if self.hidden_size < 1 or self.entries < 0 or self.aliases < 0:
+            raise ValueError(f"{self.entries} entries of {self.hidden_size} values and {self.aliases} aliases")
+        if self.aliases and self.alias_function is None:
+            raise ValueError(f"{self.aliases} aliases that refer to no function")
 
     @property
     def entry_bytes(self) -> int:
@@ -79,8 +88,8 @@ class Manifest:
             "row_dtype": self.meta.row_dtype.value,
             "hidden_size": self.meta.hidden_size,
             "entries": self.meta.entries,
-            "marks": self.meta.marks,
-            "above": self.meta.above,
+            "aliases": self.meta.aliases,
+            "alias_function": self.meta.alias_function,
             "files": {name: {"bytes": check.bytes, "sha256": check.sha256} for name, check in self.files.items()},
         }
         return json.dumps(body | {"checksum": _checksum(body)}, indent=1, sort_keys=True).encode()
@@ -113,14 +122,13 @@ class Manifest:
             row_dtype=row_dtype,
             hidden_size=int(body["hidden_size"]),
             entries=int(body["entries"]),
-            # Tables that were written before there were marks name neither.
-            marks=int(body.get("marks", 0)),
-            above=None if body.get("above") is None else str(body["above"]),
+            aliases=int(body["aliases"]),
+            alias_function=None if body["alias_function"] is None else str(body["alias_function"]),
         )
         files = {str(name): FileCheck(int(f["bytes"]), str(f["sha256"])) for name, f in body["files"].items()}
         expected = {KEYS_FILE, ROWS_FILE}
         expected |= {SCALES_FILE} if row_dtype is RowDtype.INT8 else set()
-        expected |= {MARKS_FILE} if meta.marks else set()
+        expected |= {ALIASES_FILE} if meta.aliases else set()
         if set(files) != expected:
             raise ValueError(f"files {sorted(files)} instead of {sorted(expected)}")
         return cls(meta, files)

@@ -5,7 +5,7 @@ A folder with `keys.npy` (uint64, ascending), `rows.npy` (int8 or float16 `[n, h
 a folder without one is a write that did not end.
 
 A domain whose rows come from another function than its ancestors' may say of an n-gram that the ancestors' row is
-as good as its own: a *mark*, in `marks.npy` (uint64, ascending), which is there only where there are marks.
+as good as its own: an *alias*, in `aliases.npy` (uint64, ascending), which is there only where there are aliases.
 
 A table has no `close`: the maps go with the last reference to it, so a batch that still reads an old
 version cannot have the pages taken from under it.
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from hmi.errors import Corrupt
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store.manifest import (
+    ALIASES_FILE,
     KEYS_FILE,
     MANIFEST_FILE,
-    MARKS_FILE,
     ROWS_FILE,
     SCALES_FILE,
     FileCheck,
@@ -41,7 +41,7 @@ from hmi.knowledge.store.search import KeySearch
 from hmi.spec import RowDtype
 from hmi.storage import Storage
 
-__all__ = ["Places", "Table", "TableMeta", "find_first", "write_table", "write_table_blocks"]
+__all__ = ["RowRefs", "Table", "TableMeta", "find_first", "write_table", "write_table_blocks"]
 
 _VERIFIED_BYTES = 4 * 1024**2  # read at once
 
@@ -49,16 +49,16 @@ _VERIFIED_BYTES = 4 * 1024**2  # read at once
 class Table:
     """Opened with `Table.open`. Safe to read from many threads at once: nothing in it changes."""
 
-    def __init__(self, folder: Path, manifest: Manifest, keys: Keys, encoded: EncodedRows, marks: Keys) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, keys: Keys, encoded: EncodedRows, aliases: Keys) -> None:
         self.folder = folder
         self.meta = manifest.meta
         self.keys = keys
-        self.marks = marks
+        self.aliases = aliases
         self.rows = encoded.rows
         self.scales = encoded.scales
         self._files = manifest.files
         self._key_search = KeySearch(keys)
-        self._mark_search = KeySearch(marks)
+        self._alias_search = KeySearch(aliases)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -76,10 +76,10 @@ class Table:
         scales = None
         if meta.row_dtype is RowDtype.INT8:
             scales = map_array(folder / SCALES_FILE, files[SCALES_FILE].bytes, np.dtype(np.float32), (meta.entries,))
-        marks: Keys = np.empty(0, np.uint64)
-        if meta.marks:
-            marks = map_array(folder / MARKS_FILE, files[MARKS_FILE].bytes, marks.dtype, (meta.marks,))
-        return cls(folder, manifest, keys, EncodedRows(rows, scales), marks)
+        aliases: Keys = np.empty(0, np.uint64)
+        if meta.aliases:
+            aliases = map_array(folder / ALIASES_FILE, files[ALIASES_FILE].bytes, aliases.dtype, (meta.aliases,))
+        return cls(folder, manifest, keys, EncodedRows(rows, scales), aliases)
 
     @property
     def bytes(self) -> int:
@@ -96,9 +96,9 @@ class Table:
         """As `find`, with what is held said apart: the index of a key that is not held means nothing."""
         return self._key_search.find(keys)
 
-    def holds_mark(self, keys: Keys) -> NDArray[np.bool_]:
+    def is_alias(self, keys: Keys) -> NDArray[np.bool_]:
         """Whether each key is marked: held only as "what the ancestors have"; `[n]`."""
-        return self._mark_search.find(keys)[1]
+        return self._alias_search.find(keys)[1]
 
     def encoded(self, index: NDArray[np.int64]) -> EncodedRows:
         """Copies of the stored rows at `index`, as they are."""
@@ -118,7 +118,7 @@ class Table:
         Args:
             progress: As in `verify`.
         """
-        for array in (self.keys, self.rows, self.scales, self.marks):
+        for array in (self.keys, self.rows, self.scales, self.aliases):
             if array is None or not array.size:
                 continue
             pages = array.reshape(-1).view(np.uint8)
@@ -128,7 +128,7 @@ class Table:
                 if progress is not None:
                     progress(len(block))
         self._key_search.warm()
-        self._mark_search.warm()
+        self._alias_search.warm()
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
         """Read every byte.
@@ -136,7 +136,7 @@ class Table:
         Args:
             progress: Called with the number of bytes read, block after block; what it raises ends the reading.
 
-        Raises `Corrupt` where a file does not match its checksum, keys or marks are out of order, or a key is both.
+        Raises `Corrupt` where a file does not match its checksum, keys or aliases are out of order, or a key is both.
         """
         for name, check in self._files.items():
             path = self.folder / name
@@ -153,14 +153,14 @@ class Table:
                 raise Corrupt(f"{path} does not match its checksum")
         if not _ascending(self.keys):
             raise Corrupt(f"{self.folder / KEYS_FILE}: its keys do not ascend")
-        if not _ascending(self.marks):
-            raise Corrupt(f"{self.folder / MARKS_FILE}: its keys do not ascend")
-        if self.holds_mark(self.keys).any():
-            raise Corrupt(f"{self.folder / MARKS_FILE}: it holds keys that have a row")
+        if not _ascending(self.aliases):
+            raise Corrupt(f"{self.folder / ALIASES_FILE}: its keys do not ascend")
+        if self.is_alias(self.keys).any():
+            raise Corrupt(f"{self.folder / ALIASES_FILE}: it holds keys that have a row")
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class RowRefs:
     """Where keys were found.
 
     Attributes:
@@ -172,7 +172,7 @@ class Places:
     row: NDArray[np.int64]
 
 
-def find_first(tables: Sequence[Table], keys: Keys) -> Places:
+def find_first(tables: Sequence[Table], keys: Keys) -> RowRefs:
     """The first of the tables that holds each key; keys that one table holds are not looked for in the next."""
     table = np.full(len(keys), -1, np.int16)
     row = np.zeros(len(keys), np.int64)
@@ -190,34 +190,34 @@ def find_first(tables: Sequence[Table], keys: Keys) -> Places:
         lost = np.flatnonzero(~held)
         missing = lost if missing is None else missing[lost]
         keys = keys[lost]
-    return Places(table, row)
+    return RowRefs(table, row)
 
 
-def write_table(folder: Path, meta: TableMeta, keys: Keys, encoded: EncodedRows, marks: Keys | None = None) -> None:
+def write_table(folder: Path, meta: TableMeta, keys: Keys, encoded: EncodedRows, aliases: Keys | None = None) -> None:
     """Write a whole table that is in memory; see `write_table_blocks`."""
-    write_table_blocks(folder, meta, keys, [encoded], marks)
+    write_table_blocks(folder, meta, keys, [encoded], aliases)
 
 
 def write_table_blocks(
-    folder: Path, meta: TableMeta, keys: Keys, blocks: Iterable[EncodedRows], marks: Keys | None = None
+    folder: Path, meta: TableMeta, keys: Keys, blocks: Iterable[EncodedRows], aliases: Keys | None = None
 ) -> None:
     """Write a table into `folder`, its rows block by block in the order of `keys`.
 
     Files are written through, not mapped, so that a full disk is an error and not a signal.
 
     Args:
-        marks: Ascending uint64 `[meta.marks]`, none of them in `keys`; None for none.
+        aliases: Ascending uint64 `[meta.aliases]`, none of them in `keys`; None for none.
 
     Raises:
         StorageFull: No room left.
-        ValueError: Keys or marks do not ascend, a key is both, or they or the rows are not what `meta` says.
+        ValueError: Keys or aliases do not ascend, a key is both, or they or the rows are not what `meta` says.
     """
     if len(keys) != meta.entries or not _ascending(keys):
         raise ValueError(f"table of {meta.domain}: expected {meta.entries} ascending keys, got {len(keys)}")
-    marks = np.empty(0, np.uint64) if marks is None else marks
-    if len(marks) != meta.marks or not _ascending(marks):
-        raise ValueError(f"table of {meta.domain}: expected {meta.marks} ascending marks, got {len(marks)}")
-    if KeySearch(keys).find(marks)[1].any():
+    aliases = np.empty(0, np.uint64) if aliases is None else aliases
+    if len(aliases) != meta.aliases or not _ascending(aliases):
+        raise ValueError(f"table of {meta.domain}: expected {meta.aliases} ascending aliases, got {len(aliases)}")
+    if KeySearch(keys).find(aliases)[1].any():
         raise ValueError(f"table of {meta.domain}: a key that has a row is marked too")
     folder.mkdir(parents=True, exist_ok=True)
     storage = Storage(str(folder))
@@ -242,9 +242,9 @@ def write_table_blocks(
         with create_array(storage, SCALES_FILE, files, np.dtype(np.float32), (meta.entries,)) as out:
             for part in scales:
                 out.write(np.ascontiguousarray(part))
-    if meta.marks:
-        with create_array(storage, MARKS_FILE, files, np.dtype(np.uint64), (meta.marks,)) as out:
-            out.write(np.ascontiguousarray(marks, np.uint64))
+    if meta.aliases:
+        with create_array(storage, ALIASES_FILE, files, np.dtype(np.uint64), (meta.aliases,)) as out:
+            out.write(np.ascontiguousarray(aliases, np.uint64))
     with storage.create(MANIFEST_FILE) as file:
         file.write(Manifest(meta, files).to_json())
 

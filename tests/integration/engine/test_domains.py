@@ -98,7 +98,7 @@ def _hired(tmp_path: Path, database_url: str, redis_url: str, *, estimates: bool
     if estimates:
         with_estimator(folder, random_estimator(32, seed=1))
     spec = load_spec(folder)
-    # Rows that no mark stands for: answers are equal then, and not only near.
+    # Rows that no alias stands for: answers are equal then, and not only near.
     site = Worksite(tmp_path / "data", database_url, redis_url, tree_tolerance=0.0)
     site.add_base(spec=spec, folder=folder)
     site.add_tenant("acme")

@@ -137,14 +137,14 @@ def test_a_moved_domains_own_table_is_left_out_when_its_delta_was_its_parents(si
     assert hits(tree_in_use(runtime, site), "movies", own) == 2
 
 
-def test_marks_are_misses_when_the_function_that_they_refer_to_lies_above_no_more(
+def test_aliases_are_misses_when_the_function_that_they_refer_to_lies_above_no_more(
     site: Worksite, runtime: Runtime
 ) -> None:
     keys = count(site, "general", [5, 9, 20])
     count(site, "movies", [5, 9, 20])
     own = set_delta(site, "movies", b"movies' own")
     rebuild(runtime, "base")
-    assert last_version(site).report["domains"]["movies"]["marks"] == 3
+    assert last_version(site).report["domains"]["movies"]["aliases"] == 3
     tree = tree_in_use(runtime, site)
     found = tree.lookup("movies", np.sort(keys))
     assert found.hit.all()

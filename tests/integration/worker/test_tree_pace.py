@@ -9,7 +9,7 @@ import pytest
 
 from hmi.catalog import TreeStatus, TreeVersion, trees
 from hmi.errors import StorageFull, Transient
-from hmi.knowledge.plan import Progress
+from hmi.knowledge.plan import BuildProgress
 from hmi.knowledge.store import Table
 from tests.rebuilding import base_id, count, during_compute, last_version, published
 from tests.runtimes import run_waiting, running
@@ -32,7 +32,7 @@ def test_every_part_of_a_build_is_paced_when_jobs_run(
     time, slept, stages = [0.0], [], set[str]()
     real_say = building.BuildMonitor._say
 
-    def say(watch: building.BuildMonitor, reached: Progress) -> None:
+    def say(watch: building.BuildMonitor, reached: BuildProgress) -> None:
         stages.add(reached.stage)
         real_say(watch, reached)
 
@@ -63,7 +63,7 @@ def test_progress_is_seen_when_a_build_runs_and_gone_when_it_is_published(
     seen: list[TreeVersion] = []
     real = building.BuildMonitor._say
 
-    def say(watch: building.BuildMonitor, reached: Progress) -> None:
+    def say(watch: building.BuildMonitor, reached: BuildProgress) -> None:
         real(watch, reached)
         seen.append(last_version(site))
 

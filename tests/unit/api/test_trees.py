@@ -66,7 +66,7 @@ def test_a_tree_says_what_tables_hold_and_what_lookups_found(api_with_base: Api,
     assert tree["domains"]["movies"] == {
         "parent": "reviews",
         "entries": 1,
-        "marks": 1,
+        "aliases": 1,
         "delta": delta,
         "usable": True,
         "hit_rate": 0.8,
@@ -170,9 +170,9 @@ def test_ngrams_are_listed_as_text_with_where_they_are_held(api_with_base: Api, 
     found = get(api, "/top", domain="movies")
     assert [(each["text"], each["held"], each["holder"]) for each in found["data"]] == [
         ("w0 w5 w1", "own", "movies"),
-        ("w0 w3 w1", "mark", "general"),
-        ("w0 w2 w1", "missing", None),  # an ancestor's row of another function, and no mark
-        ("w0 w9 w1", "missing", None),  # a mark, and no ancestor has it any more
+        ("w0 w3 w1", "alias", "general"),
+        ("w0 w2 w1", "missing", None),  # an ancestor's row of another function, and no alias
+        ("w0 w9 w1", "missing", None),  # an alias, and no ancestor has it any more
         ("w0 w7 w1", "missing", None),
     ]
     assert [each["count"] for each in found["data"]] == pytest.approx([50, 30, 20, 9, 7], rel=1e-3)
@@ -283,13 +283,13 @@ def test_what_descendants_ask_for_weighs_for_an_ancestor(api_with_base: Api) -> 
     assert [each["count"] for each in found] == pytest.approx([60, 55], rel=1e-3)
 
 
-def test_a_row_that_becomes_a_mark_is_no_change_of_ngrams(api_with_base: Api, tmp_path: Path) -> None:
+def test_a_row_that_becomes_a_alias_is_no_change_of_ngrams(api_with_base: Api, tmp_path: Path) -> None:
     api = api_with_base
     set_delta(api, "movies", delta_file(tmp_path))
     publish(api.services, {"general": [1], "movies": [1, 2]})
     publish(api.services, {"general": [1], "movies": [2]}, {"movies": [1]})
     movies = get(api, "/diff", **{"from": 1, "to": 2})["domains"]["movies"]
-    assert [movies[f"{what}_{when}"] for what in ("entries", "marks") for when in ("before", "after")] == [2, 1, 0, 1]
+    assert [movies[f"{what}_{when}"] for what in ("entries", "aliases") for when in ("before", "after")] == [2, 1, 0, 1]
     assert [movies[field] for field in ("added", "dropped", "moved_in", "moved_out")] == [0, 0, 0, 0]
 
 

@@ -12,7 +12,7 @@ from benchmarks.serving import BACKOFF, EXACT, EXACT_NO_CACHE
 from hmi.bench.text import word_pieces
 from hmi.errors import HmiError
 from hmi.knowledge import Keys
-from hmi.knowledge.counts import DomainCounts, FrequencyDelta
+from hmi.knowledge.counts import DomainCounts, LookupCounts
 from tests.adapter_samples import sample_spec
 
 PARENTS = {"general": None, "reviews": "general", "movies": "reviews", "products": "reviews", "news": "general"}
@@ -98,8 +98,8 @@ def test_no_text_comes_twice_and_the_mix_changes_when_traffic_drifts() -> None:
     assert set(parents_of(SENTENCES)) == {*PARENTS, REFERENCE}
 
 
-def delta(domain: str, keys: Keys, counts: list[int], lookups: int) -> FrequencyDelta:
-    return FrequencyDelta("base", domain, 1, keys, np.array(counts, np.int64), lookups, 0)
+def delta(domain: str, keys: Keys, counts: list[int], lookups: int) -> LookupCounts:
+    return LookupCounts("base", domain, 1, keys, np.array(counts, np.int64), lookups, 0)
 
 
 def test_counts_halve_with_each_half_life() -> None:

@@ -37,12 +37,12 @@ def a_tree() -> Tree:
     domains = {
         "general": DomainTable(entries=30_522, bytes=11_800_000),
         "reviews": DomainTable(
-            parent="general", entries=1_234_567, marks=99_999, bytes=999_900_000, predicted_hit_rate=1.0, **full
+            parent="general", entries=1_234_567, aliases=99_999, bytes=999_900_000, predicted_hit_rate=1.0, **full
         ),
         "movies": DomainTable(
             parent="reviews",
             entries=99_999,
-            marks=1_000,
+            aliases=1_000,
             bytes=38_000_000,
             predicted_hit_rate=0.873,
             delta="ab" * 32,
@@ -77,12 +77,12 @@ def test_every_figure_of_a_domain_stands_in_its_column_in_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("minilm-k3: tree 3, published 20")
     assert lines[0].endswith(", 3 h ago")
-    assert lines[1] == "1,365,098 n-grams, 100,999 marks, 1.0 GB"
+    assert lines[1] == "1,365,098 n-grams, 100,999 aliases, 1.0 GB"
     assert lines[2] == "building tree 4, begun 5 min ago: computing new rows, 1,200 of 5,000 (24%)"
     assert lines[3].split() == [
         "domain",
         "n-grams",
-        "marks",
+        "aliases",
         "bytes",
         "lookups",
         "hit",
@@ -143,7 +143,7 @@ def test_a_version_says_what_its_build_did() -> None:
                 "computed": 4,
                 "bytes": 4000,
             },
-            "movies": {"entries": 5, "added": 5, "marks": 3, "computed": 5, "bytes": 2000, "bytes_before": 1000},
+            "movies": {"entries": 5, "added": 5, "aliases": 3, "computed": 5, "bytes": 2000, "bytes_before": 1000},
         },
     }
     versions = [
@@ -160,7 +160,7 @@ def test_a_version_says_what_its_build_did() -> None:
         "  tree 4  failed (begun 2 min ago): disk full",
         "* tree 3  published 2 h ago, built in 12.3 s  serves",
         "    9 added, 1 dropped, 2 hoisted, 6 copied, 9 computed",
-        "    15 n-grams, 3 marks, 1.0 kB -> 6.0 kB",
+        "    15 n-grams, 3 aliases, 1.0 kB -> 6.0 kB",
         "    hit rate 86.1% of 1,000 lookups, 87.3% predicted",
         "  tree 2  published 9 days ago",
         "    hit rate not predicted, nothing was looked up yet",
@@ -189,7 +189,7 @@ def test_ngrams_are_listed_with_where_they_are_held() -> None:
         data=[
             Ngram(id="1", text="[CLS] the film", count=1234.56, held="own", holder="movies"),
             Ngram(id="2", text="of the", count=99, held="inherited", holder="general"),
-            Ngram(id="3", text="film . [SEP]", count=9, held="mark", holder="general"),
+            Ngram(id="3", text="film . [SEP]", count=9, held="alias", holder="general"),
             Ngram(id="4", text="[red]\x1b[31m\n", count=0.5, held="missing"),
         ],
     )
@@ -204,7 +204,7 @@ def test_ngrams_are_listed_with_where_they_are_held() -> None:
 
 def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> None:
     movies = DomainDifference(
-        parent="general", entries_before=1_000_000, entries_after=1_100_000, marks_before=5, marks_after=0,
+        parent="general", entries_before=1_000_000, entries_after=1_100_000, aliases_before=5, aliases_after=0,
         bytes_before=388_000_000, bytes_after=420_000_000, added=200_000, dropped=100_000, moved_in=12_000, moved_out=7,
         heaviest_added=[NgramText(id="1", text="a new film", count=1200.5), NgramText(id="2", text="film", count=3)],
         heaviest_dropped=[NgramText(id="3", text="old", count=0)],
@@ -231,13 +231,13 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
 
 def test_a_difference_keeps_names_whole_in_80_columns() -> None:
     change = DomainDifference(
-        parent="reviews", entries_before=33_910, entries_after=168_031, marks_before=2_110, marks_after=8_555,
+        parent="reviews", entries_before=33_910, entries_after=168_031, aliases_before=2_110, aliases_after=8_555,
         bytes_before=219_800, bytes_after=955_900, added=140_300, moved_in=3_997, moved_out=1_831,
     )  # fmt: skip
     new = DomainDifference(parent="general", entries_after=99_960, bytes_after=255_600_000)
     domains = {"general": DomainDifference(), "reviews": new, "horror_fun": change}
     lines = drawn(difference(TreeDiff(base="b", before=6, after=8, domains=domains)))
-    assert lines[1].split() == ["domain", "added", "in", "out", "n-grams", "marks", "bytes"]
+    assert lines[1].split() == ["domain", "added", "in", "out", "n-grams", "aliases", "bytes"]
     assert lines[4].split() == ["└──", "reviews", "-", "-", "-", "0→99,960", "0", "0→255.6", "MB"]
     assert lines[5].split() == [
         "└──", "horror_fun", "140k", "3,997", "1,831", "33.9k→168k", "2.1k→8.6k", "219.8→955.9", "kB",

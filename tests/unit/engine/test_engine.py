@@ -17,8 +17,9 @@ from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound
 from hmi.items import Classification, Embedding, Item, ModelRef, Task
 from hmi.knowledge import functions_of, window_keys
+from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import DomainCounts, plan_tree
+from hmi.knowledge.plan import plan_tree
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec

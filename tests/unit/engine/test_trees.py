@@ -26,7 +26,7 @@ from hmi.engine import Engine
 from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, NotFound
 from hmi.items import Item, ModelRef, Task
-from hmi.knowledge import BACKOFF, Function, Keys, functions_of, lines_of, token_keys, unpack, window_keys
+from hmi.knowledge import BACKOFF, Function, Keys, ancestor_chains, functions_of, token_keys, unpack, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table, TableMeta, encode, round_trip, write_table
 from hmi.models.convert import convert_pretrained
@@ -124,26 +124,26 @@ def domain_trees(draw: st.DrawFn) -> tuple[dict[str, str | None], dict[str, str]
 
 
 def _tree(world: World, parents: Mapping[str, str | None], deltas: Deltas, *, number: int) -> KnowledgeTree:
-    """Each domain holds a random part of all windows; one whose rows are those of its ancestors marks some."""
+    """Each domain holds a random part of all windows; one whose rows are those of its ancestors aliases some."""
     rng = np.random.default_rng(number)
     functions = functions_of(BASE, parents, deltas)
-    lines = lines_of(parents)
+    lines = ancestor_chains(parents)
     windows = _all_windows()
     tables: dict[str, Table] = {}
     for domain in sorted(lines, key=lambda each: len(lines[each])):
         function, parent = functions[domain], parents[domain]
         held = windows[rng.random(len(windows)) < rng.choice([0, 0.1, 0.6, 1])]
-        marks = np.empty(0, np.uint64)
+        aliases = np.empty(0, np.uint64)
         above = functions[parent] if parent is not None else function
         if "same" in deltas.values() and {function.delta, above.delta} == {None, "same"}:
             marked = rng.random(len(held)) < 0.5
-            held, marks = held[~marked], held[marked]
+            held, aliases = held[~marked], held[marked]
         where = world.folder / f"{rng.integers(2**60)}"
-        digest = above.digest if len(marks) else None
+        digest = above.digest if len(aliases) else None
         meta = TableMeta(
-            domain, function.digest, world.spec.row_dtype, world.spec.hidden_size, len(held), len(marks), digest
+            domain, function.digest, world.spec.row_dtype, world.spec.hidden_size, len(held), len(aliases), digest
         )
-        write_table(where, meta, held, encode(world.rows(function, held), world.spec.row_dtype), marks)
+        write_table(where, meta, held, encode(world.rows(function, held), world.spec.row_dtype), aliases)
         tables[domain] = Table.open(where)
     digests = {domain: function.digest for domain, function in functions.items()}
     return KnowledgeTree(number, parents, tables, world.spec.row_dtype, world.spec.hidden_size, digests)

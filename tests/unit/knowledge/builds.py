@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hmi.knowledge import Function, Keys, Parents, functions_of
 from hmi.knowledge.build import BuildReport, build_tree
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import PreviousTree, Progress, TreePlan
+from hmi.knowledge.plan import BuildProgress, PreviousTree, TreePlan
 from hmi.knowledge.store import Table
 from hmi.spec import RowDtype
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, rows_of
@@ -71,7 +71,7 @@ class Builder:
         plan: TreePlan,
         compute: Callable[[Function, Keys], NDArray[np.float32]] | None = None,
         old: KnowledgeTree | PreviousTree | None = None,
-        progress: Callable[[Progress], None] = lambda _: None,
+        progress: Callable[[BuildProgress], None] = lambda _: None,
     ) -> BuildReport:
         return build_tree(
             folder,
@@ -86,8 +86,8 @@ class Builder:
         )
 
     def old(self, tree: KnowledgeTree | None, plan: TreePlan | None = None) -> PreviousTree:
-        shares = plan.mark_shares if plan else {}
-        return PreviousTree.of(tree, tolerance=self.tolerance, old_tolerance=self.tolerance, mark_shares=shares)
+        shares = plan.alias_shares if plan else {}
+        return PreviousTree.read(tree, tolerance=self.tolerance, built_tolerance=self.tolerance, alias_shares=shares)
 
     def open(self, folder: Path, plan: TreePlan, number: int = 2) -> KnowledgeTree:
         tables = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}

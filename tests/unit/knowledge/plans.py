@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from hmi.knowledge import Keys, functions_of, lines_of, ngrams
-from hmi.knowledge.plan import DomainCounts, PreviousTable, TreePlan, plan_tree
+from hmi.knowledge import Keys, ancestor_chains, functions_of, ngrams
+from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.plan import PreviousTable, TreePlan, plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.tables import FUNCTION, PARENTS, as_keys
 
@@ -25,7 +26,7 @@ def key(token: int, prev: int = 0) -> int:
 A, B, C, D = (key(token) for token in range(4))
 DELTA = functions_of(FUNCTION, PARENTS, {"reviews": "d1"})  # of reviews, movies and products
 BOTH = functions_of(FUNCTION, PARENTS, {"reviews": "d1", "movies": "d2"})
-ROW = 24  # bytes; three marks
+ROW = 24  # bytes; three aliases
 
 # Few keys, few weights: what collides and ties is what is worth testing.
 KEYS = [key(token, prev) for prev in (0, 1, 2) for token in range(VOCABULARY)]
@@ -65,4 +66,4 @@ def tables_of(plan: TreePlan) -> dict[str, set[int]]:
 
 
 def served(plan: TreePlan, domain: str) -> set[int]:
-    return set().union(*(plan.tables[each].tolist() for each in lines_of(PARENTS)[domain]))
+    return set().union(*(plan.tables[each].tolist() for each in ancestor_chains(PARENTS)[domain]))

@@ -35,11 +35,11 @@ def make_table(
     dtype: RowDtype = RowDtype.INT8,
     *,
     function: str = FUNCTION,
-    marks: Keys | None = None,
-    above: str | None = None,
+    aliases: Keys | None = None,
+    alias_function: str | None = None,
 ) -> Table:
-    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys), 0 if marks is None else len(marks), above)
-    write_table(folder / domain, meta, keys, encode(rows_of(keys, function), dtype), marks)
+    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys), 0 if aliases is None else len(aliases), alias_function)
+    write_table(folder / domain, meta, keys, encode(rows_of(keys, function), dtype), aliases)
     return Table.open(folder / domain)
 
 

@@ -11,7 +11,7 @@ from hmi.errors import Corrupt
 from hmi.knowledge import Function, Keys, functions_of
 from hmi.knowledge.build import row_chunks as pieces
 from hmi.knowledge.build import verify_sample
-from hmi.knowledge.plan import PreviousTree, Progress, TreePlan
+from hmi.knowledge.plan import BuildProgress, PreviousTree, TreePlan
 from hmi.knowledge.store import Table, encode
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import BASE, FAR, NEAR, PLAIN, Builder, Model, files_of, function_rows
@@ -42,7 +42,7 @@ def test_a_first_build_computes_every_row_once(tmp_path: Path, dtype: RowDtype) 
     assert max(len(call) for _, call in model.calls) == 2
     assert set(report.domains) == set(PARENTS)
     movies = report.domains["movies"]
-    assert (movies.entries, movies.marks, movies.copied, movies.computed, movies.added) == (3, 0, 0, 3, 3)
+    assert (movies.entries, movies.aliases, movies.copied, movies.computed, movies.added) == (3, 0, 0, 3, 3)
     assert (movies.bytes, movies.bytes_before) == (Table.open(tmp_path / "movies").bytes, 0)
     assert (report.computed, report.tolerance) == (103, 0.0)
 
@@ -199,14 +199,14 @@ def test_a_build_ended_at_any_step_comes_to_the_same_when_run_again(
     class Ended(Exception):
         pass
 
-    steps: list[Progress] = []
+    steps: list[BuildProgress] = []
     report = builder.build(tmp_path / "whole", plan, old=old, progress=steps.append)
     expected = files_of(tmp_path / "whole")
     assert len(steps) >= 20
     for last in range(len(steps)):
         seen = 0
 
-        def end(_: Progress, last: int = last) -> None:
+        def end(_: BuildProgress, last: int = last) -> None:
             nonlocal seen
             if seen == last:
                 raise Ended
@@ -220,10 +220,10 @@ def test_a_build_ended_at_any_step_comes_to_the_same_when_run_again(
 
 
 def test_progress_grows_to_the_total(tmp_path: Path) -> None:
-    steps: list[Progress] = []
+    steps: list[BuildProgress] = []
     builder = Builder()
     old = make_tree(tmp_path / "old", {"general": as_keys([1, 2, 3])})
-    version = PreviousTree.of(old, tolerance=0, progress=steps.append)
+    version = PreviousTree.read(old, tolerance=0, progress=steps.append)
     plan = builder.plan_of(general=[*range(100)], movies=[200, 201])
     builder.build(tmp_path / "new", plan, old=version, progress=steps.append)
     assert list(dict.fromkeys(step.stage for step in steps)) == ["check", "compute", "write"]
@@ -236,7 +236,7 @@ def test_progress_grows_to_the_total(tmp_path: Path) -> None:
 
 
 def test_what_progress_raises_ends_the_build(tmp_path: Path) -> None:
-    def progress(_: Progress) -> None:
+    def progress(_: BuildProgress) -> None:
         raise InterruptedError("lease lost")
 
     builder = Builder()
@@ -271,30 +271,30 @@ def near(function: Function, keys: list[int]) -> list[int]:
 
 
 @DTYPES
-def test_a_row_close_to_the_ancestors_is_a_mark(tmp_path: Path, dtype: RowDtype) -> None:
+def test_a_row_close_to_the_ancestors_is_a_alias(tmp_path: Path, dtype: RowDtype) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1, row_dtype=dtype), Model()
     plan = builder.plan_of(general=KEYS, reviews=[*KEYS, 50], movies=[60])
     report = builder.build(tmp_path, plan, model)
     table, alike = Table.open(tmp_path / "reviews"), near(DELTA["reviews"], KEYS)
     assert 5 < len(alike) < 35
-    assert table.marks.tolist() == alike
+    assert table.aliases.tolist() == alike
     assert table.keys.tolist() == sorted({*KEYS, 50} - {*alike})
     np.testing.assert_array_equal(table.rows, encode(function_rows(DELTA["reviews"], table.keys), dtype).rows)
-    assert (table.meta.function, table.meta.above) == (DELTA["reviews"].digest, FUNCTION)
+    assert (table.meta.function, table.meta.alias_function) == (DELTA["reviews"].digest, FUNCTION)
     reviews = report.domains["reviews"]
-    assert (reviews.entries, reviews.marks) == (41 - len(alike), len(alike))
+    assert (reviews.entries, reviews.aliases) == (41 - len(alike), len(alike))
     assert report.computed == 40 + 42
     found = builder.open(tmp_path, plan).lookup("movies", as_keys([*KEYS, 50, 60, 70]))
     assert found.hit.tolist() == [True] * 42 + [False]
 
 
-def test_nothing_is_a_mark_when_the_tolerance_is_zero(tmp_path: Path) -> None:
+def test_nothing_is_a_alias_when_the_tolerance_is_zero(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA)
     builder.build(tmp_path, builder.plan_of(general=KEYS, reviews=KEYS))
-    assert Table.open(tmp_path / "reviews").meta.marks == 0
+    assert Table.open(tmp_path / "reviews").meta.aliases == 0
 
 
-def test_marks_and_rows_that_were_compared_need_no_computing_again(tmp_path: Path) -> None:
+def test_aliases_and_rows_that_were_compared_need_no_computing_again(tmp_path: Path) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1), Model()
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path / "1", plan)
@@ -306,7 +306,7 @@ def test_marks_and_rows_that_were_compared_need_no_computing_again(tmp_path: Pat
     assert files_of(tmp_path / "2") == files_of(tmp_path / "whole")
 
 
-def test_a_mark_is_computed_when_the_ancestors_lost_its_row(tmp_path: Path) -> None:
+def test_a_alias_is_computed_when_the_ancestors_lost_its_row(tmp_path: Path) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1), Model()
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path / "1", plan)
@@ -317,7 +317,7 @@ def test_a_mark_is_computed_when_the_ancestors_lost_its_row(tmp_path: Path) -> N
     assert files_of(tmp_path / "2") == files_of(tmp_path / "whole")
 
 
-def test_an_old_row_becomes_a_mark_when_an_ancestor_takes_the_key_in(tmp_path: Path) -> None:
+def test_an_old_row_becomes_a_alias_when_an_ancestor_takes_the_key_in(tmp_path: Path) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1), Model()
     plan = builder.plan_of(reviews=KEYS)
     builder.build(tmp_path / "1", plan)
@@ -325,16 +325,16 @@ def test_an_old_row_becomes_a_mark_when_an_ancestor_takes_the_key_in(tmp_path: P
     builder.build(tmp_path / "2", more, model, builder.open(tmp_path / "1", plan))
     assert model.calls
     assert {function for function, _ in model.calls} == {BASE}
-    assert Table.open(tmp_path / "2" / "reviews").marks.tolist() == near(DELTA["reviews"], KEYS)
+    assert Table.open(tmp_path / "2" / "reviews").aliases.tolist() == near(DELTA["reviews"], KEYS)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.1, 0.01), (0.01, 0.1), (0.1, 0.9), (None, 0.1)])
-def test_another_tolerance_is_honoured_for_old_marks_too(tmp_path: Path, before: float | None, after: float) -> None:
+def test_another_tolerance_is_honoured_for_old_aliases_too(tmp_path: Path, before: float | None, after: float) -> None:
     plan = Builder().plan_of(general=KEYS, reviews=KEYS)
     old, new = Builder(functions=DELTA, tolerance=before or 0.1), Builder(functions=DELTA, tolerance=after)
     old.build(tmp_path / "1", old.plan_of(**{domain: keys.tolist() for domain, keys in plan.tables.items()}))
     tree = old.open(tmp_path / "1", plan)
-    version = PreviousTree.of(tree, tolerance=after, old_tolerance=before)
+    version = PreviousTree.read(tree, tolerance=after, built_tolerance=before)
     plan = new.plan_of(general=KEYS, reviews=KEYS)
     new.build(tmp_path / "2", plan, old=version)
     new.build(tmp_path / "whole", plan)
@@ -349,7 +349,7 @@ def test_a_delta_of_another_function_computes_all_its_rows_anew(tmp_path: Path) 
     changed = other.plan_of(general=KEYS, reviews=KEYS)
     other.build(tmp_path / "2", changed, model, builder.old(builder.open(tmp_path / "1", plan)))
     assert model.computed == KEYS
-    assert Table.open(tmp_path / "2" / "reviews").marks.tolist() == near(other.functions["reviews"], KEYS)
+    assert Table.open(tmp_path / "2" / "reviews").aliases.tolist() == near(other.functions["reviews"], KEYS)
 
 
 # Verification
@@ -391,18 +391,18 @@ def test_a_sample_names_the_table_when_one_row_differs(tmp_path: Path, error: fl
         verify_sample(builder.open(tmp_path, plan), PLAIN, other, 10, tolerance=0)
 
 
-def test_a_sample_holds_marks_against_the_tolerance(tmp_path: Path) -> None:
+def test_a_sample_is_aliass_against_the_tolerance(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path, plan)
     tree, asked = builder.open(tmp_path, plan), Model()
     verify_sample(tree, DELTA, asked, 100, tolerance=0.1)
     assert asked.computed == sorted(KEYS * 2)
-    with pytest.raises(Corrupt, match=r"table of reviews .* marks do not hold; .* differs by 0.0[12]"):
+    with pytest.raises(Corrupt, match=r"table of reviews .* aliases do not hold; .* differs by 0.0[12]"):
         verify_sample(tree, DELTA, Model(), 100, tolerance=0.0)
 
 
-def test_a_sample_finds_a_mark_when_the_ancestors_give_no_row(tmp_path: Path) -> None:
+def test_a_sample_finds_a_alias_when_the_ancestors_give_no_row(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path, plan)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt, InvalidInput
-from hmi.knowledge import Keys, lines_of, ngrams
-from hmi.knowledge.counts import subtree_demands
-from hmi.knowledge.plan import DomainCounts, plan_tree
+from hmi.knowledge import Keys, ancestor_chains, ngrams
+from hmi.knowledge.counts import BackoffEstimates, DomainCounts, subtree_demands
+from hmi.knowledge.plan import plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.plans import (
     CASES,
@@ -47,7 +47,7 @@ def test_a_plan_respects_budget_root_and_order(case: Case) -> None:
 @given(CASES)
 def test_no_key_is_held_twice_along_a_line(case: Case) -> None:
     plan = case.plan()
-    for line in lines_of(PARENTS).values():
+    for line in ancestor_chains(PARENTS).values():
         along = np.concatenate([plan.tables[each] for each in line])
         assert len(np.unique(along)) == len(along)
 
@@ -201,7 +201,7 @@ def test_what_a_shorter_ngram_replaces_well_gives_way_when_misses_cost_no_comput
         counts = {"news": DomainCounts(as_keys([A, B]), np.array([1.0, 3.0]), approximate_share=share)}
         planned = plan_tree(
             counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES,
-            errors=lambda _, keys: np.where(keys == A, 1.0, 0.1).astype(np.float32),
+            backoff=BackoffEstimates(lambda _, keys: np.where(keys == A, 1.0, 0.1).astype(np.float32)),
         )  # fmt: skip
         return tables_of(planned)["news"]
 
@@ -220,9 +220,9 @@ def test_a_share_of_approximate_lookups_weighs_by_the_error(case: Case, share: f
     counts = {
         domain: DomainCounts(each.keys, each.weights, approximate_share=share) for domain, each in case.counts().items()
     }
-    downwards = sorted(PARENTS, key=lambda domain: len(lines_of(PARENTS)[domain]))
-    weighed = subtree_demands(counts, PARENTS, downwards[::-1], VOCABULARY, errors, {})
-    exact = subtree_demands(case.counts(), PARENTS, downwards[::-1], VOCABULARY, errors, {})
+    downwards = sorted(PARENTS, key=lambda domain: len(ancestor_chains(PARENTS)[domain]))
+    weighed = subtree_demands(counts, PARENTS, downwards[::-1], VOCABULARY, {}, BackoffEstimates(errors))
+    exact = subtree_demands(case.counts(), PARENTS, downwards[::-1], VOCABULARY, {}, BackoffEstimates(errors))
     for domain in PARENTS:
         keys = exact[domain].keys
         factor = (1 - share) + share * errors(domain, keys).astype(np.float64)
@@ -236,7 +236,7 @@ def test_errors_are_not_asked_for_when_nobody_is_served_approximately() -> None:
         raise AssertionError("not needed")
 
     counts = {"news": counts_of({A: 1.0})}
-    plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES, errors=errors)
+    plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES, backoff=BackoffEstimates(errors))
 
 
 def test_bigrams_are_wanted_for_what_they_stand_in_for_when_misses_cost_no_computing() -> None:
@@ -252,7 +252,7 @@ def test_bigrams_are_wanted_for_what_they_stand_in_for_when_misses_cost_no_compu
         planned = plan_tree(
             {"news": DomainCounts(windows, np.array(counts), approximate_share=share)},
             PARENTS, PLAIN, {}, VOCABULARY, rows * ROW_BYTES, ROW_BYTES,
-            errors=lambda _, keys: np.full(len(keys), 0.8, np.float32), bigram_gain=gain,
+            backoff=BackoffEstimates(lambda _, keys: np.full(len(keys), 0.8, np.float32), gain),
         )  # fmt: skip
         return tables_of(planned)["news"]
 
@@ -273,7 +273,7 @@ def test_what_bigrams_are_held_for_is_no_hit() -> None:
     counts = {"news": DomainCounts(windows, np.array([3.0, 1.0]), approximate_share=1.0)}
     plan = plan_tree(
         counts, PARENTS, PLAIN, {}, VOCABULARY, 9 * ROW_BYTES, ROW_BYTES,
-        errors=lambda _, keys: np.ones(len(keys), np.float32), bigram_gain=lambda *_: 1.0,
+        backoff=BackoffEstimates(lambda _, keys: np.ones(len(keys), np.float32), lambda *_: 1.0),
     )  # fmt: skip
     assert len(plan.tables["news"]) == 2 + 1 + 2
     assert plan.predicted == {"news": 0.75}

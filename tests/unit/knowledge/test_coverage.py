@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.knowledge.plan import DomainCounts, plan_tree
+from hmi.knowledge.counts import BackoffEstimates, DomainCounts
+from hmi.knowledge.plan import plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.plans import (
     CASES,
@@ -110,6 +111,6 @@ def test_few_errors_make_little_of_a_lookup_that_is_left_out() -> None:
     counts = {"news": DomainCounts(as_keys([A, B]), np.array([3.0, 2.0]), approximate_share=1.0)}
     plan = plan_tree(
         counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES,
-        errors=lambda _, keys: np.full(len(keys), 0.1, np.float32),
+        backoff=BackoffEstimates(lambda _, keys: np.full(len(keys), 0.1, np.float32)),
     )  # fmt: skip
     assert plan.predicted["news"] == pytest.approx(3 / 5)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.knowledge import Keys, Parents, lines_of
-from hmi.knowledge.lookup import Holdings, Weighed, compare
+from hmi.knowledge import Keys, Parents, ancestor_chains
+from hmi.knowledge.lookup import TreeContents, WeightedKeys, diff_trees
 from hmi.knowledge.lookup import diff as difference
 from hmi.knowledge.store import EncodedRows, Manifest, Table, TableMeta
 from hmi.spec import RowDtype
@@ -18,14 +18,14 @@ from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys
 
 FUNCTIONS = {"reviews": "d" * 64, "movies": "d" * 64, "products": "e" * 64}  # of others FUNCTION
 
-Held = Mapping[str, tuple[set[int], set[int]]]  # rows and marks by domain
+Held = Mapping[str, tuple[set[int], set[int]]]  # rows and aliases by domain
 
 
 def make_tables(held: Held) -> dict[str, Table]:
     """In memory: no row of them is ever read."""
     tables = {}
-    for domain, (rows, marks) in held.items():
-        keys, marked = as_keys(rows), as_keys(marks - rows)
+    for domain, (rows, aliases) in held.items():
+        keys, marked = as_keys(rows), as_keys(aliases - rows)
         meta = TableMeta(
             domain, FUNCTIONS.get(domain, FUNCTION), RowDtype.INT8, HIDDEN, len(keys), len(marked), "a" * 64
         )
@@ -40,12 +40,12 @@ parents_of = st.sampled_from([PARENTS, {**PARENTS, "movies": "general"}, {**PARE
 
 
 def known(side: Held, domain: str) -> set[int]:
-    rows, marks = side.get(domain, (set(), set()))
-    return rows | marks
+    rows, aliases = side.get(domain, (set(), set()))
+    return rows | aliases
 
 
 def elsewhere(side: Held, parents: Parents, domain: str) -> set[int]:
-    lines, functions = lines_of(parents), {**dict.fromkeys(PARENTS, FUNCTION), **FUNCTIONS}
+    lines, functions = ancestor_chains(parents), {**dict.fromkeys(PARENTS, FUNCTION), **FUNCTIONS}
     above = {each for each in lines[domain][1:] if functions[each] == functions[domain]}
     below = {each for each in lines if domain in lines[each][1:]}
     return set().union(*(known(side, each) for each in above | below))
@@ -53,8 +53,8 @@ def elsewhere(side: Held, parents: Parents, domain: str) -> set[int]:
 
 @given(before=held, after=held, old=parents_of, new=parents_of)
 def test_what_differs_is_what_sets_say(before: Held, after: Held, old: Parents, new: Parents) -> None:
-    earlier, later = Holdings(make_tables(before), old), Holdings(make_tables(after), new)
-    for domain, found in compare(earlier, later).items():
+    earlier, later = TreeContents(make_tables(before), old), TreeContents(make_tables(after), new)
+    for domain, found in diff_trees(earlier, later).items():
         came = known(after, domain) - known(before, domain)
         went = known(before, domain) - known(after, domain)
         assert set(found.added.tolist()) == came - elsewhere(before, old, domain)
@@ -67,9 +67,9 @@ def test_what_differs_is_what_sets_say(before: Held, after: Held, old: Parents, 
 
 def test_tables_are_gone_through_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(difference, "_BLOCK", 3)
-    earlier = Holdings(make_tables({"general": (set(range(1, 20)), set())}), PARENTS)
-    later = Holdings(make_tables({"general": (set(range(5, 30)), set())}), PARENTS)
-    found = compare(earlier, later)["general"]
+    earlier = TreeContents(make_tables({"general": (set(range(1, 20)), set())}), PARENTS)
+    later = TreeContents(make_tables({"general": (set(range(5, 30)), set())}), PARENTS)
+    found = diff_trees(earlier, later)["general"]
     assert found.added.tolist() == list(range(20, 30))
     assert found.dropped.tolist() == [1, 2, 3, 4]
 
@@ -81,7 +81,7 @@ counted = st.lists(st.dictionaries(st.integers(0, 30), st.integers(0, 4), max_si
 def test_the_heaviest_keys_are_those_with_the_greatest_sums(
     asked: set[int], blocks: list[dict[int, int]], limit: int
 ) -> None:
-    weighed = Weighed(np.array(sorted(asked), np.uint64))
+    weighed = WeightedKeys(np.array(sorted(asked), np.uint64))
     sums: Counter[int] = Counter()
     for block in blocks:
         ordered = sorted(block)

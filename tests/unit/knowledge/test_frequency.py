@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hmi.knowledge import Keys
-from hmi.knowledge.counts import FrequencyCounter, FrequencyDelta, frequency
-from hmi.knowledge.counts.key_counts import Tally
+from hmi.knowledge.counts import FrequencyCounter, LookupCounts, frequency
+from hmi.knowledge.counts.key_counts import KeyCounts
 
 CALLS = st.lists(
     st.tuples(st.sampled_from("xy"), st.sampled_from("ab"), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 2))
@@ -50,7 +50,7 @@ def waiting_keys(counter: FrequencyCounter) -> int:
     return waiting
 
 
-def as_dict(delta: FrequencyDelta) -> dict[int, int]:
+def as_dict(delta: LookupCounts) -> dict[int, int]:
     return dict(zip(delta.keys.tolist(), delta.counts.tolist(), strict=True))
 
 
@@ -218,7 +218,7 @@ def test_counted_keys_may_be_written_over_afterwards() -> None:
 def test_nothing_is_lost_when_threads_count_and_drain_at_once() -> None:
     counter = FrequencyCounter(max_keys=1000)
     start, done = threading.Barrier(5), threading.Event()
-    drained: list[FrequencyDelta] = []
+    drained: list[LookupCounts] = []
 
     def keep_draining() -> None:
         start.wait(timeout=30)
@@ -254,14 +254,14 @@ def test_nothing_is_lost_when_threads_count_and_drain_at_once() -> None:
 @pytest.mark.usefixtures("merges_often")
 def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, merging, go_on = FrequencyCounter(max_keys=10), threading.Event(), threading.Event()
-    add = Tally.add
+    add = KeyCounts.add
 
-    def slow(self: Tally, keys: Keys, counts: NDArray[np.int64]) -> None:
+    def slow(self: KeyCounts, keys: Keys, counts: NDArray[np.int64]) -> None:
         merging.set()
         assert go_on.wait(timeout=30)
         add(self, keys, counts)
 
-    monkeypatch.setattr(Tally, "add", slow)
+    monkeypatch.setattr(KeyCounts, "add", slow)
     with ThreadPoolExecutor(2) as pool:
         counting = pool.submit(count, counter, [1, 2, 3, 4])
         assert merging.wait(timeout=30)

@@ -3,24 +3,24 @@ from __future__ import annotations
 import pytest
 
 from hmi.errors import Corrupt
-from hmi.knowledge import lines_of
-from hmi.knowledge.hierarchy import children_of
+from hmi.knowledge import ancestor_chains
+from hmi.knowledge.domains import children_of
 from tests.unit.knowledge.tables import PARENTS
 
 
 def test_a_line_leads_from_the_domain_to_the_root() -> None:
-    lines = lines_of(PARENTS)
+    lines = ancestor_chains(PARENTS)
     assert lines["movies"] == ("movies", "reviews", "general")
     assert lines["general"] == ("general",)
     assert set(lines) == set(PARENTS)
 
 
 def test_lines_do_not_depend_on_the_order_of_domains() -> None:
-    assert lines_of(dict(reversed(list(PARENTS.items())))) == lines_of(PARENTS)
+    assert ancestor_chains(dict(reversed(list(PARENTS.items())))) == ancestor_chains(PARENTS)
 
 
 def test_no_domains_have_no_lines() -> None:
-    assert lines_of({}) == {}
+    assert ancestor_chains({}) == {}
 
 
 def test_children_come_by_name() -> None:
@@ -39,4 +39,4 @@ def test_children_come_by_name() -> None:
 )
 def test_parents_are_refused_when_they_are_no_tree(parents: dict[str, str | None], reason: str) -> None:
     with pytest.raises(Corrupt, match=reason):
-        lines_of(parents)
+        ancestor_chains(parents)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hmi.errors import Corrupt
-from hmi.knowledge import lines_of
+from hmi.knowledge import ancestor_chains
 from hmi.knowledge.lookup import KEY_FILES, KeyLocation, KnowledgeTree, find_holders, open_keys
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
@@ -16,11 +16,11 @@ BASE, DELTA = "b" * 64, "d" * 64
 FUNCTIONS = {"general": BASE, "reviews": BASE, "movies": DELTA, "products": BASE, "news": BASE}
 
 
-def make(folder: Path, domain: str, rows: set[int], marks: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
-    keys, marked = as_keys(rows), as_keys(marks)
+def make(folder: Path, domain: str, rows: set[int], aliases: set[int] = frozenset()) -> Path:  # type: ignore[assignment]
+    keys, marked = as_keys(rows), as_keys(aliases)
     function = FUNCTIONS[domain]
-    meta = TableMeta(domain, function, RowDtype.INT8, HIDDEN, len(keys), len(marked), BASE if marks else None)
-    write_table(folder / domain, meta, keys, encode(rows_of(keys), RowDtype.INT8), marked if marks else None)
+    meta = TableMeta(domain, function, RowDtype.INT8, HIDDEN, len(keys), len(marked), BASE if aliases else None)
+    write_table(folder / domain, meta, keys, encode(rows_of(keys), RowDtype.INT8), marked if aliases else None)
     return folder / domain
 
 
@@ -35,20 +35,20 @@ def test_ngrams_are_held_where_lookups_find_them(tmp_path: Path) -> None:
         1, PARENTS, {folder.name: Table.open(folder) for folder in folders}, RowDtype.INT8, HIDDEN, FUNCTIONS
     )
     keys = np.array([5, 4, 3, 2, 1, 9], np.uint64)
-    for domain, line in lines_of(PARENTS).items():
+    for domain, line in ancestor_chains(PARENTS).items():
         found = find_holders(keys, line, opened, FUNCTIONS)
-        at = tree.held_at(domain, keys)
+        at = tree.holder_positions(domain, keys)
         assert [each.domain for each in found] == [line[place] if place >= 0 else None for place in at]
-    names = [each.held for each in find_holders(keys, lines_of(PARENTS)["movies"], opened, FUNCTIONS)]
+    names = [each.held for each in find_holders(keys, ancestor_chains(PARENTS)["movies"], opened, FUNCTIONS)]
     assert names == [
         KeyLocation.MISSING,
         KeyLocation.OWN,
         KeyLocation.MISSING,
-        KeyLocation.MARK,
+        KeyLocation.ALIAS,
         KeyLocation.MISSING,
         KeyLocation.MISSING,
     ]
-    names = [each.held for each in find_holders(keys, lines_of(PARENTS)["reviews"], opened, FUNCTIONS)]
+    names = [each.held for each in find_holders(keys, ancestor_chains(PARENTS)["reviews"], opened, FUNCTIONS)]
     assert names == [
         KeyLocation.MISSING,
         KeyLocation.MISSING,
@@ -72,7 +72,7 @@ def test_a_table_is_opened_without_its_rows(tmp_path: Path) -> None:
             path.unlink()
     table = open_keys(folder)
     assert table.find(as_keys([1, 2, 3])).tolist() == [0, 1, -1]
-    assert table.holds_mark(as_keys([1, 2, 3])).tolist() == [False, False, True]
+    assert table.is_alias(as_keys([1, 2, 3])).tolist() == [False, False, True]
     assert table.bytes > 0
     (folder / "keys.npy").write_bytes(b"")
     with pytest.raises(Corrupt):

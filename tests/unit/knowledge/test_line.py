@@ -33,8 +33,8 @@ class Written:
 
     function: str
     keys: set[int]
-    marks: set[int]
-    above: str | None
+    aliases: set[int]
+    alias_function: str | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Case:
                 if key in table.keys:
                     return each
             above = self.functions[line[0]] if line else None
-            if not any(key in table.marks and table.above == above for table in tables.values()):
+            if not any(key in table.aliases and table.alias_function == above for table in tables.values()):
                 return None
         return None
 
@@ -89,8 +89,8 @@ class Case:
                 as_keys(each.keys),
                 dtype,
                 function=each.function,
-                marks=as_keys(each.marks),
-                above=each.above,
+                aliases=as_keys(each.aliases),
+                alias_function=each.alias_function,
             )
             for domain, each in self.tables.items()
         }
@@ -99,7 +99,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A root and domains under others; deltas at some; tables at some, with marks that refer to the next
+    """A root and domains under others; deltas at some; tables at some, with aliases that refer to the next
     function on the line, or to one that it was before the domain was moved or a delta was changed."""
     parents: dict[str, str | None] = {}
     for domain in DOMAINS[: draw(st.integers(1, len(DOMAINS)))]:
@@ -110,11 +110,11 @@ def cases(draw: st.DrawFn) -> Case:
     tables = {}
     for domain in draw(st.sets(st.sampled_from(list(parents)))):
         keys = draw(st.sets(st.sampled_from(GRAMS)))
-        marks = draw(st.sets(st.sampled_from(GRAMS))) - keys
+        aliases = draw(st.sets(st.sampled_from(GRAMS))) - keys
         up = [functions[each] for each in Case(parents, functions, {}).line(domain)]
         next_up = next((each for each in up if each != up[0]), BASE)
         above = draw(st.sampled_from([next_up, next_up, BASE, "c" * 64]))
-        tables[domain] = Written(functions[domain], keys, marks, above)
+        tables[domain] = Written(functions[domain], keys, aliases, above)
     return Case(parents, functions, tables)
 
 
@@ -130,7 +130,7 @@ def test_lookup_and_backoff_are_those_of_dicts(
     tree = case.open(tmp_path_factory.mktemp("tree"), dtype)
     keys = np.array(asked, np.uint64)
     for domain in case.parents:
-        assert tree.line(domain) == tuple(case.line(domain))
+        assert tree.chain(domain) == tuple(case.line(domain))
         assert tree.function_of(domain) == case.functions[domain]
         found = [case.find(domain, key) for key in asked]
         exact = [at is not None for at in found]
@@ -141,9 +141,11 @@ def test_lookup_and_backoff_are_those_of_dicts(
         assert lookup.inherited.tolist() == [at is not None and at != domain for at in found]
         assert lookup.rows.tolist() == [case.row(at, dtype) for at in own]
         positions = [case.line(domain).index(at) if at is not None else -1 for at in found]
-        assert tree.held_at(domain, keys).tolist() == positions
+        assert tree.holder_positions(domain, keys).tolist() == positions
 
-        backed = [at or case.back_off(domain, key, tree.is_far(domain)) for at, key in zip(own, asked, strict=True)]
+        backed = [
+            at or case.back_off(domain, key, tree.foreign_is_far(domain)) for at, key in zip(own, asked, strict=True)
+        ]
         backoff = tree.backoff(domain, keys)
         assert backoff.hit.tolist() == [at is not None for at in backed]
         assert backoff.exact.tolist() == exact
@@ -173,11 +175,11 @@ def test_what_a_key_gets_does_not_depend_on_its_companions(
                 assert np.concatenate([each[kind] for each in flags])[number] == value[0]
 
 
-def make_line(folder: Path, marks: Keys, above: str) -> KnowledgeTree:
-    """`movies` has a delta and marks; `general`, of the base's function, holds 0 to 9."""
+def make_line(folder: Path, aliases: Keys, above: str) -> KnowledgeTree:
+    """`movies` has a delta and aliases; `general`, of the base's function, holds 0 to 9."""
     tables: dict[str, Table] = {
         "general": make_table(folder, "general", as_keys(range(10)), function=BASE),
-        "movies": make_table(folder, "movies", as_keys([1]), function="d" * 64, marks=marks, above=above),
+        "movies": make_table(folder, "movies", as_keys([1]), function="d" * 64, aliases=aliases, alias_function=above),
     }
     functions = dict.fromkeys(PARENTS, BASE) | {"movies": "d" * 64}
     return KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
@@ -192,19 +194,23 @@ def test_a_row_of_another_function_is_taken_only_where_it_is_marked(tmp_path: Pa
     assert tree.lookup("reviews", as_keys([1, 4])).hit.all()  # above the delta nothing changes
 
 
-def test_a_mark_may_lead_to_a_mark(tmp_path: Path) -> None:
+def test_a_alias_may_lead_to_a_alias(tmp_path: Path) -> None:
     near, middle = "n" * 64, "m" * 64
     tables = {
-        "movies": make_table(tmp_path, "movies", as_keys([]), function=near, marks=as_keys([1, 2, 3]), above=middle),
-        "reviews": make_table(tmp_path, "reviews", as_keys([1]), function=middle, marks=as_keys([2, 4]), above=BASE),
+        "movies": make_table(
+            tmp_path, "movies", as_keys([]), function=near, aliases=as_keys([1, 2, 3]), alias_function=middle
+        ),
+        "reviews": make_table(
+            tmp_path, "reviews", as_keys([1]), function=middle, aliases=as_keys([2, 4]), alias_function=BASE
+        ),
         "general": make_table(tmp_path, "general", as_keys([2, 3, 4]), function=BASE),
     }
     functions = dict.fromkeys(PARENTS, BASE) | {"movies": near, "reviews": middle, "products": middle}
     tree = KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
-    assert tree.held_at("movies", as_keys([1, 2, 3, 4])).tolist() == [1, 2, -1, -1]
+    assert tree.holder_positions("movies", as_keys([1, 2, 3, 4])).tolist() == [1, 2, -1, -1]
 
 
-def test_marks_count_for_nothing_when_the_function_above_is_another_by_now(tmp_path: Path) -> None:
+def test_aliases_count_for_nothing_when_the_function_above_is_another_by_now(tmp_path: Path) -> None:
     found = make_line(tmp_path, as_keys([2, 3]), "c" * 64).lookup("movies", as_keys([1, 2, 3]))
     assert found.hit.tolist() == [True, False, False]
 
@@ -237,8 +243,8 @@ def test_backoff_prefers_shorter_ones_of_its_own_to_rows_of_a_function_that_is_f
     }
     functions = dict.fromkeys(PARENTS, BASE) | {"movies": "d" * 64}
     tree = KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
-    assert tree.is_far("movies")
-    assert not tree.is_far("reviews")
+    assert tree.foreign_is_far("movies")
+    assert not tree.foreign_is_far("reviews")
     found = tree.backoff("movies", as_keys([window]))
     assert (found.hit[0], found.exact[0], found.inherited[0]) == (True, False, False)
     np.testing.assert_array_equal(found.rows, round_trip(rows_of(as_keys([token]), "d" * 64), RowDtype.INT8))

@@ -1,4 +1,4 @@
-"""What marks are worth after domains were moved."""
+"""What aliases are worth after domains were moved."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shifted_rows(function: Function, keys: Keys) -> NDArray[np.float32]:
     return rows_of(keys) * np.float32(1 + SHIFT[function.delta])
 
 
-def test_marks_of_a_domain_that_was_moved_are_compared_anew(tmp_path: Path) -> None:
+def test_aliases_of_a_domain_that_was_moved_are_compared_anew(tmp_path: Path) -> None:
     before, after = (
         Builder(
             parents=parents,
@@ -47,12 +47,12 @@ def test_marks_of_a_domain_that_was_moved_are_compared_anew(tmp_path: Path) -> N
     first = before.plan_of(**tables)
     before.build(tmp_path / "1", first, shifted_rows)
     tree = before.open(tmp_path / "1", first)
-    assert [tree.tables[name].meta.marks for name in ("stories", "letters", "poems")] == [1, 0, 1]
+    assert [tree.tables[name].meta.aliases for name in ("stories", "letters", "poems")] == [1, 0, 1]
     verify_sample(tree, before.functions, shifted_rows, 9, tolerance=0.05, noise=0.001)
 
     moved = after.open(tmp_path / "1", first)  # served so until the next build
     second = after.plan_of(**tables)
-    old = PreviousTree.of(moved, tolerance=0.05, old_tolerance=0.05, built_parents=BEFORE)
+    old = PreviousTree.read(moved, tolerance=0.05, built_tolerance=0.05, built_parents=BEFORE)
     after.build(tmp_path / "2", second, shifted_rows, old)
     verify_sample(after.open(tmp_path / "2", second), after.functions, shifted_rows, 9, tolerance=0.05, noise=0.001)
     assert old.held["stories"].sources.keys() == {FUNCTION}  # nothing moved above it

@@ -8,7 +8,7 @@ import pytest
 
 from hmi.knowledge import functions_of
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import PreviousTable, PreviousTree, Progress, estimated, staying_marks
+from hmi.knowledge.plan import BuildProgress, PreviousTable, PreviousTree, kept_aliases
 from hmi.knowledge.plan.backoff_error import usual_errors, usual_gain
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder, function_rows
@@ -27,15 +27,15 @@ def built(folder: Path, builder: Builder, **tables: list[int]) -> KnowledgeTree:
 
 @pytest.mark.parametrize("tree", [None, KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)])
 def test_there_is_nothing_to_build_from_before_the_first_version(tree: KnowledgeTree | None) -> None:
-    assert PreviousTree.of(tree, tolerance=0.1) == PreviousTree.none()
+    assert PreviousTree.read(tree, tolerance=0.1) == PreviousTree.empty()
 
 
 def test_tables_of_one_function_are_just_keys(tmp_path: Path) -> None:
-    old = PreviousTree.of(make_tree(tmp_path, {"movies": as_keys([1, 2])}), tolerance=0.1, old_tolerance=0.1)
+    old = PreviousTree.read(make_tree(tmp_path, {"movies": as_keys([1, 2])}), tolerance=0.1, built_tolerance=0.1)
     movies = old.held["movies"]
-    assert (movies.function, movies.keys.tolist(), movies.above) == (FUNCTION, [1, 2], None)
-    assert (movies.marks.tolist(), movies.sources, movies.settled.tolist()) == ([], {}, [])
-    assert movies.mark_share == 1.0
+    assert (movies.function, movies.keys.tolist(), movies.alias_function) == (FUNCTION, [1, 2], None)
+    assert (movies.aliases.tolist(), movies.sources, movies.compared.tolist()) == ([], {}, [])
+    assert movies.alias_share == 1.0
 
 
 def test_a_damaged_table_is_left_out_and_its_size_is_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -43,63 +43,63 @@ def test_a_damaged_table_is_left_out_and_its_size_is_known(tmp_path: Path, caplo
     path = tmp_path / "movies" / "scales.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     with caplog.at_level(logging.WARNING):
-        old = PreviousTree.of(tree, tolerance=0)
+        old = PreviousTree.read(tree, tolerance=0)
     assert set(old.tables) == set(old.held) == {"news"}
     assert old.sizes == {domain: table.bytes for domain, table in tree.tables.items()}
     assert "the old rows of domain movies are computed anew" in caplog.text
-    assert set(PreviousTree.of(tree, tolerance=0, verify=False).tables) == {"movies", "news"}
+    assert set(PreviousTree.read(tree, tolerance=0, verify=False).tables) == {"movies", "news"}
 
 
 def test_reading_can_be_watched_and_ended(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"movies": as_keys([1, 2]), "news": as_keys([3])})
-    steps: list[Progress] = []
-    PreviousTree.of(tree, tolerance=0, progress=steps.append)
+    steps: list[BuildProgress] = []
+    PreviousTree.read(tree, tolerance=0, progress=steps.append)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
-    assert steps[-1] == Progress("check", 3, 3)
+    assert steps[-1] == BuildProgress("check", 3, 3)
 
-    def end(_: Progress) -> None:
+    def end(_: BuildProgress) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        PreviousTree.of(tree, tolerance=0, progress=end)
+        PreviousTree.read(tree, tolerance=0, progress=end)
 
 
-def test_marks_and_compared_rows_of_a_domain_with_a_delta_are_told_apart(tmp_path: Path) -> None:
+def test_aliases_and_compared_rows_of_a_domain_with_a_delta_are_told_apart(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     tree = built(tmp_path, builder, general=KEYS, reviews=[*KEYS, 50])
     table, reviews = tree.tables["reviews"], builder.old(tree).held["reviews"]
-    assert reviews.above == FUNCTION
-    assert {digest: keys.tolist() for digest, keys in reviews.sources.items()} == {FUNCTION: table.marks.tolist()}
-    assert reviews.settled.tolist() == sorted({*table.keys.tolist()} - {50})  # nothing was there to compare 50 with
-    assert reviews.mark_share == (np.count_nonzero(table.marks) + 1) / 40  # key 0 is a unigram: these are not counted
+    assert reviews.alias_function == FUNCTION
+    assert {digest: keys.tolist() for digest, keys in reviews.sources.items()} == {FUNCTION: table.aliases.tolist()}
+    assert reviews.compared.tolist() == sorted({*table.keys.tolist()} - {50})  # nothing was there to compare 50 with
+    assert reviews.alias_share == (np.count_nonzero(table.aliases) + 1) / 40  # unigrams, as key 0, are not counted
 
 
-def test_marks_are_known_by_the_function_whose_row_they_stand_for(tmp_path: Path) -> None:
+def test_aliases_are_known_by_the_function_whose_row_they_stand_for(tmp_path: Path) -> None:
     builder = Builder(functions=BOTH, tolerance=0.9)
     tree = built(tmp_path, builder, general=KEYS[:20], reviews=KEYS, movies=KEYS)
     sources = builder.old(tree).held["movies"].sources
-    assert tree.tables["movies"].marks.tolist() == KEYS
-    assert sources[FUNCTION].tolist() == tree.tables["reviews"].marks.tolist() == KEYS[:20]
+    assert tree.tables["movies"].aliases.tolist() == KEYS
+    assert sources[FUNCTION].tolist() == tree.tables["reviews"].aliases.tolist() == KEYS[:20]
     assert sources[BOTH["reviews"].digest].tolist() == KEYS[20:]
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "marks", "settled"),
+    ("before", "now", "aliases", "compared"),
     [(0.1, 0.1, True, True), (0.1, 0.2, True, False), (0.1, 0.05, False, True), (None, 0.1, False, False)],
 )
 def test_what_was_compared_holds_as_far_as_the_tolerance_then_and_now_allow(
-    tmp_path: Path, before: float | None, now: float, marks: bool, settled: bool
+    tmp_path: Path, before: float | None, now: float, aliases: bool, compared: bool
 ) -> None:
     tree = built(tmp_path, Builder(functions=DELTA, tolerance=0.1), general=KEYS, reviews=KEYS)
-    reviews = PreviousTree.of(tree, tolerance=now, old_tolerance=before).held["reviews"]
-    assert (bool(reviews.sources), bool(len(reviews.settled))) == (marks, settled)
-    assert len(reviews.marks)
+    reviews = PreviousTree.read(tree, tolerance=now, built_tolerance=before).held["reviews"]
+    assert (bool(reviews.sources), bool(len(reviews.compared))) == (aliases, compared)
+    assert len(reviews.aliases)
 
 
-def test_a_mark_stays_when_its_function_is_given_again() -> None:
+def test_a_alias_stays_when_its_function_is_given_again() -> None:
     table = PreviousTable("f", as_keys([9]), as_keys([1, 2, 3]), "a", {"a": as_keys([1, 2]), "b": as_keys([3])})
     given = {"a": as_keys([1, 3]), "b": as_keys([2, 3])}
-    stays = staying_marks([table], as_keys([1, 2, 3, 9]), lambda source, keys: np.isin(keys, given[source]))
+    stays = kept_aliases([table], as_keys([1, 2, 3, 9]), lambda source, keys: np.isin(keys, given[source]))
     assert stays.tolist() == [True, False, True, False]
 
 
@@ -119,8 +119,7 @@ def test_the_error_of_a_stand_in_is_measured_from_stored_rows(tmp_path: Path) ->
     full, left, right, alone = packed((1, 2, 3), (1, 2, -1), (-1, 2, 3), (-1, 2, -1))
     other, deep = packed((4, 2, 3), (5, 2, 6))
     tree = make_tree(tmp_path, {"general": as_keys([alone, left, right]), "movies": as_keys([full, other, deep])})
-    errors = PreviousTree.of(tree, tolerance=0).errors
-    assert errors is not None
+    errors = PreviousTree.read(tree, tolerance=0).backoff.errors
     asked = as_keys([full, other, deep, left])
     expected = {full: left, other: right, deep: alone, left: alone}
     found = dict(zip(asked.tolist(), errors("movies", asked).tolist(), strict=True))
@@ -131,8 +130,7 @@ def test_the_error_of_what_is_not_held_is_the_mean_of_its_level(tmp_path: Path) 
     held = packed((5, 2, 6), (6, 2, 6), (7, 2, 6))
     (alone,) = packed((-1, 2, -1))
     tree = make_tree(tmp_path, {"general": as_keys([alone]), "movies": as_keys(held)})
-    errors = PreviousTree.of(tree, tolerance=0).errors
-    assert errors is not None
+    errors = PreviousTree.read(tree, tolerance=0).backoff.errors
     unknown, without = packed((9, 2, 9), (9, 8, 9))
     found = errors("movies", as_keys([*held, unknown, without]))
     mean = np.mean([relative(key, alone) for key in held])
@@ -162,39 +160,29 @@ def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> 
             ({"general": as_keys(alone)}, usual_gain("movies", as_keys(windows))),
         ]
     ):
-        measure = PreviousTree.of(make_tree(tmp_path / str(number), held), tolerance=0).bigram_gain
-        assert measure is not None
+        measure = PreviousTree.read(make_tree(tmp_path / str(number), held), tolerance=0).backoff.bigram_gain
         assert measure("movies", as_keys([*windows, *packed((9, 8, 9))])) == pytest.approx(gain, abs=0.02)
         assert measure("sports", as_keys(windows)) == usual_gain("sports", as_keys(windows)) > 0
 
 
 def test_what_is_estimated_is_off_by_the_estimators_error_and_wants_no_bigrams(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys(packed((-1, 2, -1))), "movies": as_keys(packed((1, 2, 3)))})
-    old = PreviousTree.of(tree, tolerance=0)
+    old = PreviousTree.read(tree, tolerance=0)
     keys = as_keys(packed((1, 2, 3), (4, 2, 5)))
-    errors, gain = estimated(old.errors, old.bigram_gain, {"movies": 0.25})
-    assert errors
-    assert gain
-    assert errors("movies", keys).tolist() == [0.25, 0.25]
-    assert gain("movies", keys) == 0
-    assert old.errors
-    assert old.bigram_gain
-    assert errors("news", keys).tolist() == old.errors("news", keys).tolist()
-    assert gain("news", keys) == old.bigram_gain("news", keys)
-    assert estimated(old.errors, old.bigram_gain, {}) == (old.errors, old.bigram_gain)
-    errors, gain = estimated(None, None, {"movies": 0.25})
-    assert errors
-    assert gain
-    assert (errors("news", keys).tolist(), gain("news", keys)) == ([1.0, 1.0], 0)
+    estimated = old.backoff.with_mean_errors({"movies": 0.25})
+    assert estimated.errors("movies", keys).tolist() == [0.25, 0.25]
+    assert estimated.bigram_gain("movies", keys) == 0
+    assert estimated.errors("news", keys).tolist() == old.backoff.errors("news", keys).tolist()
+    assert estimated.bigram_gain("news", keys) == old.backoff.bigram_gain("news", keys)
+    assert old.backoff.with_mean_errors({}) == old.backoff
 
 
-def test_a_mark_is_worth_nothing_where_its_row_stands_in_anyway(tmp_path: Path) -> None:
+def test_a_alias_is_worth_nothing_where_its_row_stands_in_anyway(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     tree = built(tmp_path, builder, general=KEYS, reviews=KEYS)
-    errors = builder.old(tree).errors
-    assert errors is not None
+    errors = builder.old(tree).backoff.errors
     table = tree.tables["reviews"]
-    assert errors("reviews", table.marks).max() == 0
+    assert errors("reviews", table.aliases).max() == 0
     own, above = function_rows(DELTA["reviews"], table.keys), rows_of(table.keys)
     moved = np.linalg.norm(own - above, axis=1) / np.linalg.norm(own, axis=1)
     assert errors("reviews", table.keys) == pytest.approx(moved, abs=0.03)

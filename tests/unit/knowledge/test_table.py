@@ -51,37 +51,30 @@ def test_find_is_that_of_a_dict(tmp_path_factory: pytest.TempPathFactory, held: 
     assert table.find(np.array(asked, np.uint64)).tolist() == [expected.get(key, -1) for key in asked]
 
 
-def test_a_table_gives_back_its_marks(tmp_path: Path) -> None:
-    marks = as_keys(range(11, 400, 3))
-    table = make_table(tmp_path, "movies", KEYS, marks=marks, above="a" * 64)
-    assert (table.meta.entries, table.meta.marks, table.meta.above) == (len(KEYS), len(marks), "a" * 64)
-    np.testing.assert_array_equal(table.marks, marks)
+def test_a_table_gives_back_its_aliases(tmp_path: Path) -> None:
+    aliases = as_keys(range(11, 400, 3))
+    table = make_table(tmp_path, "movies", KEYS, aliases=aliases, alias_function="a" * 64)
+    assert (table.meta.entries, table.meta.aliases, table.meta.alias_function) == (len(KEYS), len(aliases), "a" * 64)
+    np.testing.assert_array_equal(table.aliases, aliases)
     asked = as_keys(range(420))
-    np.testing.assert_array_equal(table.holds_mark(asked), np.isin(asked, marks))
-    assert (table.find(marks) == -1).all()
+    np.testing.assert_array_equal(table.is_alias(asked), np.isin(asked, aliases))
+    assert (table.find(aliases) == -1).all()
     assert table.bytes == sum(path.stat().st_size for path in table.folder.glob("*.npy"))
     table.warm()
     table.verify()
 
 
-def test_a_table_may_hold_nothing_but_marks(tmp_path: Path) -> None:
-    table = make_table(tmp_path, "movies", as_keys([]), marks=KEYS, above="a" * 64)
+def test_a_table_may_hold_nothing_but_aliases(tmp_path: Path) -> None:
+    table = make_table(tmp_path, "movies", as_keys([]), aliases=KEYS, alias_function="a" * 64)
     table.verify()
-    assert table.holds_mark(KEYS).all()
+    assert table.is_alias(KEYS).all()
 
 
-def test_a_table_without_marks_has_no_file_for_them(tmp_path: Path) -> None:
+def test_a_table_without_aliases_has_no_file_for_them(tmp_path: Path) -> None:
     table = make_table(tmp_path, "movies", KEYS)
-    assert not (table.folder / "marks.npy").exists()
-    assert table.marks.dtype == np.uint64
-    assert not table.holds_mark(KEYS).any()
-
-
-def test_a_table_of_before_there_were_marks_still_opens(tmp_path: Path) -> None:
-    folder = make_table(tmp_path, "movies", KEYS).folder
-    edit_json(lambda body: (body.pop("marks"), body.pop("above")), sign=True)(folder)
-    table = Table.open(folder)
-    assert (table.meta.marks, table.meta.above) == (0, None)
+    assert not (table.folder / "aliases.npy").exists()
+    assert table.aliases.dtype == np.uint64
+    assert not table.is_alias(KEYS).any()
 
 
 def test_find_first_prefers_the_first_table(tmp_path: Path) -> None:
@@ -181,18 +174,18 @@ def replace_array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], o
         (edit_json(lambda b: b.update(domain="news"), sign=False), "table.json", "altered"),
         (edit_json(lambda b: b.update(function="0" * 64), sign=False), "table.json", "altered"),
         (edit_json(lambda b: b.pop("checksum"), sign=False), "table.json", "altered"),
-        (edit_json(lambda b: b.update(format=2), sign=True), "table.json", "format 2"),
+        (edit_json(lambda b: b.update(format=1), sign=True), "table.json", "format 1"),
         (edit_json(lambda b: b.update(row_dtype="int4"), sign=True), "table.json", "int4"),
         (edit_json(lambda b: b.update(entries=-1), sign=True), "table.json", "-1 entries"),
         (edit_json(lambda b: b.pop("entries"), sign=True), "table.json", "entries"),
         (edit_json(lambda b: b["files"].pop("scales.npy"), sign=True), "table.json", "scales.npy"),
-        (edit_json(lambda b: b["files"].pop("marks.npy"), sign=True), "table.json", "marks.npy"),
-        (edit_json(lambda b: b.update(marks=0), sign=True), "table.json", "marks.npy"),
-        (edit_json(lambda b: b.update(marks=-1), sign=True), "table.json", "-1 marks"),
-        (edit_json(lambda b: b.update(above=None), sign=True), "table.json", "refer to no function"),
-        (edit_json(lambda b: b.update(marks=3), sign=True), "marks.npy", r"uint64 \(5,\) instead of uint64 \(3,\)"),
-        (cut("marks.npy", 140), "marks.npy", "140 bytes long instead of"),
-        (lambda f: (f / "marks.npy").unlink(), "marks.npy", "missing"),
+        (edit_json(lambda b: b["files"].pop("aliases.npy"), sign=True), "table.json", "aliases.npy"),
+        (edit_json(lambda b: b.update(aliases=0), sign=True), "table.json", "aliases.npy"),
+        (edit_json(lambda b: b.update(aliases=-1), sign=True), "table.json", "-1 aliases"),
+        (edit_json(lambda b: b.update(alias_function=None), sign=True), "table.json", "refer to no function"),
+        (edit_json(lambda b: b.update(aliases=3), sign=True), "aliases.npy", r"uint64 \(5,\) instead of uint64 \(3,\)"),
+        (cut("aliases.npy", 140), "aliases.npy", "140 bytes long instead of"),
+        (lambda f: (f / "aliases.npy").unlink(), "aliases.npy", "missing"),
         (edit_json(lambda b: b.update(entries=7), sign=True), "keys.npy", r"uint64 \(130,\) instead of uint64 \(7,\)"),
         (edit_json(lambda b: b.update(hidden_size=4), sign=True), "rows.npy", "instead of int8"),
         (replace_array("rows.npy", lambda a: a.astype(np.float16)), "rows.npy", "float16 .* instead of int8"),
@@ -207,15 +200,15 @@ def replace_array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], o
 def test_open_names_file_and_reason_when_a_table_is_not_whole(
     tmp_path: Path, harm: Callable[[Path], object], file: str, reason: str
 ) -> None:
-    folder = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION).folder
+    folder = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION).folder
     harm(folder)
     with pytest.raises(Corrupt, match=f"{re.escape(str(folder / file))}.*{reason}"):
         Table.open(folder)
 
 
-@pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "scales.npy", "marks.npy"])
+@pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "scales.npy", "aliases.npy"])
 def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
-    table = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION)
+    table = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION)
     path = table.folder / name
     last = path.read_bytes()[-1]
     _overwrite(path, path.stat().st_size - 1, bytes([last ^ 1]))
@@ -223,18 +216,18 @@ def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
         Table.open(table.folder).verify()
 
 
-@pytest.mark.parametrize("name", ["keys.npy", "marks.npy"])
+@pytest.mark.parametrize("name", ["keys.npy", "aliases.npy"])
 def test_verify_finds_keys_out_of_order(tmp_path: Path, name: str) -> None:
-    folder = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION).folder
+    folder = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION).folder
     replace_array(name, lambda keys: keys[::-1].copy())(folder)
     with pytest.raises(Corrupt, match=f"{name}: its keys do not ascend"):
         Table.open(folder).verify()
 
 
-def test_verify_finds_marks_of_keys_that_have_a_row(tmp_path: Path) -> None:
-    folder = make_table(tmp_path, "movies", KEYS, marks=MARKS, above=FUNCTION).folder
-    replace_array("marks.npy", lambda marks: KEYS[: len(marks)])(folder)
-    with pytest.raises(Corrupt, match=r"marks.npy: it holds keys that have a row"):
+def test_verify_finds_aliases_of_keys_that_have_a_row(tmp_path: Path) -> None:
+    folder = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION).folder
+    replace_array("aliases.npy", lambda aliases: KEYS[: len(aliases)])(folder)
+    with pytest.raises(Corrupt, match=r"aliases.npy: it holds keys that have a row"):
         Table.open(folder).verify()
 
 
@@ -287,16 +280,16 @@ def test_write_refuses_what_its_meta_does_not_say(tmp_path: Path, keys: Any, row
     assert not (tmp_path / "movies" / "table.json").exists()
 
 
-@pytest.mark.parametrize("marks", [MARKS[::-1], MARKS[:-1], as_keys([*KEYS[:4], 500]), None])
-def test_write_refuses_marks_that_are_not_its_metas(tmp_path: Path, marks: Any) -> None:
+@pytest.mark.parametrize("aliases", [MARKS[::-1], MARKS[:-1], as_keys([*KEYS[:4], 500]), None])
+def test_write_refuses_aliases_that_are_not_its_metas(tmp_path: Path, aliases: Any) -> None:
     meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS), len(MARKS), FUNCTION)
-    with pytest.raises(ValueError, match=r"table of movies: .*mark"):
-        write_table(tmp_path / "movies", meta, KEYS, encode(rows_of(KEYS), RowDtype.INT8), marks)
+    with pytest.raises(ValueError, match=r"table of movies: .*alias"):
+        write_table(tmp_path / "movies", meta, KEYS, encode(rows_of(KEYS), RowDtype.INT8), aliases)
     assert not (tmp_path / "movies").exists()
 
 
 def test_tables_lie_in_folders_of_any_name(tmp_path: Path) -> None:
-    make_table(tmp_path / "a folder %20 with [marks]*", "movies", KEYS).verify()
+    make_table(tmp_path / "a folder %20 with [aliases]*", "movies", KEYS).verify()
 
 
 def test_many_threads_read_one_table(tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ def test_lookup_is_that_of_dicts_along_the_line(
 ) -> None:
     tree = make_tree(tmp_path_factory.mktemp("tree"), {each: as_keys(keys) for each, keys in held.items()}, dtype)
     keys = np.array(asked, np.uint64)
-    line = tree.line(domain)
+    line = tree.chain(domain)
     expected = [next((i for i, each in enumerate(line) if key in held.get(each, ())), -1) for key in asked]
     found = tree.lookup(domain, keys)
-    assert tree.held_at(domain, keys).tolist() == expected
+    assert tree.holder_positions(domain, keys).tolist() == expected
     assert found.hit.tolist() == [at >= 0 for at in expected]
     np.testing.assert_array_equal(found.exact, found.hit)
     assert found.rows.shape == (len(asked), HIDDEN)
@@ -63,8 +63,8 @@ def test_lookup_across_chunks_and_tables_keeps_the_order(tmp_path: Path, dtype: 
 
 def test_the_nearest_domain_answers_when_several_hold_a_key(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys([1, 2]), "movies": as_keys([2, 3]), "news": as_keys([4])})
-    assert tree.held_at("movies", as_keys([1, 2, 3, 4])).tolist() == [2, 0, 0, -1]
-    assert tree.held_at("reviews", as_keys([1, 2, 3, 4])).tolist() == [1, 1, -1, -1]
+    assert tree.holder_positions("movies", as_keys([1, 2, 3, 4])).tolist() == [2, 0, 0, -1]
+    assert tree.holder_positions("reviews", as_keys([1, 2, 3, 4])).tolist() == [1, 1, -1, -1]
     assert tree.entries == 5
     assert tree.bytes == sum(table.bytes for table in tree.tables.values())
 
@@ -72,11 +72,11 @@ def test_the_nearest_domain_answers_when_several_hold_a_key(tmp_path: Path) -> N
 def test_the_empty_tree_knows_lines_and_holds_nothing() -> None:
     tree = KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)
     keys = ngrams.unigrams(4)
-    assert tree.line("movies") == ("movies", "reviews", "general")
+    assert tree.chain("movies") == ("movies", "reviews", "general")
     for found in (tree.lookup("movies", keys), tree.backoff("movies", keys)):
         assert not found.hit.any()
         assert found.rows.shape == (4, HIDDEN)
-    assert tree.held_at("movies", keys).tolist() == [-1] * 4
+    assert tree.holder_positions("movies", keys).tolist() == [-1] * 4
     assert (tree.function_of("movies"), tree.entries, tree.bytes) == (None, 0, 0)
 
 
@@ -94,7 +94,7 @@ def test_no_keys_give_no_rows(tmp_path: Path) -> None:
 
 def test_an_unknown_domain_is_not_found(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys([1])})
-    for ask in (tree.lookup, tree.backoff, tree.held_at):
+    for ask in (tree.lookup, tree.backoff, tree.holder_positions):
         with pytest.raises(NotFound, match="no domain sports"):
             ask("sports", as_keys([1]))
 

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hmi.knowledge import Function, functions_of, lines_of, ngrams
+from hmi.knowledge import Function, ancestor_chains, functions_of, ngrams
 from hmi.knowledge.build import verify_sample
-from hmi.knowledge.lookup import KnowledgeTree, segment_of
-from hmi.knowledge.plan import DomainCounts, TreePlan, plan_tree
+from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.domains import function_run
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.plan import TreePlan, plan_tree
 from hmi.knowledge.store import entry_bytes, round_trip
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder, Model, function_rows
@@ -27,7 +29,7 @@ VOCABULARY = 6
 UNIGRAMS = ngrams.unigrams(VOCABULARY)
 ROW_BYTES = entry_bytes(RowDtype.INT8, HIDDEN)
 DOMAINS = sorted(PARENTS)
-LINES = lines_of(PARENTS)
+LINES = ancestor_chains(PARENTS)
 _IDS = np.arange(VOCABULARY)
 KEYS = ngrams.pack(np.repeat(_IDS[:3], VOCABULARY), np.tile(_IDS, 3), np.full(3 * VOCABULARY, -1))
 """Few n-grams: what domains share is what is worth testing."""
@@ -66,7 +68,7 @@ class Case:
             old, model = self.builder.old(tree, plan), Model()
             plan = plan_tree(
                 {domain: DomainCounts(KEYS, np.array(weights)) for domain, weights in counts.items()},
-                PARENTS, self.functions, old.held, VOCABULARY, self.node_bytes, ROW_BYTES, errors=old.errors,
+                PARENTS, self.functions, old.held, VOCABULARY, self.node_bytes, ROW_BYTES, backoff=old.backoff,
             )  # fmt: skip
             self.builder.build(folder / str(number), plan, model, old)
             tree = self.builder.open(folder / str(number), plan, number)
@@ -84,7 +86,7 @@ EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 
 
 def segment(tree: KnowledgeTree, domain: str) -> tuple[str, ...]:
-    return segment_of(LINES[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[0]
+    return function_run(LINES[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[0]
 
 
 @EXAMPLES
@@ -99,9 +101,9 @@ def test_every_version_holds_what_was_planned_within_its_budget(case: Case) -> N
                     continue
                 table = tree.tables[domain]
                 table.verify()
-                assert sorted([*table.keys.tolist(), *table.marks.tolist()]) == wanted.tolist()
+                assert sorted([*table.keys.tolist(), *table.aliases.tolist()]) == wanted.tolist()
                 free = len(UNIGRAMS) if domain == "general" else 0
-                assert (table.meta.entries - free) * ROW_BYTES + table.meta.marks * 8 <= case.node_bytes
+                assert (table.meta.entries - free) * ROW_BYTES + table.meta.aliases * 8 <= case.node_bytes
 
 
 @EXAMPLES
@@ -116,15 +118,17 @@ def test_nothing_is_held_twice_within_a_segment(case: Case) -> None:
 
 @EXAMPLES
 @given(CASES)
-def test_every_mark_stands_for_a_row_within_the_tolerance(case: Case) -> None:
+def test_every_alias_stands_for_a_row_within_the_tolerance(case: Case) -> None:
     with tempfile.TemporaryDirectory() as name:
         for _, tree, _ in case.versions(Path(name)):
             for domain, table in tree.tables.items():
-                assert case.tolerance or not table.meta.marks
-                found = tree.lookup(domain, table.marks)
+                assert case.tolerance or not table.meta.aliases
+                found = tree.lookup(domain, table.aliases)
                 assert found.hit.all()
-                assert not np.isin(tree.held_at(domain, table.marks), np.arange(len(segment(tree, domain)))).any()
-                own = round_trip(function_rows(case.functions[domain], table.marks), RowDtype.INT8)
+                assert not np.isin(
+                    tree.holder_positions(domain, table.aliases), np.arange(len(segment(tree, domain)))
+                ).any()
+                own = round_trip(function_rows(case.functions[domain], table.aliases), RowDtype.INT8)
                 distance = np.linalg.norm(own - found.rows, axis=1)
                 assert (distance <= case.tolerance * np.linalg.norm(own, axis=1) + 1e-6).all()
             verify_sample(tree, case.functions, Model(), 100, tolerance=case.tolerance)
@@ -157,16 +161,16 @@ def test_the_predicted_hit_rate_is_what_lookups_find_when_no_single_one_matters(
 
 @EXAMPLES
 @given(CASES)
-def test_a_first_version_marks_all_that_the_tolerance_allows(case: Case) -> None:
+def test_a_first_version_aliases_all_that_the_tolerance_allows(case: Case) -> None:
     with tempfile.TemporaryDirectory() as name:
         _, tree, model = next(case.versions(Path(name)))
         assert len({(function.digest, key) for function, call in model.calls for key in call}) == len(model.computed)
         for domain, table in tree.tables.items():
-            beyond = segment_of(LINES[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[1]
-            if beyond is None or not case.tolerance:
-                assert not table.meta.marks
+            foreign = function_run(LINES[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[1]
+            if foreign is None or not case.tolerance:
+                assert not table.meta.aliases
                 continue
-            given_rows = tree.lookup(beyond, table.keys)
+            given_rows = tree.lookup(foreign, table.keys)
             own = table.read(np.arange(table.meta.entries))
             far = np.linalg.norm(own - given_rows.rows, axis=1) > case.tolerance * np.linalg.norm(own, axis=1)
             assert (far | ~given_rows.hit).all()
