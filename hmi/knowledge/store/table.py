@@ -218,7 +218,7 @@ def write_table_blocks(
     if len(aliases) != meta.aliases or not _ascending(aliases):
         raise ValueError(f"table of {meta.domain}: expected {meta.aliases} ascending aliases, got {len(aliases)}")
     if KeySearch(keys).find(aliases)[1].any():
-        raise ValueError(f"table of {meta.domain}: a key that has a row is marked too")
+        raise ValueError(f"table of {meta.domain}: a key that has a row is an alias too")
     folder.mkdir(parents=True, exist_ok=True)
     storage = Storage(str(folder))
     files: dict[str, FileCheck] = {}
