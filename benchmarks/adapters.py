@@ -18,7 +18,7 @@ tenant's second and further rows, rank * (rows / tenants - 1) vectors for each o
 number of spared bytes on. Of all thresholds the one is taken that costs least over the cases: gathered up to
 `gathered_to_kib`, segments from `segments_from_kib` on, and any number between is the same rule; `rows_of_one` says it
 as rows of one tenant at each rank. `mean_cost` and `worst_cost` are what following the rule takes, as a multiple of
-the faster of gathered and segments, and `cost_of_choose` is the mean for what `choose` says now.
+the faster of gathered and segments, and `cost_of_choose` is the mean for what `choose_method` says now.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from benchmarks.crossover import Case, derive
 from benchmarks.harness import alternate, machine, synchronise
 from benchmarks.options import add_options
 from benchmarks.tables import as_table
-from hmi.adapters.maths import Method, choose, kernels_run_on, lora_segmented
+from hmi.adapters.maths import Method, choose_method, kernels_run_on, lora_segmented
 from hmi.devices import resolve_device, resolve_dtype
 
 ROWS = 64
@@ -142,7 +142,7 @@ class _Bench:
 
 
 def _chosen(case: Case, device_type: str) -> Method:
-    method = choose(device_type, case.rank, case.tokens, case.rows, case.tenants, row_bytes=case.row_bytes)
+    method = choose_method(device_type, case.rank, case.tokens, case.rows, case.tenants, row_bytes=case.row_bytes)
     return method if method in case.microseconds else Method.GATHERED
 
 

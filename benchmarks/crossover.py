@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hmi.adapters.maths import Method, spared_bytes
+from hmi.adapters.maths import Method, saved_bytes
 
 __all__ = ["Case", "Rule", "derive"]
 
@@ -25,7 +25,7 @@ class Case:
 
     @property
     def spared_kib(self) -> float:
-        return spared_bytes(self.rank, self.rows, self.tenants, self.row_bytes) / 1024
+        return saved_bytes(self.rank, self.rows, self.tenants, self.row_bytes) / 1024
 
     def cost(self, method: Method) -> float:
         """As a multiple of the faster of gathered and segments."""

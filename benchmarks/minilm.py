@@ -32,7 +32,7 @@ from examples.demo import (  # noqa: E402
     read_sentences,
 )
 from hmi.cli.render import TrainingBar, fidelity_table  # noqa: E402
-from hmi.models.convert import shipped_file  # noqa: E402
+from hmi.models.convert import shipped_diff_path  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
 from hmi.training.distill import BaseReport, DistillConfig, EstimatorConfig, build_base  # noqa: E402
 from hmi.training.reports import TrainProgress  # noqa: E402
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     cache = cache_folder()
     folder = options.folder or cache / "bases" / f"{NAME}-k{options.k}"
-    out = options.out or shipped_file(NAME, options.k)
+    out = options.out or shipped_diff_path(NAME, options.k)
     out.parent.mkdir(parents=True, exist_ok=True)
     config = DistillConfig(steps=options.steps)
     with TrainingBar() as bar:

@@ -40,7 +40,7 @@ from hmi.models.families import (  # noqa: E402
     load_spec,
     load_tokenizer,
 )
-from hmi.models.layers import PAGE_TOKENS, KeyValuePages  # noqa: E402
+from hmi.models.layers import PAGE_TOKENS, PagedKvCache  # noqa: E402
 from hmi.models.text import load_chat  # noqa: E402
 
 __all__ = ["QUESTIONS"]
@@ -179,7 +179,7 @@ def _their_logits(model: Any, prompt: Sequence[int]) -> Tensor:
 @torch.inference_mode()
 def _our_logits(model: ServedGpt, prompt: Sequence[int]) -> Tensor:
     ids = torch.tensor([prompt])
-    pages = KeyValuePages(model.spec, -(-len(prompt) // PAGE_TOKENS), "cpu", model.dtype)
+    pages = PagedKvCache(model.spec, -(-len(prompt) // PAGE_TOKENS), "cpu", model.dtype)
     places = torch.arange(len(prompt))
     states = model.prefill(model.embed(ids), torch.ones_like(ids, dtype=torch.bool), pages, places)
     return model.logits(states[:, -1])[0].float()

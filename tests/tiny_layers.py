@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hmi.adapters.maths import QKV, AdapterMaths, Norm, ServingAdapters
+from hmi.adapters.maths import QKV, Norm, ServingAdapters, TrainingAdapters
 from hmi.spec import HPLMSpec, Placement, Site
 
 __all__ = ["TinyModel"]
@@ -25,7 +25,7 @@ class TinyModel:
         self.dense = nn.Linear(spec.hidden_size, spec.hidden_size)
 
     @torch.inference_mode()
-    def run(self, x: Tensor, maths: AdapterMaths) -> Tensor:
+    def run(self, x: Tensor, maths: TrainingAdapters) -> Tensor:
         """One adapter for all rows, asked as training asks it: every site by itself, for every token."""
         for layer in range(self._layers):
             q, k, v = (self._linear(maths, layer, site, x) for site in QKV)
@@ -59,12 +59,12 @@ class TinyModel:
     def pooler(self, first: Tensor) -> Tensor:
         return torch.tanh(self.dense(first))
 
-    def _linear(self, maths: AdapterMaths, layer: int, site: Site, x: Tensor) -> Tensor:
+    def _linear(self, maths: TrainingAdapters, layer: int, site: Site, x: Tensor) -> Tensor:
         y: Tensor = self.linears[site](x)
         delta = maths.lora(layer, site, x)
         return y if delta is None else y + delta
 
-    def _close(self, maths: AdapterMaths, layer: int, place: Placement, hidden: Tensor, residual: Tensor) -> Tensor:
+    def _close(self, maths: TrainingAdapters, layer: int, place: Placement, hidden: Tensor, residual: Tensor) -> Tensor:
         norm: Norm = self.norms[place]
         return norm(maths.bottleneck(layer, place, hidden, residual, norm) + residual)
 

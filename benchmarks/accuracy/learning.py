@@ -13,7 +13,7 @@ from benchmarks.minilm import make_base
 from examples.demo import find_pretrained
 from hmi.adapters import Adapter
 from hmi.adapters.formats import load_adapter, save_adapter
-from hmi.models.convert import find_shipped
+from hmi.models.convert import find_shipped_diff
 from hmi.spec import MissPolicy, RowDtype
 from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
@@ -93,7 +93,7 @@ class Learner:
         if folder.exists():
             return
         source = find_pretrained()
-        shipped = find_shipped(source, k) if k else None
+        shipped = find_shipped_diff(source, k) if k else None
         if not k:
             build_base(source, folder, 0)
         elif shipped is not None:

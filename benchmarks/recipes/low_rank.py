@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.recipes.students import Tried
-from hmi.models.families import HBert, Layer
+from hmi.models.families import BertLayer, HBert
 
 __all__ = ["RANK", "LowRank"]
 
@@ -59,7 +59,7 @@ class _Pair(nn.Module):
         return linear
 
 
-def _places(model: HBert) -> Iterator[tuple[Layer, str]]:
+def _places(model: HBert) -> Iterator[tuple[BertLayer, str]]:
     for layer in model.transformer_layers:
         for site in model.spec.sites:
             yield layer, site.value

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hmi.models.families import HPLM, HBert, Layer
+from hmi.models.families import HPLM, BertLayer, HBert
 from hmi.models.layers import round_rows
 from hmi.training.distill import Student, Teacher
 from hmi.training.lower import WindowBatch, relative_error, states_error
@@ -118,7 +118,7 @@ def _attention(model: HBert, states: list[Tensor], mask: Tensor) -> list[Tensor]
     return [_log_attention(layer, given, mask) for layer, given in zip(upper, states[:-1], strict=True)]
 
 
-def _log_attention(layer: Layer, x: Tensor, mask: Tensor) -> Tensor:
+def _log_attention(layer: BertLayer, x: Tensor, mask: Tensor) -> Tensor:
     q, k = (each(x).unflatten(-1, (layer.heads, -1)).transpose(1, 2).float() for each in (layer.q, layer.k))
     scores: Tensor = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # [B, heads, T, T]
     return scores.masked_fill(~mask[:, None, None, :], _MASKED).log_softmax(-1)

@@ -80,10 +80,10 @@ def make_bases(out: Path, text: Sequence[Sentence], device: str) -> dict[str, Ma
 
 
 def _build(source: Path, target: Path, k: int, texts: Sequence[str], device: str) -> dict[str, object]:
-    from hmi.models.convert import find_shipped
+    from hmi.models.convert import find_shipped_diff
     from hmi.training.distill import DistillConfig, apply_weight_diff, build_base
 
-    shipped = find_shipped(source, k) if k else None
+    shipped = find_shipped_diff(source, k) if k else None
     if shipped is not None:
         apply_weight_diff(source, shipped, target, RowDtype.INT8)
         before, after = shipped.about["before"], shipped.about["after"]

@@ -1,4 +1,9 @@
-"""TODO"""
+"""An adapter in host memory: plain float32 arrays whose shapes, values and labels are checked against a base model.
+
+Nothing here needs torch. `Adapter` is everything that belongs to one tenant: LoRA pairs or bottlenecks on the upper
+layers, and a head. Start reading in `adapter.py`. The subpackages read and write adapter files (`formats`), keep
+adapters in host and device memory (`tiers`) and apply them to a batch (`maths`).
+"""
 
 from __future__ import annotations
 

@@ -5,17 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hmi.adapters.maths import (
-    AdapterPlan,
-    BatchedAdapters,
-    HeadPlan,
-    SegmentedAdapters,
-    SegmentedPlan,
-    ServingAdapters,
-    TokenHeadPlan,
-    kernels_run_on,
-    order_key,
-)
+from hmi.adapters.maths import HeadPlan, ServingAdapters, TokenHeadPlan, bind_adapters, order_key
+from hmi.adapters.maths import plan_adapters as plan_batch_adapters
 from hmi.engine.work import Batch
 from hmi.items import Task
 
@@ -45,21 +36,15 @@ def plan_adapters(batch: Batch, device: torch.device, *, tokens: int | None = No
         batch.heads = heads if heads.counts.any() else None
         batch.taggers = taggers if taggers.rows else None
     batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
-    apart = batch.base.model.unfused_layers(first_only=batch.first_only)
-    if kernels_run_on(device):
-        batch.plan = SegmentedPlan(batch.residents, device, apart=apart)
-    else:
-        batch.plan = AdapterPlan(
-            batch.residents,
-            tokens or batch.width,
-            device,
-            apart=apart,
-            row_bytes=spec.hidden_size * batch.base.model.dtype.itemsize,
-        )
+    batch.plan = plan_batch_adapters(
+        batch.residents,
+        tokens or batch.width,
+        device,
+        apart=batch.base.model.unfused_layers(first_only=batch.first_only),
+        row_bytes=spec.hidden_size * batch.base.model.dtype.itemsize,
+    )
 
 
 def adapters_of(batch: Batch, arena: Tensor) -> ServingAdapters | None:
-    """The planned adapters at work on the bank's arena; None where no row has any."""
-    if isinstance(batch.plan, SegmentedPlan):
-        return SegmentedAdapters(arena, batch.plan) if batch.plan.launches else None
-    return BatchedAdapters(arena, batch.plan) if batch.plan and batch.plan.parts else None
+    """The planned adapters on the device tier's arena; None where no row has any."""
+    return bind_adapters(batch.plan, arena) if batch.plan else None

@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from hmi.adapters.tiers import Bank
+from hmi.adapters.tiers import DeviceTier
 from hmi.stats import TierStats
 
 __all__ = ["Banks"]
@@ -23,13 +23,13 @@ class Banks:
         self._budget_bytes = budget_bytes
         self._device = device
         self._dtype = dtype
-        self._banks: dict[int, Bank] = {}
+        self._banks: dict[int, DeviceTier] = {}
         self._lock = threading.Lock()
 
-    def get(self, hidden_size: int) -> Bank:
+    def get(self, hidden_size: int) -> DeviceTier:
         with self._lock:
             if hidden_size not in self._banks:
-                self._banks[hidden_size] = Bank(hidden_size, self._budget_bytes, self._device, self._dtype)
+                self._banks[hidden_size] = DeviceTier(hidden_size, self._budget_bytes, self._device, self._dtype)
             return self._banks[hidden_size]
 
     def __contains__(self, key: str) -> bool:
@@ -52,6 +52,6 @@ class Banks:
             evictions=sum(s.evictions for s in stats),
         )
 
-    def _all(self) -> list[Bank]:
+    def _all(self) -> list[DeviceTier]:
         with self._lock:
             return list(self._banks.values())

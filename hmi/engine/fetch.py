@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from hmi.adapters import Pooling
-from hmi.adapters.tiers import Bank, HostTier, PackedAdapter, Resident
+from hmi.adapters.tiers import DeviceTier, HostTier, PackedAdapter, Resident
 from hmi.engine.arrange import order_rows, plan_adapters
 from hmi.engine.banks import Banks
 from hmi.engine.deltas import Deltas
@@ -143,7 +143,7 @@ class Fetcher:
         return deferred
 
     def _take_adapter(
-        self, work: SequenceTask, bank: Bank, taken: dict[str, Resident], pinned: list[str]
+        self, work: SequenceTask, bank: DeviceTier, taken: dict[str, Resident], pinned: list[str]
     ) -> Resident | None:
         """The sequence's adapter in the bank, pinned once for the whole batch."""
         key = work.adapter
@@ -158,7 +158,7 @@ class Fetcher:
         taken[key] = resident
         return resident
 
-    def _bring(self, key: str, bank: Bank) -> Resident:
+    def _bring(self, key: str, bank: DeviceTier) -> Resident:
         """Copy an adapter to the device, and pin it there."""
         adapter = self._host_tier.acquire(key)
         waits = False

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hmi.adapters.maths import AdapterPlan, HeadPlan, SegmentedPlan, SharedLora, TokenHeadPlan
+from hmi.adapters.maths import AdapterPlan, HeadPlan, SharedLora, TokenHeadPlan
 from hmi.adapters.tiers import Resident
 from hmi.engine.estimate import EstimateGroup
 from hmi.engine.hosted import LoadedModel
@@ -150,7 +150,7 @@ class Batch:
     places: torch.Tensor | None = None
     sources: torch.Tensor | None = None
     estimates: list[EstimateGroup] = field(default_factory=list)
-    plan: AdapterPlan | SegmentedPlan | None = None
+    plan: AdapterPlan | None = None
     heads: HeadPlan | None = None
     taggers: TokenHeadPlan | None = None
     first_only: bool = False

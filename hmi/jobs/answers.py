@@ -22,7 +22,7 @@ from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Taggin
 from hmi.jobs.choices import generated_body
 from hmi.jobs.requests import Chat, EncodingFormat, LineRequest
 from hmi.jobs.status import error_detail
-from hmi.models.text import OUTSIDE, chunks, is_bio
+from hmi.models.text import OUTSIDE, bio_entities, is_bio
 
 __all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
 
@@ -144,7 +144,7 @@ def _tagged(result: Tagging) -> dict[str, Any]:
         return {"tokens": words}
     parts = [
         _place(tags[chunk.first].start, tags[chunk.last].end, chunk.name, min(tag.score for tag in covered))
-        for chunk in chunks([tag.label for tag in tags])
+        for chunk in bio_entities([tag.label for tag in tags])
         for covered in [tags[chunk.first : chunk.last + 1]]
     ]
     return {"tokens": words, "entities": parts}

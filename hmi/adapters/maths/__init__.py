@@ -1,50 +1,58 @@
-"""TODO"""
+"""Adapters applied to a batch: one adapter with gradients for training, many tenants' adapters at once for serving.
+
+`single.py` is the plain form, and the reference that the others are tested against. `serving.py` plans a batch:
+gathered products on a CPU (`plan.py`, `gathered.py`), Triton kernels on CUDA (`kernel_adapters.py`, `kernels.py`).
+`heads.py` applies the heads of a batch.
+"""
 
 from __future__ import annotations
 
-from hmi.adapters.maths.batched import BatchedAdapters
-from hmi.adapters.maths.crossover import Method, choose, spared_bytes
+from hmi.adapters.maths.crossover import Method, choose_method, saved_bytes
+from hmi.adapters.maths.gathered import GatheredAdapters
 from hmi.adapters.maths.heads import HeadPlan, HeadTensors, apply_head, mean_pool, pool
+from hmi.adapters.maths.kernel_adapters import KernelAdapters, KernelPlan
 from hmi.adapters.maths.kernels import kernels_run_on, lora_segmented
-from hmi.adapters.maths.plan import NO_LAYERS, QKV, AdapterPlan, order_key
-from hmi.adapters.maths.segmented import SegmentedAdapters, SegmentedPlan
+from hmi.adapters.maths.plan import NO_LAYERS, QKV, GatheredPlan, order_key
+from hmi.adapters.maths.serving import AdapterPlan, ServingAdapters, bind_adapters, plan_adapters
 from hmi.adapters.maths.shared import SharedLora
 from hmi.adapters.maths.single import (
-    AdapterMaths,
     BottleneckTensors,
     LoraTensors,
     NoAdapters,
     Norm,
-    ServingAdapters,
     SingleAdapter,
+    TrainingAdapters,
 )
 from hmi.adapters.maths.token_heads import TokenHeadPlan
 
 __all__ = [
     "NO_LAYERS",
     "QKV",
-    "AdapterMaths",
     "AdapterPlan",
-    "BatchedAdapters",
     "BottleneckTensors",
+    "GatheredAdapters",
+    "GatheredPlan",
     "HeadPlan",
     "HeadTensors",
+    "KernelAdapters",
+    "KernelPlan",
     "LoraTensors",
     "Method",
     "NoAdapters",
     "Norm",
-    "SegmentedAdapters",
-    "SegmentedPlan",
     "ServingAdapters",
     "SharedLora",
     "SingleAdapter",
     "TokenHeadPlan",
+    "TrainingAdapters",
     "apply_head",
-    "choose",
+    "bind_adapters",
+    "choose_method",
     "kernels_run_on",
     "lora_segmented",
     "mean_pool",
     "order_key",
+    "plan_adapters",
     "pool",
-    "spared_bytes",
+    "saved_bytes",
 ]

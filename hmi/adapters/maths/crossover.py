@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Method", "choose", "spared_bytes"]
+__all__ = ["Method", "choose_method", "saved_bytes"]
 
 
 class Method(StrEnum):
@@ -40,7 +40,9 @@ _SEGMENTS_FROM_BYTES = {"cpu": 300 * 1024}
 _KERNEL_DEVICES = frozenset({"cuda"})
 
 
-def choose(device_type: str, rank: int, tokens: int, rows: int, tenants: int, *, row_bytes: int = 1536) -> Method:
+def choose_method(
+    device_type: str, rank: int, tokens: int, rows: int, tenants: int, *, row_bytes: int = 1536
+) -> Method:
     """The way for `rows` rows of `tokens` tokens that belong to `tenants` distinct adapters of one rank.
 
     Args:
@@ -53,11 +55,11 @@ def choose(device_type: str, rank: int, tokens: int, rows: int, tenants: int, *,
     if device_type in _KERNEL_DEVICES:
         return Method.KERNEL
     threshold = _SEGMENTS_FROM_BYTES.get(device_type)
-    if threshold is None or spared_bytes(rank, rows, tenants, row_bytes) < threshold:
+    if threshold is None or saved_bytes(rank, rows, tenants, row_bytes) < threshold:
         return Method.GATHERED
     return Method.SEGMENTS
 
 
-def spared_bytes(rank: int, rows: int, tenants: int, row_bytes: int) -> int:
+def saved_bytes(rank: int, rows: int, tenants: int, row_bytes: int) -> int:
     """What each tenant's own products spare: the gathered bytes, for each side, of its second and further rows."""
     return rank * row_bytes * (rows - tenants) // max(tenants, 1)

@@ -87,7 +87,7 @@ def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, p
 
 
 class HeadPlan:
-    """Which heads a batch has and where their weights lie in the arena. Made on the host, as `AdapterPlan` is.
+    """Which heads a batch has and where their weights lie in the arena. Made on the host, as `GatheredPlan` is.
 
     Args:
         residents: One for each row of the batch; they must be pinned for as long as the plan is used.

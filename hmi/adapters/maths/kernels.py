@@ -1,7 +1,7 @@
 """Segmented adapter kernels for CUDA: rows of different tenants and ranks in one launch, weights read in place.
 
-The weights are rows of the device tier's arena (`hmi.adapters.tiers.bank`), in no order; nothing is gathered or copied
-before the launch. A row of rank 0 costs a program that looks at its rank and ends. Nothing here waits
+The weights are rows of the device tier's arena (`hmi.adapters.tiers.device`), in any order; nothing is gathered or
+copied before the launch. A row of rank 0 costs a program that reads its rank and ends. Nothing here waits
 for the device.
 
 What the host prepares, once for each batch, as integer tensors on the device (all of one launch of one

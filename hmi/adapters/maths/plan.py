@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.maths.crossover import Method, choose
+from hmi.adapters.maths.crossover import Method, choose_method
 from hmi.adapters.tiers import BodyLayout, BottleneckSpan, LoraSpan, Resident
 from hmi.spec import Placement, Site
 
-__all__ = ["NO_LAYERS", "QKV", "AdapterPlan", "Inputs", "Part", "Step", "Where", "order_key", "places"]
+__all__ = ["NO_LAYERS", "QKV", "GatheredPlan", "Inputs", "Part", "Step", "Where", "order_key", "places"]
 
 QKV = (Site.Q, Site.K, Site.V)
 Inputs = tuple[Site, ...]
@@ -85,7 +85,7 @@ def places(residents: Sequence[Resident | None], apart: range) -> list[Where]:
     return sorted(found, key=lambda place: (place[0], str(place[1])))
 
 
-class AdapterPlan:
+class GatheredPlan:
     """The parts of one batch, by layer and place.
 
     Args:
@@ -115,7 +115,7 @@ class AdapterPlan:
             distinct = _stacked(firsts)
             wide, padded = _widened(rows, _stacked(members), len(residents))
             for place, step in _steps(layout, apart):
-                method = choose(kind, step.rank, tokens, len(members), len(spans), row_bytes=row_bytes)
+                method = choose_method(kind, step.rank, tokens, len(members), len(spans), row_bytes=row_bytes)
                 by_adapter = method is Method.SEGMENTS
                 body_rows = distinct if by_adapter else padded
                 drafts.append((place, step, layout, rows if by_adapter else wide, spans if by_adapter else None))

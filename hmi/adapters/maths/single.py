@@ -18,20 +18,19 @@ from hmi.adapters.adapter import Activation, Adapter
 from hmi.spec import Placement, Site
 
 __all__ = [
-    "AdapterMaths",
     "BottleneckTensors",
     "LoraTensors",
     "NoAdapters",
     "Norm",
-    "ServingAdapters",
     "SingleAdapter",
+    "TrainingAdapters",
     "activate",
 ]
 
 Norm = Callable[[Tensor], Tensor]
 
 
-class AdapterMaths(Protocol):
+class TrainingAdapters(Protocol):
     """The adapters of one batch, as the layers of a model call them."""
 
     def lora(self, layer: int, site: Site, x: Tensor) -> Tensor | None:
@@ -54,27 +53,6 @@ class AdapterMaths(Protocol):
             norm: The sub-layer's own LayerNorm, for adapters that read LN(hidden + residual).
         """
         ...
-
-
-class ServingAdapters(Protocol):
-    """Adapters of a batch whose forward serves: each row's own, added in place, without gradients."""
-
-    def has_lora(self, layer: int, site: Site) -> bool:
-        """Whether any row has a LoRA at a site that is computed alone (not q, k or v)."""
-
-    def reads_hidden(self, layer: int, place: Placement) -> bool:
-        """Whether a bottleneck there reads the dense layer's output before the residual is added."""
-
-    def lora(self, layer: int, sites: tuple[Site, ...], x: Tensor, y: Tensor) -> None:
-        """Add to the outputs y [batch, tokens, sites, out] of linear layers that read x [batch, tokens, in]."""
-
-    def bottleneck(
-        self, layer: int, place: Placement, total: Tensor, hidden: Tensor | None, norm: Callable[[Tensor], Tensor]
-    ) -> None:
-        """Add to `total` [batch, tokens, hidden], the sub-layer's output plus its residual.
-
-        `hidden` is the output alone, needed where `reads_hidden`; `norm` the sub-layer's own LayerNorm.
-        """
 
 
 class NoAdapters:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from hmi.adapters.tiers.ledger import Ledger
+from hmi.adapters.tiers.eviction import EvictionPolicy
 from hmi.stats import TierStats
 
 __all__ = [
@@ -41,7 +41,7 @@ class HostTier(Generic[AdapterT]):
     def __init__(self, budget_bytes: int, load: Callable[[str], AdapterT], *, prefetch_threads: int = 2) -> None:
         self._load = load
         self._lock = threading.Lock()
-        self._ledger = Ledger(budget_bytes, tier="host")
+        self._ledger = EvictionPolicy(budget_bytes, tier="host")
         self._adapters: dict[str, AdapterT] = {}
         self._loading: dict[str, Future[AdapterT]] = {}
         self._wished: set[str] = set()  # prefetches that no thread has begun yet

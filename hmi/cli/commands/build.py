@@ -95,16 +95,16 @@ def base(
     corpora = [read_lines(path) for path in text or ()]
 
     from hmi.cli.render import TrainingBar
-    from hmi.models.convert import family_of, find_shipped, read_difference, resolve_source
+    from hmi.models.convert import family_of, find_shipped_diff, read_weight_diff, resolve_source
     from hmi.training.distill import BaseReport, EstimatorConfig, apply_weight_diff, build_base, default_distill_config
 
     folder = resolve_source(source)
-    known = read_difference(difference) if difference else None
+    known = read_weight_diff(difference) if difference else None
     if known is not None and k not in (None, known.spec.k):
         raise InvalidInput(f"{difference} is of k = {known.spec.k}, not {k}")
     k = _K if k is None else k
     if known is None and k and not corpora:
-        known = find_shipped(folder, k)
+        known = find_shipped_diff(folder, k)
     if known is not None:
         report = BaseReport(apply_weight_diff(folder, known, out, rows))
     else:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hmi.engine.decode.scheduler import SequenceState
-from hmi.models.layers import PAGE_TOKENS, KeyValuePages, PagePart, page_bytes
+from hmi.models.layers import PAGE_TOKENS, PagedKvCache, PageGroup, page_bytes
 from hmi.spec import HPLMSpec
 
 __all__ = ["newest_places", "page_parts", "places_of", "pool_size", "together"]
@@ -38,7 +38,7 @@ def newest_places(members: Sequence[SequenceState[T]]) -> NDArray[np.int64]:
     return np.array([each.pages[-1] * PAGE_TOKENS + (each.tokens - 1) % PAGE_TOKENS for each in members], np.int64)
 
 
-def page_parts(members: Sequence[SequenceState[T]], pages: KeyValuePages) -> list[PagePart]:
+def page_parts(members: Sequence[SequenceState[T]], pages: PagedKvCache) -> list[PageGroup]:
     """What a step reads of all that its members hold."""
     rows = together([len(member.pages) for member in members], pages.layer_page_bytes, pages.device.type)
     if len(rows) == 1:
@@ -69,13 +69,13 @@ def together(lengths: Sequence[int], page_bytes: int, device: str) -> list[NDArr
     return [*parts, order[first:]]
 
 
-def _part(members: Sequence[SequenceState[T]], rows: torch.Tensor | None, pages: KeyValuePages) -> PagePart:
+def _part(members: Sequence[SequenceState[T]], rows: torch.Tensor | None, pages: PagedKvCache) -> PageGroup:
     table = np.zeros((len(members), max(len(member.pages) for member in members)), np.int64)
     for row, member in enumerate(members):
         table[row, : len(member.pages)] = member.pages  # and page 0, which is empty, where it has fewer
     tokens = torch.tensor([member.tokens for member in members], device=pages.device)
     rows = None if rows is None else rows.to(pages.device)
-    return PagePart.of(rows, torch.from_numpy(table).to(pages.device), tokens, pages.dtype)
+    return PageGroup.of(rows, torch.from_numpy(table).to(pages.device), tokens, pages.dtype)
 
 
 def _places(pages: Sequence[int], tokens: int) -> NDArray[np.int64]:

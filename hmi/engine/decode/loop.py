@@ -36,7 +36,7 @@ from hmi.engine.work import Batch, SequenceTask, Submission, to_hmi_error
 from hmi.errors import Cancelled, ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.items import GenerationParams, Outcome
 from hmi.knowledge import pack
-from hmi.models.layers import PAGE_TOKENS, KeyValuePages
+from hmi.models.layers import PAGE_TOKENS, PagedKvCache
 
 __all__ = ["DecodeLoop"]
 
@@ -70,7 +70,7 @@ class DecodeLoop:
         self._counters = counters
         self._limits = limits
         self._pieces = read_pieces(base.tokenizer)
-        self._pages = KeyValuePages(base.spec, 1 + limits.pages, base.model.device, base.model.dtype)
+        self._pages = PagedKvCache(base.spec, 1 + limits.pages, base.model.device, base.model.dtype)
         self._roster: GenerationScheduler[Text] = GenerationScheduler(limits)
         self._members: dict[Submission, dict[SequenceState[Text], None]] = {}
         self._ended: list[Submission] = []  # whose outcomes nobody waits for any more, or are all there

@@ -1,4 +1,8 @@
-"""TODO"""
+"""Pretrained models (transformers folders, GGUF files, hub repositories) converted to base artifacts.
+
+`pretrained.py` is the place to start; there is a module for each family's names and settings. `weight_diff.py` keeps a
+distilled model as a small difference from the pretrained weights; some of them ship with the package.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,18 @@ from hmi.models.convert.pretrained import (
     pretrained_tensors,
     resolve_source,
 )
-from hmi.models.convert.shipped import find_shipped, shipped_file
-from hmi.models.convert.weight_diff import WeightDiff, digest_of, read_difference
+from hmi.models.convert.shipped import find_shipped_diff, shipped_diff_path
+from hmi.models.convert.weight_diff import WeightDiff, read_weight_diff, weights_digest
 
 __all__ = [
     "WeightDiff",
     "convert_pretrained",
-    "digest_of",
     "family_of",
-    "find_shipped",
+    "find_shipped_diff",
     "load_pretrained",
     "pretrained_tensors",
-    "read_difference",
+    "read_weight_diff",
     "resolve_source",
-    "shipped_file",
+    "shipped_diff_path",
+    "weights_digest",
 ]

@@ -17,7 +17,7 @@ from hmi.models.convert import bert, gpt2, llama
 from hmi.models.convert.files import Folder, Opened, resolve_source
 from hmi.models.convert.gguf import GgufFile
 from hmi.models.convert.source import Source
-from hmi.models.families import HPLM, hplm_of, load_hplm, save_hplm
+from hmi.models.families import HPLM, build_hplm, load_hplm, save_hplm
 from hmi.spec import Family, HPLMSpec, RowDtype
 
 __all__ = ["convert_pretrained", "family_of", "load_pretrained", "pretrained_tensors", "resolve_source"]
@@ -56,7 +56,7 @@ def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dt
     for name in ("family", "vocab_size", "hidden_size", "layers", "heads", "intermediate_size", "activation"):
         if getattr(spec, name) != getattr(like, name):
             raise InvalidInput(f"{source}: {name} is {getattr(spec, name)}, and the base's is {getattr(like, name)}")
-    return hplm_of(spec, tensors, source.name, device, dtype)
+    return build_hplm(spec, tensors, source.name, device, dtype)
 
 
 def pretrained_tensors(source: Path) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from hmi.errors import Corrupt, InvalidInput
 from hmi.spec import HPLMSpec
 
-__all__ = ["WeightDiff", "digest_of", "read_difference"]
+__all__ = ["WeightDiff", "read_weight_diff", "weights_digest"]
 
 _FORMAT = "hmi-difference/1"
 _METADATA_KEY = "hmi_difference"
@@ -37,7 +37,7 @@ _POSITIONS = "correction.position"
 class WeightDiff:
     """
     Attributes:
-        source: Digest of the pretrained weights, see `digest_of`.
+        source: Digest of the pretrained weights, see `weights_digest`.
         spec: Of the hPLM.
         about: How it was made and what was measured, JSON-ready.
         tensors: As in the file: `<name>.codes` uint8 `[out, in / 2]`, two values in a byte, with `<name>.scales`
@@ -71,11 +71,11 @@ class WeightDiff:
                 kept[name + _CODES], kept[name + _SCALES] = _encode(difference)
             else:
                 kept[name] = difference.half()
-        return cls(digest_of(original), spec, about, kept)
+        return cls(weights_digest(original), spec, about, kept)
 
     def apply(self, original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The hPLM's tensors, float32. Raises `InvalidInput` where it was made for other weights, `Corrupt`."""
-        if digest_of(original) != self.source:
+        if weights_digest(original) != self.source:
             raise InvalidInput("the difference was made for other pretrained weights than these")
         whole = {name: tensor.float().clone() for name, tensor in original.items()}
         try:
@@ -105,7 +105,7 @@ class WeightDiff:
         beside.replace(path)
 
 
-def read_difference(path: Path) -> WeightDiff:
+def read_weight_diff(path: Path) -> WeightDiff:
     """Raises `Corrupt` where the file is no difference that this version understands."""
     try:
         with safe_open(path, "pt") as file:
@@ -118,7 +118,7 @@ def read_difference(path: Path) -> WeightDiff:
         raise Corrupt(f"{path.name} cannot be read as a difference: {error}") from error
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, shapes and float32 values, whatever file they came from."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

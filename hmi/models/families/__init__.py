@@ -1,13 +1,18 @@
-"""TODO"""
+"""The model families, BERT and decoders (GPT-2, Llama), and the base artifacts that hold their weights.
+
+Each family has two forms. `bert.py` and `decoder.py` are written to be read, and training runs them. `served_bert.py`
+and `served_decoder.py` compute the same for serving, with the adapters of many tenants. `loader.py` reads and writes
+base artifacts.
+"""
 
 from __future__ import annotations
 
-from hmi.models.families.bert import HBert, Layer
+from hmi.models.families.bert import BertLayer, HBert
 from hmi.models.families.decoder import HGpt
 from hmi.models.families.loader import (
     HPLM,
     TOKENIZER,
-    hplm_of,
+    build_hplm,
     load_hbert,
     load_hgpt,
     load_hplm,
@@ -23,14 +28,14 @@ from hmi.models.families.served_decoder import ServedGpt
 __all__ = [
     "HPLM",
     "TOKENIZER",
+    "BertLayer",
     "HBert",
     "HGpt",
-    "Layer",
     "ServedBert",
     "ServedDecoder",
     "ServedGpt",
     "ServedModel",
-    "hplm_of",
+    "build_hplm",
     "load_hbert",
     "load_hgpt",
     "load_hplm",

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hmi.adapters.maths import AdapterMaths, NoAdapters
+from hmi.adapters.maths import NoAdapters, TrainingAdapters
 from hmi.errors import Corrupt
 from hmi.models.layers import ACTIVATIONS, RowEstimator
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["HBert", "Layer"]
+__all__ = ["BertLayer", "HBert"]
 
 _MIDDLE = 1  # of a window (t-1, t, t+1)
 
@@ -37,7 +37,7 @@ class _Embeddings(nn.Module):
         return normed
 
 
-class Layer(nn.Module):
+class BertLayer(nn.Module):
     """One transformer layer, lower or upper."""
 
     def __init__(self, spec: HPLMSpec, number: int) -> None:
@@ -55,7 +55,7 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(inner, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=spec.layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor, adapters: AdapterMaths, only: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, adapters: TrainingAdapters, only: int | None = None) -> Tensor:
         """x [B, T, H], mask bool [B, T] -> [B, T, H], or [B, 1, H] of the token `only`."""
         # Contiguous: a linear layer on a strided slice runs as a product per row, with the weight copied for each.
         asked = x if only is None else x[:, only : only + 1].contiguous()
@@ -74,7 +74,7 @@ class Layer(nn.Module):
         result: Tensor = self.output_norm(output + middle)
         return result
 
-    def _project(self, linear: nn.Linear, site: Site, x: Tensor, adapters: AdapterMaths) -> Tensor:
+    def _project(self, linear: nn.Linear, site: Site, x: Tensor, adapters: TrainingAdapters) -> Tensor:
         y: Tensor = linear(x)
         delta = adapters.lora(self.number, site, x)
         return y if delta is None else y + delta
@@ -132,7 +132,7 @@ class HBert(nn.Module):
             raise Corrupt(f"activation {spec.activation!r} is not one of {', '.join(sorted(ACTIVATIONS))}")
         self.spec = spec
         self.embeddings = _Embeddings(spec)
-        self.layers = nn.ModuleList(Layer(spec, number) for number in range(spec.layers))
+        self.layers = nn.ModuleList(BertLayer(spec, number) for number in range(spec.layers))
         if spec.has_pooler:
             self.pooler = nn.Linear(spec.hidden_size, spec.hidden_size)
         if spec.k:
@@ -143,8 +143,8 @@ class HBert(nn.Module):
         self._no_adapters = NoAdapters()
 
     @property
-    def transformer_layers(self) -> list[Layer]:
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
+    def transformer_layers(self) -> list[BertLayer]:
+        return [layer for layer in self.layers if isinstance(layer, BertLayer)]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -154,7 +154,7 @@ class HBert(nn.Module):
     def device(self) -> torch.device:
         return self.embeddings.word.device
 
-    def lower(self, windows: Tensor, delta: AdapterMaths | None = None) -> Tensor:
+    def lower(self, windows: Tensor, delta: TrainingAdapters | None = None) -> Tensor:
         """The rows of n-grams: windows int64 `[n, 3]` with -1 for an absent neighbour -> `[n, H]`.
 
         The last lower layer is computed for the middle token alone. Needs k > 0.
@@ -179,20 +179,20 @@ class HBert(nn.Module):
         """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
         return rows + self.correction.position[: rows.shape[1]]
 
-    def upper(self, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
+    def upper(self, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Tensor:
         """Layers k.. on hidden `[B, T, H]` with mask bool `[B, T]` (True = a real token) -> `[B, T, H]`."""
         for number in range(self.spec.k, self.spec.layers):
             hidden = self.layers[number](hidden, mask, adapters or self._no_adapters)
         return hidden
 
-    def upper_states(self, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Iterator[Tensor]:
+    def upper_states(self, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Iterator[Tensor]:
         """What the upper layers are given and what each of them gives: `[B, T, H]` each."""
         yield hidden
         for number in range(self.spec.k, self.spec.layers):
             hidden = self.layers[number](hidden, mask, adapters or self._no_adapters)
             yield hidden
 
-    def full_lower(self, ids: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
+    def full_lower(self, ids: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Tensor:
         """What the ordinary model has after its first k layers: ids `[B, T]` -> `[B, T, H]`.
 
         The reference that windows are made to agree with; never used in serving when k > 0.

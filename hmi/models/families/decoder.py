@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hmi.adapters.maths import AdapterMaths, NoAdapters
+from hmi.adapters.maths import NoAdapters, TrainingAdapters
 from hmi.errors import Corrupt
 from hmi.models.layers import ACTIVATIONS, Rotary, RowEstimator
 from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["READING_ORDER", "WINDOW", "DecoderLayer", "HGpt", "RmsNorm", "reach_of"]
+__all__ = ["READING_ORDER", "WINDOW", "DecoderLayer", "HGpt", "RmsNorm", "causal_mask"]
 
 WINDOW = 3
 # A key holds a window as (t-1, t, t-2), see `hmi.knowledge.ngrams`; the layers read it in the order of the text.
@@ -46,7 +46,7 @@ def _norm(spec: HPLMSpec) -> nn.Module:
     return nn.LayerNorm(spec.hidden_size, eps=spec.layer_norm_eps)
 
 
-def reach_of(mask: Tensor) -> Tensor:
+def causal_mask(mask: Tensor) -> Tensor:
     """Which tokens each one sees: real ones up to itself. mask bool `[B, T]` -> bool `[B, 1, T, T]`."""
     tokens = mask.shape[1]
     causal = torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril()
@@ -74,7 +74,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         reach: Tensor,
-        adapters: AdapterMaths,
+        adapters: TrainingAdapters,
         rotary: Rotary | None = None,
         *,
         only_last: bool = False,
@@ -101,13 +101,13 @@ class DecoderLayer(nn.Module):
         middle = asked + self.project(Site.O, context, adapters)
         return middle + self._feed_forward(self.inner_norm(middle), adapters)
 
-    def project(self, site: Site, x: Tensor, adapters: AdapterMaths) -> Tensor:
+    def project(self, site: Site, x: Tensor, adapters: TrainingAdapters) -> Tensor:
         """The linear layer at `site` with the adapters' LoRA."""
         y: Tensor = getattr(self, site.value)(x)
         delta = adapters.lora(self.number, site, x)
         return y if delta is None else y + delta
 
-    def _feed_forward(self, x: Tensor, adapters: AdapterMaths) -> Tensor:
+    def _feed_forward(self, x: Tensor, adapters: TrainingAdapters) -> Tensor:
         inner = self.project(Site.FC1, x, adapters)
         if self._is_gated:
             inner = self._activation(self.project(Site.GATE, x, adapters)) * inner
@@ -204,7 +204,7 @@ class HGpt(nn.Module):
     def device(self) -> torch.device:
         return self.embeddings.word.device
 
-    def lower(self, windows: Tensor, delta: AdapterMaths | None = None) -> Tensor:
+    def lower(self, windows: Tensor, delta: TrainingAdapters | None = None) -> Tensor:
         """The rows of n-grams: windows int64 `[n, 3]` as keys hold them, (t-1, t, t-2) with -1 for an absent
         neighbour -> `[n, H]`. The last lower layer is computed for the last token alone. Needs k > 0.
 
@@ -215,7 +215,7 @@ class HGpt(nn.Module):
         x = F.embedding(ids.clamp(min=0), self.embeddings.word)
         if self._learns_positions:
             x = x + self.window.position
-        reach = reach_of(ids >= 0)
+        reach = causal_mask(ids >= 0)
         rotary = self._rotary(WINDOW)
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
@@ -232,14 +232,14 @@ class HGpt(nn.Module):
         """Looked-up rows `[B, T, H]` as the upper layers want them: with the correction for their position."""
         return rows + self.correction.position[: rows.shape[1]] if self._learns_positions else rows
 
-    def upper(self, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
+    def upper(self, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Tensor:
         """Layers k.. and the last norm on hidden `[B, T, H]` with mask bool `[B, T]` (True = a real token)
         -> `[B, T, H]`."""
         hidden = self._run(range(self.spec.k, self.spec.layers), hidden, mask, adapters)
         normed: Tensor = self.norm(hidden)
         return normed
 
-    def upper_states(self, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Iterator[Tensor]:
+    def upper_states(self, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Iterator[Tensor]:
         """What the upper layers are given and what each of them gives: `[B, T, H]` each, the last one's normed."""
         yield hidden
         last = self.spec.layers - 1
@@ -255,22 +255,24 @@ class HGpt(nn.Module):
         """The next token's, from what `upper` gave: `[..., H]` -> `[..., vocabulary]`."""
         return F.linear(states, self.head_weight)
 
-    def full_lower(self, ids: Tensor, mask: Tensor, adapters: AdapterMaths | None = None) -> Tensor:
+    def full_lower(self, ids: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Tensor:
         """What the ordinary model has after its first k layers: ids `[B, T]` -> `[B, T, H]`.
 
         The reference that windows are made to agree with; never used in serving when k > 0.
         """
         return self._run(range(self.spec.k), self.embed(ids), mask, adapters)
 
-    def _run(self, numbers: range, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None) -> Tensor:
+    def _run(self, numbers: range, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None) -> Tensor:
         states = hidden
         for states in self._each(numbers, hidden, mask, adapters):  # noqa: B007 - the last one counts
             pass
         return states
 
-    def _each(self, numbers: range, hidden: Tensor, mask: Tensor, adapters: AdapterMaths | None) -> Iterator[Tensor]:
+    def _each(
+        self, numbers: range, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None
+    ) -> Iterator[Tensor]:
         """After each of these layers."""
-        reach, rotary = reach_of(mask), self._rotary(hidden.shape[1])
+        reach, rotary = causal_mask(mask), self._rotary(hidden.shape[1])
         for number in numbers:
             hidden = self.layers[number](hidden, reach, adapters or self._no_adapters, rotary)
             yield hidden

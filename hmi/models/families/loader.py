@@ -29,7 +29,7 @@ from hmi.spec import read_spec as load_spec
 __all__ = [
     "HPLM",
     "TOKENIZER",
-    "hplm_of",
+    "build_hplm",
     "load_hbert",
     "load_hgpt",
     "load_hplm",
@@ -64,7 +64,7 @@ def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise Corrupt(f"{folder.name}: {WEIGHTS} cannot be read: {error}") from error
-    return hplm_of(spec, tensors, folder.name, device, dtype)
+    return build_hplm(spec, tensors, folder.name, device, dtype)
 
 
 def load_served(folder: Path, device: torch.device, dtype: torch.dtype) -> ServedModel:
@@ -89,7 +89,7 @@ def load_hgpt(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
     return model
 
 
-def hplm_of(
+def build_hplm(
     spec: HPLMSpec, tensors: Mapping[str, Tensor], name: str, device: torch.device | str, dtype: torch.dtype
 ) -> HPLM:
     """The model of these tensors, under the artifact's names. Raises `Corrupt`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmi.adapters.maths import ServingAdapters
-from hmi.models.layers import KeyValuePages, PagePart, ServedEstimator
+from hmi.models.layers import PagedKvCache, PageGroup, ServedEstimator
 from hmi.spec import HPLMSpec
 
 __all__ = ["ServedDecoder", "ServedModel"]
@@ -74,7 +74,7 @@ class ServedDecoder(ServedModel, Protocol):
         self,
         hidden: Tensor,
         mask: Tensor,
-        pages: KeyValuePages,
+        pages: PagedKvCache,
         places: Tensor,
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
@@ -93,9 +93,9 @@ class ServedDecoder(ServedModel, Protocol):
         self,
         hidden: Tensor,
         positions: Tensor,
-        pages: KeyValuePages,
+        pages: PagedKvCache,
         places: Tensor,
-        parts: Sequence[PagePart],
+        parts: Sequence[PageGroup],
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
         """Run one more token of each sequence and store its keys and values.

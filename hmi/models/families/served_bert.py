@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from hmi.adapters.maths import QKV, Norm, ServingAdapters
 from hmi.errors import InvalidInput
-from hmi.models.families.bert import HBert, Layer
+from hmi.models.families.bert import BertLayer, HBert
 from hmi.models.families.protocol import ServedDecoder
-from hmi.models.layers import ACTIVATIONS, ServedEstimator, filled, make_dense
+from hmi.models.layers import ACTIVATIONS, ServedEstimator, make_dense, pad_rows
 from hmi.spec import Placement, Site
 
 __all__ = ["ServedBert"]
@@ -56,7 +56,7 @@ class ServedBert:
 
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
         mask = _additive(windows >= 0, self.dtype)
-        x = filled(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
+        x = pad_rows(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
             x = self._layers[number](x, windows.shape, mask, delta, only=_MIDDLE if last else None)
@@ -80,7 +80,7 @@ class ServedBert:
     ) -> Tensor:
         shape = hidden.shape[:2]
         tokens = shape[0] * shape[1]
-        x = filled(hidden.reshape(tokens, -1))
+        x = pad_rows(hidden.reshape(tokens, -1))
         weights = None if mask is None else _additive(mask, self.dtype)
         for number in range(self.spec.k, self.spec.layers):
             only = _FIRST if first_only and number == self.spec.layers - 1 else None
@@ -93,7 +93,7 @@ class ServedBert:
 
 
 class _ServedLayer:
-    def __init__(self, layer: Layer, activation: str) -> None:
+    def __init__(self, layer: BertLayer, activation: str) -> None:
         self._number = layer.number
         self._heads = layer.heads
         self._activation = activation
@@ -124,10 +124,10 @@ class _ServedLayer:
         q, k, v = (qkv[:, :, part].transpose(1, 2) for part in range(3))  # [B, heads, T, size]
         if only is not None:
             q = q[:, :, only : only + 1]
-            x = filled(x[:real].view(batch, tokens, -1)[:, only])
+            x = pad_rows(x[:real].view(batch, tokens, -1)[:, only])
             real, tokens = batch, 1
         context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        context = filled(context.transpose(1, 2).reshape(real, -1))
+        context = pad_rows(context.transpose(1, 2).reshape(real, -1))
         x = self._close(Placement.ATTENTION, Site.O, context, x, (batch, tokens), adapters)
         return self._close(
             Placement.OUTPUT, Site.FC2, self._inner(x, (batch, tokens), adapters), x, (batch, tokens), adapters

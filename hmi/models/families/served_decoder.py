@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.adapters.maths import ServingAdapters
-from hmi.models.families.decoder import READING_ORDER, WINDOW, DecoderLayer, HGpt, reach_of
+from hmi.models.families.decoder import READING_ORDER, WINDOW, DecoderLayer, HGpt, causal_mask
 from hmi.models.families.protocol import ServedDecoder
-from hmi.models.layers import ACTIVATIONS, Dense, KeyValuePages, PagePart, Rotary, ServedEstimator, make_dense
+from hmi.models.layers import ACTIVATIONS, Dense, PagedKvCache, PageGroup, Rotary, ServedEstimator, make_dense
 from hmi.spec import HPLMSpec, Site
 
 __all__ = ["ServedGpt"]
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Layer, q [B, T, heads, size], k and v [B, T, fewer heads, size] -> [B, T, heads, size]."""
+"""Layer number, q [B, T, heads, size], k and v [B, T, fewer heads, size] -> [B, T, heads, size]."""
 
 
 class ServedGpt:
@@ -59,7 +59,7 @@ class ServedGpt:
         x = F.embedding(ids.clamp(min=0), self._word)
         if self._learns_positions:
             x = x + self._window_position
-        reach = reach_of(ids >= 0)
+        reach = causal_mask(ids >= 0)
         rotary = self._rotary(torch.arange(WINDOW, device=self.device).expand(len(ids), WINDOW))
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class ServedGpt:
         self,
         hidden: Tensor,
         mask: Tensor,
-        pages: KeyValuePages,
+        pages: PagedKvCache,
         places: Tensor,
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
@@ -113,9 +113,9 @@ class ServedGpt:
         self,
         hidden: Tensor,
         positions: Tensor,
-        pages: KeyValuePages,
+        pages: PagedKvCache,
         places: Tensor,
-        parts: Sequence[PagePart],
+        parts: Sequence[PageGroup],
         adapters: ServingAdapters | None = None,
     ) -> Tensor:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

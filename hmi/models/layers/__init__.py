@@ -1,10 +1,12 @@
-"""TODO"""
+"""Building blocks that the model families share: dense layers for serving, attention, the paged KV cache, the
+estimator of rows that no table holds, and the rounding of rows.
+"""
 
 from __future__ import annotations
 
-from hmi.models.layers.dense import ACTIVATIONS, Dense, filled, make_dense
+from hmi.models.layers.dense import ACTIVATIONS, Dense, make_dense, pad_rows
 from hmi.models.layers.estimator import RowEstimator, ServedEstimator
-from hmi.models.layers.pages import PAGE_TOKENS, KeyValuePages, PagePart, page_bytes
+from hmi.models.layers.kv_cache import PAGE_TOKENS, PagedKvCache, PageGroup, page_bytes
 from hmi.models.layers.rotary import Rotary
 from hmi.models.layers.rounding import round_rows
 
@@ -12,13 +14,13 @@ __all__ = [
     "ACTIVATIONS",
     "PAGE_TOKENS",
     "Dense",
-    "KeyValuePages",
-    "PagePart",
+    "PageGroup",
+    "PagedKvCache",
     "Rotary",
     "RowEstimator",
     "ServedEstimator",
-    "filled",
     "make_dense",
+    "pad_rows",
     "page_bytes",
     "round_rows",
 ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ACTIVATIONS", "Dense", "filled", "make_dense"]
+__all__ = ["ACTIVATIONS", "Dense", "make_dense", "pad_rows"]
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -85,7 +85,7 @@ def make_dense(weight: Tensor, bias: Tensor) -> Dense:
     return _PlainDense(weight, bias)
 
 
-def filled(x: Tensor) -> Tensor:
+def pad_rows(x: Tensor) -> Tensor:
     """On a CPU x [n, H] with zeros below, so that n is a multiple of 8 and one of sixteen steps between two powers
     of two: by at most 6 %, mostly less."""
     count = len(x)

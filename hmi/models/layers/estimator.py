@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hmi.adapters import Estimator
 from hmi.errors import Corrupt
-from hmi.models.layers.dense import filled, make_dense
+from hmi.models.layers.dense import make_dense, pad_rows
 
 __all__ = ["RowEstimator", "ServedEstimator"]
 
@@ -99,13 +99,13 @@ class ServedEstimator:
 
     def __call__(self, tokens: Tensor, index: Tensor) -> Tensor:
         """As `RowEstimator.forward`, in the dtype of its weights."""
-        placed = self._places(filled(tokens)).view(-1, _WINDOW, self._size + tokens.shape[1])
+        placed = self._places(pad_rows(tokens)).view(-1, _WINDOW, self._size + tokens.shape[1])
         return torch.cat([self._estimate(tokens, placed, part) for part in torch.split(index, _CHUNK)])
 
     def _estimate(self, tokens: Tensor, placed: Tensor, index: Tensor) -> Tensor:
         total = placed[index[:, 0], 0]
         for place in range(1, _WINDOW):
             total += placed[index[:, place], place]
-        hidden = filled(F.gelu(total[:, : self._size]))
-        moved = filled(total[:, self._size :] + tokens[index[:, _TOKEN]])
+        hidden = pad_rows(F.gelu(total[:, : self._size]))
+        moved = pad_rows(total[:, self._size :] + tokens[index[:, _TOKEN]])
         return self._outer.plus(hidden, moved)[: len(index)]

@@ -1,9 +1,20 @@
-"""TODO"""
+"""Text as models see it, without torch: chat templates, words of a tokenized text, and BIO tags of words."""
 
 from __future__ import annotations
 
 from hmi.models.text.chat import CHAT, ChatTemplate, load_chat
-from hmi.models.text.tags import BEGIN, INSIDE, OUTSIDE, chunks, is_bio
+from hmi.models.text.tags import BEGIN, INSIDE, OUTSIDE, bio_entities, is_bio
 from hmi.models.text.words import Word, words_of
 
-__all__ = ["BEGIN", "CHAT", "INSIDE", "OUTSIDE", "ChatTemplate", "Word", "chunks", "is_bio", "load_chat", "words_of"]
+__all__ = [
+    "BEGIN",
+    "CHAT",
+    "INSIDE",
+    "OUTSIDE",
+    "ChatTemplate",
+    "Word",
+    "bio_entities",
+    "is_bio",
+    "load_chat",
+    "words_of",
+]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BEGIN", "INSIDE", "OUTSIDE", "NamedPart", "chunks", "is_bio"]
+__all__ = ["BEGIN", "INSIDE", "OUTSIDE", "Entity", "bio_entities", "is_bio"]
 
 OUTSIDE = "O"
 BEGIN, INSIDE = "B-", "I-"
 
 
 @dataclass(frozen=True, slots=True)
-class NamedPart:
+class Entity:
     """Words `first` to `last`, both counted, that are one `name`."""
 
     first: int
@@ -26,15 +26,15 @@ def is_bio(labels: Iterable[str]) -> bool:
     return bool(named) and all(label.startswith((BEGIN, INSIDE)) and len(label) > len(BEGIN) for label in named)
 
 
-def chunks(tags: Sequence[str]) -> list[NamedPart]:
+def bio_entities(tags: Sequence[str]) -> list[Entity]:
     """The named parts that BIO tags spell. An `I-x` after anything but an x begins one too, as conlleval reads it."""
-    found: list[NamedPart] = []
+    found: list[Entity] = []
     for place, tag in enumerate(tags):
         if tag == OUTSIDE:
             continue
         last = found[-1] if found else None
         if tag.startswith(INSIDE) and last and last.last == place - 1 and last.name == tag[len(INSIDE) :]:
-            found[-1] = NamedPart(last.first, place, last.name)
+            found[-1] = Entity(last.first, place, last.name)
         else:
-            found.append(NamedPart(place, place, tag[len(BEGIN) :]))
+            found.append(Entity(place, place, tag[len(BEGIN) :]))
     return found

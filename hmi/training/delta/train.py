@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hmi.adapters import Adapter, Estimator
 from hmi.adapters.formats import check_delta
-from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
+from hmi.adapters.maths import NoAdapters, SingleAdapter, TrainingAdapters
 from hmi.devices import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, window_keys
@@ -152,7 +152,7 @@ def _fit(
     model: HPLM,
     teacher: Teacher,
     trainable: TrainableDelta,
-    without: AdapterMaths,
+    without: TrainingAdapters,
     sequences: Sequence[NDArray[np.int64]],
     config: DeltaConfig,
     generator: torch.Generator,
@@ -210,7 +210,12 @@ def _batches(
 
 
 def _loss(
-    model: HPLM, teacher: Teacher, delta: AdapterMaths, without: AdapterMaths, batch: WindowBatch, nearness: float
+    model: HPLM,
+    teacher: Teacher,
+    delta: TrainingAdapters,
+    without: TrainingAdapters,
+    batch: WindowBatch,
+    nearness: float,
 ) -> Tensor:
     """Squared relative error against the full model, the mean over the lower and every upper layer's states.
 

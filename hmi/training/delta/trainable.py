@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hmi.adapters import Activation, Adapter, AdapterKind
-from hmi.adapters.maths import AdapterMaths, LoraTensors, SingleAdapter
+from hmi.adapters.maths import LoraTensors, SingleAdapter, TrainingAdapters
 from hmi.spec import HPLMSpec, Site
 from hmi.training.loop import LoraPairs, cast_pairs, lora_pairs, pair_arrays
 
@@ -34,7 +34,7 @@ class TrainableDelta(nn.Module):
         self.body = nn.ParameterList(tensor for part in self._own.values() for tensor in (part.a, part.b))
         self._above = above.lora if above else {}
 
-    def maths(self, dtype: torch.dtype) -> AdapterMaths:
+    def maths(self, dtype: torch.dtype) -> TrainingAdapters:
         """The delta in `dtype`, with gradients flowing back to the float32 masters."""
         return SingleAdapter(cast_pairs(self._joined(), dtype), {})
 

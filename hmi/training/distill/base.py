@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hmi.devices import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
-from hmi.models.convert import WeightDiff, convert_pretrained, digest_of, pretrained_tensors
+from hmi.models.convert import WeightDiff, convert_pretrained, pretrained_tensors, weights_digest
 from hmi.models.families import load_hplm, load_spec, load_tokenizer, save_hplm
 from hmi.models.layers import RowEstimator
 from hmi.models.text import load_chat
@@ -219,7 +219,7 @@ def _learn(
     if config.steps:
         student = load_hplm(folder, device)
         calibration.set(student)
-        origin = f"{digest_of(original)} {model.spec.to_json()} {digest_of_corpora(seen)}"
+        origin = f"{weights_digest(original)} {model.spec.to_json()} {digest_of_corpora(seen)}"
         losses = distill(
             Student(student), teacher, seen, config, checkpoint=checkpoint, origin=origin, on_progress=on_progress
         )

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.maths import AdapterMaths
+from hmi.adapters.maths import TrainingAdapters
 from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, token_keys, unpack, window_keys
 from hmi.models.families import HPLM
@@ -62,7 +62,7 @@ def fit_estimator(
     sequences: Sequence[NDArray[np.int64]],
     judging: Sequence[NDArray[np.int64]],
     config: EstimatorConfig,
-    delta: AdapterMaths | None = None,
+    delta: TrainingAdapters | None = None,
     *,
     start: RowEstimator | None = None,
     on_progress: Callable[[TrainProgress], None] = lambda progress: None,
@@ -112,7 +112,7 @@ class _Material:
         rows: The windows' own, in the model's dtype: `[n, H]`.
     """
 
-    def __init__(self, model: HPLM, windows: Keys, delta: AdapterMaths | None) -> None:
+    def __init__(self, model: HPLM, windows: Keys, delta: TrainingAdapters | None) -> None:
         ids = unpack(windows)
         tokens = np.unique(ids[ids >= 0])
         alone = window_rows(model, token_keys(tokens), delta).float()

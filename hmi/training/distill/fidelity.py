@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hmi.adapters.maths import AdapterMaths, mean_pool
+from hmi.adapters.maths import TrainingAdapters, mean_pool
 from hmi.models.families import HPLM, HGpt
 from hmi.training.distill.perplexity import PerplexityReport, PerplexitySums
 from hmi.training.distill.teacher import Teacher
@@ -52,7 +52,7 @@ class Fidelity:
 def measure_fidelity(
     model: HPLM,
     sequences: Sequence[NDArray[np.int64]],
-    delta: AdapterMaths | None = None,
+    delta: TrainingAdapters | None = None,
     *,
     teacher: Teacher | None = None,
 ) -> Fidelity:
@@ -107,7 +107,7 @@ def _error_and_size(ours: Tensor, reference: Tensor, *, each_token: bool) -> tup
 def state_pairs(
     model: HPLM,
     sequences: Sequence[NDArray[np.int64]],
-    delta: AdapterMaths | None = None,
+    delta: TrainingAdapters | None = None,
     *,
     teacher: Teacher | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hmi.adapters import Adapter
-from hmi.adapters.maths import AdapterMaths, NoAdapters, SingleAdapter
+from hmi.adapters.maths import NoAdapters, SingleAdapter, TrainingAdapters
 from hmi.models.convert import load_pretrained
 from hmi.models.families import HPLM
 from hmi.spec import HPLMSpec
@@ -31,7 +31,7 @@ class Teacher:
 
     def __init__(self, model: HPLM, adapter: Adapter | None = None) -> None:
         self.model = model
-        self.adapters: AdapterMaths = (
+        self.adapters: TrainingAdapters = (
             NoAdapters() if adapter is None else SingleAdapter.of(adapter, model.device, model.dtype)
         )
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.adapters import Adapter
-from hmi.adapters.maths import AdapterMaths
+from hmi.adapters.maths import TrainingAdapters
 from hmi.knowledge import Keys, token_keys, unpack, window_keys
 from hmi.knowledge.store import round_trip
 from hmi.models.families import HPLM
@@ -94,7 +94,7 @@ def text_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
 def window_rows(
     model: HPLM,
     keys: NDArray[np.uint64],
-    delta: AdapterMaths | None = None,
+    delta: TrainingAdapters | None = None,
     yield_hook: YieldHook = _go_on,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -130,7 +130,7 @@ def estimated_rows(
     model: HPLM,
     estimator: RowEstimator,
     keys: Keys,
-    delta: AdapterMaths | None = None,
+    delta: TrainingAdapters | None = None,
     yield_hook: YieldHook = _go_on,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -167,7 +167,7 @@ class LowerStates:
         self,
         model: HPLM,
         sequences: Sequence[NDArray[np.int64]],
-        delta: AdapterMaths | None = None,
+        delta: TrainingAdapters | None = None,
         yield_hook: YieldHook = _go_on,
         see: ViewWindows | None = None,
         estimator: RowEstimator | None = None,

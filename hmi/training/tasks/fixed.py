@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hmi.adapters import Adapter
-from hmi.adapters.maths import AdapterMaths, HeadTensors, SingleAdapter, apply_head
+from hmi.adapters.maths import HeadTensors, SingleAdapter, TrainingAdapters, apply_head
 from hmi.models.families import HBert
 
 __all__ = ["FixedAdapter"]
@@ -28,7 +28,7 @@ class FixedAdapter(nn.Module):
         self._maths = SingleAdapter.of(adapter, model.device, model.dtype)
         self._model = model
 
-    def maths(self, dtype: torch.dtype) -> AdapterMaths:
+    def maths(self, dtype: torch.dtype) -> TrainingAdapters:
         """The adapter, in the model's dtype, which alone may be asked for."""
         if dtype is not self._model.dtype:
             raise ValueError(f"made for {self._model.dtype}, not {dtype}")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.adapters import Pooling
-from hmi.adapters.maths import AdapterMaths
+from hmi.adapters.maths import TrainingAdapters
 from hmi.models.families import HPLM
 from hmi.models.layers import RowEstimator
 from hmi.models.text import ChatTemplate
@@ -39,7 +39,7 @@ class Preprocessor:
         model: HPLM,
         tokenizer: Tokenizer,
         max_tokens: int,
-        delta: AdapterMaths | None,
+        delta: TrainingAdapters | None,
         yield_hook: YieldHook,
         see: ViewWindows | None = None,
         chat: ChatTemplate | None = None,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.adapters import Pooling
-from hmi.models.text import BEGIN, INSIDE, OUTSIDE, Word, chunks, is_bio, words_of
+from hmi.models.text import BEGIN, INSIDE, OUTSIDE, Word, bio_entities, is_bio, words_of
 from hmi.training.data import Span, TaggedExample, tagger_labels, tags_and_names
 from hmi.training.lower import LowerStates, text_chunks
 from hmi.training.reports import (
@@ -48,7 +48,7 @@ def named_parts(example: TaggedExample) -> tuple[Span, ...]:
     words = example.spans
     return tuple(
         Span(words[chunk.first].start, words[chunk.last].end, chunk.name)
-        for chunk in chunks([word.label for word in words])
+        for chunk in bio_entities([word.label for word in words])
     )
 
 
@@ -152,7 +152,7 @@ class Tagging:
     def _parts(self, numbers: NDArray[np.int64]) -> list[Span]:
         """Named parts as words from, to and name."""
         tags = [OUTSIDE if number == _UNLABELLED else self.labels[number] for number in numbers.tolist()]
-        return [Span(chunk.first, chunk.last, chunk.name) for chunk in chunks(tags)]
+        return [Span(chunk.first, chunk.last, chunk.name) for chunk in bio_entities(tags)]
 
 
 def _bio_tags(words: Sequence[Word], parts: Sequence[Span]) -> list[str | None]:

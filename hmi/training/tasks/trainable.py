@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Head, Pooling, Transform
-from hmi.adapters.maths import AdapterMaths, BottleneckTensors, LoraTensors, SingleAdapter, pool
+from hmi.adapters.maths import BottleneckTensors, LoraTensors, SingleAdapter, TrainingAdapters, pool
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
 from hmi.training.loop import array_of, cast_pairs, lora_pairs, pair_arrays, random_parameter, zero_parameter
@@ -124,7 +124,7 @@ class TrainableAdapter(nn.Module):
             and set(head.labels) == set(self.labels)
         )
 
-    def maths(self, dtype: torch.dtype) -> AdapterMaths:
+    def maths(self, dtype: torch.dtype) -> TrainingAdapters:
         """The adapter in `dtype`, with gradients flowing back to the float32 masters."""
         return SingleAdapter(
             cast_pairs(self._lora, dtype),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.tiers.ledger import Ledger
+from hmi.adapters.tiers.eviction import EvictionPolicy
 from hmi.engine import Engine
 from hmi.items import Outcome
 from tests.integration.engine.tenants import Registry, Revision, assert_own_answers, engine_of, items_for
@@ -28,15 +28,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 def _peaks() -> Iterator[list[tuple[int, int]]]:
     """(used, capacity) after everything that was let in during the block, between two looks at the stats too."""
     seen: list[tuple[int, int]] = []
-    admit = Ledger.admit
+    admit = EvictionPolicy.admit
 
-    def watched(ledger: Ledger, key: str, size: int) -> list[str]:
+    def watched(ledger: EvictionPolicy, key: str, size: int) -> list[str]:
         evicted = admit(ledger, key, size)
         seen.append((ledger.used, ledger.capacity))
         return evicted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ledger, "admit", watched)
+        patch.setattr(EvictionPolicy, "admit", watched)
         yield seen
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hmi.adapters import Activation, Adapter, Head, Pooling, Transform
 from hmi.adapters.maths import HeadPlan, HeadTensors, apply_head, mean_pool
-from hmi.adapters.tiers import Bank, Resident, pack_adapter
+from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from tests.adapter_samples import head, head_adapter, lora_adapter
 
 HIDDEN = 32
@@ -57,11 +57,11 @@ def _pooler(first: Tensor) -> Tensor:
     return torch.tanh(first @ WEIGHT.to(first.dtype))
 
 
-def _bank(dtype: torch.dtype = torch.float32) -> Bank:
-    return Bank(HIDDEN, 8 * 1024**2, "cpu", dtype)
+def _bank(dtype: torch.dtype = torch.float32) -> DeviceTier:
+    return DeviceTier(HIDDEN, 8 * 1024**2, "cpu", dtype)
 
 
-def _residents(bank: Bank, chosen: Sequence[int | None]) -> list[Resident | None]:
+def _residents(bank: DeviceTier, chosen: Sequence[int | None]) -> list[Resident | None]:
     """-1 is an adapter without a head."""
     headless = lora_adapter(np.random.default_rng(0), 4)
 

@@ -11,16 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.maths import NO_LAYERS, QKV, AdapterPlan, Method, order_key
+from hmi.adapters.maths import NO_LAYERS, QKV, GatheredPlan, Method, order_key
 from hmi.adapters.maths.plan import Part, places
-from hmi.adapters.tiers import Bank, Resident, pack_adapter
+from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.spec import Placement, Site
 from tests.adapter_samples import sample_spec, sixteen_tenants
 
 WIDTH = 32
 SPEC = sample_spec(inner=80)
 PACKED = [pack_adapter(adapter, WIDTH, torch.float32) for adapter in sixteen_tenants(SPEC)]
-BANK = Bank(WIDTH, 8 * 1024**2, "cpu", torch.float32)
+BANK = DeviceTier(WIDTH, 8 * 1024**2, "cpu", torch.float32)
 # Two tenants of each layout.
 RESIDENTS = [BANK.insert(f"{number}-{twin}", packed) for number, packed in enumerate(PACKED) for twin in "ab"]
 BODIES = [resident for resident in RESIDENTS if resident.body.rows]
@@ -33,10 +33,10 @@ def apart(first_only: bool) -> range:
     return range(SPEC.layers - 1, SPEC.layers) if first_only else NO_LAYERS
 
 
-def _plan(residents: Sequence[Resident | None], method: Method, *, first_only: bool = False) -> AdapterPlan:
+def _plan(residents: Sequence[Resident | None], method: Method, *, first_only: bool = False) -> GatheredPlan:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
-        return AdapterPlan(residents, 7, "cpu", apart=apart(first_only))
+        patch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
+        return GatheredPlan(residents, 7, "cpu", apart=apart(first_only))
 
 
 def _served(part: Part) -> list[int]:
@@ -53,7 +53,7 @@ def _served(part: Part) -> list[int]:
     return served
 
 
-def _most_parts(plan: AdapterPlan) -> int:
+def _most_parts(plan: GatheredPlan) -> int:
     return max(len(parts) for parts in plan.parts.values())
 
 
@@ -141,8 +141,8 @@ def test_rows_without_anything_to_add_come_together_when_ordered() -> None:
     assert headless
     ordered = sorted([*BODIES, *headless, None], key=order_key)
     assert {each.digest for each in ordered[: len(headless) + 1] if each} == {each.digest for each in headless}
-    assert not AdapterPlan([None, *headless], 7, "cpu").parts
-    assert not AdapterPlan([], 7, "cpu").parts
+    assert not GatheredPlan([None, *headless], 7, "cpu").parts
+    assert not GatheredPlan([], 7, "cpu").parts
 
 
 def test_q_is_asked_for_alone_in_the_last_layer_when_only_first_tokens_are_wanted() -> None:
@@ -161,9 +161,9 @@ def test_the_way_is_chosen_by_rank_tokens_rows_and_tenants(monkeypatch: pytest.M
         asked.append((device, rank, tokens, rows, tenants, row_bytes))
         return Method.SEGMENTS if rank == 24 else Method.GATHERED
 
-    monkeypatch.setattr("hmi.adapters.maths.plan.choose", choose)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", choose)
     one, other = RESIDENTS[2:4]  # rank 8 on all six sites
-    plan = AdapterPlan([one, one, other], 7, "cpu", row_bytes=128)
+    plan = GatheredPlan([one, one, other], 7, "cpu", row_bytes=128)
     assert set(asked) == {("cpu", 24, 7, 3, 2, 128), ("cpu", 8, 7, 3, 2, 128)}  # q, k and v are one product of 24
     (together,), (alone,) = plan.parts[0, QKV], plan.parts[0, (Site.O,)]
     assert together.spans == (slice(0, 2), slice(2, 3))

@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.models.text import chunks, is_bio
-from hmi.models.text.tags import NamedPart
+from hmi.models.text import bio_entities, is_bio
+from hmi.models.text.tags import Entity
 
 
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
         ("O O", []),
-        ("B-X I-X O B-X", [NamedPart(0, 1, "X"), NamedPart(3, 3, "X")]),
-        ("B-X B-X I-X", [NamedPart(0, 0, "X"), NamedPart(1, 2, "X")]),
-        ("I-X I-X", [NamedPart(0, 1, "X")]),
-        ("B-X I-Y I-Y", [NamedPart(0, 0, "X"), NamedPart(1, 2, "Y")]),
-        ("B-X O I-X", [NamedPart(0, 0, "X"), NamedPart(2, 2, "X")]),
+        ("B-X I-X O B-X", [Entity(0, 1, "X"), Entity(3, 3, "X")]),
+        ("B-X B-X I-X", [Entity(0, 0, "X"), Entity(1, 2, "X")]),
+        ("I-X I-X", [Entity(0, 1, "X")]),
+        ("B-X I-Y I-Y", [Entity(0, 0, "X"), Entity(1, 2, "Y")]),
+        ("B-X O I-X", [Entity(0, 0, "X"), Entity(2, 2, "X")]),
     ],
 )
-def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expected: list[NamedPart]) -> None:
-    assert chunks(tags.split()) == expected
+def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expected: list[Entity]) -> None:
+    assert bio_entities(tags.split()) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,5 @@ def test_form_is_told_from_the_labels(labels: list[str], expected: bool) -> None
 
 @given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"])))
 def test_every_labelled_word_is_in_one_part(tags: list[str]) -> None:
-    covered = [place for chunk in chunks(tags) for place in range(chunk.first, chunk.last + 1)]
+    covered = [place for chunk in bio_entities(tags) for place in range(chunk.first, chunk.last + 1)]
     assert covered == [place for place, tag in enumerate(tags) if tag != "O"]

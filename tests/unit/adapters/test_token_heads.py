@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hmi.adapters import MAX_TOKEN_LABELS, Activation, Adapter, AdapterKind, Head, Pooling, Transform
 from hmi.adapters.formats import load_adapter, save_adapter
 from hmi.adapters.maths import HeadPlan, HeadTensors, TokenHeadPlan, apply_head
-from hmi.adapters.tiers import Bank, Resident, pack_adapter
+from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.errors import AdapterRefused
 from tests.adapter_samples import head, head_adapter, sample_spec
 
@@ -29,7 +29,7 @@ HEADS: list[Head] = [
 ]
 
 
-def residents(bank: Bank, chosen: list[int | None]) -> list[Resident | None]:
+def residents(bank: DeviceTier, chosen: list[int | None]) -> list[Resident | None]:
     def resident(number: int) -> Resident:
         packed = pack_adapter(head_adapter(HEADS[number]), HIDDEN, bank.arena.dtype)
         return bank.find(f"{number}") or bank.insert(f"{number}", packed)
@@ -40,7 +40,7 @@ def residents(bank: Bank, chosen: list[int | None]) -> list[Resident | None]:
 @settings(max_examples=50)
 @given(st.lists(st.one_of(st.none(), st.integers(0, len(HEADS) - 1)), min_size=1, max_size=10), st.integers(0, 99))
 def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -> None:
-    bank = Bank(HIDDEN, 1024**2, "cpu", torch.float32)
+    bank = DeviceTier(HIDDEN, 1024**2, "cpu", torch.float32)
     hidden = torch.randn(len(chosen), TOKENS, HIDDEN, generator=torch.Generator().manual_seed(seed))
     mask = torch.ones(len(chosen), TOKENS, dtype=torch.bool)
     found = residents(bank, chosen)
@@ -62,7 +62,7 @@ def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -
 
 
 def test_numbers_that_are_none_are_seen_when_the_states_hold_them() -> None:
-    bank = Bank(HIDDEN, 1024**2, "cpu", torch.float32)
+    bank = DeviceTier(HIDDEN, 1024**2, "cpu", torch.float32)
     plan = TokenHeadPlan(residents(bank, [0, 2]), HIDDEN, "cpu")
     hidden = torch.ones(2, TOKENS, HIDDEN)
     hidden[0, 3] = torch.nan

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import minilm
-from hmi.models.convert import read_difference
+from hmi.models.convert import read_weight_diff
 from hmi.spec import RowDtype
 from hmi.training.distill import apply_weight_diff
 from tests.tiny import TINY_WORDS, tiny_bert_folder
@@ -40,7 +40,7 @@ def test_difference_is_the_same_when_it_is_made_again_and_gives_the_base(
     torch.set_num_threads(threads)
     assert made[0] == made[1]
     again = tmp_path / "again"
-    apply_weight_diff(source, read_difference(tmp_path / "first.safetensors"), again, RowDtype.INT8)
+    apply_weight_diff(source, read_weight_diff(tmp_path / "first.safetensors"), again, RowDtype.INT8)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "first", again))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -25,8 +25,8 @@ from benchmarks.recipes.report import as_text, make_report
 from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention, hbert
 from benchmarks.recipes.vectors import ThreeVectors
 from hmi.bench import Shape
-from hmi.models.convert import convert_pretrained, pretrained_tensors, read_difference
-from hmi.models.families import HBert, Layer, load_hbert, load_spec
+from hmi.models.convert import convert_pretrained, pretrained_tensors, read_weight_diff
+from hmi.models.families import BertLayer, HBert, load_hbert, load_spec
 from hmi.training.distill import DistillConfig, Student, Teacher, build_base, distill
 from hmi.training.lower import WindowBatch, relative_error
 from tests.tiny import TINY_WORDS, tiny_bert_folder
@@ -116,7 +116,7 @@ def test_line_of_the_product_is_what_build_base_makes(
     assert product.losses == pytest.approx(report.losses, rel=1e-4)
     assert product.whole.layers == pytest.approx(report.after.layers, rel=1e-3)
     assert product.whole.pooled == pytest.approx(report.after.pooled, rel=1e-3)
-    assert product.difference_bytes == read_difference(tmp_path / "difference").nbytes
+    assert product.difference_bytes == read_weight_diff(tmp_path / "difference").nbytes
 
 
 @pytest.mark.parametrize("student", [Tried, LastLayer, WithAttention, LostNeighbours, ThreeVectors, LowRank])
@@ -144,7 +144,7 @@ def test_attention_is_compared_by_its_divergence(model: HBert, teacher: Teacher,
     batch = batch_of(learner.text.judges)
     tried = WithAttention(model)
 
-    def attention(layer: Layer, x: Tensor, text: int, head: int) -> Tensor:  # [T, T] of real tokens
+    def attention(layer: BertLayer, x: Tensor, text: int, head: int) -> Tensor:  # [T, T] of real tokens
         part = slice(16 * head, 16 * head + 16)
         x = x[text, batch.mask[text]]
         scores: Tensor = layer.q(x)[:, part] @ layer.k(x)[:, part].T / 4

@@ -11,7 +11,7 @@ import pytest
 
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
-from hmi.adapters.maths import AdapterPlan
+from hmi.adapters.maths import GatheredPlan
 from hmi.engine import Engine, EngineConfig
 from hmi.engine.work import Batch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound
@@ -290,7 +290,7 @@ def test_rows_of_one_layout_are_computed_together_when_tenants_are_mixed(
     for batch in ran:
         tenants = [resident.digest for resident in batch.residents if resident and resident.body.rows]
         assert len(list(itertools.groupby(tenants))) == len(set(tenants))
-        assert isinstance(batch.plan, AdapterPlan)
+        assert isinstance(batch.plan, GatheredPlan)
         for parts in batch.plan.parts.values():
             assert len({id(part.layout) for part in parts}) == len(parts)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmi.errors import Corrupt
-from hmi.models.convert import WeightDiff, digest_of, read_difference
+from hmi.models.convert import WeightDiff, read_weight_diff, weights_digest
 from hmi.spec import Family, HPLMSpec
 
 SPEC = HPLMSpec(Family.BERT, 100, 64, 4, 4, 128, 48, 2, 1e-12, "gelu", 0, k=2, distilled=True)
@@ -65,7 +65,7 @@ def test_file_gives_the_same_when_it_is_read_back(tmp_path: Path) -> None:
     difference.save(tmp_path / "one.safetensors")
     difference.save(tmp_path / "two.safetensors")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
-    found = read_difference(tmp_path / "one.safetensors")
+    found = read_weight_diff(tmp_path / "one.safetensors")
     assert (found.source, found.spec, found.about) == (difference.source, SPEC, {"steps": 3})
     again, once = found.apply(original), difference.apply(original)
     assert all(torch.equal(again[name], once[name]) for name in once)
@@ -73,9 +73,9 @@ def test_file_gives_the_same_when_it_is_read_back(tmp_path: Path) -> None:
 
 def test_digest_depends_on_values_and_names_alone() -> None:
     one = tensors(1)
-    assert digest_of(one) == digest_of(dict(reversed(one.items())))
-    assert digest_of(one) != digest_of({**one, "layers.0.q.bias": one["layers.0.q.bias"] + 1e-3})
-    assert digest_of(one) != digest_of({f"x{name}": tensor for name, tensor in one.items()})
+    assert weights_digest(one) == weights_digest(dict(reversed(one.items())))
+    assert weights_digest(one) != weights_digest({**one, "layers.0.q.bias": one["layers.0.q.bias"] + 1e-3})
+    assert weights_digest(one) != weights_digest({f"x{name}": tensor for name, tensor in one.items()})
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of tensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
@@ -83,7 +83,7 @@ def test_file_is_refused_when_it_is_no_difference(tmp_path: Path, content: bytes
     path = tmp_path / "difference.safetensors"
     path.write_bytes(content)
     with pytest.raises(Corrupt, match="difference"):
-        read_difference(path)
+        read_weight_diff(path)
 
 
 def test_difference_is_refused_when_its_tensors_do_not_fit(tmp_path: Path) -> None:

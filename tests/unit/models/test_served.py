@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from hmi.models.families import HBert, ServedBert
 from hmi.models.families import served_bert as serving
-from hmi.models.layers import ACTIVATIONS, filled
+from hmi.models.layers import ACTIVATIONS, pad_rows
 from hmi.models.layers import dense as dense_layers
 from hmi.spec import HPLMSpec
 from tests.adapter_samples import sample_spec
 
-# [B, T]: flat rows that are filled up and that need no filling, below and above the smallest step.
+# [B, T]: flat rows that are padded and that need no padding, below and above the smallest step.
 SHAPES = [(1, 1), (2, 4), (5, 13), (6, 12), (33, 17), (16, 36)]
 # States have a deviation of one. This forward was up to 0.044 away from float32, the model itself in bfloat16 0.042.
 BFLOAT16_TOLERANCE = 0.08
@@ -134,13 +134,13 @@ def test_filled_rows_have_no_influence_whatever_is_in_them(
 ) -> None:
     """NaN in any of them would reach every number that was computed with it."""
     model, served = _pair(sample_spec(k=k))
-    filled: list[int] = []
+    padded: list[int] = []
 
     def fill_more(x: Tensor) -> Tensor:
-        filled.append(len(x))
+        padded.append(len(x))
         return F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan)
 
-    monkeypatch.setattr(serving, "filled", fill_more)
+    monkeypatch.setattr(serving, "pad_rows", fill_more)
     ids, mask = _batch(shape, padded=True)
     hidden = _rows(model, ids)
     expected = model.upper(hidden, mask)
@@ -149,12 +149,12 @@ def test_filled_rows_have_no_influence_whatever_is_in_them(
     if k:
         windows = F.pad(ids, (1, 1), value=-1).unfold(1, 3, 1).reshape(-1, 3)
         _near(served.lower(windows), model.lower(windows))
-    assert {shape[0], shape[0] * shape[1]} <= set(filled)
+    assert {shape[0], shape[0] * shape[1]} <= set(padded)
 
 
 def test_numbers_of_rows_that_are_multiplied_are_few_when_batches_are_of_any_size() -> None:
     """Each new one costs the library that multiplies tens of milliseconds."""
-    lengths = {count: len(filled(torch.zeros(count, 1))) for count in range(1, 4097)}
+    lengths = {count: len(pad_rows(torch.zeros(count, 1))) for count in range(1, 4097)}
     for count, length in lengths.items():
         assert count <= length <= max(count + 7, 1.07 * count)
         assert length % 8 == 0

@@ -14,20 +14,20 @@ from torch.nn import functional as F
 from hmi.adapters import Activation, Adapter
 from hmi.adapters.maths import (
     NO_LAYERS,
-    AdapterMaths,
-    AdapterPlan,
-    BatchedAdapters,
+    GatheredAdapters,
+    GatheredPlan,
+    KernelAdapters,
+    KernelPlan,
     Method,
     NoAdapters,
-    SegmentedAdapters,
-    SegmentedPlan,
     ServingAdapters,
     SingleAdapter,
+    TrainingAdapters,
     order_key,
 )
 from hmi.adapters.maths.kernels import _check as check_kernel_arguments
 from hmi.adapters.maths.single import activate
-from hmi.adapters.tiers import Bank, Resident, pack_adapter
+from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.models.families import HBert, ServedBert
 from hmi.models.families import served_bert as serving
 from hmi.spec import HPLMSpec
@@ -55,7 +55,7 @@ def _tenants(spec: HPLMSpec) -> list[Adapter]:
     return sixteen_tenants(spec)
 
 
-def _residents(bank: Bank, spec: HPLMSpec, chosen: Sequence[int | None]) -> list[Resident | None]:
+def _residents(bank: DeviceTier, spec: HPLMSpec, chosen: Sequence[int | None]) -> list[Resident | None]:
     def resident(number: int) -> Resident:
         packed = pack_adapter(_tenants(spec)[number], spec.hidden_size, bank.arena.dtype)
         return bank.find(f"{number}") or bank.insert(f"{number}", packed)
@@ -75,11 +75,11 @@ def apart(first_only: bool, last: int) -> range:
 
 
 def _batched(arena: Tensor, residents: Sequence[Resident | None], first_only: bool, last: int) -> ServingAdapters:
-    return BatchedAdapters(arena, AdapterPlan(residents, TOKENS, "cpu", apart=apart(first_only, last)))
+    return GatheredAdapters(arena, GatheredPlan(residents, TOKENS, "cpu", apart=apart(first_only, last)))
 
 
 def _segmented(arena: Tensor, residents: Sequence[Resident | None], first_only: bool, last: int) -> ServingAdapters:
-    return SegmentedAdapters(arena, SegmentedPlan(residents, "cpu", apart=apart(first_only, last)))
+    return KernelAdapters(arena, KernelPlan(residents, "cpu", apart=apart(first_only, last)))
 
 
 @torch.inference_mode()
@@ -92,13 +92,13 @@ def _check(
     make: Callable[[Tensor, Sequence[Resident | None], bool, int], ServingAdapters] = _batched,
 ) -> None:
     model, served = _pair(spec)
-    bank = Bank(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
+    bank = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
     residents = _residents(bank, spec, chosen)
     adapters = make(bank.arena, residents, first_only, spec.layers - 1)
     x, mask = _inputs(len(chosen), spec.hidden_size, padded=padded)
     found = served.upper(x, mask if padded else None, adapters, first_only=first_only)
     for row, number in enumerate(chosen):
-        maths: AdapterMaths = NoAdapters() if number is None else SingleAdapter.of(_tenants(spec)[number])
+        maths: TrainingAdapters = NoAdapters() if number is None else SingleAdapter.of(_tenants(spec)[number])
         expected = model.upper(x[row : row + 1], mask[row : row + 1], maths)[0]
         real = mask[row, : found.shape[1]]
         torch.testing.assert_close(
@@ -122,7 +122,7 @@ def test_a_mixed_batch_equals_each_tenant_alone(k: int, first_only: bool, padded
 def test_a_mixed_batch_equals_each_tenant_alone_whichever_way_is_taken(
     first_only: bool, method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
     _check(sample_spec(inner=80), MIXED, first_only=first_only)
 
 
@@ -133,7 +133,9 @@ def test_a_batch_of_one_tenant_equals_that_tenant(number: int) -> None:
 
 
 def test_adapters_do_not_reach_into_filled_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "filled", lambda x: F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan).contiguous())
+    monkeypatch.setattr(
+        serving, "pad_rows", lambda x: F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan).contiguous()
+    )
     for first_only in (False, True):
         _check(sample_spec(), MIXED, first_only=first_only)
 
@@ -144,15 +146,15 @@ def test_the_order_of_rows_changes_nothing(first_only: bool) -> None:
     """Ordered, each layout is one part; unordered, nearly each row is one."""
     spec = sample_spec()
     _, served = _pair(spec)
-    bank = Bank(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
+    bank = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
     residents = _residents(bank, spec, MIXED)
     x, mask = _inputs(len(MIXED), spec.hidden_size, padded=True)
     order = sorted(range(len(MIXED)), key=lambda row: order_key(residents[row]))
 
     def run(rows: list[int]) -> Tensor:
         members = [residents[row] for row in rows]
-        plan = AdapterPlan(members, TOKENS, "cpu", apart=apart(first_only, spec.layers - 1))
-        return served.upper(x[rows], mask[rows], BatchedAdapters(bank.arena, plan), first_only=first_only)
+        plan = GatheredPlan(members, TOKENS, "cpu", apart=apart(first_only, spec.layers - 1))
+        return served.upper(x[rows], mask[rows], GatheredAdapters(bank.arena, plan), first_only=first_only)
 
     seen = mask[order][:, :1] if first_only else mask[order]
     torch.testing.assert_close(run(order)[seen], run(list(range(len(MIXED))))[order][seen], rtol=0, atol=1e-5)
@@ -193,12 +195,12 @@ def test_a_mixed_batch_equals_each_tenant_alone_when_each_place_is_one_launch(
     k: int, first_only: bool, inner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels themselves are tested apart; here it is what they are given."""
-    monkeypatch.setattr("hmi.adapters.maths.segmented.lora_segmented", _loop_over_rows)
-    monkeypatch.setattr("hmi.adapters.maths.segmented.bottleneck_segmented", _loop_over_rows)
+    monkeypatch.setattr("hmi.adapters.maths.kernel_adapters.lora_segmented", _loop_over_rows)
+    monkeypatch.setattr("hmi.adapters.maths.kernel_adapters.bottleneck_segmented", _loop_over_rows)
     _check(sample_spec(k=k, inner=inner), MIXED, first_only=first_only, make=_segmented)
 
 
 def test_nothing_is_launched_when_nobody_has_an_adapter() -> None:
-    bank = Bank(32, 8 * 1024**2, "cpu", torch.float32)
+    bank = DeviceTier(32, 8 * 1024**2, "cpu", torch.float32)
     for residents in ([], [None], _residents(bank, sample_spec(), [None, 12, 13])):
-        assert not SegmentedPlan(residents, "cpu").launches
+        assert not KernelPlan(residents, "cpu").launches

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from hmi.adapters import Adapter
-from hmi.adapters.maths import AdapterPlan, BatchedAdapters, NoAdapters, SharedLora, SingleAdapter
-from hmi.adapters.tiers import Bank, pack_adapter
+from hmi.adapters.maths import GatheredAdapters, GatheredPlan, NoAdapters, SharedLora, SingleAdapter
+from hmi.adapters.tiers import DeviceTier, pack_adapter
 from hmi.knowledge import unpack, window_keys
 from hmi.models.families import HGpt, ServedGpt
-from hmi.models.layers import PAGE_TOKENS, KeyValuePages, PagePart
+from hmi.models.layers import PAGE_TOKENS, PagedKvCache, PageGroup
 from hmi.spec import Family, HPLMSpec
 from tests.adapter_samples import lora_adapter
 
@@ -81,20 +81,20 @@ class Serving:
 
     def __init__(self, spec: HPLMSpec, adapters: Sequence[Adapter | None]) -> None:
         self.served = pair(spec)[1]
-        self._bank = Bank(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
+        self._bank = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
         packed = [pack_adapter(each, spec.hidden_size, torch.float32) if each else None for each in adapters]
         self._residents = [self._bank.insert(f"{n}", each) if each else None for n, each in enumerate(packed)]
         self._lora = any(adapters)
         most = -(-(max(LENGTHS) + MORE) // PAGE_TOKENS)
         count = most * len(LENGTHS)
-        self.pages = KeyValuePages(spec, count, "cpu", torch.float32)
+        self.pages = PagedKvCache(spec, count, "cpu", torch.float32)
         self.table = torch.randperm(count, generator=torch.Generator().manual_seed(1)).view(len(LENGTHS), most)
 
-    def adapters(self, tokens: int) -> BatchedAdapters | None:
+    def adapters(self, tokens: int) -> GatheredAdapters | None:
         if not self._lora:
             return None
-        plan = AdapterPlan(self._residents, tokens, "cpu", apart=range(self.served.spec.layers))
-        return BatchedAdapters(self._bank.arena, plan)
+        plan = GatheredPlan(self._residents, tokens, "cpu", apart=range(self.served.spec.layers))
+        return GatheredAdapters(self._bank.arena, plan)
 
     def lower(self, ids: Tensor, positions: Tensor, sequences: list[Tensor]) -> Tensor:
         if not self.served.spec.k:
@@ -131,10 +131,10 @@ class Serving:
         parts = [self._part(rows, lengths) for rows in PARTS[done % len(PARTS)]]
         return self.served.decode(hidden, lengths, self.pages, places, parts, self.adapters(1))
 
-    def _part(self, rows: list[int] | None, lengths: Tensor) -> PagePart:
+    def _part(self, rows: list[int] | None, lengths: Tensor) -> PageGroup:
         some = torch.arange(len(LENGTHS)) if rows is None else torch.tensor(rows)
         used = int(lengths[some].max()) // PAGE_TOKENS + 1
-        return PagePart.of(None if rows is None else some, self.table[some, :used], lengths[some] + 1, torch.float32)
+        return PageGroup.of(None if rows is None else some, self.table[some, :used], lengths[some] + 1, torch.float32)
 
 
 @torch.inference_mode()

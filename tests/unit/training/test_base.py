@@ -11,7 +11,7 @@ import torch
 
 from hmi.errors import Conflict, InvalidInput, StorageFull
 from hmi.knowledge import window_keys
-from hmi.models.convert import read_difference
+from hmi.models.convert import read_weight_diff
 from hmi.models.families import load_hbert, load_spec, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training.distill import (
@@ -212,7 +212,7 @@ def test_artifact_is_the_same_when_it_is_made_from_its_difference(
 ) -> None:
     path = tmp_path / "difference.safetensors"
     report = build_base(source, tmp_path / "built", 2, RowDtype.INT8, [texts], QUICK, difference=path)
-    difference = read_difference(path)
+    difference = read_weight_diff(path)
     assert apply_weight_diff(source, difference, tmp_path / "applied") == report.spec
     built, applied = load_hbert(tmp_path / "built").state_dict(), load_hbert(tmp_path / "applied").state_dict()
     assert all(torch.equal(built[name], applied[name]) for name in built)
@@ -229,7 +229,7 @@ def test_estimates_are_of_the_base_as_it_is_saved(source: Path, tmp_path: Path, 
     )
     assert report.estimate_error is not None
     assert load_spec(tmp_path / "k2").estimator_size == 16
-    apply_weight_diff(source, read_difference(difference), tmp_path / "again")
+    apply_weight_diff(source, read_weight_diff(difference), tmp_path / "again")
     for folder in ("k2", "again"):
         model = load_hbert(tmp_path / folder)
         sequences = encode(load_tokenizer(tmp_path / folder), texts[::20], 48)
@@ -244,7 +244,7 @@ def test_difference_is_refused_when_the_weights_are_others(source: Path, tmp_pat
     build_base(source, tmp_path / "built", 2, corpora=[texts], config=QUICK, difference=path)
     other = tiny_bert_folder(tmp_path / "other", seed=8)
     with pytest.raises(InvalidInput, match="other pretrained weights"):
-        apply_weight_diff(other, read_difference(path), tmp_path / "applied")
+        apply_weight_diff(other, read_weight_diff(path), tmp_path / "applied")
     assert not (tmp_path / "applied").exists()
 
 

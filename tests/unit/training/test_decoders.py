@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hmi.errors import InvalidInput
-from hmi.models.convert import digest_of, pretrained_tensors, read_difference
+from hmi.models.convert import pretrained_tensors, read_weight_diff, weights_digest
 from hmi.models.families import load_hgpt, load_tokenizer
 from hmi.spec import RowDtype
 from hmi.training.delta import DeltaConfig, train_delta
@@ -66,7 +66,7 @@ def test_difference_makes_the_same_base_again(make: Make, tmp_path: Path) -> Non
     source = tiny_decoder_folder(make(), tmp_path / "source")
     config = DistillConfig(steps=2, batch_size=8, dtype="float32")
     build_base(source, tmp_path / "a", 2, RowDtype.INT8, [texts(60)], config, difference=tmp_path / "d.safetensors")
-    apply_weight_diff(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
+    apply_weight_diff(source, read_weight_diff(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
     one, other = load_hgpt(tmp_path / "a").state_dict(), load_hgpt(tmp_path / "b").state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -78,10 +78,10 @@ def test_tied_output_embedding_is_the_inputs_when_a_file_has_it_too(tmp_path: Pa
     weights = load_file(source / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, source / "model.safetensors", {"format": "pt"})
-    assert digest_of(pretrained_tensors(source)) == digest_of(plain)
+    assert weights_digest(pretrained_tensors(source)) == weights_digest(plain)
     config = DistillConfig(steps=2, batch_size=8, dtype="float32")
     build_base(source, tmp_path / "a", 2, RowDtype.INT8, [texts(60)], config, difference=tmp_path / "d.safetensors")
-    apply_weight_diff(source, read_difference(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
+    apply_weight_diff(source, read_weight_diff(tmp_path / "d.safetensors"), tmp_path / "b", RowDtype.INT8)
 
 
 @BOTH

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hmi.adapters.tiers.eviction import EvictionPolicy
 from hmi.adapters.tiers.layout import BodyLayout, HeadLayout
-from hmi.adapters.tiers.ledger import Ledger
 from hmi.adapters.tiers.packed import Labels, PackedAdapter
 from hmi.stats import TierStats
 
-__all__ = ["Bank", "Resident"]
+__all__ = ["DeviceTier", "Resident"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Resident:
     head_rows: NDArray[np.int64]
 
 
-class Bank:
+class DeviceTier:
     """Adapters in device memory under a byte budget. Safe to call from several threads.
 
     A pinned adapter keeps its rows; any other may lose them to the next `insert`. So a batch pins what it
@@ -60,7 +60,7 @@ class Bank:
         self._width = hidden_size
         self._free: NDArray[np.int64] = np.arange(rows - 1, 0, -1, dtype=np.int64)  # a stack; its top is the end
         self._free_count = rows - 1
-        self._ledger = Ledger(rows - 1, unit_bytes=row_bytes, tier="device")
+        self._ledger = EvictionPolicy(rows - 1, unit_bytes=row_bytes, tier="device")
         self._residents: dict[str, Resident] = {}
         self._lock = threading.Lock()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hmi.adapters.tiers import Bank, PackedAdapter, Resident, pack_adapter
+from hmi.adapters.tiers import DeviceTier, PackedAdapter, Resident, pack_adapter
 from hmi.errors import Overloaded
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, head, head_adapter, lora_adapter, sample_spec
@@ -17,9 +17,9 @@ WIDTH = 32
 ROW = WIDTH * 4
 
 
-def _bank(rows: int) -> Bank:
+def _bank(rows: int) -> DeviceTier:
     """An arena with room for so many rows beside the zero row."""
-    return Bank(WIDTH, (rows + 1) * ROW, "cpu", torch.float32)
+    return DeviceTier(WIDTH, (rows + 1) * ROW, "cpu", torch.float32)
 
 
 def _head_of(rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> PackedAdapter:
@@ -27,18 +27,18 @@ def _head_of(rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pa
     return pack_adapter(head_adapter(head(np.random.default_rng(seed), rows - 1)), WIDTH, dtype)
 
 
-def _take(bank: Bank, digest: str, adapter: PackedAdapter) -> Resident:
+def _take(bank: DeviceTier, digest: str, adapter: PackedAdapter) -> Resident:
     """As a batch takes it: found, or else copied in; pinned."""
     return bank.find(digest) or bank.insert(digest, adapter)
 
 
-def _visit(bank: Bank, digest: str, adapter: PackedAdapter) -> Resident:
+def _visit(bank: DeviceTier, digest: str, adapter: PackedAdapter) -> Resident:
     resident = _take(bank, digest, adapter)
     bank.unpin(digest)
     return resident
 
 
-def _assert_intact(bank: Bank, resident: Resident, adapter: PackedAdapter) -> None:
+def _assert_intact(bank: DeviceTier, resident: Resident, adapter: PackedAdapter) -> None:
     rows = torch.from_numpy(np.concatenate([resident.body_rows, resident.head_rows]))
     assert torch.equal(bank.arena[rows], adapter.rows)
 
@@ -97,7 +97,7 @@ def test_residents_keep_their_weights_when_a_thousand_adapters_come_and_go() -> 
 
 def test_budget_is_never_exceeded_and_all_of_it_can_be_used() -> None:
     budget = 11 * ROW + ROW - 1
-    bank = Bank(WIDTH, budget, "cpu", torch.float32)
+    bank = DeviceTier(WIDTH, budget, "cpu", torch.float32)
     assert bank.arena.numel() * 4 == 11 * ROW
     bank.insert("all", _head_of(10))
     stats = bank.stats()
@@ -191,7 +191,7 @@ def test_dropped_adapter_frees_its_rows_at_the_last_unpin_when_it_is_in_use() ->
 
 
 def test_insert_copies_into_the_arena_when_it_is_in_half_precision() -> None:
-    bank = Bank(WIDTH, 64 * 64, "cpu", torch.bfloat16)
+    bank = DeviceTier(WIDTH, 64 * 64, "cpu", torch.bfloat16)
     adapter = _head_of(5, dtype=torch.bfloat16)
     resident = bank.insert("a", adapter)
     arena = bank.arena.data_ptr()
@@ -217,7 +217,7 @@ def test_a_resident_says_what_lies_there() -> None:
 
 def test_budget_without_room_for_a_row_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="holds no row"):
-        Bank(WIDTH, ROW, "cpu", torch.float32)
+        DeviceTier(WIDTH, ROW, "cpu", torch.float32)
 
 
 def test_residents_stay_whole_when_threads_insert_pin_and_drop() -> None:

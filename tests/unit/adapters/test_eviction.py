@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hmi.adapters.tiers.ledger import Ledger
+from hmi.adapters.tiers.eviction import EvictionPolicy
 from hmi.errors import Overloaded, TooLarge
 
 KEYS = st.sampled_from([f"key {number}" for number in range(12)])
@@ -17,7 +17,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(20, tier="test")
+        self.ledger = EvictionPolicy(20, tier="test")
         self.sizes: dict[str, int] = {}
         self.pins: dict[str, int] = {}
         self.doomed: set[str] = set()
@@ -81,7 +81,7 @@ TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline
 
 
 def test_pinned_key_comes_back_into_the_order_when_released() -> None:
-    ledger = Ledger(2, tier="test")
+    ledger = EvictionPolicy(2, tier="test")
     ledger.admit("a", 1)
     ledger.pin("a")
     ledger.admit("b", 1)
@@ -92,11 +92,11 @@ def test_pinned_key_comes_back_into_the_order_when_released() -> None:
 
 def test_unpin_raises_when_nothing_is_pinned() -> None:
     with pytest.raises(ValueError, match="not pinned"):
-        Ledger(2, tier="test").unpin("a")
+        EvictionPolicy(2, tier="test").unpin("a")
 
 
 def _hit_rate(requests: list[str], slots: int) -> float:
-    ledger = Ledger(slots, tier="test")
+    ledger = EvictionPolicy(slots, tier="test")
     for key in requests:
         if key in ledger:
             ledger.hit(key)
@@ -138,7 +138,7 @@ def test_order_beats_lru_by_five_points_when_scans_run_through_skewed_traffic(sl
 
 
 def test_key_is_known_when_it_comes_back_again_and_again() -> None:
-    ledger = Ledger(2, tier="test")
+    ledger = EvictionPolicy(2, tier="test")
     ledger.admit("steady", 1)
     ledger.hit("steady")
     ledger.hit("steady")
@@ -152,7 +152,7 @@ def test_key_is_known_when_it_comes_back_again_and_again() -> None:
 
 
 def test_dropped_key_is_a_new_one_when_it_comes_back() -> None:
-    ledger = Ledger(2, tier="test")
+    ledger = EvictionPolicy(2, tier="test")
     ledger.admit("dropped", 1)
     for _ in range(9):
         ledger.hit("dropped")
@@ -164,7 +164,7 @@ def test_dropped_key_is_a_new_one_when_it_comes_back() -> None:
 
 
 def test_once_popular_key_leaves_in_the_end_when_others_took_its_place() -> None:
-    ledger = Ledger(3, tier="test")
+    ledger = EvictionPolicy(3, tier="test")
     ledger.admit("old favourite", 1)
     for _ in range(50):
         ledger.hit("old favourite")
@@ -178,7 +178,7 @@ def test_once_popular_key_leaves_in_the_end_when_others_took_its_place() -> None
 
 
 def test_order_takes_little_memory_when_one_key_is_used_often() -> None:
-    ledger = Ledger(3, tier="test")
+    ledger = EvictionPolicy(3, tier="test")
     ledger.admit("a", 1)
     for _ in range(10_000):
         ledger.hit("a")
@@ -188,7 +188,7 @@ def test_order_takes_little_memory_when_one_key_is_used_often() -> None:
 
 
 def test_order_takes_little_memory_when_keys_come_and_go() -> None:
-    ledger = Ledger(3, tier="test")
+    ledger = EvictionPolicy(3, tier="test")
     for turn in range(10_000):
         ledger.admit(f"evicted {turn}", 1)
         ledger.admit("dropped", 1)

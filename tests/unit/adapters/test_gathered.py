@@ -17,17 +17,17 @@ from hmi.adapters import Adapter
 from hmi.adapters.maths import (
     NO_LAYERS,
     QKV,
-    AdapterMaths,
-    AdapterPlan,
-    BatchedAdapters,
+    GatheredAdapters,
+    GatheredPlan,
     HeadPlan,
     HeadTensors,
     Method,
     NoAdapters,
     SingleAdapter,
+    TrainingAdapters,
     apply_head,
 )
-from hmi.adapters.tiers import Bank, Resident, pack_adapter
+from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, sample_spec, sixteen_tenants
 from tests.tiny_layers import TinyModel
@@ -45,25 +45,25 @@ TENANTS = {inner: sixteen_tenants(spec) for inner, spec in SPECS.items()}
 MODEL = MODELS[64]
 
 
-def _bank(dtype: torch.dtype = torch.float32) -> Bank:
-    return Bank(HIDDEN, 8 * 1024**2, "cpu", dtype)
+def _bank(dtype: torch.dtype = torch.float32) -> DeviceTier:
+    return DeviceTier(HIDDEN, 8 * 1024**2, "cpu", dtype)
 
 
-def _residents(bank: Bank, chosen: Sequence[int | None], inner: int = 64) -> list[Resident | None]:
+def _residents(bank: DeviceTier, chosen: Sequence[int | None], inner: int = 64) -> list[Resident | None]:
     return [None if number is None else _resident(bank, f"{number}", TENANTS[inner][number]) for number in chosen]
 
 
-def _resident(bank: Bank, digest: str, adapter: Adapter) -> Resident:
+def _resident(bank: DeviceTier, digest: str, adapter: Adapter) -> Resident:
     return bank.find(digest) or bank.insert(digest, pack_adapter(adapter, HIDDEN, bank.arena.dtype))
 
 
-def _batched(bank: Bank, residents: Sequence[Resident | None], *, first_only: bool = False) -> BatchedAdapters:
+def _batched(bank: DeviceTier, residents: Sequence[Resident | None], *, first_only: bool = False) -> GatheredAdapters:
     apart = range(LAST, LAST + 1) if first_only else NO_LAYERS
-    return BatchedAdapters(bank.arena, AdapterPlan(residents, TOKENS, "cpu", apart=apart))
+    return GatheredAdapters(bank.arena, GatheredPlan(residents, TOKENS, "cpu", apart=apart))
 
 
 @functools.cache
-def _single(number: int | None, inner: int = 64) -> AdapterMaths:
+def _single(number: int | None, inner: int = 64) -> TrainingAdapters:
     return NoAdapters() if number is None else SingleAdapter.of(TENANTS[inner][number])
 
 
@@ -95,7 +95,7 @@ def _check(
     residents = _residents(bank, chosen, inner)
     with pytest.MonkeyPatch.context() as patch:
         if method is not None:
-            patch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
+            patch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
         adapters = _batched(bank, residents, first_only=first_only)
     hidden = model.run_batch(x, adapters, first_only=first_only)
     assert hidden.shape[1] == (1 if first_only else TOKENS)
@@ -193,7 +193,7 @@ def test_adapters_change_the_answer() -> None:
 @pytest.mark.parametrize("method", APART)
 @pytest.mark.parametrize("value", [100.0, torch.nan])
 def test_rows_do_not_depend_on_their_batch_mates(value: float, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
     bank = _bank()
     x, _ = _inputs(6)
     together = MODEL.run_batch(x, _batched(bank, _residents(bank, [3, 8, None, 10, 3, 5])))
@@ -205,7 +205,7 @@ def test_rows_do_not_depend_on_their_batch_mates(value: float, method: Method, m
 
 @pytest.mark.parametrize("method", APART)
 def test_nothing_is_added_where_nobody_has_an_adapter(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
     bank = _bank()
     adapters = _batched(bank, _residents(bank, [0, None, 12]))
     x, _ = _inputs(3)
@@ -225,7 +225,7 @@ def test_nothing_is_added_where_nobody_has_an_adapter(method: Method, monkeypatc
 
 @pytest.mark.parametrize("method", APART)
 def test_only_the_sum_is_written_to(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
     bank = _bank()
     adapters = _batched(bank, _residents(bank, [6, 9, None, 1]))
     x, _ = _inputs(4)
@@ -249,7 +249,7 @@ def test_an_adapter_that_reads_the_output_alone_is_not_given_the_sum_for_it() ->
 
 @pytest.mark.parametrize("method", APART)
 def test_bfloat16_batch_is_near_float32(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hmi.adapters.maths.plan.choose", lambda *_, **__: method)
+    monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
     chosen = [0, 1, 6, 9, None]
     x, _ = _inputs(5)
     exact_bank, bank = _bank(), _bank(torch.bfloat16)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hmi.spec import HPLMSpec
 
-__all__ = ["PAGE_TOKENS", "KeyValuePages", "PagePart", "page_bytes"]
+__all__ = ["PAGE_TOKENS", "PageGroup", "PagedKvCache", "page_bytes"]
 
 PAGE_TOKENS = 16
 
@@ -26,8 +26,8 @@ def page_bytes(spec: HPLMSpec, dtype: torch.dtype) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class PagePart:
-    """Sequences whose keys and values are gathered together; shorter ones are filled up to the longest of them.
+class PageGroup:
+    """Sequences whose keys and values are gathered together; shorter ones are padded to the longest of them.
 
     Attributes:
         rows: int64 `[b]`, which of the batch they are; None where they are all of it, in its order.
@@ -40,7 +40,7 @@ class PagePart:
     weights: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor | None, table: Tensor, tokens: Tensor, dtype: torch.dtype) -> PagePart:
+    def of(cls, rows: Tensor | None, table: Tensor, tokens: Tensor, dtype: torch.dtype) -> PageGroup:
         """tokens int64 `[b]`: that each sequence holds."""
         places = torch.arange(table.shape[1] * PAGE_TOKENS, device=table.device)
         behind = places >= tokens[:, None]
@@ -48,7 +48,7 @@ class PagePart:
         return cls(rows, table, weights)
 
 
-class KeyValuePages:
+class PagedKvCache:
     """The pool's tensors. Who owns which page is the caller's to know.
 
     Args:
@@ -82,7 +82,7 @@ class KeyValuePages:
         for kept, given in zip(self._pool[layer - self._first], (keys, values), strict=True):
             kept.view(kept.shape[0], -1, self._width).index_copy_(1, places, given.transpose(0, 1))
 
-    def look_back(self, layer: int, queries: Tensor, parts: Sequence[PagePart]) -> Tensor:
+    def look_back(self, layer: int, queries: Tensor, parts: Sequence[PageGroup]) -> Tensor:
         """What each sequence's newest token finds in all that the sequence holds.
 
         Args:
@@ -99,7 +99,7 @@ class KeyValuePages:
             found[part.rows] = self._look_back(layer, queries[part.rows], part)
         return found
 
-    def _look_back(self, layer: int, queries: Tensor, part: PagePart) -> Tensor:
+    def _look_back(self, layer: int, queries: Tensor, part: PageGroup) -> Tensor:
         keys, values = self._gather(layer, part.table)
         # Queries that share keys stand side by side, as if they were tokens: nothing is repeated for them.
         asked = queries.view(len(queries), keys.shape[1], -1, queries.shape[3])

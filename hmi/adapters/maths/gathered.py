@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hmi.adapters.maths.plan import AdapterPlan, Inputs, Part
+from hmi.adapters.maths.plan import GatheredPlan, Inputs, Part
 from hmi.adapters.maths.single import activate
 from hmi.spec import Placement, Site
 
-__all__ = ["BatchedAdapters"]
+__all__ = ["GatheredAdapters"]
 
 
-class BatchedAdapters:
+class GatheredAdapters:
     """The adapters of one batch on its device.
 
     Args:
         arena: [rows, hidden], the bank's. The plan's residents must stay pinned while this object is used.
     """
 
-    def __init__(self, arena: Tensor, plan: AdapterPlan) -> None:
+    def __init__(self, arena: Tensor, plan: GatheredPlan) -> None:
         self._arena = arena
         self._parts = plan.parts
 

@@ -17,14 +17,14 @@ from collections import Counter
 from hmi.errors import Overloaded, TooLarge
 from hmi.stats import TierStats
 
-__all__ = ["Ledger"]
+__all__ = ["EvictionPolicy"]
 
 # A use counts half after so many uses for each resident key. Traces of Zipf 1.0 with scans, and with half of
 # the keys changing places in the middle, gain most between 8 and 32 at every size of tier.
 _HALF_LIFE = 16
 
 
-class Ledger:
+class EvictionPolicy:
     """Keys, their sizes, pins and order of eviction. Not thread-safe: its tier holds the lock.
 
     Every call takes time in the order of log(keys), however many keys there are or are pinned.

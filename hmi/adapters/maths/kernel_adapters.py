@@ -16,7 +16,7 @@ from hmi.adapters.maths.plan import NO_LAYERS, Inputs, Where, places
 from hmi.adapters.tiers import Resident
 from hmi.spec import Placement, Site
 
-__all__ = ["SegmentedAdapters", "SegmentedPlan"]
+__all__ = ["KernelAdapters", "KernelPlan"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +30,8 @@ class _Launch:
     before_norm: bool = True
 
 
-class SegmentedPlan:
-    """What the kernels read, made on the host and sent in one copy. Arguments as for `AdapterPlan`."""
+class KernelPlan:
+    """What the kernels read, made on the host and sent in one copy. Arguments as for `GatheredPlan`."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class SegmentedPlan:
             self.launches.setdefault(place, []).append(launch)
 
 
-class SegmentedAdapters:
-    """Has the face of `BatchedAdapters`."""
+class KernelAdapters:
+    """Has the face of `GatheredAdapters`."""
 
-    def __init__(self, arena: Tensor, plan: SegmentedPlan) -> None:
+    def __init__(self, arena: Tensor, plan: KernelPlan) -> None:
         self._arena = arena
         self._index = plan.index
         self._launches = plan.launches
