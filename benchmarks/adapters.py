@@ -142,7 +142,7 @@ class _Bench:
 
 
 def _chosen(case: Case, device_type: str) -> Method:
-    method = choose_method(device_type, case.rank, case.tokens, case.rows, case.tenants, row_bytes=case.row_bytes)
+    method = choose_method(device_type, case.rank, case.rows, case.tenants, row_bytes=case.row_bytes)
     return method if method in case.microseconds else Method.GATHERED
 
 

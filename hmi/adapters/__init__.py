@@ -7,19 +7,9 @@ adapters in host and device memory (`tiers`) and apply them to a batch (`maths`)
 
 from __future__ import annotations
 
-from hmi.adapters.adapter import (
-    Activation,
-    Adapter,
-    AdapterKind,
-    Array,
-    Bottleneck,
-    Estimator,
-    Head,
-    Lora,
-    Pooling,
-    Transform,
-)
-from hmi.adapters.weights import MAX_TOKEN_LABELS, label_fault
+from hmi.adapters.adapter import Adapter, AdapterKind
+from hmi.adapters.head import MAX_TOKEN_LABELS, Head, Pooling, Transform, label_fault
+from hmi.adapters.weights import Activation, Array, Bottleneck, Estimator, Lora
 
 __all__ = [
     "MAX_TOKEN_LABELS",

@@ -20,12 +20,8 @@ def order_rows(batch: Batch) -> None:
     batch.residents = [batch.residents[row] for row in order]
 
 
-def plan_adapters(batch: Batch, device: torch.device, *, tokens: int | None = None) -> None:
-    """Say how the batch's adapters and heads are applied. Its adapters are resident and pinned.
-
-    Args:
-        tokens: Of a row; None: as many as the batch is wide.
-    """
+def plan_adapters(batch: Batch, device: torch.device) -> None:
+    """Plan how the batch's adapters and heads are applied. Its adapters are resident and pinned."""
     spec = batch.base.spec
     tasks = {work.item.task for work in batch.works}
     batch.heads = batch.taggers = None
@@ -38,9 +34,8 @@ def plan_adapters(batch: Batch, device: torch.device, *, tokens: int | None = No
     batch.first_only = tasks == {Task.CLASSIFY} and batch.heads is not None and batch.heads.first_only
     batch.plan = plan_batch_adapters(
         batch.residents,
-        tokens or batch.width,
         device,
-        apart=batch.base.model.unfused_layers(first_only=batch.first_only),
+        unfused=batch.base.model.unfused_layers(first_only=batch.first_only),
         row_bytes=spec.hidden_size * batch.base.model.dtype.itemsize,
     )
 

@@ -91,7 +91,7 @@ class Fetcher:
             if batch.base.spec.k:
                 self._lookup.fill(batch, keys, np.ones(len(ids), np.int64), real)
             if batch.plan is None:
-                plan_adapters(batch, self._device, tokens=1)
+                plan_adapters(batch, self._device)
             if self._stream:
                 batch.ready = self._stream.record_event()
 

@@ -7,7 +7,7 @@ whose adapter reads the state itself.
 
 from __future__ import annotations
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Head
+from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Head
 from hmi.adapters.formats.adapterhub_head import HEAD_CONFIG_FILE, HEAD_WEIGHTS_FILE, read_head
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hmi.adapters.adapter import Activation, Array, Head, Pooling, Transform
+from hmi.adapters import Activation, Array, Head, Pooling, Transform
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.tensors import TensorClaims
-from hmi.adapters.weights import MAX_LABELS
+from hmi.adapters.head import MAX_LABELS
 from hmi.spec import HPLMSpec
 
 __all__ = ["HEAD_CONFIG_FILE", "HEAD_WEIGHTS_FILE", "read_head"]

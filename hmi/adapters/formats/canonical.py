@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Bottleneck, Estimator, Head, Lora, Pooling, Transform
+from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Estimator, Head, Lora, Pooling, Transform
 from hmi.adapters.formats.tensors import MAX_BYTES, TensorClaims, TensorFile, read_tensors
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site

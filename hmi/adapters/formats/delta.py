@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hmi.adapters.adapter import Adapter, AdapterKind
+from hmi.adapters import Adapter, AdapterKind
 from hmi.adapters.formats.canonical import load_adapter
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec

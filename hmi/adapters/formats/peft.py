@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hmi.adapters.adapter import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
+from hmi.adapters import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
 from hmi.adapters.formats.config import ConfigClaims
 from hmi.adapters.formats.folder import AdapterFolder
 from hmi.adapters.formats.modules import LAYERS_PATTERNS, PREFIXES, ModulePattern, linear_modules

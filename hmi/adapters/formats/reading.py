@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from hmi.adapters.adapter import Adapter
+from hmi.adapters import Adapter
 from hmi.adapters.formats import adapterhub, canonical, peft
 from hmi.adapters.formats.delta import check_delta
 from hmi.adapters.formats.folder import AdapterFolder

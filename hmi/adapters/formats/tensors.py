@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from hmi.adapters.weights import Array
+from hmi.adapters import Array
 from hmi.errors import AdapterRefused
 
 __all__ = ["MAX_BYTES", "MAX_HEADER_BYTES", "TensorClaims", "TensorFile", "read_tensors", "scale"]

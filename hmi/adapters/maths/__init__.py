@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from hmi.adapters.maths.crossover import Method, choose_method, saved_bytes
 from hmi.adapters.maths.gathered import GatheredAdapters
-from hmi.adapters.maths.heads import HeadPlan, HeadTensors, apply_head, mean_pool, pool
+from hmi.adapters.maths.heads import HeadPlan, HeadTensors, TokenHeadPlan, apply_head, mean_pool, pool
 from hmi.adapters.maths.kernel_adapters import KernelAdapters, KernelPlan
 from hmi.adapters.maths.kernels import kernels_run_on, lora_segmented
 from hmi.adapters.maths.plan import NO_LAYERS, QKV, GatheredPlan, order_key
 from hmi.adapters.maths.serving import AdapterPlan, ServingAdapters, bind_adapters, plan_adapters
-from hmi.adapters.maths.shared import SharedLora
 from hmi.adapters.maths.single import (
     BottleneckTensors,
     LoraTensors,
     NoAdapters,
     Norm,
+    SharedLora,
     SingleAdapter,
     TrainingAdapters,
 )
-from hmi.adapters.maths.token_heads import TokenHeadPlan
 
 __all__ = [
     "NO_LAYERS",

@@ -1,4 +1,4 @@
-"""Which way of applying the adapters of some rows is fastest, as measured by `benchmarks.adapters`."""
+"""The fastest way to apply the adapters of some rows, as measured by `benchmarks.adapters`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Method(StrEnum):
     """How rows of a batch get their adapters.
 
     GATHERED: rows of one layout, the weights of every row side by side, and one batched product for each side.
-    SEGMENTS: rows of one layout, the weights of every tenant once, and products of its own for each tenant's rows.
+    SEGMENTS: rows of one layout, the weights of every adapter once, and products of its own for each adapter's rows.
     KERNEL: rows of any rank in one launch that reads the weights in place (`hmi.adapters.maths.kernels`).
     """
 
@@ -20,46 +20,42 @@ class Method(StrEnum):
     KERNEL = "kernel"
 
 
-# From how many spared bytes on a tenant's own products are worth their fixed cost.
+# The number of saved bytes from which an adapter's own products are worth their fixed cost.
 #
 #     python -m benchmarks.adapters --rounds 9 [--dtype float32] [--width 384]
 #
-# On 2 cores with AMX, 64 rows, 140 cases of ranks 4 to 64, 1 to 256 tokens, 1 to 64 tenants. Following this number
-# took, on average over the cases and at worst, this multiple of the faster of the two ways:
+# On 2 cores with AMX, 64 rows, 140 cases of ranks 4 to 64, 1 to 256 tokens, 1 to 64 tenants. The time with this
+# number, as a multiple of the faster of the two ways, on average over the cases and in the worst case:
 #
 #     width 768, bfloat16   x1.01  x1.7      (the worst: single tokens of two tenants at rank 4, 0.2 ms)
 #     width 768, float32    x1.05  x3.2      (the worst: single tokens)
 #     width 384, bfloat16   x1.01  x1.4      (ranks 8, 16 and 48)
 #
 # In bfloat16 and 768 wide that is: one tenant has 51 of the rows at rank 4, 26 at 8, 14 at 16, 6 at 48, 5 at 64.
-# The number of tokens moves the crossover little: both ways multiply the same.
+# The number of tokens hardly moves the crossover, because both ways multiply the same.
 _SEGMENTS_FROM_BYTES = {"cpu": 300 * 1024}
 
 # Reasoned, not measured: the gathered way writes and reads again what the kernel reads once, segments cost a launch
-# or more for each tenant, and the kernel takes all ranks in one.
+# or more for each adapter, and the kernel takes all ranks in one.
 _KERNEL_DEVICES = frozenset({"cuda"})
 
 
-def choose_method(
-    device_type: str, rank: int, tokens: int, rows: int, tenants: int, *, row_bytes: int = 1536
-) -> Method:
-    """The way for `rows` rows of `tokens` tokens that belong to `tenants` distinct adapters of one rank.
+def choose_method(device_type: str, rank: int, rows: int, adapters: int, *, row_bytes: int = 1536) -> Method:
+    """Choose the way for `rows` rows with `adapters` distinct adapters of one layout.
 
     Args:
-        device_type: torch's name for it. KERNEL is the answer on CUDA whether or not this machine can run it: where
-            `kernels_run_on` says no, take GATHERED.
-        rank: All ranks that are computed side by side.
-        tokens: Of a row. No rule needs it so far.
+        device_type: torch's name. On CUDA the answer is KERNEL; use GATHERED where `kernels_run_on` is False.
+        rank: The sum of all ranks that are computed side by side.
         row_bytes: Of one vector of the weights: the arena's width times the size of a number.
     """
     if device_type in _KERNEL_DEVICES:
         return Method.KERNEL
     threshold = _SEGMENTS_FROM_BYTES.get(device_type)
-    if threshold is None or saved_bytes(rank, rows, tenants, row_bytes) < threshold:
+    if threshold is None or saved_bytes(rank, rows, adapters, row_bytes) < threshold:
         return Method.GATHERED
     return Method.SEGMENTS
 
 
-def saved_bytes(rank: int, rows: int, tenants: int, row_bytes: int) -> int:
-    """What each tenant's own products spare: the gathered bytes, for each side, of its second and further rows."""
-    return rank * row_bytes * (rows - tenants) // max(tenants, 1)
+def saved_bytes(rank: int, rows: int, adapters: int, row_bytes: int) -> int:
+    """Return the gathered bytes that SEGMENTS saves: for each side, those of an adapter's second and further rows."""
+    return rank * row_bytes * (rows - adapters) // max(adapters, 1)

@@ -1,8 +1,7 @@
-"""Many tenants' adapters in one batch: each row with its own weights, read from the bank's arena.
+"""Many tenants' adapters in one batch on a CPU: each row with its own weights, read from the device tier's arena.
 
-Inside the layers the host does nothing but launch: one gather for a layout at a place and one batched product for
-each side of it, or one product for each adapter where an adapter has many tokens in the batch. Everything is
-added in place.
+Inside the layers the host only launches: for each group of rows one gather, and one batched product for each side of
+the adapter, or one product for each adapter where an adapter has many rows. Everything is added in place.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
-from hmi.adapters.maths.plan import GatheredPlan, Inputs, Part
+from hmi.adapters.maths.plan import GatheredPlan, RowGroup, SiteGroup
 from hmi.adapters.maths.single import activate
 from hmi.spec import Placement, Site
 
@@ -22,48 +21,42 @@ __all__ = ["GatheredAdapters"]
 
 
 class GatheredAdapters:
-    """The adapters of one batch on its device.
+    """`hmi.adapters.maths.serving.ServingAdapters` by gathered weights.
 
     Args:
-        arena: [rows, hidden], the bank's. The plan's residents must stay pinned while this object is used.
+        arena: [rows, hidden], the device tier's. The plan's residents stay pinned while this object is used.
     """
 
     def __init__(self, arena: Tensor, plan: GatheredPlan) -> None:
         self._arena = arena
-        self._parts = plan.parts
+        self._groups = plan.groups
 
     def has_lora(self, layer: int, site: Site) -> bool:
-        """Whether any row has a LoRA at a site that is computed alone (not q, k or v)."""
-        return (layer, (site,)) in self._parts
+        return (layer, (site,)) in self._groups
 
     def reads_hidden(self, layer: int, place: Placement) -> bool:
-        """Whether a bottleneck there reads the dense layer's output before the residual is added."""
-        return any(not part.layout.before_norm for part in self._parts.get((layer, place), ()))
+        return any(not group.layout.before_norm for group in self._groups.get((layer, place), ()))
 
-    def lora(self, layer: int, sites: Inputs, x: Tensor, y: Tensor) -> None:
-        """Add to the outputs y [batch, tokens, sites, out] of linear layers side by side what each row's LoRA gives.
-
-        x [batch, tokens, in] is what they read. `sites` are those that the plan has together.
-        """
-        for part in self._parts.get((layer, sites), ()):
-            own = x[part.rows]
-            down, *ups = self._matrices(part)
-            down = _vectors(down, part.step.rank, own.shape[2])  # [adapters or rows, ranks, in]
-            spans = part.spans or (slice(None),)
-            starts = [0, *itertools.accumulate(span.rank for _, span in part.step.loras)]
+    def lora(self, layer: int, sites: SiteGroup, x: Tensor, y: Tensor) -> None:
+        for group in self._groups.get((layer, sites), ()):
+            own = x[group.rows]  # [rows, tokens, in]
+            down, *ups = self._gather(group)
+            down = _vectors(down, group.op.rank, own.shape[2])  # [adapters or rows, ranks, in]
+            spans = group.spans or (slice(None),)
+            starts = itertools.accumulate((span.rank for _, span in group.op.loras), initial=0)
             inners = [
                 torch.bmm(own, down.transpose(1, 2))  # [rows, tokens, ranks]
-                if part.spans is None
-                else (own[rows].flatten(0, 1) @ down[number].t()).view(-1, own.shape[1], part.step.rank)
+                if group.spans is None
+                else (own[rows].flatten(0, 1) @ down[number].t()).view(-1, own.shape[1], group.op.rank)
                 for number, rows in enumerate(spans)
             ]
-            for (position, lora), start, up in zip(part.step.loras, starts, ups, strict=False):
+            for (site, lora), start, up in zip(group.op.loras, starts, ups, strict=False):
                 wide = _vectors(up, lora.rank, lora.outputs)  # [adapters or rows, rank, out]
-                own_y = y[part.rows, :, position]
+                own_y = y[group.rows, :, site]  # [rows, tokens, out]
                 for number, (rows, inner) in enumerate(zip(spans, inners, strict=True)):
-                    some = inner[:, :, start : start + lora.rank]
+                    some = inner[:, :, start : start + lora.rank]  # [rows, tokens, rank]
                     # In place even where y is a slice of q, k and v together: half the time of a product and a sum.
-                    if part.spans is None:
+                    if group.spans is None:
                         own_y.baddbmm_(some, wide)
                     else:
                         own_y[rows].flatten(0, 1).addmm_(some.flatten(0, 1), wide[number])
@@ -71,43 +64,37 @@ class GatheredAdapters:
     def bottleneck(
         self, layer: int, place: Placement, total: Tensor, hidden: Tensor | None, norm: Callable[[Tensor], Tensor]
     ) -> None:
-        """Add each row's bottleneck output to `total`.
-
-        Args:
-            total: [batch, tokens, hidden], the sub-layer's output plus its residual.
-            hidden: The sub-layer's output alone; needed where `reads_hidden`.
-            norm: The sub-layer's own LayerNorm, for adapters that read norm(total).
-        """
-        for part in self._parts.get((layer, place), ()):
-            own = total[part.rows]
-            if part.layout.before_norm:
+        for group in self._groups.get((layer, place), ()):
+            own = total[group.rows]  # [rows, tokens, hidden]
+            if group.layout.before_norm:
                 x = norm(own)
             elif hidden is not None:
-                x = hidden[part.rows]
+                x = hidden[group.rows]
             else:
-                raise ValueError("an adapter that reads the output before the residual, and it was not given")
-            down, down_bias, up = self._matrices(part)
-            rank, width = part.step.rank, own.shape[2]
-            down, up = _vectors(down, rank, width).transpose(1, 2), _vectors(up, rank + 1, width)
-            down_bias = _vectors(down_bias, 1, rank)
-            # The bias is the last row of `up`, and meets a one: one product adds everything.
-            if part.spans is None:
-                inner = activate(part.layout.activation, torch.baddbmm(down_bias, x, down))
-                own.baddbmm_(functional.pad(inner, (0, 1), value=1.0), up)
+                raise ValueError("an adapter reads the output before the residual, and it was not given")
+            down, down_bias, up = self._gather(group)
+            rank, width = group.op.rank, own.shape[2]
+            down = _vectors(down, rank, width).transpose(1, 2)  # [adapters or rows, hidden, rank]
+            down_bias = _vectors(down_bias, 1, rank)  # [adapters or rows, 1, rank]
+            # The bias is the last row of `up` and is multiplied by one: a single product adds everything.
+            up = _vectors(up, rank + 1, width)  # [adapters or rows, rank + 1, hidden]
+            if group.spans is None:
+                inner = activate(group.layout.activation, torch.baddbmm(down_bias, x, down))  # [rows, tokens, rank]
+                own.baddbmm_(F.pad(inner, (0, 1), value=1.0), up)
                 continue
-            for number, rows in enumerate(part.spans):
-                some = torch.addmm(down_bias[number], x[rows].flatten(0, 1), down[number])
-                inner = activate(part.layout.activation, some)
-                own[rows].flatten(0, 1).addmm_(functional.pad(inner, (0, 1), value=1.0), up[number])
+            for number, rows in enumerate(group.spans):
+                some = torch.addmm(down_bias[number], x[rows].flatten(0, 1), down[number])  # [rows * tokens, rank]
+                inner = activate(group.layout.activation, some)
+                own[rows].flatten(0, 1).addmm_(F.pad(inner, (0, 1), value=1.0), up[number])
 
-    def _matrices(self, part: Part) -> tuple[Tensor, ...]:
-        """Each matrix of the step, [adapters or rows, rows of the matrix, width of the arena], gathered at once."""
-        gathered = functional.embedding(part.index, self._arena)
-        count = part.rows.stop - part.rows.start if part.spans is None else len(part.spans)
-        parts = torch.split(gathered, [count * len(columns) for columns in part.step.columns])
-        return tuple(each.view(count, -1, self._arena.shape[1]) for each in parts)
+    def _gather(self, group: RowGroup) -> tuple[Tensor, ...]:
+        """Gather the op's matrices in one call: [adapters or rows, rows of the matrix, width of the arena] each."""
+        gathered = F.embedding(group.index, self._arena)
+        count = group.rows.stop - group.rows.start if group.spans is None else len(group.spans)
+        parts = torch.split(gathered, [count * len(matrix) for matrix in group.op.matrices])
+        return tuple(part.view(count, -1, self._arena.shape[1]) for part in parts)
 
 
 def _vectors(matrix: Tensor, vectors: int, length: int) -> Tensor:
-    """[n, rows, width] as [n, vectors, length]: a vector longer than the arena is wide takes several rows."""
+    """[n, rows, width] -> [n, vectors, length]; a vector longer than the arena's width takes several rows."""
     return matrix.view(matrix.shape[0], vectors, -1)[:, :, :length]

@@ -1,178 +1,237 @@
-"""Heads of many tenants that answer for whole sequences, over one batch, and the plain maths of one head."""
+"""Classification heads: the plain maths of one head, and the heads of many tenants over one batch."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
-from hmi.adapters.adapter import Activation, Head, Pooling
+from hmi.adapters import Activation, Head, Pooling
 from hmi.adapters.maths.single import activate
 from hmi.adapters.tiers import HeadLayout, Resident
 
-__all__ = ["HeadPlan", "HeadTensors", "Pooler", "apply_head", "mean_pool", "pool"]
+__all__ = ["HeadPlan", "HeadTensors", "Pooler", "TokenHeadPlan", "apply_head", "mean_pool", "pool"]
 
 Pooler = Callable[[Tensor], Tensor]
+"""The base model's dense + tanh: [n, hidden] -> [n, hidden]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadTensors:
-    """dense [hidden, hidden], dense_bias [hidden] (both or neither), out [labels, hidden], out_bias [labels]."""
+    """A head's weights as tensors, which may require gradients."""
 
+    # [hidden, hidden] and [hidden]; both or neither
     dense: Tensor | None
     dense_bias: Tensor | None
+    # [labels, hidden] and [labels]
     out: Tensor
     out_bias: Tensor
 
     @classmethod
     def of(cls, head: Head, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HeadTensors:
-        """A head's weights, copied to `device` as `dtype`."""
-        arrays = (head.dense, head.dense_bias, head.out, head.out_bias)
-        dense, dense_bias, out, out_bias = (
-            None if array is None else torch.from_numpy(array).to(device=device, dtype=dtype, copy=True)
-            for array in arrays
-        )
-        if out is None or out_bias is None:
-            raise ValueError("a head without an output layer")
-        return cls(dense, dense_bias, out, out_bias)
+        """Copy a head's weights to `device` as `dtype`."""
+        tensors = {
+            name: torch.from_numpy(array).to(device=device, dtype=dtype, copy=True)
+            for name, array in head.arrays().items()
+        }
+        return cls(tensors.get("dense"), tensors.get("dense_bias"), tensors["out"], tensors["out_bias"])
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean over real tokens: hidden [batch, tokens, hidden], mask bool [batch, tokens] -> [batch, hidden].
+    """Return the mean over real tokens: hidden [batch, tokens, hidden], mask bool [batch, tokens] -> [batch, hidden].
 
-    Summed in float32, whatever the states are in; a row without a real token gives zeros.
+    The sum is in float32 for every dtype; a row without a real token gives zeros.
     """
     weights = mask.to(torch.float32).unsqueeze(1)  # [batch, 1, tokens]
-    total = torch.bmm(weights, hidden.float()).squeeze(1)
+    total = torch.bmm(weights, hidden.float()).squeeze(1)  # [batch, hidden]
     return (total / weights.sum(dim=2).clamp(min=1)).to(hidden.dtype)
 
 
-def last_states(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Those of the last real tokens: hidden [batch, tokens, hidden], mask bool [batch, tokens] -> [batch, hidden]."""
-    ends = mask.sum(1).clamp(min=1) - 1
-    return hidden[torch.arange(len(hidden), device=hidden.device), ends]
-
-
 def pool(pooling: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
-    """[batch, tokens, hidden] -> [batch, hidden]; as they are where the pooling is `TOKENS`."""
+    """[batch, tokens, hidden], mask bool [batch, tokens] -> [batch, hidden]; unchanged for `Pooling.TOKENS`."""
     match pooling:
         case Pooling.TOKENS:
             return hidden
         case Pooling.CLS:
             return hidden[:, 0]
         case Pooling.LAST:
-            return last_states(hidden, mask)
+            ends = mask.sum(1).clamp(min=1) - 1  # [batch]
+            return hidden[torch.arange(len(hidden), device=hidden.device), ends]
         case Pooling.MEAN:
             return mean_pool(hidden, mask)
 
 
 def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, pooler: Pooler | None) -> Tensor:
-    """One head for every row, differentiable in `tensors`: logits [batch, labels], or [batch, tokens, labels].
+    """Apply one head to every row, differentiable in `tensors`.
 
     Args:
-        head: Says pooling, transform and activation; its arrays are not read.
-        pooler: The base model's dense + tanh, [n, hidden] -> [n, hidden].
+        head: Gives pooling, transform and activation; its arrays are not read.
+        hidden: [batch, tokens, hidden]
+        mask: bool [batch, tokens]
+        pooler: Needed where the head reads the base model's pooler.
+
+    Returns:
+        Logits [batch, labels], or [batch, tokens, labels] for `Pooling.TOKENS`.
     """
     x = pool(head.pooling, hidden, mask)
     if head.uses_base_pooler:
         x = _required(pooler)(x)
     if tensors.dense is not None:
-        x = activate(head.dense_activation, functional.linear(x, tensors.dense, tensors.dense_bias))
-    return functional.linear(x, tensors.out, tensors.out_bias)
+        x = activate(head.dense_activation, F.linear(x, tensors.dense, tensors.dense_bias))
+    return F.linear(x, tensors.out, tensors.out_bias)
 
 
 class HeadPlan:
-    """Which heads a batch has and where their weights lie in the arena. Made on the host, as `GatheredPlan` is.
+    """The heads of a batch that answer for whole sequences, and where their weights lie in the arena.
 
-    Args:
-        residents: One for each row of the batch; they must be pinned for as long as the plan is used.
+    Made on the host. `residents` has an entry for each row of the batch; they stay pinned while the plan is used.
 
     Attributes:
-        counts: int64 [batch], labels of each row's head; 0 without one, and for heads that answer for every token.
-        first_only: Every row has such a head, and it reads nothing but the first token.
+        counts: int64 [batch], labels of each row's head; 0 for rows without one and for heads that answer for tokens.
+        first_only: Every row has such a head, and it reads only the first token.
     """
 
     def __init__(self, residents: Sequence[Resident | None], width: int, device: torch.device | str) -> None:
-        layouts: dict[HeadLayout, list[int]] = defaultdict(list)
-        for row, resident in enumerate(residents):
-            if resident is not None and resident.head is not None and resident.head.pooling is not Pooling.TOKENS:
-                layouts[resident.head].append(row)
-        where = {
-            layout: np.stack([resident.head_rows for row in rows if (resident := residents[row]) is not None])
-            for layout, rows in layouts.items()
-        }
         batch = len(residents)
+        groups = _group_heads(residents, for_tokens=False)
         self.counts = np.zeros(batch, np.int64)
-        averaged, last = np.zeros((batch, 1), np.bool_), np.zeros((batch, 1), np.bool_)
-        pooled: list[int] = []
+        pooling = {kind: np.zeros((batch, 1), np.bool_) for kind in (Pooling.MEAN, Pooling.LAST)}
+        base_pooled: list[int] = []
         dense: dict[Activation, list[HeadLayout]] = defaultdict(list)
-        most = max((layout.labels for layout in layouts), default=0)
-        out = np.zeros((batch, most), np.int64)  # what no head fills points to the zero row
-        out_bias = np.zeros((batch, -(-most // width)), np.int64)
-        for layout, rows in layouts.items():
+        for layout, (rows, _) in groups.items():
             self.counts[rows] = layout.labels
-            averaged[rows] = layout.pooling is Pooling.MEAN
-            last[rows] = layout.pooling is Pooling.LAST
+            if layout.pooling in pooling:
+                pooling[layout.pooling][rows] = True
             if layout.base_pooler:
-                pooled += rows
+                base_pooled += rows
             if layout.dense is not None:
                 dense[layout.activation].append(layout)
-            out[rows, : layout.labels] = where[layout][:, layout.out]
-            bias_rows = where[layout][:, layout.out_bias]
-            out_bias[rows, : bias_rows.shape[1]] = bias_rows
-        self.first_only = bool((self.counts > 0).all() and not averaged.any() and not last.any())
-        self._averaged = torch.from_numpy(averaged).to(device) if averaged.any() else None
-        self._last = torch.from_numpy(last).to(device) if last.any() else None
-        self._pooled = torch.tensor(pooled, device=device) if pooled else None
-        self._all_pooled = len(pooled) == batch
-        self._out = torch.from_numpy(out).to(device)
-        self._out_bias = torch.from_numpy(out_bias).to(device)
+        chosen = {kind: rows for kind, rows in pooling.items() if rows.any()}
+        self.first_only = bool((self.counts > 0).all() and not chosen)
+        # bool [batch, 1], the rows of each pooling but that of the first token
+        self._pooling = {kind: torch.from_numpy(rows).to(device) for kind, rows in chosen.items()}
+        # int64 [n], rows that read the base model's pooler
+        self._base_pooled = torch.tensor(base_pooled, device=device) if base_pooled else None
+        self._all_base_pooled = len(base_pooled) == batch
+        self._output = _Output(groups, batch, width, device)
+        # For each activation: int64 [n] rows, [n, width] and [n, 1] arena rows of `dense` and `dense_bias`
         self._dense = [
             (
                 activation,
-                torch.tensor([row for layout in members for row in layouts[layout]], device=device),
-                torch.from_numpy(np.concatenate([where[each][:, each.dense] for each in members])).to(device),
-                torch.from_numpy(np.concatenate([where[each][:, each.dense_bias] for each in members])).to(device),
+                torch.tensor([row for layout in layouts for row in groups[layout][0]], device=device),
+                torch.from_numpy(np.concatenate([groups[each][1][:, each.dense] for each in layouts])).to(device),
+                torch.from_numpy(np.concatenate([groups[each][1][:, each.dense_bias] for each in layouts])).to(device),
             )
-            for activation, members in dense.items()
+            for activation, layouts in dense.items()
         ]
 
     def apply(self, arena: Tensor, hidden: Tensor, mask: Tensor | None, pooler: Pooler | None) -> Tensor:
-        """Each row's own head.
+        """Apply each row's own head.
 
         Args:
-            arena: [rows, width], the bank's; row 0 is zero.
+            arena: [rows, width], the device tier's.
             hidden: [batch, tokens, width]; one token where `first_only`.
             mask: bool [batch, tokens], needed where a head reads more than the first token.
-            pooler: The base model's dense + tanh, needed where a head reads it.
+            pooler: Needed where a head reads the base model's pooler.
 
         Returns:
-            logits float32 [batch, most labels], zero past a row's own label count.
+            Logits float32 [batch, most labels], zero past a row's own label count.
         """
-        x = hidden[:, 0]
-        for chosen, pooling in ((self._averaged, Pooling.MEAN), (self._last, Pooling.LAST)):
-            if chosen is not None:
-                if mask is None:
-                    raise ValueError("a head reads more than the first token, and no mask was given")
-                x = torch.where(chosen, pool(pooling, hidden, mask), x)
-        if self._all_pooled:
+        x = hidden[:, 0]  # [batch, width]
+        for pooling, rows in self._pooling.items():
+            if mask is None:
+                raise ValueError("a head reads more than the first token, and no mask was given")
+            x = torch.where(rows, pool(pooling, hidden, mask), x)
+        if self._all_base_pooled:
             x = _required(pooler)(x)
-        elif self._pooled is not None:
-            x = x.index_copy(0, self._pooled, _required(pooler)(x.index_select(0, self._pooled)))
+        elif self._base_pooled is not None:
+            x = x.index_copy(0, self._base_pooled, _required(pooler)(x.index_select(0, self._base_pooled)))
         for activation, rows, dense, bias in self._dense:
             own = x.index_select(0, rows).unsqueeze(1)  # [n, 1, width]
-            weights = functional.embedding(dense, arena).transpose(1, 2)
-            own = activate(activation, torch.baddbmm(functional.embedding(bias, arena), own, weights))
+            weights = F.embedding(dense, arena).transpose(1, 2)  # [n, width, width]
+            own = activate(activation, torch.baddbmm(F.embedding(bias, arena), own, weights))
             x = x.index_copy(0, rows, own.squeeze(1))
-        most = self._out.shape[1]
-        out_bias = functional.embedding(self._out_bias, arena).view(len(x), 1, -1)[:, :, :most].float()
-        out = functional.embedding(self._out, arena).float().transpose(1, 2)  # [batch, width, labels]
-        return torch.baddbmm(out_bias, x.unsqueeze(1).float(), out).squeeze(1)
+        return self._output.logits(arena, x.unsqueeze(1)).squeeze(1)
+
+
+class TokenHeadPlan:
+    """The heads of a batch that answer for every token. Made on the host, with arguments as for `HeadPlan`.
+
+    Attributes:
+        rows: Rows of the batch that have such a head, ascending.
+    """
+
+    def __init__(self, residents: Sequence[Resident | None], width: int, device: torch.device | str) -> None:
+        groups = _group_heads(residents, for_tokens=True)
+        self.rows = sorted(row for rows, _ in groups.values() for row in rows)
+        places = {row: place for place, row in enumerate(self.rows)}
+        groups = {layout: ([places[row] for row in rows], where) for layout, (rows, where) in groups.items()}
+        self._rows = torch.tensor(self.rows, dtype=torch.int64, device=device)
+        self._output = _Output(groups, len(self.rows), width, device)
+        absent = np.ones((len(self.rows), 1, self._output.labels), np.bool_)
+        for layout, (own, _) in groups.items():
+            absent[own, :, : layout.labels] = False
+        # bool [n, 1, most labels], outputs that a row's head does not have
+        self._absent = torch.from_numpy(absent).to(device)
+
+    def apply(self, arena: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the most likely label of each token of `rows`, and its probability.
+
+        Args:
+            arena: [rows, width], the device tier's.
+            hidden: [batch, tokens, width]
+
+        Returns:
+            int64 [n, tokens], indices into the row's own labels; float32 [n, tokens], NaN for logits that are not
+            finite.
+        """
+        x = hidden.index_select(0, self._rows)  # [n, tokens, width]
+        logits = self._output.logits(arena, x).masked_fill_(self._absent, -torch.inf)  # [n, tokens, most labels]
+        scores, labels = logits.softmax(-1).max(-1)
+        return labels, scores
+
+
+_HeadGroups = Mapping[HeadLayout, tuple[list[int], NDArray[np.int64]]]
+"""By layout: n rows of the batch, and [n, layout.rows] arena rows."""
+
+
+def _group_heads(residents: Sequence[Resident | None], *, for_tokens: bool) -> _HeadGroups:
+    rows: dict[HeadLayout, list[int]] = defaultdict(list)
+    where: dict[HeadLayout, list[NDArray[np.int64]]] = defaultdict(list)
+    for row, resident in enumerate(residents):
+        head = resident.head if resident is not None else None
+        if resident is not None and head is not None and (head.pooling is Pooling.TOKENS) == for_tokens:
+            rows[head].append(row)
+            where[head].append(resident.head_rows)
+    return {head: (rows[head], np.stack(where[head])) for head in rows}
+
+
+class _Output:
+    """The output layers of n rows. Absent labels read the arena's zero row."""
+
+    def __init__(self, groups: _HeadGroups, count: int, width: int, device: torch.device | str) -> None:
+        self.labels = max((layout.labels for layout in groups), default=0)
+        out = np.zeros((count, self.labels), np.int64)
+        bias = np.zeros((count, -(-self.labels // width)), np.int64)
+        for layout, (rows, where) in groups.items():
+            out[rows, : layout.labels] = where[:, layout.out]
+            bias_rows = where[:, layout.out_bias]
+            bias[rows, : bias_rows.shape[1]] = bias_rows
+        # int64 [n, labels] and [n, ceil(labels / width)] arena rows
+        self._out = torch.from_numpy(out).to(device)
+        self._bias = torch.from_numpy(bias).to(device)
+
+    def logits(self, arena: Tensor, x: Tensor) -> Tensor:
+        """x [n, tokens, width] -> float32 [n, tokens, labels]."""
+        bias = F.embedding(self._bias, arena).view(len(x), 1, -1)[:, :, : self.labels].float()  # [n, 1, labels]
+        out = F.embedding(self._out, arena).float().transpose(1, 2)  # [n, width, labels]
+        return torch.baddbmm(bias, x.float(), out)
 
 
 def _required(pooler: Pooler | None) -> Pooler:

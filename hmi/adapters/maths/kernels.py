@@ -1,21 +1,19 @@
 """Segmented adapter kernels for CUDA: rows of different tenants and ranks in one launch, weights read in place.
 
 The weights are rows of the device tier's arena (`hmi.adapters.tiers.device`), in any order; nothing is gathered or
-copied before the launch. A row of rank 0 costs a program that reads its rank and ends. Nothing here waits
-for the device.
+copied before the launch. A row of rank 0 costs a program that reads its rank and ends. Nothing here waits for the
+device.
 
-What the host prepares, once for each batch, as integer tensors on the device (all of one launch of one
-integer type, int32 or int64):
+The host prepares integer tensors on the device, once for each batch (those of one launch are all int32 or all int64):
 
-- `index` [any]: numbers of arena rows. A matrix of `vectors` vectors of `length` numbers is
-  vectors * ceil(length / width) entries one after another, vector by vector: A [rank, in] as it is, B as
-  [rank, out] (transposed). A bias is one vector. What pads a vector to whole rows must be zero in the arena.
-- `ranks` [sites, batch]: 0 for a row that has nothing there.
+- `index` [any]: arena rows. A matrix of `vectors` vectors of `length` numbers is vectors * ceil(length / width)
+  consecutive entries, vector by vector: A [rank, in] unchanged, B as [rank, out] (transposed). A bias is one vector.
+  The padding of a vector to whole rows must be zero in the arena.
+- `ranks` [sites, batch]: 0 for a row without an adapter at this place.
 - `offsets` [sites, matrices, batch]: where in `index` each matrix of the row begins. Not read where the rank is 0.
 
-The first launch of a kind compiles it, which takes seconds; a kind is: widths, dtype, activation, block of
-tokens (16, 32 or 64) and block of ranks (`max_rank` raised to 16, 32, 64 or 128). Run one batch of each before
-traffic comes.
+The first launch of a kind compiles it, which takes seconds. A kind is: widths, dtype, activation, block of tokens
+(16, 32 or 64) and block of ranks (`max_rank` raised to 16, 32, 64 or 128). Run a batch of each before serving.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import os
 import torch
 from torch import Tensor
 
-from hmi.adapters.weights import Activation
+from hmi.adapters import Activation
 
 __all__ = ["bottleneck_segmented", "kernels_run_on", "lora_segmented"]
 
@@ -37,9 +35,9 @@ _OPTIONS = {"num_warps": 4, "num_stages": 3}
 
 
 def kernels_run_on(device: torch.device) -> bool:
-    """True on a CUDA device that the kernels are built for, where triton is installed.
+    """Return whether triton is installed and the device is CUDA, Ampere (8.0) or newer.
 
-    That is Ampere (8.0) or newer. With TRITON_INTERPRET=1 in the environment also on the CPU, slowly, for tests.
+    With TRITON_INTERPRET=1 in the environment also on the CPU, slowly, for tests.
     """
     if importlib.util.find_spec("triton") is None:
         return False
@@ -53,7 +51,7 @@ def lora_segmented(
 ) -> None:
     """y[b, :, site] += (x[b] @ A^T) @ B for each row b and each site, summed in float32.
 
-    Several sites that read the same x, as q, k and v do, are one launch over their fused output.
+    Sites that read the same x, such as q, k and v, share one launch over their fused output.
 
     Args:
         y: [batch, tokens, sites * out], written in place; the last dimension contiguous, the others of any stride.
@@ -62,11 +60,11 @@ def lora_segmented(
         arena: [rows, width], contiguous, of the same dtype as y and x: float32, bfloat16 or float16.
         ranks: [sites, batch].
         offsets: [sites, 2, batch], of A and of B.
-        index: [any]; see the module's text for these three.
-        max_rank: No rank is higher. Known on the host; chooses the block, and 0 launches nothing.
+        index: [any]; the module's docstring explains these three.
+        max_rank: The largest rank, known on the host. Chooses the block; 0 launches nothing.
 
     Raises:
-        ValueError: Shapes, strides or dtypes that do not fit each other.
+        ValueError: Shapes, strides or dtypes do not fit each other.
     """
     _launch(y, x, arena, ranks, offsets, index, max_rank, Activation.IDENTITY, biased=False)
 
@@ -158,11 +156,11 @@ def _check(
 
 
 def _blocks(width: int, tokens: int, max_rank: int, dtype: torch.dtype) -> dict[str, int]:
-    """The sizes of a program.
+    """Return the block sizes of a program.
 
-    Reasoned, not tuned: many small tiles of tokens hide memory's latency, large ones read the weights less often; 64
-    columns of two bytes are what one line of memory holds; and compiled for compute capability 8.0 and 9.0 these
-    keep all but a few bytes of what a program holds in registers.
+    Reasoned, not tuned: many small tiles of tokens hide memory latency, large tiles read the weights less often; 64
+    columns of two bytes are one cache line; and compiled for compute capability 8.0 and 9.0 these sizes keep all but a
+    few bytes in registers.
     """
     rank_bits = min(max(4, (max_rank - 1).bit_length()), _LARGEST_RANK_BITS)
     narrow = dtype.itemsize == 2
@@ -185,7 +183,7 @@ def _interpreted() -> bool:
 
 @functools.cache
 def _program():  # type: ignore[no-untyped-def]
-    # Imported here: a machine without CUDA need not have triton, and need not pay for loading it.
+    # Imported here, because a machine without CUDA may lack triton.
     from hmi.adapters.maths import triton_programs  # noqa: PLC0415
 
     return triton_programs.segmented

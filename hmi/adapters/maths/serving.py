@@ -46,21 +46,16 @@ class ServingAdapters(Protocol):
 
 
 def plan_adapters(
-    residents: Sequence[Resident | None],
-    tokens: int,
-    device: torch.device,
-    *,
-    apart: range = NO_LAYERS,
-    row_bytes: int,
+    residents: Sequence[Resident | None], device: torch.device, *, unfused: range = NO_LAYERS, row_bytes: int
 ) -> AdapterPlan:
     """Plan a batch's adapters on the host. Arguments are those of `GatheredPlan`."""
     if kernels_run_on(device):
-        return KernelPlan(residents, device, apart=apart)
-    return GatheredPlan(residents, tokens, device, apart=apart, row_bytes=row_bytes)
+        return KernelPlan(residents, device, unfused=unfused)
+    return GatheredPlan(residents, device, unfused=unfused, row_bytes=row_bytes)
 
 
 def bind_adapters(plan: AdapterPlan, arena: Tensor) -> ServingAdapters | None:
     """Return the planned adapters on the device tier's arena; None where no row has any."""
     if isinstance(plan, KernelPlan):
         return KernelAdapters(arena, plan) if plan.launches else None
-    return GatheredAdapters(arena, plan) if plan.parts else None
+    return GatheredAdapters(arena, plan) if plan.groups else None

@@ -1,7 +1,6 @@
-"""What a model asks of adapters inside a layer, and the plain maths of one adapter.
+"""One adapter for the whole batch: the plain, differentiable form, and the LoRA that all rows of a serving batch share.
 
-`SingleAdapter` is written to be read: dense, differentiable, one adapter for the whole batch. Training
-runs it, and the batched forms are tested against it.
+`SingleAdapter` is written to be read. Training runs it, and the batched forms are tested against it.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional as F
 
-from hmi.adapters.adapter import Activation, Adapter
+from hmi.adapters import Activation, Adapter
 from hmi.spec import Placement, Site
 
 __all__ = [
@@ -22,6 +21,7 @@ __all__ = [
     "LoraTensors",
     "NoAdapters",
     "Norm",
+    "SharedLora",
     "SingleAdapter",
     "TrainingAdapters",
     "activate",
@@ -31,10 +31,10 @@ Norm = Callable[[Tensor], Tensor]
 
 
 class TrainingAdapters(Protocol):
-    """The adapters of one batch, as the layers of a model call them."""
+    """The adapters of one batch, as the layers of a model that is trained or evaluated call them."""
 
     def lora(self, layer: int, site: Site, x: Tensor) -> Tensor | None:
-        """What to add to the output of the linear layer at `site`, or None where nobody in the batch has a LoRA there.
+        """Return what to add to the output of the linear layer at `site`; None where no row has a LoRA there.
 
         Args:
             x: [batch, tokens, in], the linear layer's input.
@@ -45,18 +45,18 @@ class TrainingAdapters(Protocol):
         ...
 
     def bottleneck(self, layer: int, place: Placement, hidden: Tensor, residual: Tensor, norm: Norm) -> Tensor:
-        """`hidden` plus each row's bottleneck output; the caller then takes norm(result + residual).
+        """Return `hidden` plus each row's bottleneck; the caller then takes norm(result + residual).
 
         Args:
             hidden: [batch, tokens, hidden], output of the sub-layer's last dense.
             residual: [batch, tokens, hidden], the sub-layer's input.
-            norm: The sub-layer's own LayerNorm, for adapters that read LN(hidden + residual).
+            norm: The sub-layer's own LayerNorm, for adapters that read norm(hidden + residual).
         """
         ...
 
 
 class NoAdapters:
-    """The base model as it is."""
+    """The base model alone."""
 
     def lora(self, layer: int, site: Site, x: Tensor) -> Tensor | None:
         return None
@@ -67,19 +67,24 @@ class NoAdapters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraTensors:
-    """a [rank, in], b [out, rank] with the scaling multiplied in."""
-
+    # [rank, in]
     a: Tensor
+    # [out, rank], with the scaling multiplied in
     b: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.a), self.b)  # [batch, tokens, rank] -> [batch, tokens, out]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BottleneckTensors:
-    """down [rank, hidden], down_bias [rank], up [hidden, rank], up_bias [hidden]."""
-
+    # [rank, hidden]
     down: Tensor
+    # [rank]
     down_bias: Tensor
+    # [hidden, rank]
     up: Tensor
+    # [hidden]
     up_bias: Tensor
 
 
@@ -107,46 +112,87 @@ class SingleAdapter:
     def of(
         cls, adapter: Adapter, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> SingleAdapter:
-        """The tensors of an adapter, copied to `device` as `dtype`."""
-
-        def tensor(array: object) -> Tensor:
-            return torch.as_tensor(array).to(device=device, dtype=dtype, copy=True)
-
+        """Copy an adapter's tensors to `device` as `dtype`."""
+        bottleneck = {
+            key: BottleneckTensors(*(_copied(array, device, dtype) for array in part.arrays().values()))
+            for key, part in adapter.bottleneck.items()
+        }
         return cls(
-            {key: LoraTensors(tensor(part.a), tensor(part.b)) for key, part in adapter.lora.items()},
-            {
-                key: BottleneckTensors(tensor(part.down), tensor(part.down_bias), tensor(part.up), tensor(part.up_bias))
-                for key, part in adapter.bottleneck.items()
-            },
+            _lora_tensors(adapter, device, dtype),
+            bottleneck,
             before_norm=adapter.adapter_before_norm,
             activation=adapter.activation,
         )
 
     def lora(self, layer: int, site: Site, x: Tensor) -> Tensor | None:
         part = self._lora.get((layer, site))
-        if part is None:
-            return None
-        return functional.linear(functional.linear(x, part.a), part.b)  # [batch, tokens, rank] -> [batch, tokens, out]
+        return None if part is None else part(x)
 
     def bottleneck(self, layer: int, place: Placement, hidden: Tensor, residual: Tensor, norm: Norm) -> Tensor:
         part = self._bottleneck.get((layer, place))
         if part is None:
             return hidden
-        x = norm(hidden + residual) if self._before_norm else hidden
-        inner = activate(self._activation, functional.linear(x, part.down, part.down_bias))  # [batch, tokens, rank]
-        return hidden + functional.linear(inner, part.up, part.up_bias)
+        x = norm(hidden + residual) if self._before_norm else hidden  # [batch, tokens, hidden]
+        inner = activate(self._activation, F.linear(x, part.down, part.down_bias))  # [batch, tokens, rank]
+        return hidden + F.linear(inner, part.up, part.up_bias)
+
+
+class SharedLora:
+    """One LoRA for every row of a serving forward (`ServingAdapters`): a domain's delta on the lower layers."""
+
+    def __init__(self, lora: Mapping[tuple[int, Site], LoraTensors]) -> None:
+        self._lora = lora
+
+    @classmethod
+    def of(cls, adapter: Adapter, device: torch.device, dtype: torch.dtype) -> SharedLora:
+        """Copy an adapter's LoRA to `device` as `dtype`."""
+        return cls(_lora_tensors(adapter, device, dtype))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.a.nbytes + part.b.nbytes for part in self._lora.values())
+
+    def has_lora(self, layer: int, site: Site) -> bool:
+        return (layer, site) in self._lora
+
+    def reads_hidden(self, layer: int, place: Placement) -> bool:
+        return False
+
+    def lora(self, layer: int, sites: tuple[Site, ...], x: Tensor, y: Tensor) -> None:
+        for index, site in enumerate(sites):
+            part = self._lora.get((layer, site))
+            if part is not None:
+                y[:, :, index] += part(x)
+
+    def bottleneck(
+        self, layer: int, place: Placement, total: Tensor, hidden: Tensor | None, norm: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Does nothing: a delta has no bottlenecks."""
 
 
 def activate(activation: Activation, x: Tensor) -> Tensor:
-    """The activation, elementwise."""
+    """Apply the activation elementwise."""
     match activation:
         case Activation.RELU:
-            return functional.relu(x)
+            return F.relu(x)
         case Activation.GELU:
-            return functional.gelu(x)
+            return F.gelu(x)
         case Activation.SWISH:
-            return functional.silu(x)
+            return F.silu(x)
         case Activation.TANH:
             return torch.tanh(x)
         case Activation.IDENTITY:
             return x
+
+
+def _lora_tensors(
+    adapter: Adapter, device: torch.device | str, dtype: torch.dtype
+) -> dict[tuple[int, Site], LoraTensors]:
+    return {
+        key: LoraTensors(_copied(part.a, device, dtype), _copied(part.b, device, dtype))
+        for key, part in adapter.lora.items()
+    }
+
+
+def _copied(array: object, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    return torch.as_tensor(array).to(device=device, dtype=dtype, copy=True)

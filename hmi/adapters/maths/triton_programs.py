@@ -1,11 +1,10 @@
 """The Triton program behind `hmi.adapters.maths.kernels`: one launch, every row with its own weights and rank.
 
-A program of the grid owns a tile of tokens of one row of the batch. It keeps act(x @ A^T) of its tile in
-registers (shrink) and from there adds its product with B to y (expand): nothing between the two goes to
-memory, x is read once, y is read and written once. Both halves read the adapter's rows where they lie in the
-arena.
+A program of the grid owns a tile of tokens of one row of the batch. It keeps act(x @ A^T) of its tile in registers
+(shrink) and adds its product with B to y (expand): nothing between the two goes to memory, x is read once, y is read
+and written once. Both halves read the adapter's rows in place in the arena.
 
-Whoever launches it imports it. Builds of torch for CPUs come without triton; the module imports there too.
+Builds of torch for CPUs come without triton; the module can be imported there too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ except ImportError:
 else:
 
     def _jit(function: Callable[..., Any]) -> Any:
-        # These differ from batch to batch, and no kind of number among them is worth a compilation of its own.
+        # These differ between batches; specialising on their values would only compile again.
         varying = {"batch", "tokens"} & set(function.__annotations__)
         return triton.jit(function, do_not_specialize=sorted(varying))
 
@@ -65,7 +64,7 @@ def segmented(
         y_row: Elements from one row of y to the next; y_token, x_row, x_token likewise.
         OPERAND: What tl.dot multiplies. The interpreter has no bfloat16 product and multiplies float32.
         TOKEN_BLOCK: This and the other blocks are powers of two, at least 16.
-        RANK_BITS: The largest block of ranks is 2**RANK_BITS; higher ranks go through it in turns.
+        RANK_BITS: The largest block of ranks is 2**RANK_BITS; higher ranks loop over it.
     """
     token = tl.program_id(0) * TOKEN_BLOCK + tl.arange(0, TOKEN_BLOCK)
     row = tl.program_id(1)
@@ -74,7 +73,7 @@ def segmented(
     y += row.to(tl.int64) * y_row + site * OUT
     x += row.to(tl.int64) * x_row
     offsets += site * (4 if BIASED else 2) * batch + row
-    # The body once for each block of ranks, 16, 32, ...: a row runs in the smallest that holds its own rank.
+    # One copy of the body for each block of ranks, 16, 32, ...: a row runs in the smallest that holds its rank.
     for bits in tl.static_range(4, RANK_BITS + 1):
         fits = rank > (0 if bits == 4 else 2 ** (bits - 1))
         if bits < RANK_BITS:
@@ -126,7 +125,7 @@ def segmented(
                         present = (token < tokens)[:, None] & there[None, :]
                         total += tl.load(place, mask=present, other=0.0).to(tl.float32)
                         tl.store(place, total.to(y.dtype.element_ty), mask=present)
-                tl.debug_barrier()  # the next turn adds to what this one wrote
+                tl.debug_barrier()  # the next iteration adds to what this one wrote
 
 
 @_jit

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from hmi.adapters.tiers.device import DeviceTier, Resident
 from hmi.adapters.tiers.host import HostTier
-from hmi.adapters.tiers.layout import BodyLayout, BottleneckSpan, HeadLayout, LoraSpan
-from hmi.adapters.tiers.packed import Labels, PackedAdapter, pack_adapter
+from hmi.adapters.tiers.layout import (
+    BodyLayout,
+    BottleneckSpan,
+    HeadLayout,
+    Labels,
+    LoraSpan,
+    PackedAdapter,
+    pack_adapter,
+)
 
 __all__ = [
     "BodyLayout",

@@ -1,7 +1,7 @@
 """The device tier: one arena of rows, allocated once, that holds the adapters of running batches.
 
-An adapter's rows need not lie together, so there is no fragmentation to speak of: it fits when enough rows
-are free. Row 0 stays zero; an index that points to it stands for "nothing here".
+An adapter's rows may lie anywhere in the arena, so nothing fragments: it fits when enough rows are free. Row 0 stays
+zero and is the index of absent weights.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hmi.adapters.tiers.eviction import EvictionPolicy
-from hmi.adapters.tiers.layout import BodyLayout, HeadLayout
-from hmi.adapters.tiers.packed import Labels, PackedAdapter
+from hmi.adapters.tiers.layout import BodyLayout, HeadLayout, Labels, PackedAdapter
 from hmi.stats import TierStats
 
 __all__ = ["DeviceTier", "Resident"]
@@ -24,31 +23,28 @@ __all__ = ["DeviceTier", "Resident"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resident:
-    """Where an adapter lies in the arena.
-
-    Attributes:
-        body_rows: int64 [body.rows], the arena row of each row of the body's layout.
-        head_rows: int64 [head.rows], likewise; empty without a head.
-    """
+    """An adapter in the arena."""
 
     digest: str
     body: BodyLayout
     head: HeadLayout | None
     labels: Labels | None
+    # [body.rows], the arena row of each row of the body's layout
     body_rows: NDArray[np.int64]
+    # [head.rows], likewise; empty without a head
     head_rows: NDArray[np.int64]
 
 
 class DeviceTier:
     """Adapters in device memory under a byte budget. Safe to call from several threads.
 
-    A pinned adapter keeps its rows; any other may lose them to the next `insert`. So a batch pins what it
-    runs with until its results are there. On CUDA all insert on one stream, and the stream that computes waits for
-    what that held when the batch was fetched.
+    A pinned adapter keeps its rows; any other may lose them to the next `insert`. So a batch pins its adapters until
+    its results are computed. On CUDA every insert uses one stream, and the computing stream waits for what that
+    stream held when the batch was fetched.
 
     Args:
         hidden_size: Width of a row.
-        budget_bytes: The arena's whole size; it is allocated here and never grows.
+        budget_bytes: The arena's size; it is allocated here and never grows.
     """
 
     def __init__(self, hidden_size: int, budget_bytes: int, device: torch.device | str, dtype: torch.dtype) -> None:
@@ -60,7 +56,7 @@ class DeviceTier:
         self._width = hidden_size
         self._free: NDArray[np.int64] = np.arange(rows - 1, 0, -1, dtype=np.int64)  # a stack; its top is the end
         self._free_count = rows - 1
-        self._ledger = EvictionPolicy(rows - 1, unit_bytes=row_bytes, tier="device")
+        self._policy = EvictionPolicy(rows - 1, unit_bytes=row_bytes, tier="device")
         self._residents: dict[str, Resident] = {}
         self._lock = threading.Lock()
 
@@ -68,48 +64,48 @@ class DeviceTier:
         return digest in self._residents
 
     def find(self, digest: str) -> Resident | None:
-        """The adapter's place, pinned; None where it is not resident, which counts as a miss."""
+        """Pin and return the adapter; None where it is not resident, which counts as a miss."""
         with self._lock:
             resident = self._residents.get(digest)
             if resident is None:
-                self._ledger.miss()
+                self._policy.miss()
                 return None
-            self._ledger.hit(digest)
-            self._ledger.pin(digest)
+            self._policy.hit(digest)
+            self._policy.pin(digest)
             return resident
 
     def insert(self, digest: str, adapter: PackedAdapter) -> Resident:
-        """Copy in an adapter that `find` did not find, evicting the least valuable unpinned ones; pinned.
+        """Copy in an absent adapter, evicting unpinned ones where there is no room; pin and return it.
 
-        Raises `Overloaded` where it cannot fit beside what is pinned, `TooLarge` where it never can; then nothing was
-        evicted.
+        Raises, with nothing evicted, `Overloaded` where it cannot fit beside the pinned adapters, and `TooLarge` where
+        it can never fit.
         """
         with self._lock:
             resident = self._residents.get(digest) or self._insert(digest, adapter)
-            self._ledger.pin(digest)
+            self._policy.pin(digest)
             return resident
 
     def unpin(self, digest: str) -> None:
         """Undo one `pin`."""
         with self._lock:
-            if self._ledger.unpin(digest):
+            if self._policy.unpin(digest):
                 self._release(digest)
 
     def drop(self, digest: str) -> None:
-        """Free the adapter's rows now, or at its last `unpin`; nothing there is no error."""
+        """Free the adapter's rows now, or at its last `unpin`; an absent adapter is no error."""
         with self._lock:
-            if self._ledger.drop(digest):
+            if self._policy.drop(digest):
                 self._release(digest)
 
     def stats(self) -> TierStats:
         with self._lock:
-            return self._ledger.stats()
+            return self._policy.stats()
 
     def _insert(self, digest: str, adapter: PackedAdapter) -> Resident:
         size = len(adapter.rows)
-        # First what may run out of memory: once the adapter is admitted, it has to lie in its rows.
+        # This copy may run out of memory, so it comes before the adapter is admitted.
         values = adapter.rows.to(self.arena.device, non_blocking=True)
-        for evicted in self._ledger.admit(digest, size):
+        for evicted in self._policy.admit(digest, size):
             self._release(evicted)
         self._free_count -= size
         rows = self._free[self._free_count : self._free_count + size].copy()
@@ -121,7 +117,7 @@ class DeviceTier:
 
     def _write(self, rows: NDArray[np.int64], values: Tensor) -> None:
         if self.arena.device.type == "cpu":
-            # numpy moves whole rows, six times as fast as torch; to it they are bits.
+            # numpy copies whole rows, six times as fast as torch. It has no bfloat16, so it copies them as integers.
             bits = torch.int16 if self.arena.dtype.itemsize == 2 else torch.int32
             self.arena.view(bits).numpy()[rows] = values.view(bits).numpy()
             return

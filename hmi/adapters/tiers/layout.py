@@ -1,9 +1,9 @@
-"""How an adapter's matrices lie as rows of one width, so that adapters of any rank share one arena.
+"""How an adapter's matrices are packed into rows of one width, so that adapters of any rank share one arena.
 
-Every matrix becomes rows as wide as the model's hidden states: `a` [rank, in] takes rank * in/width
-rows, `b` is kept transposed [rank, out], biases fill the row they start. What is no multiple of the width is
-padded with zeros. A layout says which rows of an adapter hold which matrix; adapters of the same shapes
-share one layout object, so the rows of a batch can be grouped by it.
+A row is as wide as the model's hidden states. `a` [rank, in] takes rank * ceil(in / width) rows, `b` is kept
+transposed as [rank, out], and a bias starts a row of its own; vectors are padded with zeros to whole rows. A layout
+says which rows of an adapter hold which matrix. Adapters of the same shapes share one layout object, so the rows of a
+batch can be grouped by it.
 """
 
 from __future__ import annotations
@@ -14,38 +14,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from hmi.adapters.adapter import Activation, Adapter, Array, Head, Pooling
+from hmi.adapters import Activation, Adapter, Array, Head, Pooling
 from hmi.spec import Placement, Site
 
-__all__ = ["BodyLayout", "BottleneckSpan", "HeadLayout", "LoraSpan", "body_layout", "head_layout", "pack"]
+__all__ = ["BodyLayout", "BottleneckSpan", "HeadLayout", "Labels", "LoraSpan", "PackedAdapter", "pack_adapter"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoraSpan:
-    """Rows of one LoRA pair: `a` is [rank, inputs], `b` [rank, outputs] (transposed)."""
+    """The rows of one LoRA pair."""
 
     rank: int
     inputs: int
     outputs: int
+    # [rank, inputs]
     a: slice
+    # [rank, outputs]
     b: slice
 
 
 @dataclass(frozen=True, slots=True)
 class BottleneckSpan:
-    """Rows of one bottleneck: `down` is [rank, width], `up` [rank, width] (transposed)."""
+    """The rows of one bottleneck."""
 
     rank: int
+    # [rank, width]
     down: slice
+    # [1, rank]
     down_bias: slice
+    # [rank, width]
     up: slice
+    # [1, width]
     up_bias: slice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BodyLayout:
-    """What an adapter adds inside the layers. Equal bodies are one object."""
+    """The rows of an adapter's parts inside the layers. Adapters of equal shapes share one object."""
 
     lora: Mapping[tuple[int, Site], LoraSpan]
     bottleneck: Mapping[tuple[int, Placement], BottleneckSpan]
@@ -56,73 +64,93 @@ class BodyLayout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadLayout:
-    """Rows of a head, counted from the head's first row. Equal heads are one object."""
+    """The rows of a head, counted from the head's first row. Heads of equal shapes share one object."""
 
     pooling: Pooling
     base_pooler: bool
     activation: Activation
+    # [width, width] and [1, width]
     dense: slice | None
     dense_bias: slice | None
+    # [labels, width] and [1, labels]
     out: slice
     out_bias: slice
     labels: int
     rows: int
 
 
-class _Rows:
-    """Deals out rows from the first on."""
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The meaning of a head's outputs."""
 
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.count = 0
-
-    def take(self, vectors: int, length: int) -> slice:
-        """Rows for `vectors` vectors of `length` numbers."""
-        start = self.count
-        self.count += vectors * math.ceil(length / self.width)
-        return slice(start, self.count)
+    names: tuple[str, ...]
+    multi_label: bool
 
 
-def body_layout(adapter: Adapter, width: int) -> BodyLayout:
-    """The layout of what the adapter adds inside the layers, in rows of `width` numbers."""
-    return _body(
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedAdapter:
+    """An adapter as the tiers keep it, in the dtype that it runs in."""
+
+    body: BodyLayout
+    head: HeadLayout | None
+    labels: Labels | None
+    # [body.rows + head.rows, width], the body's first
+    rows: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes
+
+
+def pack_adapter(adapter: Adapter, width: int, dtype: torch.dtype, *, pin: bool = False) -> PackedAdapter:
+    """Pack an adapter once, after it was read from disk; later it is only copied.
+
+    Args:
+        pin: Use page-locked memory, which a GPU copies from asynchronously.
+    """
+    body = _body_layout(
         width,
         tuple((key, lora.rank, lora.a.shape[1], lora.b.shape[0]) for key, lora in sorted(adapter.lora.items())),
         tuple((key, part.rank) for key, part in sorted(adapter.bottleneck.items())),
         adapter.adapter_before_norm,
         adapter.activation,
     )
-
-
-def head_layout(head: Head, width: int) -> HeadLayout:
-    """The layout of a head, in rows of `width` numbers."""
-    has_dense = head.dense is not None
-    return _head(width, head.pooling, head.uses_base_pooler, head.dense_activation, has_dense, len(head.labels))
-
-
-def pack(adapter: Adapter, width: int) -> Array:
-    """All matrices as rows, float32 [body rows + head rows, width]."""
-    body = body_layout(adapter, width)
-    head = head_layout(adapter.head, width) if adapter.head is not None else None
-    rows = np.zeros((body.rows + (head.rows if head else 0), width), np.float32)
+    packed = np.zeros((body.rows, width), np.float32)
     for site, lora in adapter.lora.items():
         pair = body.lora[site]
-        _write(rows[pair.a], lora.a)
-        _write(rows[pair.b], lora.b.T)
+        _write(packed[pair.a], lora.a)
+        _write(packed[pair.b], lora.b.T)
     for place, part in adapter.bottleneck.items():
         span = body.bottleneck[place]
-        _write(rows[span.down], part.down)
-        _write(rows[span.down_bias], part.down_bias[None])
-        _write(rows[span.up], part.up.T)
-        _write(rows[span.up_bias], part.up_bias[None])
-    if head is not None and adapter.head is not None:
-        own = rows[body.rows :]
-        if head.dense is not None and head.dense_bias is not None and adapter.head.dense is not None:
-            _write(own[head.dense], adapter.head.dense)
-            _write(own[head.dense_bias], np.asarray(adapter.head.dense_bias)[None])
-        _write(own[head.out], adapter.head.out)
-        _write(own[head.out_bias], adapter.head.out_bias[None])
-    return rows
+        _write(packed[span.down], part.down)
+        _write(packed[span.down_bias], part.down_bias[None])
+        _write(packed[span.up], part.up.T)
+        _write(packed[span.up_bias], part.up_bias[None])
+    head = labels = None
+    if adapter.head is not None:
+        head, head_rows = _pack_head(adapter.head, width)
+        labels = Labels(adapter.head.labels, adapter.head.multi_label)
+        packed = np.concatenate([packed, head_rows])
+    rows = torch.from_numpy(packed).to(dtype)
+    return PackedAdapter(body, head, labels, rows.pin_memory() if pin else rows)
+
+
+def _pack_head(head: Head, width: int) -> tuple[HeadLayout, Array]:
+    has_dense = head.dense is not None
+    layout = _head_layout(
+        width, head.pooling, head.uses_base_pooler, head.dense_activation, has_dense, len(head.labels)
+    )
+    rows = np.zeros((layout.rows, width), np.float32)
+    matrices = (
+        (layout.dense, head.dense),
+        (layout.dense_bias, head.dense_bias),
+        (layout.out, head.out),
+        (layout.out_bias, head.out_bias),
+    )
+    for span, matrix in matrices:
+        if span is not None and matrix is not None:
+            _write(rows[span], np.atleast_2d(matrix))
+    return layout, rows
 
 
 def _write(rows: Array, matrix: Array) -> None:
@@ -130,15 +158,29 @@ def _write(rows: Array, matrix: Array) -> None:
     rows.reshape(matrix.shape[0], -1)[:, : matrix.shape[1]] = matrix
 
 
+class _RowCounter:
+    """Assigns rows from the first on."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.count = 0
+
+    def take(self, vectors: int, length: int) -> slice:
+        """Return the rows for `vectors` vectors of `length` numbers."""
+        start = self.count
+        self.count += vectors * math.ceil(length / self.width)
+        return slice(start, self.count)
+
+
 @functools.lru_cache(maxsize=4096)
-def _body(
+def _body_layout(
     width: int,
     lora: tuple[tuple[tuple[int, Site], int, int, int], ...],
     bottleneck: tuple[tuple[tuple[int, Placement], int], ...],
     before_norm: bool,
     activation: Activation,
 ) -> BodyLayout:
-    rows = _Rows(width)
+    rows = _RowCounter(width)
     pairs = {
         key: LoraSpan(rank, inputs, outputs, rows.take(rank, inputs), rows.take(rank, outputs))
         for key, rank, inputs, outputs in lora
@@ -153,10 +195,10 @@ def _body(
 
 
 @functools.lru_cache(maxsize=4096)
-def _head(
+def _head_layout(
     width: int, pooling: Pooling, base_pooler: bool, activation: Activation, has_dense: bool, labels: int
 ) -> HeadLayout:
-    rows = _Rows(width)
+    rows = _RowCounter(width)
     dense = rows.take(width, width) if has_dense else None
     dense_bias = rows.take(1, width) if has_dense else None
     out, out_bias = rows.take(labels, width), rows.take(1, labels)

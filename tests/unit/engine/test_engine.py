@@ -291,8 +291,8 @@ def test_rows_of_one_layout_are_computed_together_when_tenants_are_mixed(
         tenants = [resident.digest for resident in batch.residents if resident and resident.body.rows]
         assert len(list(itertools.groupby(tenants))) == len(set(tenants))
         assert isinstance(batch.plan, GatheredPlan)
-        for parts in batch.plan.parts.values():
-            assert len({id(part.layout) for part in parts}) == len(parts)
+        for groups in batch.plan.groups.values():
+            assert len({id(group.layout) for group in groups}) == len(groups)
 
 
 def test_nobody_waits_for_ever_when_the_engine_is_closed(source: FolderSource) -> None:

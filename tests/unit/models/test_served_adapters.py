@@ -75,11 +75,11 @@ def apart(first_only: bool, last: int) -> range:
 
 
 def _batched(arena: Tensor, residents: Sequence[Resident | None], first_only: bool, last: int) -> ServingAdapters:
-    return GatheredAdapters(arena, GatheredPlan(residents, TOKENS, "cpu", apart=apart(first_only, last)))
+    return GatheredAdapters(arena, GatheredPlan(residents, "cpu", unfused=apart(first_only, last)))
 
 
 def _segmented(arena: Tensor, residents: Sequence[Resident | None], first_only: bool, last: int) -> ServingAdapters:
-    return KernelAdapters(arena, KernelPlan(residents, "cpu", apart=apart(first_only, last)))
+    return KernelAdapters(arena, KernelPlan(residents, "cpu", unfused=apart(first_only, last)))
 
 
 @torch.inference_mode()
@@ -153,7 +153,7 @@ def test_the_order_of_rows_changes_nothing(first_only: bool) -> None:
 
     def run(rows: list[int]) -> Tensor:
         members = [residents[row] for row in rows]
-        plan = GatheredPlan(members, TOKENS, "cpu", apart=apart(first_only, spec.layers - 1))
+        plan = GatheredPlan(members, "cpu", unfused=apart(first_only, spec.layers - 1))
         return served.upper(x[rows], mask[rows], GatheredAdapters(bank.arena, plan), first_only=first_only)
 
     seen = mask[order][:, :1] if first_only else mask[order]

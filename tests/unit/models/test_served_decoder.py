@@ -93,7 +93,7 @@ class Serving:
     def adapters(self, tokens: int) -> GatheredAdapters | None:
         if not self._lora:
             return None
-        plan = GatheredPlan(self._residents, tokens, "cpu", apart=range(self.served.spec.layers))
+        plan = GatheredPlan(self._residents, "cpu", unfused=range(self.served.spec.layers))
         return GatheredAdapters(self._bank.arena, plan)
 
     def lower(self, ids: Tensor, positions: Tensor, sequences: list[Tensor]) -> Tensor:

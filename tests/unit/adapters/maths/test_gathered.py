@@ -59,7 +59,7 @@ def _resident(bank: DeviceTier, digest: str, adapter: Adapter) -> Resident:
 
 def _batched(bank: DeviceTier, residents: Sequence[Resident | None], *, first_only: bool = False) -> GatheredAdapters:
     apart = range(LAST, LAST + 1) if first_only else NO_LAYERS
-    return GatheredAdapters(bank.arena, GatheredPlan(residents, TOKENS, "cpu", apart=apart))
+    return GatheredAdapters(bank.arena, GatheredPlan(residents, "cpu", unfused=apart))
 
 
 @functools.cache

@@ -17,7 +17,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = EvictionPolicy(20, tier="test")
+        self.policy = EvictionPolicy(20, tier="test")
         self.sizes: dict[str, int] = {}
         self.pins: dict[str, int] = {}
         self.doomed: set[str] = set()
@@ -25,17 +25,17 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(key=KEYS, size=st.integers(1, 22))
     def admit_or_hit(self, key: str, size: int) -> None:
         if key in self.sizes:
-            self.ledger.hit(key)
+            self.policy.hit(key)
             return
         in_use = sum(self.sizes.get(each, 0) for each in self.pins)
         if size > 20 - in_use:
             before = dict(self.sizes)
             said = "and the test tier has 20 in all" if size > 20 else f"of the test tier's 20, of which {in_use}"
             with pytest.raises(TooLarge if size > 20 else Overloaded, match=f"{key} needs {size} bytes,? {said}"):
-                self.ledger.admit(key, size)
-            assert all(each in self.ledger for each in before)
+                self.policy.admit(key, size)
+            assert all(each in self.policy for each in before)
             return
-        evicted = self.ledger.admit(key, size)
+        evicted = self.policy.admit(key, size)
         assert not set(evicted) & set(self.pins)
         for each in evicted:
             del self.sizes[each]
@@ -43,7 +43,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def pin(self, key: str) -> None:
-        self.ledger.pin(key)
+        self.policy.pin(key)
         self.pins[key] = self.pins.get(key, 0) + 1
 
     @precondition(lambda self: self.pins)
@@ -52,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.pins)))
         self.pins[key] -= 1
         expected = self.pins[key] == 0 and key in self.doomed and key in self.sizes
-        assert self.ledger.unpin(key) is expected
+        assert self.policy.unpin(key) is expected
         if self.pins[key] == 0:
             del self.pins[key]
             if key in self.doomed:
@@ -61,7 +61,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def drop(self, key: str) -> None:
-        struck = self.ledger.drop(key)
+        struck = self.policy.drop(key)
         if key in self.pins:
             assert not struck
             self.doomed.add(key)
@@ -70,10 +70,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees_with_the_model(self) -> None:
-        stats = self.ledger.stats()
+        stats = self.policy.stats()
         assert stats.entries == len(self.sizes)
         assert stats.bytes == sum(self.sizes.values()) <= 20
-        assert all(key in self.ledger for key in self.sizes)
+        assert all(key in self.policy for key in self.sizes)
 
 
 TestLedger = LedgerMachine.TestCase
@@ -81,13 +81,13 @@ TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline
 
 
 def test_pinned_key_comes_back_into_the_order_when_released() -> None:
-    ledger = EvictionPolicy(2, tier="test")
-    ledger.admit("a", 1)
-    ledger.pin("a")
-    ledger.admit("b", 1)
-    assert ledger.admit("c", 1) == ["b"]  # "a" is older, but pinned; it leaves the heap here
-    ledger.unpin("a")
-    assert ledger.admit("d", 2) == ["a", "c"]
+    policy = EvictionPolicy(2, tier="test")
+    policy.admit("a", 1)
+    policy.pin("a")
+    policy.admit("b", 1)
+    assert policy.admit("c", 1) == ["b"]  # "a" is older, but pinned; it leaves the heap here
+    policy.unpin("a")
+    assert policy.admit("d", 2) == ["a", "c"]
 
 
 def test_unpin_raises_when_nothing_is_pinned() -> None:
@@ -96,14 +96,14 @@ def test_unpin_raises_when_nothing_is_pinned() -> None:
 
 
 def _hit_rate(requests: list[str], slots: int) -> float:
-    ledger = EvictionPolicy(slots, tier="test")
+    policy = EvictionPolicy(slots, tier="test")
     for key in requests:
-        if key in ledger:
-            ledger.hit(key)
+        if key in policy:
+            policy.hit(key)
         else:
-            ledger.miss()
-            ledger.admit(key, 1)
-    stats = ledger.stats()
+            policy.miss()
+            policy.admit(key, 1)
+    stats = policy.stats()
     return stats.hits / (stats.hits + stats.misses)
 
 
@@ -138,61 +138,61 @@ def test_order_beats_lru_by_five_points_when_scans_run_through_skewed_traffic(sl
 
 
 def test_key_is_known_when_it_comes_back_again_and_again() -> None:
-    ledger = EvictionPolicy(2, tier="test")
-    ledger.admit("steady", 1)
-    ledger.hit("steady")
-    ledger.hit("steady")
+    policy = EvictionPolicy(2, tier="test")
+    policy.admit("steady", 1)
+    policy.hit("steady")
+    policy.hit("steady")
     left = []
     for turn in range(5):
-        if "again" not in ledger:
-            left += ledger.admit("again", 1)
-        left += ledger.admit(f"once {turn}", 1)
+        if "again" not in policy:
+            left += policy.admit("again", 1)
+        left += policy.admit(f"once {turn}", 1)
     assert left.index("again") < left.index("steady")  # at first it is worth less, for all its comings together more
-    assert "again" in ledger
+    assert "again" in policy
 
 
 def test_dropped_key_is_a_new_one_when_it_comes_back() -> None:
-    ledger = EvictionPolicy(2, tier="test")
-    ledger.admit("dropped", 1)
+    policy = EvictionPolicy(2, tier="test")
+    policy.admit("dropped", 1)
     for _ in range(9):
-        ledger.hit("dropped")
-    ledger.drop("dropped")
-    ledger.admit("other", 1)
-    ledger.hit("other")
-    ledger.admit("dropped", 1)
-    assert ledger.admit("new", 1) == ["dropped"]
+        policy.hit("dropped")
+    policy.drop("dropped")
+    policy.admit("other", 1)
+    policy.hit("other")
+    policy.admit("dropped", 1)
+    assert policy.admit("new", 1) == ["dropped"]
 
 
 def test_once_popular_key_leaves_in_the_end_when_others_took_its_place() -> None:
-    ledger = EvictionPolicy(3, tier="test")
-    ledger.admit("old favourite", 1)
+    policy = EvictionPolicy(3, tier="test")
+    policy.admit("old favourite", 1)
     for _ in range(50):
-        ledger.hit("old favourite")
+        policy.hit("old favourite")
     for turn in range(200):
         key = f"new {turn % 4}"
-        if key in ledger:
-            ledger.hit(key)
+        if key in policy:
+            policy.hit(key)
         else:
-            ledger.admit(key, 1)
-    assert "old favourite" not in ledger
+            policy.admit(key, 1)
+    assert "old favourite" not in policy
 
 
 def test_order_takes_little_memory_when_one_key_is_used_often() -> None:
-    ledger = EvictionPolicy(3, tier="test")
-    ledger.admit("a", 1)
+    policy = EvictionPolicy(3, tier="test")
+    policy.admit("a", 1)
     for _ in range(10_000):
-        ledger.hit("a")
-        ledger.pin("a")
-        ledger.unpin("a")
-    assert len(ledger._heap) < 200
+        policy.hit("a")
+        policy.pin("a")
+        policy.unpin("a")
+    assert len(policy._heap) < 200
 
 
 def test_order_takes_little_memory_when_keys_come_and_go() -> None:
-    ledger = EvictionPolicy(3, tier="test")
+    policy = EvictionPolicy(3, tier="test")
     for turn in range(10_000):
-        ledger.admit(f"evicted {turn}", 1)
-        ledger.admit("dropped", 1)
-        ledger.drop("dropped")
-    assert len(ledger._heap) < 200
-    assert len(ledger._remembered) < 200
-    assert len(ledger._worth) == len(ledger._admitted) == ledger.stats().entries
+        policy.admit(f"evicted {turn}", 1)
+        policy.admit("dropped", 1)
+        policy.drop("dropped")
+    assert len(policy._heap) < 200
+    assert len(policy._ghosts) < 200
+    assert len(policy._scores) == len(policy._admitted) == policy.stats().entries
