@@ -123,7 +123,7 @@ def test_batch_mates_are_answered_when_one_adapters_file_cannot_be_read(
 
 def _with_room_for_one(engine: Engine, source: FolderSource) -> None:
     """Host memory for one of the adapters 4 and 10, which are alike."""
-    engine._host_tier._ledger.capacity = _packed(source, "k0-4").nbytes
+    engine._host_tier._policy.capacity = _packed(source, "k0-4").nbytes
 
 
 def _device_bytes_for_one(source: FolderSource) -> int:
@@ -239,7 +239,7 @@ def test_a_refused_adapter_takes_no_host_memory_when_the_next_one_needs_it(sourc
     """It was made for all layers of `k0`; `k2` has two that look rows up."""
     misfit, good = (Item(ModelRef("k2", "general", name), Task.EMBED, text="w1") for name in ("k0-4", "k2-10"))
     with tiny_engine(source) as engine:
-        engine._host_tier._ledger.capacity = _packed(source, "k2-10").nbytes
+        engine._host_tier._policy.capacity = _packed(source, "k2-10").nbytes
         outcomes = engine.submit([misfit, good]).result(20)
         assert engine.stats().host.entries == 1
     assert [type(outcome.error) for outcome in outcomes] == [AdapterRefused, type(None)]
@@ -257,7 +257,7 @@ def test_a_failed_row_holds_no_device_memory_when_the_next_one_needs_it(source: 
 
 def test_a_row_is_refused_when_its_adapter_is_larger_than_host_memory(source: FolderSource) -> None:
     with tiny_engine(source) as engine:
-        engine._host_tier._ledger.capacity = 100
+        engine._host_tier._policy.capacity = 100
         assert isinstance(engine.submit([_item(4)]).result(20)[0].error, Overloaded)
 
 
