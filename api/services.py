@@ -10,7 +10,8 @@ from celery import Celery
 from hmi.artifacts import ArtifactStore
 from hmi.catalog import Database, adopt_key, is_current
 from hmi.errors import Transient
-from hmi.jobs import Limits, TaskName, make_client, send
+from hmi.jobs import TaskName, make_client, send
+from hmi.schemas import Limits
 from hmi.settings import Settings
 from hmi.storage import Storage
 

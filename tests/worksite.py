@@ -31,7 +31,8 @@ from hmi.catalog import (
     shards,
     tenants,
 )
-from hmi.jobs import Limits, check_input
+from hmi.jobs import check_input
+from hmi.schemas import Limits
 from hmi.settings import Settings
 from hmi.spec import Family, HPLMSpec, MissPolicy
 from hmi.storage import Storage

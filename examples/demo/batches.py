@@ -14,8 +14,8 @@ from openai.types import Batch
 
 from examples.demo.tenants import DemoTenant, Portion
 from examples.demo.waiting import Patience
-from hmi.cli.client import answers
 from hmi.errors import HmiError
+from hmi.schemas import BatchObject
 
 __all__ = ["Answered", "BatchRun", "Comparison", "LinesRun", "compare", "run_batch", "run_lines", "write_batch"]
 
@@ -92,14 +92,14 @@ class LinesRun:
     bodies: Mapping[str, Mapping[str, Any]]
 
 
-def run_batch(client: OpenAI, path: Path, patience: Patience, on_progress: Callable[[answers.Batch], None]) -> BatchRun:
+def run_batch(client: OpenAI, path: Path, patience: Patience, on_progress: Callable[[BatchObject], None]) -> BatchRun:
     """Run a file of classifications. Raises as `run_lines`."""
     run = run_lines(client, path, "/v1/classify", patience, on_progress)
     return BatchRun(run.id, run.seconds, {line: _answered(body) for line, body in run.bodies.items()})
 
 
 def run_lines(
-    client: OpenAI, path: Path, endpoint: str, patience: Patience, on_progress: Callable[[answers.Batch], None]
+    client: OpenAI, path: Path, endpoint: str, patience: Patience, on_progress: Callable[[BatchObject], None]
 ) -> LinesRun:
     """Upload the file, run it as a batch and read the answers.
 
@@ -115,7 +115,7 @@ def run_lines(
 
         def is_over() -> bool:
             latest[0] = client.batches.retrieve(batch.id)
-            on_progress(answers.Batch.model_validate(latest[0].model_dump(exclude_none=True)))
+            on_progress(BatchObject.model_validate(latest[0].model_dump(mode="json")))
             return latest[0].status in _ENDED
 
         patience.wait(is_over, _BATCH_SECONDS, what=f"batch {batch.id}")

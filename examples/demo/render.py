@@ -9,8 +9,8 @@ from rich.table import Table
 from examples.demo.figures import BatchFigures, TenantFigures
 from examples.demo.tenants import BASES
 from examples.demo.trees import HitRate
-from hmi.cli.client import Node
 from hmi.cli.render import bytes_words, hit_rate, table
+from hmi.schemas import NodeObject
 
 __all__ = ["accuracy_table", "hit_table", "residency_table", "throughput_line"]
 
@@ -45,7 +45,7 @@ def hit_table(runs: Sequence[BatchFigures]) -> Table:
     return table(("domain", *(f"tree {run.tree}" for run in runs)), rows)
 
 
-def residency_table(adapters: int, on_disk: int, nodes: Sequence[Node]) -> Table:
+def residency_table(adapters: int, on_disk: int, nodes: Sequence[NodeObject]) -> Table:
     """Where adapters lie: on disk, and in each worker's host and device memory."""
     rows: list[Sequence[object]] = [("disk", adapters, bytes_words(on_disk), "", "")]
     for node in nodes:

@@ -20,10 +20,11 @@ from examples.demo.tenants import DOMAINS, LOOKED_UP, Portion, Scale, portions, 
 from examples.demo.text import Part, Sentence, fetch_sentences, read_sentences
 from examples.demo.trees import TreeWatch
 from examples.demo.waiting import Patience
-from hmi.cli.client import HmiClient, Tree
+from hmi.cli.client import HmiClient
 from hmi.cli.local import Services
 from hmi.cli.render import BatchProgress, domain_tree, knowledge_tree
 from hmi.errors import HmiError
+from hmi.schemas import TreeObject
 
 __all__ = ["DemoText", "Story", "read_text"]
 
@@ -203,7 +204,7 @@ class Story:
             )
         return found
 
-    def _draw(self, tree: Tree) -> None:
+    def _draw(self, tree: TreeObject) -> None:
         self._steps.show(knowledge_tree(tree))
 
     def _figures(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from examples.demo.tenants import LOOKED_UP
 from examples.demo.waiting import Patience
-from hmi.cli.client import HmiClient, Tree
+from hmi.cli.client import HmiClient
 from hmi.errors import HmiError
+from hmi.schemas import TreeObject
 
 __all__ = ["HitRate", "TreeWatch"]
 
@@ -36,7 +37,7 @@ class TreeWatch:
         self._patience = patience
         self._artifact = next(base.artifact for base in client.bases() if base.name == LOOKED_UP)
 
-    def read(self) -> Tree:
+    def read(self) -> TreeObject:
         return self._client.trees(LOOKED_UP)[0]
 
     @property
@@ -48,7 +49,7 @@ class TreeWatch:
         for start in range(0, len(texts), _TEXTS_PER_CALL):
             self._client.count_text(LOOKED_UP, domain, texts[start : start + _TEXTS_PER_CALL])
 
-    def rebuild(self) -> Tree:
+    def rebuild(self) -> TreeObject:
         """Have a new version built and wait until the worker looks up in it.
 
         Raises `HmiError` (code `rebuild_failed`) with the reason where it fails.

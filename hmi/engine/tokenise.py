@@ -113,8 +113,7 @@ def _text(item: Item, base: LoadedModel, chats: dict[tuple[tuple[str, str], ...]
     # Not where it is to be cut: what its first tokens are shows only when the text is encoded.
     if text is not None and item.truncate_to is None and base.extent and base.extent.exceeds(text, context):
         raise ContextTooLong(
-            f"the input has {len(text)} characters, and all of them are more than {context} tokens, which is what the "
-            "model takes; shorten it",
+            f"the input has {len(text)} characters, which are more than the {context} tokens that the model takes",
             param="input",
         )
     return text
@@ -150,8 +149,5 @@ def _fit(item: Item, ids: NDArray[np.int64], base: LoadedModel) -> NDArray[np.in
             ends = item.text is not None and not base.spec.family.decodes
             return np.concatenate([ids[: limit - 1], ids[-1:]]) if ends else ids[:limit]
     if len(ids) > limit:
-        raise ContextTooLong(
-            f"the input has {len(ids)} tokens, the model takes {limit}; shorten it or set truncate_prompt_tokens",
-            param="input",
-        )
+        raise ContextTooLong(f"the input has {len(ids)} tokens, the model takes {limit}", param="input")
     return ids

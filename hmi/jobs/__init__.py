@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from hmi.jobs.answers import NotRun, error_line, items_of, line_ids, output_line, response_body
 from hmi.jobs.check import CheckedInput, check_input
-from hmi.jobs.lines import Limits, parse_line, read_lines
 from hmi.jobs.messages import QueueName, TaskName, make_client, ping, send
-from hmi.jobs.requests import LineRequest, parse_body
 from hmi.jobs.result_files import AssembledFile, assemble
 from hmi.jobs.status import ErrorDetail, error_detail, error_type, http_status
 from hmi.jobs.weight import Weight, weigh_item
@@ -15,8 +13,6 @@ __all__ = [
     "AssembledFile",
     "CheckedInput",
     "ErrorDetail",
-    "Limits",
-    "LineRequest",
     "NotRun",
     "QueueName",
     "TaskName",
@@ -31,10 +27,7 @@ __all__ = [
     "line_ids",
     "make_client",
     "output_line",
-    "parse_body",
-    "parse_line",
     "ping",
-    "read_lines",
     "response_body",
     "send",
     "weigh_item",

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from hmi.errors import HmiError
+from hmi.errors import ContextTooLong, HmiError, InvalidInput
 from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Tagging, Task
 from hmi.jobs.choices import generated_body
-from hmi.jobs.requests import Chat, EncodingFormat, LineRequest
 from hmi.jobs.status import error_detail
 from hmi.models.text import OUTSIDE, bio_entities, is_bio
+from hmi.schemas import Chat, EmbeddingRequest, InferenceRequest
 
 __all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
 
@@ -65,20 +65,20 @@ def line_ids(batch_id: str, line_no: int) -> LineIds:
     return LineIds(line=f"batch_req_{name}", request=f"req_{name}", answer=name)
 
 
-def items_of(request: LineRequest, model: ModelRef, ids: LineIds) -> list[Item]:
-    """What the engine runs for a request: choice after choice of each input."""
-    items = []
+def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[Item]:
+    """The sequences of a request for the engine: choice after choice of each input."""
+    items, own = [], request.params
     for place, each in enumerate(request.inputs):
-        # Without a params, prompts that are equal are not continued alike.
+        # Without a seed of the request's own, equal prompts get different texts.
         seed = int(ids.answer[:15], 16) + place * _PLACES if request.seed is None else request.seed
         chat = each.messages if isinstance(each, Chat) else None
         text = each if isinstance(each, str) else None
         tokens = each if isinstance(each, tuple) else None
         for choice in range(request.choices):
-            params = request.params
-            if params is not None:
-                sampling = dataclasses.replace(params.sampling, seed=_choice_seed(seed, choice))
-                params = dataclasses.replace(params, sampling=sampling)
+            params = own
+            if own is not None:
+                sampling = dataclasses.replace(own.sampling, seed=_choice_seed(seed, choice))
+                params = dataclasses.replace(own, sampling=sampling)
             items.append(Item(model, request.task, text, tokens, request.truncate_to, params, chat))
     return items
 
@@ -89,7 +89,7 @@ def _choice_seed(seed: int, choice: int) -> int:
 
 
 def response_body(
-    request: LineRequest, model_name: str, outcomes: Sequence[Outcome], created: int, ids: LineIds
+    request: InferenceRequest, model_name: str, outcomes: Sequence[Outcome], created: int, ids: LineIds
 ) -> dict[str, Any]:
     """The body of the answer to one request, ready for JSON.
 
@@ -103,13 +103,14 @@ def response_body(
         raise HmiError(f"{len(outcomes)} outcomes came back for {request.sequences} sequences")
     for outcome in outcomes:
         if outcome.error is not None:
-            raise outcome.error
+            raise _in_terms_of(request, outcome.error)
     if request.task is Task.GENERATE:
         return generated_body(request, model_name, outcomes, created, ids.answer)
     tokens = sum(outcome.tokens for outcome in outcomes)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    if request.task is Task.EMBED:
-        vectors = [_embedding(index, outcome, request.encoding_format) for index, outcome in enumerate(outcomes)]
+    if isinstance(request, EmbeddingRequest):
+        as_base64 = request.encoding_format == "base64"
+        vectors = [_embedding(index, outcome, as_base64=as_base64) for index, outcome in enumerate(outcomes)]
         return {"object": "list", "data": vectors, "model": model_name, "usage": usage}
     data = [_classified(index, outcome) for index, outcome in enumerate(outcomes)]
     return {
@@ -120,6 +121,14 @@ def response_body(
         "data": data,
         "usage": {**usage, "completion_tokens": 0},
     }
+
+
+def _in_terms_of(request: InferenceRequest, error: HmiError) -> HmiError:
+    """The engine's error with the field of the request that it is about, and advice that the endpoint accepts."""
+    if not isinstance(error, InvalidInput) or error.param not in {"input", "prompt"}:
+        return error
+    advice = f"; {request.length_advice}" if isinstance(error, ContextTooLong) else ""
+    return type(error)(error.message + advice, code=error.code, param=request.input_field)
 
 
 def _classified(index: int, outcome: Outcome) -> dict[str, Any]:
@@ -154,14 +163,14 @@ def _place(start: int, end: int, label: str, score: float) -> dict[str, Any]:
     return {"start": start, "end": end, "label": label, "score": score}
 
 
-def _embedding(index: int, outcome: Outcome, encoding_format: EncodingFormat) -> dict[str, Any]:
+def _embedding(index: int, outcome: Outcome, *, as_base64: bool) -> dict[str, Any]:
     result = outcome.result
     if not isinstance(result, Embedding):
         raise HmiError("the engine gave no embedding for an embedding request")
     vector = np.asarray(result.vector, dtype="<f4")
     if not np.isfinite(vector).all():
         raise HmiError("the model gave an embedding that is not finite", code="not_finite")
-    if encoding_format is EncodingFormat.BASE64:
+    if as_base64:
         embedding: str | list[float] = base64.b64encode(vector.tobytes()).decode("ascii")
     else:
         # Nine digits carry every float32 exactly; Python would write the seventeen of a double.

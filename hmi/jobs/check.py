@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from hmi.errors import InvalidInput
-from hmi.jobs.lines import Limits, parse_line
 from hmi.jobs.weight import Weight, weigh_line
 from hmi.jsonlines import read_bounded
+from hmi.schemas import Limits, parse_line
 
 __all__ = ["CheckedInput", "LineRange", "Problem", "check_input"]
 

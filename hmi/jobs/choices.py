@@ -10,20 +10,20 @@ from typing import Any
 
 from hmi.errors import HmiError
 from hmi.items import Generation, Outcome, TokenBytes, TokenLogprobs
-from hmi.jobs.requests import Chat, LineRequest
+from hmi.schemas import ChatRequest, InferenceRequest
 
 __all__ = ["generated_body"]
 
 
 def generated_body(
-    request: LineRequest, model_name: str, outcomes: Sequence[Outcome], created: int, answer: str
+    request: InferenceRequest, model_name: str, outcomes: Sequence[Outcome], created: int, answer: str
 ) -> dict[str, Any]:
     """
     Args:
         outcomes: Without errors, choice after choice of each input.
         answer: By which the answer's id is made.
     """
-    chats = isinstance(request.inputs[0], Chat)
+    chats = isinstance(request, ChatRequest)
     results = [_generation(outcome) for outcome in outcomes]
     read = sum(outcome.tokens for outcome in outcomes[:: request.choices])  # a prompt counts once, whatever its choices
     made = sum(len(result.tokens) for result in results)

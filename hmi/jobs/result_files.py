@@ -10,7 +10,7 @@ from typing import IO, Protocol
 from hmi.errors import Corrupt
 from hmi.jobs.answers import NotRun, not_run_line
 from hmi.jobs.check import LineRange
-from hmi.jobs.lines import Limits, parse_line, read_lines
+from hmi.schemas import Limits, parse_line, read_lines
 from hmi.storage import Storage
 
 __all__ = ["Assembled", "AssembledFile", "FinishedShard", "assemble"]

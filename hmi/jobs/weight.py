@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hmi.items import Item
-from hmi.jobs.completions import CHAT, COMPLETIONS, DEFAULT_TOKENS, MAX_CHOICES, NO_LIMIT
-from hmi.jobs.lines import BatchLine
+from hmi.schemas import CHAT, COMPLETIONS, DEFAULT_MAX_TOKENS, MAX_CHOICES, NO_LIMIT, BatchLine
 
 __all__ = ["Weight", "weigh_item", "weigh_line"]
 
@@ -58,7 +57,7 @@ def weigh_line(line: BatchLine, length: int) -> Weight:
     if line.url == CHAT:
         most = _whole(body.get("max_completion_tokens"), NO_LIMIT) or most or NO_LIMIT
     elif most is None:
-        most = DEFAULT_TOKENS
+        most = DEFAULT_MAX_TOKENS
     return Weight(inputs * choices, choices * (_reading(length) + inputs * _writing(most)), length)
 
 

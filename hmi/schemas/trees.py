@@ -14,7 +14,7 @@ __all__ = [
     "NgramObject",
     "NgramPage",
     "NgramText",
-    "RebuildStarted",
+    "RebuildRequested",
     "Rollback",
     "TreeBuild",
     "TreeDiff",
@@ -46,7 +46,7 @@ class DomainTableObject(Used):
 
     parent: str | None
     entries: Annotated[int, Field(description="N-grams with a row.")]
-    marks: Annotated[
+    aliases: Annotated[
         int, Field(description="Aliases: n-grams for which an ancestor's row is good enough, within the tolerance.")
     ]
     bytes: int
@@ -87,6 +87,10 @@ class TreeObject(ResponseModel):
     ]
     report: Annotated[dict[str, Any], Field(description="What the build did.")]
     building: Annotated[TreeBuild | None, Field(description="The build that is running, if any.")]
+    requested: Annotated[
+        int | None,
+        Field(description="Least version number that answers the open rebuild request; null where none is open."),
+    ]
     domains: dict[str, DomainTableObject]
 
 
@@ -104,8 +108,14 @@ class TreeVersionObject(Used):
     published_at: OptionalTimestamp
 
 
-class RebuildStarted(ResponseModel):
-    task: Annotated[str, Field(description="Id of the worker's task; the tree's versions show its result.")]
+class RebuildRequested(ResponseModel):
+    base: str
+    number: Annotated[
+        int, Field(description="Number of the version that will contain every count committed before this request.")
+    ]
+    building: Annotated[
+        int | None, Field(description="The version that a worker builds before it; null where no build runs.")
+    ]
 
 
 class Rollback(RequestModel):
@@ -128,10 +138,10 @@ class NgramText(ResponseModel):
 class NgramObject(NgramText):
     object: Literal["hmi.ngram"] = "hmi.ngram"
     held: Annotated[
-        Literal["own", "inherited", "mark", "missing"],
+        Literal["own", "inherited", "alias", "missing"],
         Field(
             description="Where the published tree has the row: `own`, `inherited` from an ancestor, an ancestor's "
-            "through an alias (`mark`), or `missing`."
+            "through an alias (`alias`), or `missing`."
         ),
     ]
     holder: Annotated[str | None, Field(description="The domain whose row it is.")]
@@ -152,8 +162,8 @@ class DomainDiffObject(ResponseModel):
     parent: str | None
     entries_before: int
     entries_after: int
-    marks_before: int
-    marks_after: int
+    aliases_before: int
+    aliases_after: int
     bytes_before: int
     bytes_after: int
     added: Annotated[int, Field(description="N-grams that are new to the domain and were not moved from a relative.")]

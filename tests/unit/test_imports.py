@@ -27,7 +27,7 @@ FLOORS = (
     {"jobs", "training"},
     {"engine"},
     {"models"},
-    {"adapters", "knowledge", "catalog"},
+    {"adapters", "knowledge", "catalog", "schemas"},
     {"artifacts", "devices", "die_with_parent", "errors", "items", "jsonlines", "locks", "logs", "process", "remote"}
     | {"settings", "spec", "stats", "storage"},
 )
@@ -45,6 +45,9 @@ STRANGERS = {
     ("adapters", "knowledge"),
     ("adapters", "catalog"),
     ("catalog", "knowledge"),
+    ("schemas", "adapters"),
+    ("schemas", "catalog"),
+    ("schemas", "knowledge"),
 }
 
 # Rooms that run on a bare GPU machine, and all that they may import there.
@@ -225,7 +228,9 @@ IMPORT_ALL = "import importlib, sys\nfor name in {names!r}:\n    importlib.impor
 
 
 @pytest.mark.parametrize(
-    "names", [{"api"}, {"knowledge", "catalog", "jobs", "artifacts", "settings"}, {"cli"}, TORCH_FREE], ids=sorted
+    "names",
+    [{"api"}, {"knowledge", "catalog", "jobs", "schemas", "artifacts", "settings"}, {"cli"}, TORCH_FREE],
+    ids=sorted,
 )
 def test_torch_is_not_loaded_when_importing(names: set[str]) -> None:
     program = IMPORT_ALL.format(names=importable(names))

@@ -6,7 +6,8 @@ import structlog
 
 from hmi.catalog import Batch, NewShard, Shard, ShardResult, shards
 from hmi.errors import Corrupt, HmiError
-from hmi.jobs import Limits, error_line, http_status, parse_line, read_lines
+from hmi.jobs import error_line, http_status
+from hmi.schemas import Limits, parse_line, read_lines
 from worker.lifecycle import describe
 from worker.runtime import Runtime
 from worker.shards.finalize import finalize_if_last

@@ -14,21 +14,8 @@ import structlog
 from hmi.catalog import ClaimedShard, ServedModel, ShardResult, batches, models
 from hmi.errors import Cancelled, Corrupt, HmiError, InvalidInput, NotFound, StorageFull, Transient
 from hmi.items import Item, ModelRef, Outcome
-from hmi.jobs import (
-    Limits,
-    LineRequest,
-    Weight,
-    error_line,
-    http_status,
-    items_of,
-    line_ids,
-    output_line,
-    parse_body,
-    parse_line,
-    read_lines,
-    response_body,
-    weigh_item,
-)
+from hmi.jobs import Weight, error_line, http_status, items_of, line_ids, output_line, response_body, weigh_item
+from hmi.schemas import InferenceRequest, Limits, parse_body, parse_line, read_lines
 from hmi.spec import MissPolicy
 from hmi.storage import Storage
 from worker.runtime import Runtime
@@ -56,7 +43,7 @@ class _Line:
 
     number: int  # 0-based within the batch
     custom_id: str
-    request: LineRequest | None
+    request: InferenceRequest | None
     model: ServedModel | None
     error: HmiError | None
 
@@ -91,7 +78,7 @@ def _read(runtime: Runtime, claim: ClaimedShard) -> tuple[list[_Line], int]:
     # The lines passed the check under whatever limits held then; they are not judged by others now.
     limits = Limits(max_line_bytes=claim.length)
     body_limits = Limits(max_inputs=runtime.settings.max_inputs_per_line)
-    parsed: list[tuple[int, str, LineRequest | None, HmiError | None]] = []
+    parsed: list[tuple[int, str, InferenceRequest | None, HmiError | None]] = []
     with runtime.storage.open(claim.input_path, claim.offset) as source:
         for index, raw in enumerate(read_lines(source, claim.length)):
             line = parse_line(raw, limits)
@@ -112,7 +99,7 @@ def _read(runtime: Runtime, claim: ClaimedShard) -> tuple[list[_Line], int]:
 def _with_model(
     number: int,
     custom_id: str,
-    request: LineRequest | None,
+    request: InferenceRequest | None,
     error: HmiError | None,
     found: Mapping[str, ServedModel],
 ) -> _Line:

@@ -12,7 +12,8 @@ import typer
 from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, show
 
 if TYPE_CHECKING:
-    from hmi.cli.client import Batch, HmiClient
+    from hmi.cli.client import HmiClient
+    from hmi.schemas import BatchObject
 
 __all__ = ["app"]
 
@@ -117,7 +118,7 @@ def output(
                 beside.unlink(missing_ok=True)
 
 
-def _follow(client: HmiClient, batch: Batch) -> Batch:
+def _follow(client: HmiClient, batch: BatchObject) -> BatchObject:
     """The batch once it is over; an API that does not answer for a while is waited for."""
     from rich.console import Console
 
@@ -139,7 +140,7 @@ def _follow(client: HmiClient, batch: Batch) -> Batch:
                     raise
 
 
-def _print(batch: Batch, as_json: bool) -> None:
+def _print(batch: BatchObject, as_json: bool) -> None:
     counts = batch.request_counts
     if as_json:
         print_answer(batch)

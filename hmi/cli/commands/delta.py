@@ -10,7 +10,7 @@ import typer
 from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
 
 if TYPE_CHECKING:
-    from hmi.cli.client import Delta
+    from hmi.schemas import DeltaObject
 
 __all__ = ["app"]
 
@@ -75,7 +75,7 @@ def remove(base: _Base, domain: _Domain, url: Url = None, key: Key = None, as_js
         typer.echo(f"{domain} has no delta of its own on {base} any more")
 
 
-def _words(delta: Delta) -> str:
+def _words(delta: DeltaObject) -> str:
     from hmi.cli.render import bytes_words
 
     summary = delta.summary

@@ -16,7 +16,8 @@ from hmi.errors import InvalidInput
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from hmi.cli.client import Answer, HmiClient
+    from hmi.cli.client import HmiClient
+    from hmi.schemas import ResponseModel
     from hmi.settings import Settings
 
 __all__ = [
@@ -109,10 +110,11 @@ def console() -> Console:
     return Console(highlight=False, width=None if fits else _PIPE_COLUMNS)
 
 
-def print_answer(answer: Answer | Sequence[Answer]) -> None:
+def print_answer(answer: ResponseModel | Sequence[ResponseModel]) -> None:
     """As JSON on stdout: an object, or a list of them."""
-    data = [each.to_json() for each in answer] if isinstance(answer, Sequence) else answer.to_json()
-    typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+    listed = answer if isinstance(answer, Sequence) else [answer]
+    data = [each.model_dump(mode="json") for each in listed]
+    typer.echo(json.dumps(data if listed is answer else data[0], indent=1, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

@@ -6,9 +6,10 @@ import time
 
 from rich.console import Console
 
-from hmi.cli.client import HmiClient, Rebuild, TreeVersion
+from hmi.cli.client import HmiClient
 from hmi.cli.render import BuildProgress
 from hmi.errors import HmiError, Transient
+from hmi.schemas import RebuildRequested, TreeVersionObject
 
 __all__ = ["follow"]
 
@@ -16,7 +17,7 @@ _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60  # an API that is started again is back sooner
 
 
-def follow(client: HmiClient, requested: Rebuild, timeout_seconds: float) -> TreeVersion:
+def follow(client: HmiClient, requested: RebuildRequested, timeout_seconds: float) -> TreeVersionObject:
     """Return the version that answers the request, or a later one, once it is published.
 
     An API that does not answer for a while is retried. A build that fails is reported; the request may be answered by

@@ -25,9 +25,9 @@ def status(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
         waiting = [each for each in client.batches(limit=100) if not each.is_over]
     if as_json:
         data = {
-            "nodes": [each.to_json() for each in nodes],
-            "trees": [each.to_json() for each in trees],
-            "batches": [each.to_json() for each in waiting],
+            "nodes": [each.model_dump(mode="json") for each in nodes],
+            "trees": [each.model_dump(mode="json") for each in trees],
+            "batches": [each.model_dump(mode="json") for each in waiting],
         }
         typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
         return

@@ -12,7 +12,8 @@ import typer
 from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, show
 
 if TYPE_CHECKING:
-    from hmi.cli.client import HmiClient, TuningJob
+    from hmi.cli.client import HmiClient
+    from hmi.schemas import JobObject
 
 __all__ = ["app"]
 
@@ -165,7 +166,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _follow(client: HmiClient, job: TuningJob) -> TuningJob:
+def _follow(client: HmiClient, job: JobObject) -> JobObject:
     """The job once it is over; an API that does not answer for a while is waited for."""
     from rich.console import Console
 
@@ -187,7 +188,7 @@ def _follow(client: HmiClient, job: TuningJob) -> TuningJob:
                     raise
 
 
-def _print(job: TuningJob, as_json: bool) -> None:
+def _print(job: JobObject, as_json: bool) -> None:
     progress = job.hmi.progress
     if as_json:
         print_answer(job)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from hmi.cli.client import Batch, Node
+from hmi.schemas import BatchObject, NodeObject
 
 __all__ = [
     "BatchProgress",
@@ -65,7 +65,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     return drawn
 
 
-def residency(nodes: Sequence[Node]) -> Table:
+def residency(nodes: Sequence[NodeObject]) -> Table:
     """Where adapters lie in each worker, by tier, with how often they were found there."""
     rows: list[Sequence[object]] = []
     for node in nodes:
@@ -89,7 +89,7 @@ def residency(nodes: Sequence[Node]) -> Table:
     return table(("node", "device", "tier", "adapters", "bytes", "found there", "evicted"), rows)
 
 
-def workload(nodes: Sequence[Node]) -> Table:
+def workload(nodes: Sequence[NodeObject]) -> Table:
     """What each worker has run."""
     rows = [
         (
@@ -107,7 +107,7 @@ def workload(nodes: Sequence[Node]) -> Table:
     return table(("node", "process", "dtype", "batches", "sequences", "tokens", "computed n-grams", "last seen"), rows)
 
 
-def batch_table(batches: Iterable[Batch]) -> Table:
+def batch_table(batches: Iterable[BatchObject]) -> Table:
     """How far batches are."""
     rows = [
         (
@@ -139,7 +139,7 @@ class BatchProgress(Progress):
         )
         self._bar = self.add_task("batch", total=None, failed="")
 
-    def update_from(self, batch: Batch) -> None:
+    def update_from(self, batch: BatchObject) -> None:
         counts = batch.request_counts
         self.update(
             self._bar,

@@ -9,9 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hmi.cli.client import DomainDifference, Ngram, NgramPage, NgramText, TreeDiff
 from hmi.cli.render.basics import bytes_words
 from hmi.cli.render.tree import count_words, domain_lines
+from hmi.schemas import DomainDiffObject, NgramObject, NgramPage, NgramText, TreeDiff
 
 __all__ = ["difference", "readable", "top_ngrams"]
 
@@ -77,7 +77,7 @@ def _sizes(before: int, after: int) -> str:
     return f"{number if not before or unit == second.partition(' ')[2] else first}→{second}"
 
 
-_Column = tuple[str, Callable[[DomainDifference], str], Callable[[DomainDifference], object]]
+_Column = tuple[str, Callable[[DomainDiffObject], str], Callable[[DomainDiffObject], object]]
 
 # Heading, what is shown, and what must be there in some domain for the column to be drawn.
 _COLUMNS: tuple[_Column, ...] = (
@@ -114,7 +114,7 @@ def _texts(ngrams: Sequence[NgramText], style: str) -> Iterator[Text]:
         yield Text.assemble(f"  {each.count:>{width},.1f}  ", (readable(each.text), style))
 
 
-def _held(ngram: Ngram) -> str:
+def _held(ngram: NgramObject) -> str:
     if ngram.held == "own":
         return "own row"
     if ngram.held == "inherited":

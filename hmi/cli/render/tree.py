@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hmi.cli.client import DomainTable, Tree, TreeBuild, TreeProgress
 from hmi.cli.render.basics import bytes_words, moment
+from hmi.schemas import DomainTableObject, TreeBuild, TreeObject, TreeProgress
 
 __all__ = ["ago", "build_words", "count_words", "domain_lines", "domain_tree", "knowledge_tree", "percent", "related"]
 
@@ -94,7 +94,7 @@ def domain_tree(parents: Mapping[str, str | None]) -> Text:
     return Text("\n".join(before + (heading if name is None else name) for before, name in domain_lines(parents)))
 
 
-def related(tree: Tree, domain: str) -> Tree:
+def related(tree: TreeObject, domain: str) -> TreeObject:
     """The tree with nothing but a domain, its ancestors and all that is under it."""
     domains = tree.domains
 
@@ -105,7 +105,7 @@ def related(tree: Tree, domain: str) -> Tree:
     return tree.model_copy(update={"domains": kept})
 
 
-def knowledge_tree(tree: Tree, now: float | None = None) -> Group:
+def knowledge_tree(tree: TreeObject, now: float | None = None) -> Group:
     """A base model's published tree: what each domain's own table holds, and what lookups for the domain found."""
     if tree.k == 0:
         return Group(Text.assemble((tree.base, "bold"), ": its k is 0, so nothing is looked up and there is no tree"))
@@ -127,7 +127,7 @@ def knowledge_tree(tree: Tree, now: float | None = None) -> Group:
     return Group(*lines)
 
 
-def _published(tree: Tree, now: float | None) -> str:
+def _published(tree: TreeObject, now: float | None) -> str:
     if not tree.number:
         return "no tree is published yet"
     said = f"tree {tree.number}, published {moment(tree.published_at)}"
@@ -141,7 +141,7 @@ def _building(build: TreeBuild, now: float | None) -> str:
     return f"building tree {build.number}{begun}: {build_words(build.progress)}"
 
 
-_Column = tuple[str, Callable[[DomainTable], str], Callable[[DomainTable], object]]
+_Column = tuple[str, Callable[[DomainTableObject], str], Callable[[DomainTableObject], object]]
 
 # Heading, what is shown, and what must be there in some domain for the column to be drawn.
 _COLUMNS: tuple[_Column, ...] = (
@@ -161,7 +161,7 @@ _COLUMNS: tuple[_Column, ...] = (
 )
 
 
-def _columns(domains: Mapping[str, DomainTable]) -> Table:
+def _columns(domains: Mapping[str, DomainTableObject]) -> Table:
     """Fits 80 columns with names of up to 18 characters, their branches included."""
     shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
@@ -179,7 +179,7 @@ def _columns(domains: Mapping[str, DomainTable]) -> Table:
     return table
 
 
-def _style(heading: str, domain: DomainTable) -> str:
+def _style(heading: str, domain: DomainTableObject) -> str:
     if heading != "hit" or not domain.lookups:
         return ""
     return "green" if domain.hits > _GOOD * domain.lookups else "yellow"

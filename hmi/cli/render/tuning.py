@@ -8,13 +8,13 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from hmi.cli.client import TuningJob
 from hmi.cli.render.basics import moment, table
+from hmi.schemas import JobObject
 
 __all__ = ["TuningBar", "job_table"]
 
 
-def job_table(jobs: Iterable[TuningJob]) -> Table:
+def job_table(jobs: Iterable[JobObject]) -> Table:
     """How far jobs are."""
     rows = [
         (
@@ -46,7 +46,7 @@ class TuningBar(Progress):
         )
         self._bar = self.add_task("fine-tuning", total=None, words="")
 
-    def update_from(self, job: TuningJob) -> None:
+    def update_from(self, job: JobObject) -> None:
         progress = job.hmi.progress
         if progress is None:
             self.update(self._bar, description=job.status)
@@ -59,6 +59,6 @@ class TuningBar(Progress):
         self.update(self._bar, description=job.status, total=progress.steps, completed=progress.done, words=words)
 
 
-def _share(job: TuningJob) -> str:
+def _share(job: JobObject) -> str:
     progress = job.hmi.progress
     return f"{100 * progress.done // progress.steps}%" if progress and progress.steps else ""

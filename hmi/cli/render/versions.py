@@ -9,21 +9,21 @@ from rich.console import Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from hmi.cli.client import TreeProgress, TreeVersion
 from hmi.cli.render.basics import bytes_words
 from hmi.cli.render.tree import ago, build_words, percent
+from hmi.schemas import TreeProgress, TreeVersionObject
 
 __all__ = ["BuildProgress", "version_lines", "versions_list"]
 
 _SUMS = ("entries", "aliases", "added", "dropped", "hoisted", "copied", "computed", "bytes", "bytes_before")
 
 
-def versions_list(versions: Iterable[TreeVersion], now: float | None = None) -> Group:
+def versions_list(versions: Iterable[TreeVersionObject], now: float | None = None) -> Group:
     """A few lines for each; the one that serves has a star."""
     return Group(*(line for each in versions for line in version_lines(each, now)))
 
 
-def version_lines(version: TreeVersion, now: float | None = None) -> list[Text]:
+def version_lines(version: TreeVersionObject, now: float | None = None) -> list[Text]:
     """What became of one version, and what its build did."""
     heading = Text.assemble(
         ("* " if version.served else "  "), (f"tree {version.number}", "bold" if version.served else ""), "  "
@@ -43,7 +43,7 @@ def version_lines(version: TreeVersion, now: float | None = None) -> list[Text]:
     return [heading, *(Text(f"    {line}") for line in _report_lines(version))]
 
 
-def _report_lines(version: TreeVersion) -> Iterable[str]:
+def _report_lines(version: TreeVersionObject) -> Iterable[str]:
     domains = version.report.get("domains", {})
     sums = {name: sum(int(each.get(name) or 0) for each in domains.values()) for name in _SUMS}
     if domains:
@@ -54,7 +54,7 @@ def _report_lines(version: TreeVersion) -> Iterable[str]:
     yield f"hit rate {_rates(version)}"
 
 
-def _rates(version: TreeVersion) -> str:
+def _rates(version: TreeVersionObject) -> str:
     predicted = (
         "not predicted" if version.predicted_hit_rate is None else f"{percent(version.predicted_hit_rate)} predicted"
     )

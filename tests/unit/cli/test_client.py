@@ -22,6 +22,8 @@ from hmi.errors import (
     Unauthenticated,
 )
 from hmi.jobs import error_detail, http_status
+from hmi.schemas import DeltaObject, TenantModelObject, TenantObject
+from tests.answers import filled_json
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -120,10 +122,12 @@ def test_reason_is_given_when_the_api_is_not_ready() -> None:
 
 
 def test_unknown_fields_are_kept_when_a_newer_api_answers() -> None:
-    with _client(_answer(data=[{"name": "acme", "weight": 2, "colour": "red"}])) as client:
+    sent = filled_json(TenantObject, name="acme", weight=2, colour="red")
+    with _client(_answer(data=[sent])) as client:
         (tenant,) = client.tenants()
     assert tenant.weight == 2
-    assert tenant.to_json() == {"name": "acme", "weight": 2, "colour": "red"}
+    assert sent["colour"] == "red"
+    assert tenant.model_dump(mode="json") == sent
 
 
 def test_requests_carry_the_key_and_quoted_names_when_sent() -> None:
@@ -131,7 +135,7 @@ def test_requests_carry_the_key_and_quoted_names_when_sent() -> None:
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, json={"name": "acme/a b"})
+        return httpx.Response(200, json=filled_json(TenantModelObject, name="acme/a b"))
 
     with _client(handle) as client:
         client.model("acme/a b")
@@ -148,7 +152,7 @@ def test_adapter_files_are_uploaded_when_a_model_is_registered(tmp_path: Path) -
 
     def handle(request: httpx.Request) -> httpx.Response:
         bodies.append(request.read())
-        return httpx.Response(200, json={"name": "acme/m"})
+        return httpx.Response(200, json=filled_json(TenantModelObject, name="acme/m"))
 
     with _client(handle) as client:
         client.register_model("acme/m", base="b", domain="d", adapter=tmp_path, labels=["no", "yes"])
@@ -196,7 +200,7 @@ def test_a_single_file_is_uploaded_under_the_name_that_the_api_knows(tmp_path: P
 
     def handle(request: httpx.Request) -> httpx.Response:
         bodies.append(request.read())
-        return httpx.Response(200, json={"base": "b", "domain": "d"})
+        return httpx.Response(200, json=filled_json(DeltaObject, base="b", domain="d"))
 
     with _client(handle) as client:
         client.set_delta("b", "d", path)

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from hmi.cli.client import Batch, Node
-from hmi.cli.client.answers import RequestCounts
 from hmi.cli.render import basics as draw
+from hmi.schemas import BatchObject, NodeObject, RequestCounts
+from tests.answers import filled
 
 
 def _drawn(what: RenderableType, width: int = 120) -> str:
@@ -17,8 +17,8 @@ def _drawn(what: RenderableType, width: int = 120) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
-def _node(stats: dict[str, object]) -> Node:
-    return Node(name="hmi-cpu@host", device="cpu", pid=7, seen_at=0, stats=stats)
+def _node(stats: dict[str, object]) -> NodeObject:
+    return filled(NodeObject, name="hmi-cpu@host", device="cpu", pid=7, seen_at=0, stats=stats)
 
 
 def test_residency_has_a_row_for_each_tier_when_a_node_reports_them() -> None:
@@ -59,7 +59,7 @@ def test_progress_shows_lines_and_failures_when_a_batch_goes_on() -> None:
     out = io.StringIO()
     with draw.BatchProgress(console=Console(file=out, width=100, force_terminal=True)) as progress:
         counts = RequestCounts(total=10, completed=6, failed=1)
-        progress.update_from(Batch(id="batch_1", status="in_progress", request_counts=counts))
+        progress.update_from(filled(BatchObject, id="batch_1", status="in_progress", request_counts=counts))
     assert "in progress" in out.getvalue()
     assert "7/10" in out.getvalue()
     assert "1 failed" in out.getvalue()

@@ -1,25 +1,27 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from hmi.cli.client import (
-    DomainDifference,
-    DomainTable,
-    Ngram,
-    NgramPage,
-    NgramText,
-    Tree,
-    TreeBuild,
-    TreeDiff,
-    TreeProgress,
-    TreeVersion,
-)
 from hmi.cli.render import BuildProgress, difference, domain_tree, knowledge_tree, related, top_ngrams, versions_list
 from hmi.cli.render.ngrams import readable
 from hmi.cli.render.tree import ago, build_words, count_words, percent
+from hmi.schemas import (
+    DomainDiffObject,
+    DomainTableObject,
+    NgramObject,
+    NgramPage,
+    NgramText,
+    TreeBuild,
+    TreeDiff,
+    TreeObject,
+    TreeProgress,
+    TreeVersionObject,
+)
+from tests.answers import filled
 
 NOW = 1_800_000_000.0
 
@@ -31,15 +33,34 @@ def drawn(what: RenderableType, width: int = 80) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().rstrip().splitlines()]
 
 
-def a_tree() -> Tree:
+def tree(**fields: Any) -> TreeObject:
+    return filled(TreeObject, **({"base": "b", "k": 3} | fields))
+
+
+def table(**fields: Any) -> DomainTableObject:
+    return filled(DomainTableObject, **({"usable": True} | fields))
+
+
+def ngram(number: str, text: str, count: float) -> NgramText:
+    return filled(NgramText, id=number, text=text, count=count)
+
+
+def a_tree() -> TreeObject:
     """Everything at its widest."""
     full = {"lookups": 123_456_789, "hits": 110_000_000, "inherited": 40_000_000, "approximate": 123_456_789}
     domains = {
-        "general": DomainTable(entries=30_522, bytes=11_800_000),
-        "reviews": DomainTable(
-            parent="general", entries=1_234_567, aliases=99_999, bytes=999_900_000, predicted_hit_rate=1.0, **full
+        "general": table(entries=30_522, bytes=11_800_000),
+        "reviews": filled(
+            DomainTableObject,
+            parent="general",
+            entries=1_234_567,
+            aliases=99_999,
+            bytes=999_900_000,
+            predicted_hit_rate=1.0,
+            **full,
         ),
-        "movies": DomainTable(
+        "movies": filled(
+            DomainTableObject,
             parent="reviews",
             entries=99_999,
             aliases=1_000,
@@ -48,11 +69,15 @@ def a_tree() -> Tree:
             delta="ab" * 32,
             **full,
         ),
-        "products": DomainTable(parent="reviews", lookups=10, hits=1),
-        "news": DomainTable(parent="general", entries=10, bytes=3_880, lookups=1000, hits=873),
+        "products": table(parent="reviews", lookups=10, hits=1),
+        "news": table(parent="general", entries=10, bytes=3_880, lookups=1000, hits=873),
     }
-    building = TreeBuild(number=4, created_at=NOW - 300, progress=TreeProgress(stage="compute", done=1200, total=5000))
-    return Tree(base="minilm-k3", number=3, published_at=NOW - 3 * 3600, building=building, domains=domains)
+    building = filled(
+        TreeBuild, number=4, created_at=NOW - 300, progress=TreeProgress(stage="compute", done=1200, total=5000)
+    )
+    return filled(
+        TreeObject, base="minilm-k3", number=3, published_at=NOW - 3 * 3600, building=building, domains=domains
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,30 +124,33 @@ def test_every_figure_of_a_domain_stands_in_its_column_in_80_columns() -> None:
 
 
 def test_columns_are_left_out_when_no_domain_has_the_figure() -> None:
-    plain = Tree(base="b", number=1, domains={"general": DomainTable(entries=5, bytes=100)})
+    plain = tree(number=1, domains={"general": table(entries=5, bytes=100)})
     assert drawn(knowledge_tree(plain))[2].split() == ["domain", "n-grams", "bytes"]
 
 
 def test_a_tree_says_so_when_none_is_published() -> None:
-    lines = drawn(knowledge_tree(Tree(base="b", domains={"general": DomainTable()})))
+    lines = drawn(knowledge_tree(tree(domains={"general": table()})))
     assert lines[0] == "b: no tree is published yet"
     assert lines[-1].split()[0] == "general"
 
 
 def test_a_base_model_has_no_tree_when_nothing_is_looked_up() -> None:
-    lines = drawn(knowledge_tree(Tree(base="b", k=0, domains={"general": DomainTable()})))
+    lines = drawn(knowledge_tree(tree(k=0, domains={"general": table()})))
     assert lines == ["b: its k is 0, so nothing is looked up and there is no tree"]
 
 
 def test_domains_are_named_when_their_tables_are_not_used() -> None:
-    domains = {"general": DomainTable(), "movies": DomainTable(parent="general", usable=False)}
-    assert drawn(knowledge_tree(Tree(base="b", number=1, domains=domains)), 100)[-1] == (
+    domains = {
+        "general": table(),
+        "movies": table(parent="general", usable=False),
+    }
+    assert drawn(knowledge_tree(tree(number=1, domains=domains)), 100)[-1] == (
         "not used until the next rebuild, since deltas or parents changed: movies"
     )
 
 
 def test_a_tree_says_so_when_it_was_rolled_back() -> None:
-    assert "(rolled back)" in drawn(knowledge_tree(Tree(base="b", number=1, rolled_back=True)))[0]
+    assert "(rolled back)" in drawn(knowledge_tree(tree(number=1, rolled_back=True)))[0]
 
 
 def test_only_ancestors_and_descendants_stay_when_one_domain_is_wanted() -> None:
@@ -147,13 +175,16 @@ def test_a_version_says_what_its_build_did() -> None:
         },
     }
     versions = [
-        TreeVersion(number=5, status="building", created_at=NOW, progress=TreeProgress(stage="write", done=1, total=4)),
-        TreeVersion(number=4, status="failed", created_at=NOW - 120, error="disk full"),
-        TreeVersion(
+        filled(
+            TreeVersionObject, number=5, status="building", created_at=NOW,
+            progress=TreeProgress(stage="write", done=1, total=4),
+        ),
+        filled(TreeVersionObject, number=4, status="failed", created_at=NOW - 120, error="disk full"),
+        filled(TreeVersionObject,
             number=3, status="ready", served=True, published_at=NOW - 7200, report=report, lookups=1000, hits=861,
             predicted_hit_rate=0.873,
         ),
-        TreeVersion(number=2, status="ready", published_at=NOW - 86_400 * 9),
+        filled(TreeVersionObject, number=2, status="ready", published_at=NOW - 86_400 * 9),
     ]  # fmt: skip
     assert drawn(versions_list(versions, NOW)) == [
         "  tree 5  building: begun 0 s ago, writing tables, 1 of 4 (25%)",
@@ -181,16 +212,17 @@ def test_a_builds_progress_follows_its_stages() -> None:
 
 
 def test_ngrams_are_listed_with_where_they_are_held() -> None:
-    page = NgramPage(
+    page = filled(
+        NgramPage,
         base="minilm-k3",
         domain="movies",
         number=3,
         ngrams=12_345,
         data=[
-            Ngram(id="1", text="[CLS] the film", count=1234.56, held="own", holder="movies"),
-            Ngram(id="2", text="of the", count=99, held="inherited", holder="general"),
-            Ngram(id="3", text="film . [SEP]", count=9, held="alias", holder="general"),
-            Ngram(id="4", text="[red]\x1b[31m\n", count=0.5, held="missing"),
+            filled(NgramObject, id="1", text="[CLS] the film", count=1234.56, held="own", holder="movies"),
+            filled(NgramObject, id="2", text="of the", count=99, held="inherited", holder="general"),
+            filled(NgramObject, id="3", text="film . [SEP]", count=9, held="alias", holder="general"),
+            filled(NgramObject, id="4", text="[red]\x1b[31m\n", count=0.5, held="missing"),
         ],
     )
     lines = drawn(top_ngrams(page))
@@ -203,14 +235,14 @@ def test_ngrams_are_listed_with_where_they_are_held() -> None:
 
 
 def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> None:
-    movies = DomainDifference(
+    movies = filled(DomainDiffObject,
         parent="general", entries_before=1_000_000, entries_after=1_100_000, aliases_before=5, aliases_after=0,
         bytes_before=388_000_000, bytes_after=420_000_000, added=200_000, dropped=100_000, moved_in=12_000, moved_out=7,
-        heaviest_added=[NgramText(id="1", text="a new film", count=1200.5), NgramText(id="2", text="film", count=3)],
-        heaviest_dropped=[NgramText(id="3", text="old", count=0)],
+        heaviest_added=[ngram("1", "a new film", 1200.5), ngram("2", "film", 3)],
+        heaviest_dropped=[ngram("3", "old", 0)],
     )  # fmt: skip
-    same = DomainDifference(entries_before=30_522, entries_after=30_522, bytes_before=100, bytes_after=100)
-    found = TreeDiff(base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
+    same = filled(DomainDiffObject, entries_before=30_522, entries_after=30_522, bytes_before=100, bytes_after=100)
+    found = filled(TreeDiff, base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
     lines = drawn(difference(found))
     assert max(map(len, lines)) <= 80
     assert lines[0] == "minilm-k3: tree 3 -> tree 4"
@@ -230,20 +262,22 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
 
 
 def test_a_difference_keeps_names_whole_in_80_columns() -> None:
-    change = DomainDifference(
+    change = filled(DomainDiffObject,
         parent="reviews", entries_before=33_910, entries_after=168_031, aliases_before=2_110, aliases_after=8_555,
         bytes_before=219_800, bytes_after=955_900, added=140_300, moved_in=3_997, moved_out=1_831,
     )  # fmt: skip
-    new = DomainDifference(parent="general", entries_after=99_960, bytes_after=255_600_000)
-    domains = {"general": DomainDifference(), "reviews": new, "horror_fun": change}
-    lines = drawn(difference(TreeDiff(base="b", before=6, after=8, domains=domains)))
+    new = filled(DomainDiffObject, parent="general", entries_after=99_960, bytes_after=255_600_000)
+    domains = {"general": filled(DomainDiffObject), "reviews": new, "horror_fun": change}
+    lines = drawn(difference(filled(TreeDiff, base="b", before=6, after=8, domains=domains)))
     assert lines[1].split() == ["domain", "added", "in", "out", "n-grams", "aliases", "bytes"]
     assert lines[4].split() == ["└──", "reviews", "-", "-", "-", "0→99,960", "0", "0→255.6", "MB"]
     assert lines[5].split() == [
         "└──", "horror_fun", "140k", "3,997", "1,831", "33.9k→168k", "2.1k→8.6k", "219.8→955.9", "kB",
     ]  # fmt: skip
     assert max(map(len, lines)) <= 80
-    still = drawn(difference(TreeDiff(base="b", before=6, after=6, domains={"general": DomainDifference()})))
+    still = drawn(
+        difference(filled(TreeDiff, base="b", before=6, after=6, domains={"general": filled(DomainDiffObject)}))
+    )
     assert still[1].split() == ["domain", "added", "n-grams", "bytes"]
 
 

@@ -13,13 +13,15 @@ from typer.testing import CliRunner, Result
 
 from hmi.adapters.formats import FILE_NAME, read_adapter, save_adapter
 from hmi.artifacts import folder_digest
-from hmi.cli.client import HmiClient, answers
+from hmi.cli.client import HmiClient
 from hmi.cli.main import app
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
+from hmi.schemas import BaseObject, TenantModelObject
 from hmi.spec import Site
 from hmi.training.delta import DeltaConfig, train_delta
 from hmi.training.reports import TrainProgress
+from tests.answers import filled
 from tests.oracles.adapterhub import make_adapterhub_oracle
 from tests.sentences import sentences
 from tests.tiny import tiny_bert_config, tiny_bert_folder
@@ -218,13 +220,13 @@ def test_model_is_registered_on_the_base_of_the_same_content(
 ) -> None:
     seen: list[tuple[str, str, str, bool]] = []
 
-    def register(_: HmiClient, name: str, *, base: str, domain: str, adapter: Path) -> answers.Model:
+    def register(_: HmiClient, name: str, *, base: str, domain: str, adapter: Path) -> TenantModelObject:
         seen.append((name, base, domain, (adapter / FILE_NAME).is_file()))
-        return answers.Model(name=name, revision=3)
+        return filled(TenantModelObject, name=name, revision=3)
 
     listed = [
-        answers.Base(name="other", artifact="0" * 64),
-        answers.Base(name="ours", artifact=folder_digest(bases[0])),
+        filled(BaseObject, name="other", artifact="0" * 64),
+        filled(BaseObject, name="ours", artifact=folder_digest(bases[0])),
     ]
     monkeypatch.setattr(HmiClient, "register_model", register)
     monkeypatch.setattr(HmiClient, "bases", lambda client: listed)

@@ -13,9 +13,18 @@ from typer.testing import CliRunner
 from hmi.cli.client import HmiClient
 from hmi.cli.commands import tune
 from hmi.cli.main import app
+from hmi.schemas import EventObject, FileObject, JobObject
+from tests.answers import filled_json
 
-JOB: dict[str, Any] = {"id": "ftjob-1", "status": "queued", "model": "mini", "created_at": 1, "hmi": {"examples": 3}}
 PROGRESS = {"done": 5, "steps": 10, "epoch": 1, "epochs": 2, "loss": 0.25, "seconds_left": 4.0}
+
+
+def job(**fields: Any) -> dict[str, Any]:
+    usual = {"id": "ftjob-1", "status": "queued", "model": "mini", "hmi": {"examples": 3}}
+    return filled_json(JobObject, **(usual | fields))
+
+
+JOB = job()
 
 
 class Desk:
@@ -30,7 +39,7 @@ class Desk:
         is_json = request.headers.get("content-type") == "application/json"
         self.asked.append((request.method, request.url.path, json.loads(body) if is_json else body))
         if request.url.path == "/v1/files":
-            return httpx.Response(200, json={"id": f"file-{len(self.asked)}"})
+            return httpx.Response(200, json=filled_json(FileObject, id=f"file-{len(self.asked)}"))
         waiting = self.answers[request.method, request.url.path]
         return httpx.Response(200, json=waiting.pop(0) if len(waiting) > 1 else waiting[0])
 
@@ -73,8 +82,8 @@ def test_a_job_is_asked_for_with_what_was_given_and_nothing_else(desk: Desk, tmp
 
 
 def test_a_job_is_followed_to_its_end(desk: Desk) -> None:
-    ended = JOB | {"status": "succeeded", "fine_tuned_model": "acme/s", "hmi": {"progress": PROGRESS | {"done": 10}}}
-    running = JOB | {"status": "running", "hmi": {"progress": PROGRESS}}
+    ended = job(status="succeeded", fine_tuned_model="acme/s", hmi={"progress": PROGRESS | {"done": 10}})
+    running = job(status="running", hmi={"progress": PROGRESS})
     desk.answers["GET", "/v1/fine_tuning/jobs/ftjob-1"] = [JOB, running, ended]
     done = run("watch", "ftjob-1")
     assert done.stdout == "ftjob-1 succeeded: acme/s\n"
@@ -83,19 +92,19 @@ def test_a_job_is_followed_to_its_end(desk: Desk) -> None:
 
 def test_a_job_that_failed_says_why_and_is_status_1(desk: Desk) -> None:
     error = {"code": "training_crashed", "message": "it failed", "param": None}
-    failed = JOB | {"status": "failed", "error": error}
+    failed = job(status="failed", error=error)
     desk.answers["GET", "/v1/fine_tuning/jobs/ftjob-1"] = [failed]
     assert "it failed (training_crashed)" in run("show", "ftjob-1", status=1).stderr
     assert json.loads(run("show", "ftjob-1", "--json", status=1).stdout)["error"] == error
 
 
 def test_jobs_and_events_are_listed(desk: Desk) -> None:
-    desk.answers["GET", "/v1/fine_tuning/jobs"] = [{"data": [JOB | {"hmi": {"progress": PROGRESS}}]}, {"data": []}]
+    desk.answers["GET", "/v1/fine_tuning/jobs"] = [{"data": [job(hmi={"progress": PROGRESS})]}, {"data": []}]
     assert "50%" in run("list").stdout
     assert run("list").stdout == "no fine-tuning jobs\n"
     newest_first = [
-        {"id": "ftevent-2", "created_at": 2, "level": "warn", "message": "interrupted"},
-        {"id": "ftevent-1", "created_at": 1, "level": "info", "message": "made"},
+        filled_json(EventObject, id="ftevent-2", created_at=2, level="warn", message="interrupted"),
+        filled_json(EventObject, id="ftevent-1", created_at=1, level="info", message="made"),
     ]
     desk.answers["GET", "/v1/fine_tuning/jobs/ftjob-1/events"] = [{"data": newest_first}]
     first, second = run("events", "ftjob-1").stdout.splitlines()
@@ -104,5 +113,5 @@ def test_jobs_and_events_are_listed(desk: Desk) -> None:
 
 
 def test_a_job_is_cancelled(desk: Desk) -> None:
-    desk.answers["POST", "/v1/fine_tuning/jobs/ftjob-1/cancel"] = [JOB | {"status": "cancelled"}]
+    desk.answers["POST", "/v1/fine_tuning/jobs/ftjob-1/cancel"] = [job(status="cancelled")]
     assert run("cancel", "ftjob-1").stdout == "ftjob-1 cancelled\n"

@@ -8,9 +8,9 @@ import pytest
 
 from hmi.errors import ContextTooLong, HmiError
 from hmi.items import Classification, Embedding, Outcome, Tag, Tagging, Task
-from hmi.jobs import LineRequest, NotRun, error_line, http_status, line_ids, output_line, response_body
+from hmi.jobs import NotRun, error_line, http_status, line_ids, output_line, response_body
 from hmi.jobs.answers import not_run_line
-from hmi.jobs.requests import EncodingFormat
+from hmi.schemas import InferenceRequest, Limits, parse_body
 
 IDS = line_ids("batch_1", 7)
 VECTOR = np.array([0.1, -0.2, 1e-8], np.float32)
@@ -21,8 +21,9 @@ def classified(*probs: float) -> Outcome:
     return Outcome(Classification(labels, probs), None, tokens=5)
 
 
-def request(task: Task, inputs: int = 1, encoding: EncodingFormat = EncodingFormat.FLOAT) -> LineRequest:
-    return LineRequest("acme/m", ("text",) * inputs, task, encoding_format=encoding)
+def request(task: Task, inputs: int = 1, **fields: str) -> InferenceRequest:
+    url = "/v1/embeddings" if task is Task.EMBED else "/v1/classify"
+    return parse_body(url, {"model": "acme/m", "input": ["text"] * inputs, **fields}, Limits())
 
 
 def test_a_classification_has_the_shape_of_vllm() -> None:
@@ -67,7 +68,7 @@ def test_words_that_have_a_label_are_told_and_joined_when_their_labels_say_so() 
 def test_an_embedding_survives_both_encodings_exactly() -> None:
     outcome = Outcome(Embedding(VECTOR), None, tokens=3)
     floats = response_body(request(Task.EMBED), "acme/m", [outcome], 9, IDS)
-    packed = response_body(request(Task.EMBED, encoding=EncodingFormat.BASE64), "acme/m", [outcome], 9, IDS)
+    packed = response_body(request(Task.EMBED, encoding_format="base64"), "acme/m", [outcome], 9, IDS)
     as_float = np.array(json.loads(json.dumps(floats))["data"][0]["embedding"], np.float32)
     as_base64 = np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), "<f4")
     np.testing.assert_array_equal(as_float, VECTOR)
@@ -79,6 +80,25 @@ def test_a_request_fails_whole_when_one_input_failed() -> None:
     failed = Outcome(None, ContextTooLong("too long"), tokens=0)
     with pytest.raises(ContextTooLong):
         response_body(request(Task.CLASSIFY, 2), "acme/m", [classified(1.0), failed], 9, IDS)
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "param", "advice"),
+    [
+        ("/v1/embeddings", {"input": "x"}, "input", "shorten it or set truncate_prompt_tokens"),
+        ("/v1/completions", {"prompt": "x"}, "prompt", "shorten it"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "messages", "shorten it"),
+    ],
+)
+def test_an_input_that_is_too_long_is_named_as_the_endpoint_names_it_with_advice_that_it_accepts(
+    url: str, body: dict[str, object], param: str, advice: str
+) -> None:
+    parsed = parse_body(url, {"model": "acme/m", **body}, Limits())
+    failed = Outcome(None, ContextTooLong("the input has 9031 tokens, the model takes 8192", param="input"), tokens=0)
+    with pytest.raises(ContextTooLong) as caught:
+        response_body(parsed, "acme/m", [failed], 9, IDS)
+    assert caught.value.param == param
+    assert caught.value.message == f"the input has 9031 tokens, the model takes 8192; {advice}"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.jobs import CheckedInput, Limits, check, check_input
+from hmi.jobs import CheckedInput, check, check_input
+from hmi.schemas import Limits
 
 URL = "/v1/classify"
 

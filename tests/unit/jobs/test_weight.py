@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.items import GenerationParams, Item, ModelRef, Task
-from hmi.jobs import Limits, Weight, items_of, line_ids, parse_body, weigh_item
-from hmi.jobs.lines import BatchLine
-from hmi.jobs.requests import ENDPOINTS
+from hmi.jobs import Weight, items_of, line_ids, weigh_item
 from hmi.jobs.weight import weigh_line
+from hmi.schemas import ENDPOINTS, BatchLine, Limits, parse_body
 
 EMBED, TEXT, CHAT = "/v1/embeddings", "/v1/completions", "/v1/chat/completions"
 REF = ModelRef("base", "general", None)
+
+
+def line(url: str, body: dict[str, Any]) -> BatchLine:
+    return BatchLine(custom_id="id", method="POST", url=url, body=body)
 
 
 @pytest.mark.parametrize(
@@ -36,15 +39,15 @@ REF = ModelRef("base", "general", None)
     ],
 )
 def test_a_line_weighs_what_it_asks_for(url: str, body: dict[str, Any], expected: Weight) -> None:
-    assert weigh_line(BatchLine("id", url, body), 320) == expected
+    assert weigh_line(line(url, body), 320) == expected
 
 
 def test_turns_are_by_what_is_written_or_read_and_by_sequences_at_least() -> None:
     assert Weight(1, 0, 100).cost == 3
     assert Weight(1, 0, 10).cost == 1
     assert Weight(2048, 0, 3200).cost == 2048
-    assert weigh_line(BatchLine("id", TEXT, {"prompt": "x", "n": 128, "max_tokens": 200}), 320).cost == 128 * 210
-    assert weigh_line(BatchLine("id", TEXT, {"prompt": "x", "max_tokens": 0, "echo": True}), 32_000).cost == 1000
+    assert weigh_line(line(TEXT, {"prompt": "x", "n": 128, "max_tokens": 200}), 320).cost == 128 * 210
+    assert weigh_line(line(TEXT, {"prompt": "x", "max_tokens": 0, "echo": True}), 32_000).cost == 1000
 
 
 json_values = st.recursive(
@@ -55,9 +58,9 @@ json_values = st.recursive(
 names = st.sampled_from(["input", "prompt", "n", "max_tokens", "max_completion_tokens", "messages"])
 
 
-@given(st.sampled_from(ENDPOINTS), st.dictionaries(names, json_values, max_size=4), st.integers(0, 2**20))
+@given(st.sampled_from(sorted(ENDPOINTS)), st.dictionaries(names, json_values, max_size=4), st.integers(0, 2**20))
 def test_any_body_has_a_weight(url: str, body: dict[str, Any], length: int) -> None:
-    found = weigh_line(BatchLine("id", url, body), length)
+    found = weigh_line(line(url, body), length)
     assert found.sequences >= 1
     assert found.tokens >= 0
     assert found.bytes == length
@@ -66,7 +69,7 @@ def test_any_body_has_a_weight(url: str, body: dict[str, Any], length: int) -> N
 def test_sequences_weigh_together_what_their_line_was_taken_for() -> None:
     body = {"model": "a/b", "prompt": ["x" * 320, "y" * 320], "n": 3, "max_tokens": 100}
     items = items_of(parse_body(TEXT, body, Limits()), REF, line_ids("batch", 0))
-    assert sum(map(weigh_item, items), Weight()) == weigh_line(BatchLine("id", TEXT, body), 640) + Weight(0, 0, -640)
+    assert sum(map(weigh_item, items), Weight()) == weigh_line(line(TEXT, body), 640) + Weight(0, 0, -640)
 
 
 @pytest.mark.parametrize(

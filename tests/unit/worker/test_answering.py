@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hmi.catalog import ServedModel
 from hmi.errors import NotFound
 from hmi.items import Item
-from hmi.jobs import Limits, Weight, parse_body
+from hmi.jobs import Weight
+from hmi.schemas import Limits, parse_body
 from hmi.spec import MissPolicy
 from worker.shards import runner as answering
 from worker.shards.runner import _Line, _submissions

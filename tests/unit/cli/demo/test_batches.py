@@ -14,8 +14,9 @@ from examples.demo import Sentence
 from examples.demo.batches import Answered, BatchRun, compare, line_id, run_batch, write_batch
 from examples.demo.tenants import DemoTenant, Portion
 from examples.demo.waiting import Patience
-from hmi.cli.client import answers
 from hmi.errors import HmiError
+from hmi.schemas import BatchObject
+from tests.answers import filled_json
 
 ONE, TWO = DemoTenant("one", "movies", "lora", 4), DemoTenant("two", "news", "lora", 4)
 DEALT = {
@@ -61,7 +62,7 @@ def api(batch: Mapping[str, object], **files: str) -> OpenAI:
             return httpx2.Response(200, text=files[path.split("/")[-2]])
         if path == "/v1/files":
             return httpx2.Response(200, json={"id": "file-in", "object": "file"})
-        return httpx2.Response(200, json={"id": "batch_1", "object": "batch", "status": "in_progress", **batch})
+        return httpx2.Response(200, json=filled_json(BatchObject, id="batch_1", **({"status": "in_progress"} | batch)))
 
     http = httpx2.Client(transport=httpx2.MockTransport(answer))
     return OpenAI(base_url="http://api.test/v1", api_key="key", http_client=http)
@@ -78,7 +79,7 @@ def test_answers_are_read_when_a_batch_completes(tmp_path: Path) -> None:
     output = json.dumps({"custom_id": "one-0", "response": {"body": body}, "error": None}) + "\n"
     counts = {"total": 1, "completed": 1, "failed": 0}
     client = api({"status": "completed", "output_file_id": "out", "request_counts": counts}, out=output)
-    seen: list[answers.Batch] = []
+    seen: list[BatchObject] = []
     run = run_batch(client, written(tmp_path), Patience(lambda: None), seen.append)
     assert run.answers == {"one-0": Answered("no", (0.75, 0.25), 7)}
     assert seen[-1].request_counts.completed == 1
@@ -94,8 +95,11 @@ def test_first_failed_line_is_named_when_not_every_line_was_answered(tmp_path: P
 
 
 def test_reason_is_named_when_the_batch_is_refused(tmp_path: Path) -> None:
-    errors = {"object": "list", "data": [{"code": "empty_file", "message": "the file is empty"}]}
-    with pytest.raises(HmiError, match="ended as failed; no line was answered; the file is empty"):
+    errors = {
+        "object": "list",
+        "data": [{"code": "empty_file", "message": "the file is empty", "line": None, "param": None}],
+    }
+    with pytest.raises(HmiError, match="ended as failed; 0 of 0 lines were answered; the file is empty"):
         run_batch(
             api({"status": "failed", "errors": errors}), written(tmp_path), Patience(lambda: None), lambda batch: None
         )

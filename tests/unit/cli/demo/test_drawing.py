@@ -13,7 +13,8 @@ from examples.demo.figures import BatchFigures, TenantFigures
 from examples.demo.render import accuracy_table, hit_table, residency_table, throughput_line
 from examples.demo.tenants import DemoTenant
 from examples.demo.trees import HitRate
-from hmi.cli.client import Node
+from hmi.schemas import NodeObject
+from tests.answers import filled
 
 RUN = BatchFigures("batch_1", 3777, 98_000, 10.0, 377.7, 9800.0, 7, {"movies": HitRate(100, 25)}, 0.25)
 
@@ -49,7 +50,7 @@ def test_every_tenant_has_one_line_when_the_terminal_is_narrow() -> None:
 
 def test_every_tier_has_one_line_when_a_worker_reported() -> None:
     use = {"entries": 14, "bytes": 12_300_000, "budget_bytes": 2**31, "hits": 3, "misses": 1}
-    node = Node(name="hmi-cuda0@gpu-server-12", device="cuda:0", stats={"host": use, "on_device": use})
+    node = filled(NodeObject, name="hmi-cuda0@gpu-server-12", device="cuda:0", stats={"host": use, "on_device": use})
     lines = drawn(residency_table(14, 12_300_000, [node]))
     assert len(lines) == 5
     assert lines[-1].endswith("75.0 %")

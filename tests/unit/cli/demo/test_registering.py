@@ -15,6 +15,8 @@ from examples.demo.registering import register_bases, register_domains, register
 from examples.demo.tenants import DemoTenant
 from hmi.cli.client import HmiClient
 from hmi.errors import Conflict
+from hmi.schemas import BaseObject, DomainObject, TenantModelObject, TenantObject
+from tests.answers import filled_json
 
 TENANT = DemoTenant("acme", "movies", "lora", 4)
 
@@ -31,10 +33,11 @@ def test_only_missing_domains_are_made_and_parents_come_first() -> None:
 
     def answer(request: httpx.Request) -> object:
         if request.method == "GET":
-            return {"data": [{"name": "general"}, {"name": "news", "parent": "general"}]}
+            known = {"general": None, "news": "general"}
+            return {"data": [filled_json(DomainObject, name=name, parent=parent) for name, parent in known.items()]}
         body = json.loads(request.content)
         made.append((body["name"], body["parent"]))
-        return body
+        return filled_json(DomainObject, **body)
 
     assert register_domains(client(answer)) == len(DOMAINS) - 1
     assert made == [("reviews", "general"), ("movies", "reviews"), ("products", "reviews"), ("tweets", "general")]
@@ -42,7 +45,8 @@ def test_only_missing_domains_are_made_and_parents_come_first() -> None:
 
 def test_only_missing_tenants_are_made() -> None:
     def answer(request: httpx.Request) -> object:
-        return {"data": [{"name": "operator"}, {"name": "acme"}]} if request.method == "GET" else {"name": "zeta"}
+        known, new = [filled_json(TenantObject, name=name) for name in ("operator", "acme")], "zeta"
+        return {"data": known} if request.method == "GET" else filled_json(TenantObject, name=new)
 
     assert register_tenants(client(answer), [TENANT]) == 0
     assert register_tenants(client(answer), [TENANT, DemoTenant("zeta", "news", "lora", 4)]) == 1
@@ -53,8 +57,8 @@ def test_model_counts_as_new_when_its_revision_moved(tmp_path: Path, before: lis
     (tmp_path / "adapter.safetensors").touch()
 
     def answer(request: httpx.Request) -> object:
-        models = [{"name": TENANT.model, "revision": revision} for revision in before]
-        return {"data": models} if request.method == "GET" else {"name": TENANT.model, "revision": 2}
+        models = [filled_json(TenantModelObject, name=TENANT.model, revision=revision) for revision in [*before, 2]]
+        return {"data": models[:-1]} if request.method == "GET" else models[-1]
 
     assert register_model(client(answer), TENANT, tmp_path) is is_new
 
@@ -65,7 +69,7 @@ def test_remedy_is_named_when_a_base_has_other_weights(tmp_path: Path) -> None:
 
     def answer(request: httpx.Request) -> object:
         if request.method == "GET":
-            return {"data": [{"name": "minilm-k3"}]}
+            return {"data": [filled_json(BaseObject, name="minilm-k3")]}
         return {"error": {"message": "minilm-k3 is taken", "type": "conflict", "param": None, "code": "conflict"}}
 
     with pytest.raises(Conflict, match="minilm-k3 is taken; the data folder is another version's: remove it"):

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from hmi.errors import InvalidInput
 from hmi.items import Task
-from hmi.jobs import Limits, parse_body
-from hmi.jobs.requests import ENDPOINTS, TRUNCATE_TO_MODEL, EncodingFormat
+from hmi.schemas import ENDPOINTS, TRUNCATE_TO_MODEL, EmbeddingRequest, Limits, parse_body
 
 LIMITS = Limits(max_inputs=3)
 CLASSIFY, EMBED = "/v1/classify", "/v1/embeddings"
@@ -36,14 +35,17 @@ def test_inputs_are_read_in_every_shape_of_openai(given_input: object, inputs: o
 
 def test_defaults_are_those_of_a_batch_file() -> None:
     request = parse_body(EMBED, body(), LIMITS)
-    assert (request.task, request.truncate_to, request.encoding_format) == (Task.EMBED, None, EncodingFormat.FLOAT)
+    assert isinstance(request, EmbeddingRequest)
+    assert (request.task, request.truncate_to, request.encoding_format) == (Task.EMBED, None, "float")
 
 
 def test_options_are_read_when_they_are_given() -> None:
     request = parse_body(CLASSIFY, body(truncate_prompt_tokens=16, user="u", use_activation=True, stream=False), LIMITS)
     assert (request.task, request.truncate_to) == (Task.CLASSIFY, 16)
     assert parse_body(CLASSIFY, body(truncate_prompt_tokens=-1), LIMITS).truncate_to == TRUNCATE_TO_MODEL
-    assert parse_body(EMBED, body(encoding_format="base64"), LIMITS).encoding_format is EncodingFormat.BASE64
+    packed = parse_body(EMBED, body(encoding_format="base64"), LIMITS)
+    assert isinstance(packed, EmbeddingRequest)
+    assert packed.encoding_format == "base64"
 
 
 @pytest.mark.parametrize(

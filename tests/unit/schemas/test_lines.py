@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.errors import InvalidInput
-from hmi.jobs import Limits, parse_line, read_lines
+from hmi.schemas import Limits, parse_line, read_lines
 
 LIMITS = Limits(max_line_bytes=10_000)
 
