@@ -21,12 +21,13 @@ def filled(model: type[ModelT], /, **fields: Any) -> ModelT:
 
 
 def filled_json(model: type[ResponseModel], /, **fields: Any) -> dict[str, Any]:
-    return filled(model, **fields).model_dump(mode="json")
+    written: dict[str, Any] = filled(model, **fields).model_dump(mode="json")
+    return written
 
 
 def _complete(model: type[ResponseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
     required = {name: field.annotation for name, field in model.model_fields.items() if field.is_required()}
-    complete = {name: _default(kind) for name, kind in required.items()} | fields
+    complete = {**{name: _default(kind) for name, kind in required.items()}, **fields}
     for name, field in model.model_fields.items():
         kinds = get_args(field.annotation) if get_origin(field.annotation) in _UNIONS else (field.annotation,)
         for kind in kinds:

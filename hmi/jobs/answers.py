@@ -22,7 +22,7 @@ from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Taggin
 from hmi.jobs.choices import generated_body
 from hmi.jobs.status import error_detail
 from hmi.models.text import OUTSIDE, bio_entities, is_bio
-from hmi.schemas import Chat, EmbeddingRequest, InferenceRequest
+from hmi.schemas import Chat, EmbeddingRequest, GenerationRequest, InferenceRequest
 
 __all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
 
@@ -68,9 +68,10 @@ def line_ids(batch_id: str, line_no: int) -> LineIds:
 def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[Item]:
     """The sequences of a request for the engine: choice after choice of each input."""
     items, own = [], request.params
+    given = request.seed if isinstance(request, GenerationRequest) else None
     for place, each in enumerate(request.inputs):
         # Without a seed of the request's own, equal prompts get different texts.
-        seed = int(ids.answer[:15], 16) + place * _PLACES if request.seed is None else request.seed
+        seed = int(ids.answer[:15], 16) + place * _PLACES if given is None else given
         chat = each.messages if isinstance(each, Chat) else None
         text = each if isinstance(each, str) else None
         tokens = each if isinstance(each, tuple) else None

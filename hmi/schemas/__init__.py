@@ -10,7 +10,14 @@ from __future__ import annotations
 from hmi.schemas.base import NAME_PATTERN, Deleted, ErrorResponse, Listing, Name, Page, ResponseModel, Timestamp
 from hmi.schemas.batches import BatchCreate, BatchObject, BatchProblem, FileDeleted, FileObject, Metadata, RequestCounts
 from hmi.schemas.fine_tuning import EventObject, Hyperparameters, JobCreate, JobObject, TuningOptions
-from hmi.schemas.generation import DEFAULT_MAX_TOKENS, MAX_CHOICES, NO_LIMIT, ChatRequest, CompletionRequest
+from hmi.schemas.generation import (
+    DEFAULT_MAX_TOKENS,
+    MAX_CHOICES,
+    NO_LIMIT,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+)
 from hmi.schemas.inference import TRUNCATE_TO_MODEL, Chat, ClassificationRequest, EmbeddingRequest, InferenceRequest
 from hmi.schemas.knowledge import (
     BaseObject,
@@ -94,6 +101,7 @@ __all__ = [
     "FileObject",
     "FrequenciesCounted",
     "FrequenciesCreate",
+    "GenerationRequest",
     "Health",
     "Hyperparameters",
     "InferenceRequest",

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from hmi.schemas.base import OptionalTimestamp, RequestModel, ResponseModel, Timestamp
-from hmi.schemas.validation import wanted
 
 __all__ = ["BatchCreate", "BatchObject", "BatchProblem", "FileDeleted", "FileObject", "Metadata", "RequestCounts"]
 
@@ -45,7 +44,7 @@ def window_seconds(window: str) -> int:
 
 def _check_window(window: str) -> str:
     if not 0 < window_seconds(window) <= _LONGEST_WINDOW_SECONDS:
-        raise wanted("must be minutes or hours such as '30m' or '24h', of 30 days at most")
+        raise ValueError("must be minutes or hours such as '30m' or '24h', of 30 days at most")
     return window
 
 

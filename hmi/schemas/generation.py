@@ -11,9 +11,9 @@ from hmi.errors import InvalidInput
 from hmi.items import MAX_LOGPROBS, GenerationParams, Sampling, Task
 from hmi.schemas.base import RequestModel
 from hmi.schemas.inference import Chat, InferenceRequest, Input, Inputs, as_inputs, changes_nothing, entries
-from hmi.schemas.validation import TAG, invalid, unsupported
+from hmi.schemas.validation import TAG, Unsupported, invalid
 
-__all__ = ["DEFAULT_MAX_TOKENS", "MAX_CHOICES", "NO_LIMIT", "ChatRequest", "CompletionRequest"]
+__all__ = ["DEFAULT_MAX_TOKENS", "MAX_CHOICES", "NO_LIMIT", "ChatRequest", "CompletionRequest", "GenerationRequest"]
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for completions; chats are generated up to the end of the context
 NO_LIMIT = 2**31 - 1  # tokens: more than any context
@@ -35,7 +35,7 @@ def _text_or_list(value: object) -> str:
     return _PARTS if isinstance(value, list) else _TEXT
 
 
-class _GenerationRequest(InferenceRequest):
+class GenerationRequest(InferenceRequest):
     task: ClassVar[Task] = Task.GENERATE
 
     max_tokens: Annotated[int | None, Field(ge=0, le=NO_LIMIT)] = None
@@ -89,7 +89,7 @@ class _GenerationRequest(InferenceRequest):
             raise invalid(param, f"asks for up to {asked} log-probabilities in one answer; {most}")
 
 
-class CompletionRequest(_GenerationRequest):
+class CompletionRequest(GenerationRequest):
     input_field: ClassVar[str] = "prompt"
 
     prompt: Inputs
@@ -131,7 +131,7 @@ class _TextPart(RequestModel):
     @classmethod
     def _check_type(cls, part: Any) -> Any:
         if not isinstance(part, dict) or part.get("type") != "text":
-            raise unsupported("messages are text")
+            raise Unsupported("messages are text")
         return {"type": "text", "text": part.get("text")}
 
 
@@ -152,7 +152,7 @@ class _Message(RequestModel):
             return message
         given = {name: value for name, value in message.items() if value is not None}
         if given.keys() - cls.model_fields.keys():
-            raise unsupported("messages have a role and a content, and no tools are called")
+            raise Unsupported("messages have a role and a content, and no tools are called")
         return given
 
     @property
@@ -161,7 +161,7 @@ class _Message(RequestModel):
         return "system" if self.role == "developer" else self.role, content
 
 
-class ChatRequest(_GenerationRequest):
+class ChatRequest(GenerationRequest):
     input_field: ClassVar[str] = "messages"
 
     messages: Annotated[list[_Message], Field(min_length=1, max_length=_MAX_MESSAGES, fail_fast=True)]

@@ -21,7 +21,7 @@ from pydantic import ValidatorFunctionWrapHandler as Handler
 
 from hmi.items import GenerationParams, Task
 from hmi.schemas.base import RequestModel
-from hmi.schemas.validation import TAG, invalid, unsupported, wanted
+from hmi.schemas.validation import TAG, Unsupported, invalid
 
 __all__ = [
     "TRUNCATE_TO_MODEL",
@@ -53,7 +53,7 @@ def changes_nothing(*harmless: object, reason: str) -> PlainValidator:
 
     def check(value: object) -> object:
         if value is not None and value not in harmless:
-            raise unsupported(reason)
+            raise Unsupported(reason)
         return value
 
     return PlainValidator(check)
@@ -62,13 +62,13 @@ def changes_nothing(*harmless: object, reason: str) -> PlainValidator:
 def _all_tokens(value: object, handler: Handler) -> object:
     """One error for a list, not one for each entry."""
     if not isinstance(value, list):
-        raise wanted("must be a string or a list of token ids")
+        raise ValueError("must be a string or a list of token ids")
     try:
         return handler(value)
     except ValidationError as error:
         if not value:
             raise
-        raise wanted(f"must hold token ids only, whole numbers from 0 to {_MAX_TOKEN_ID}") from error
+        raise ValueError(f"must hold token ids only, whole numbers from 0 to {_MAX_TOKEN_ID}") from error
 
 
 def _kind(value: object) -> str | None:
@@ -158,7 +158,7 @@ class InferenceRequest(RequestModel):
 
 def _check_truncation(value: int) -> int:
     if not value:
-        raise wanted("must be a positive whole number, or -1 for the model's own limit")
+        raise ValueError("must be a positive whole number, or -1 for the model's own limit")
     return value
 
 

@@ -18,7 +18,7 @@ from hmi.jsonlines import parse_object
 from hmi.schemas.base import RequestModel
 from hmi.schemas.generation import ChatRequest, CompletionRequest
 from hmi.schemas.inference import ClassificationRequest, EmbeddingRequest, InferenceRequest
-from hmi.schemas.validation import validate, wanted
+from hmi.schemas.validation import validate
 
 __all__ = [
     "CHAT",
@@ -55,7 +55,7 @@ class Limits:
 
 def _check_custom_id(value: str) -> str:
     if _CONTROL_CHARACTER.search(value):
-        raise wanted("must not hold control characters")
+        raise ValueError("must not hold control characters")
     return value
 
 

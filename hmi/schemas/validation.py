@@ -1,4 +1,7 @@
-"""From pydantic's errors to `InvalidInput`: which field, what is wanted there, and OpenAI's code."""
+"""From pydantic's errors to `InvalidInput`: which field, what is wanted there, and OpenAI's code.
+
+A validator raises `ValueError` with what follows after the name of the field ("must not hold control characters").
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
 
 from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
 
-__all__ = ["TAG", "invalid", "invalid_input", "unsupported", "validate", "wanted"]
+__all__ = ["TAG", "Unsupported", "invalid", "invalid_input", "validate"]
 
 TAG: Final = "#"
 """Begins the tag of a union's member, which pydantic puts into the location of an error and no caller has sent."""
@@ -21,7 +23,6 @@ _CODES = {
     "extra_forbidden": "unknown_parameter",
     "json_invalid": "invalid_json",
     "missing": "missing_required_parameter",
-    "unsupported": "unsupported_parameter",
 }
 # By pydantic's type of error, what follows after the name of the field. Braces are keys of the error's context.
 _PHRASES = {
@@ -54,6 +55,13 @@ _PHRASES = {
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+class Unsupported(ValueError):
+    """Raised by validators of a parameter that is not supported."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"is not supported: {reason}")
+
+
 def validate(model: type[ModelT], body: Mapping[str, Any], where: str) -> ModelT:
     """Args: where: What the fields belong to, as in `a request to /v1/embeddings`.
 
@@ -66,7 +74,7 @@ def validate(model: type[ModelT], body: Mapping[str, Any], where: str) -> ModelT
 
 
 def invalid_input(
-    error: ErrorDetails, where: str = "the request", path: Sequence[int | str] | None = None
+    error: Mapping[str, Any], where: str = "the request", path: Sequence[int | str] | None = None
 ) -> InvalidInput:
     """Translate one of pydantic's errors.
 
@@ -74,17 +82,19 @@ def invalid_input(
         path: Of the field; by default the error's own location.
     """
     kind, context = error["type"], error.get("ctx", {})
-    place = [part for part in (error["loc"] if path is None else path) if not str(part).startswith(TAG)]
-    code = _CODES.get(kind, "invalid_value")
+    whole = error["loc"] if path is None else path
     if kind == "extra_forbidden":
-        return _unknown_field(place, where)
+        return _unknown_field(_without_tags(whole[:-1]), str(whole[-1]), where)
+    place = _without_tags(whole)
+    is_unsupported = isinstance(context.get("error"), Unsupported)
+    code = "unsupported_parameter" if is_unsupported else _CODES.get(kind, "invalid_value")
     if kind == "json_invalid":
         return InvalidInput(f"the request is not JSON: {context.get('error', error['msg'])}", code=code)
     param = _param(place)
     return InvalidInput(f"{param or where} {_phrase(error, context)}", code=code, param=param)
 
 
-def _phrase(error: ErrorDetails, context: Mapping[str, Any]) -> str:
+def _phrase(error: Mapping[str, Any], context: Mapping[str, Any]) -> str:
     kind = error["type"]
     if kind in {"string_too_short", "too_short"}:
         if context["min_length"] == 1:
@@ -94,12 +104,15 @@ def _phrase(error: ErrorDetails, context: Mapping[str, Any]) -> str:
         return _PHRASES[kind].format_map(context)
     if kind == "value_error":
         return str(context["error"])
-    return error["msg"]
+    return str(error["msg"])
 
 
-def _unknown_field(place: Sequence[int | str], where: str) -> InvalidInput:
+def _without_tags(path: Sequence[int | str]) -> list[int | str]:
+    return [part for part in path if not str(part).startswith(TAG)]
+
+
+def _unknown_field(owner: Sequence[int | str], name: str, where: str) -> InvalidInput:
     """The name is the caller's, so it is repeated only if it can be printed."""
-    *owner, name = [*place[:-1], str(place[-1])]
     shown = _param([*owner, name[:_MOST_SHOWN]]) if name.isprintable() and is_text(name) else None
     message = f"{_param(owner) or where} has no field {name[:_MOST_SHOWN]!r}"
     return InvalidInput(message, code=_CODES["extra_forbidden"], param=shown)
@@ -114,13 +127,3 @@ def _param(place: Sequence[int | str]) -> str | None:
 def invalid(param: str, phrase: str) -> InvalidInput:
     """For a check that spans several fields."""
     return InvalidInput(f"{param} {phrase}", code="invalid_value", param=param)
-
-
-def unsupported(reason: str) -> PydanticCustomError:
-    """To be raised by a validator of a field or a value that is not supported."""
-    return PydanticCustomError("unsupported", "is not supported: {reason}", {"reason": reason})
-
-
-def wanted(phrase: str) -> PydanticCustomError:
-    """To be raised by a validator: the phrase says what is wanted of the field."""
-    return PydanticCustomError("wanted", "{phrase}", {"phrase": phrase})

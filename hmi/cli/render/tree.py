@@ -137,8 +137,7 @@ def _published(tree: TreeObject, now: float | None) -> str:
 
 
 def _building(build: TreeBuild, now: float | None) -> str:
-    begun = "" if build.created_at is None else f", begun {ago(build.created_at, now)}"
-    return f"building tree {build.number}{begun}: {build_words(build.progress)}"
+    return f"building tree {build.number}, begun {ago(build.created_at, now)}: {build_words(build.progress)}"
 
 
 _Column = tuple[str, Callable[[DomainTableObject], str], Callable[[DomainTableObject], object]]

@@ -29,11 +29,11 @@ def version_lines(version: TreeVersionObject, now: float | None = None) -> list[
         ("* " if version.served else "  "), (f"tree {version.number}", "bold" if version.served else ""), "  "
     )
     if version.status == "building":
-        begun = "" if version.created_at is None else f"begun {ago(version.created_at, now)}, "
-        return [heading.append(f"building: {begun}{build_words(version.progress)}", style="yellow")]
+        begun = ago(version.created_at, now)
+        return [heading.append(f"building: begun {begun}, {build_words(version.progress)}", style="yellow")]
     if version.status == "failed":
-        when = "" if version.created_at is None else f" (begun {ago(version.created_at, now)})"
-        return [heading.append(f"failed{when}: {version.error or 'no reason is known'}", style="red")]
+        when = ago(version.created_at, now)
+        return [heading.append(f"failed (begun {when}): {version.error or 'no reason is known'}", style="red")]
     if version.published_at is not None:
         heading.append(f"published {ago(version.published_at, now)}")
     if version.report.get("seconds") is not None:

@@ -50,8 +50,7 @@ def a_tree() -> TreeObject:
     full = {"lookups": 123_456_789, "hits": 110_000_000, "inherited": 40_000_000, "approximate": 123_456_789}
     domains = {
         "general": table(entries=30_522, bytes=11_800_000),
-        "reviews": filled(
-            DomainTableObject,
+        "reviews": table(
             parent="general",
             entries=1_234_567,
             aliases=99_999,
@@ -59,8 +58,7 @@ def a_tree() -> TreeObject:
             predicted_hit_rate=1.0,
             **full,
         ),
-        "movies": filled(
-            DomainTableObject,
+        "movies": table(
             parent="reviews",
             entries=99_999,
             aliases=1_000,
@@ -76,7 +74,7 @@ def a_tree() -> TreeObject:
         TreeBuild, number=4, created_at=NOW - 300, progress=TreeProgress(stage="compute", done=1200, total=5000)
     )
     return filled(
-        TreeObject, base="minilm-k3", number=3, published_at=NOW - 3 * 3600, building=building, domains=domains
+        TreeObject, base="minilm-k3", k=3, number=3, published_at=NOW - 3 * 3600, building=building, domains=domains
     )
 
 

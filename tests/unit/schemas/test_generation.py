@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hmi.errors import InvalidInput
 from hmi.items import GenerationParams, Sampling, Task
-from hmi.schemas import Chat, InferenceRequest, Limits, parse_body
+from hmi.schemas import Chat, GenerationRequest, InferenceRequest, Limits, parse_body
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 MODEL = "acme/writer"
@@ -42,6 +42,7 @@ def test_everything_that_is_offered_is_taken() -> None:
         user="me", ignore_eos=True,
     )  # fmt: skip
     params = GenerationParams(3, Sampling(0, 9, 0.5), ("x", "y"), 2, echo=True, ignore_eos=True)
+    assert isinstance(found, GenerationRequest)
     assert (found.inputs, found.params, found.choices, found.seed) == (("a", "b"), params, 2, -5)
     assert found.sequences == 4
     parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]

@@ -62,7 +62,7 @@ def api(batch: Mapping[str, object], **files: str) -> OpenAI:
             return httpx2.Response(200, text=files[path.split("/")[-2]])
         if path == "/v1/files":
             return httpx2.Response(200, json={"id": "file-in", "object": "file"})
-        return httpx2.Response(200, json=filled_json(BatchObject, id="batch_1", **({"status": "in_progress"} | batch)))
+        return httpx2.Response(200, json=filled_json(BatchObject, id="batch_1", **{"status": "in_progress", **batch}))
 
     http = httpx2.Client(transport=httpx2.MockTransport(answer))
     return OpenAI(base_url="http://api.test/v1", api_key="key", http_client=http)
