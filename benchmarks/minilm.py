@@ -22,16 +22,17 @@ from hmi.process import tune_process
 tune_process(os.environ)  # before anything imports torch
 
 import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
-from examples.demo import (  # noqa: E402
+from examples.data import (  # noqa: E402
     Part,
     fetch_sentences,
     find_pretrained,
     read_sentences,
 )
-from hmi.cli.render import TrainingBar, fidelity_table  # noqa: E402
+from hmi.cli.render import ProgressBar, fidelity_table  # noqa: E402
 from hmi.models.convert import shipped_diff_path  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
 from hmi.training.distill import BaseReport, DistillConfig, EstimatorConfig, build_base  # noqa: E402
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or shipped_diff_path(NAME, options.k)
     out.parent.mkdir(parents=True, exist_ok=True)
     config = DistillConfig(steps=options.steps)
-    with TrainingBar() as bar:
+    with ProgressBar("training", "steps") as bar:
         report = make_base(
             folder,
             options.k,
@@ -103,12 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config,
             dataclasses.replace(ESTIMATOR, steps=options.estimator_steps),
             difference=out,
-            on_progress=lambda reached: bar.show(reached, f"error {reached.loss**0.5:.3f}"),
+            on_progress=lambda reached: bar.show_training(reached, f"error {reached.loss**0.5:.3f}"),
         )
     if options.json:
         print(json.dumps(dataclasses.asdict(report), indent=1))
     elif report.before and report.fitted and report.after:
-        print(fidelity_table(options.k, report.before, report.fitted, report.after))
+        Console(width=100).print(fidelity_table(options.k, report.before, report.fitted, report.after))
         print(f"error of estimated rows {report.estimate_error:.3f}")
         print(f"{out}: {out.stat().st_size / 1e6:.2f} MB in {report.seconds / 60:.0f} min")
 

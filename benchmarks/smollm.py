@@ -27,7 +27,7 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks.harness import machine, versions  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
-from examples.demo import fetch_smollm  # noqa: E402
+from examples.data import fetch_smollm  # noqa: E402
 from hmi.bench import OneBase  # noqa: E402
 from hmi.engine import Engine, EngineConfig  # noqa: E402
 from hmi.errors import Corrupt  # noqa: E402

@@ -37,7 +37,7 @@ from benchmarks.accuracy.report import as_text, k_report, score  # noqa: E402
 from benchmarks.accuracy.speed import measure_speed  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
 from benchmarks.options import add_options, cache_folder  # noqa: E402
-from examples.demo import Part, fetch_sentences, read_sentences  # noqa: E402
+from examples.data import Part, fetch_sentences, read_sentences  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.plan import DomainText, Plan, System
 from benchmarks.minilm import make_base
-from examples.demo import find_pretrained
+from examples.data import find_pretrained
 from hmi.adapters import Adapter
 from hmi.adapters.formats import load_adapter, save_adapter
 from hmi.models.convert import find_shipped_diff

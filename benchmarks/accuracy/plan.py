@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from examples.demo import Part, Sentence, thinned
+from examples.data import Part, Sentence, thinned
 from hmi.adapters import AdapterKind
 
 __all__ = ["FULL", "QUICK", "DomainText", "Plan", "System", "domain_texts"]

@@ -41,7 +41,7 @@ from benchmarks.coverage.replay import drifting, parents_of, replay  # noqa: E40
 from benchmarks.harness import add_options, as_table, machine  # noqa: E402
 from benchmarks.options import cache_folder  # noqa: E402
 from benchmarks.serving import BACKOFF, EXACT, EXACT_NO_CACHE  # noqa: E402
-from examples.demo import find_pretrained  # noqa: E402
+from examples.data import find_pretrained  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.errors import HmiError  # noqa: E402
 from hmi.models.convert import convert_pretrained  # noqa: E402

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from benchmarks.glosses import fetch_glosses, read_glosses
-from examples.demo import DOMAINS, fetch_sentences, read_sentences
+from examples.data import DOMAINS, fetch_sentences, read_sentences
 from hmi.knowledge import Keys, Parents, window_keys
 
 __all__ = ["ROOT", "Corpus", "Tokenised", "Windows", "all_texts", "four_domains", "glosses", "shuffled"]

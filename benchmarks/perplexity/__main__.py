@@ -34,13 +34,13 @@ from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
 from benchmarks.harness import as_table, machine  # noqa: E402
 from benchmarks.options import add_options, cache_folder  # noqa: E402
 from benchmarks.perplexity.speed import FULL_SPEED, QUICK_SPEED, measure_speed  # noqa: E402
-from examples.demo import (  # noqa: E402
+from examples.data import (  # noqa: E402
     Part,
     fetch_sentences,
     fetch_smollm,
     read_sentences,
 )
-from hmi.cli.render import TrainingBar  # noqa: E402
+from hmi.cli.render import ProgressBar  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.spec import Family, RowDtype  # noqa: E402
 from hmi.training.distill import BaseReport, DistillConfig, build_base, default_distill_config  # noqa: E402  # noqa: E402
@@ -135,7 +135,7 @@ def _learn(source: Path, out: Path, k: int, corpora: list[list[str]], config: Di
     if out.exists() and note.exists():
         kept: dict[str, Any] = json.loads(note.read_text())
         return kept
-    with TrainingBar() as bar:
+    with ProgressBar("training", "steps") as bar:
         report = build_base(
             source,
             out,
@@ -143,7 +143,7 @@ def _learn(source: Path, out: Path, k: int, corpora: list[list[str]], config: Di
             RowDtype.INT8,
             corpora,
             config,
-            on_progress=lambda reached: bar.show(reached, f"k = {k}, loss {reached.loss:.3f}"),
+            on_progress=lambda reached: bar.show_training(reached, f"k = {k}, loss {reached.loss:.3f}"),
         )
     found = _perplexities(report)
     note.write_text(json.dumps(found))

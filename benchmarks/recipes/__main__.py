@@ -34,7 +34,7 @@ from benchmarks.options import add_options, cache_folder  # noqa: E402
 from benchmarks.recipes.learning import Learner, read_text  # noqa: E402
 from benchmarks.recipes.plan import FULL, QUICK, VARIANTS  # noqa: E402
 from benchmarks.recipes.report import as_text, make_report  # noqa: E402
-from examples.demo import find_pretrained  # noqa: E402
+from examples.data import find_pretrained  # noqa: E402
 from hmi.devices import resolve_device, resolve_dtype  # noqa: E402
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from openai import OpenAI, OpenAIError
 from openai.types import Batch
 
+from examples.demo.steps import Steps
 from examples.demo.tenants import DemoTenant, Portion
-from examples.demo.waiting import Patience
+from hmi.cli.render import ProgressBar
 from hmi.errors import HmiError
 from hmi.schemas import BatchObject
 
@@ -22,13 +23,13 @@ __all__ = ["Answered", "BatchRun", "Comparison", "LinesRun", "compare", "run_bat
 _BATCH_SECONDS = 1800
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
-# Probabilities are computed in bfloat16 with other batch-mates each time: 8 significant bits, a few layers deep.
+# Probabilities are computed in bfloat16, in other batches each time: 8 significant bits, over a few layers.
 _ROUNDING = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """`probs` in the order of the model's labels; `tokens` were read."""
+    """`probs` are in the order of the model's labels; `tokens` counts the input."""
 
     label: str
     probs: tuple[float, ...]
@@ -37,7 +38,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """`answers` by custom_id; `seconds` from submitting to completion, as the client saw it."""
+    """`answers` by custom_id; `seconds` from submitting to completion, as the client measures it."""
 
     id: str
     seconds: float
@@ -50,7 +51,7 @@ class Comparison:
 
     Attributes:
         other_labels: Lines whose label changed.
-        beyond_rounding: Those of them whose probabilities moved by more than bfloat16 explains.
+        beyond_rounding: Those whose probabilities differ by more than bfloat16's rounding.
         largest_difference: Of any probability.
     """
 
@@ -65,7 +66,7 @@ def line_id(tenant: DemoTenant, number: int) -> str:
 
 
 def write_batch(path: Path, tenants: Sequence[DemoTenant], dealt: Mapping[str, Portion]) -> int:
-    """Every tenant's test sentences as lines of one batch file, tenants taking turns; returns the lines."""
+    """Write every tenant's test sentences to one batch file, tenants in turn, and return the number of lines."""
     lines = [
         (number, tenant, sentence) for tenant in tenants for number, sentence in enumerate(dealt[tenant.name].test)
     ]
@@ -85,43 +86,45 @@ def write_batch(path: Path, tenants: Sequence[DemoTenant], dealt: Mapping[str, P
 
 @dataclass(frozen=True, slots=True)
 class LinesRun:
-    """`bodies` of the answers by custom_id; `seconds` from submitting to completion, as the client saw it."""
+    """`bodies` of the answers by custom_id; `seconds` from submitting to completion, as the client measures it."""
 
     id: str
     seconds: float
     bodies: Mapping[str, Mapping[str, Any]]
 
 
-def run_batch(client: OpenAI, path: Path, patience: Patience, on_progress: Callable[[BatchObject], None]) -> BatchRun:
+def run_batch(client: OpenAI, path: Path, steps: Steps) -> BatchRun:
     """Run a file of classifications. Raises as `run_lines`."""
-    run = run_lines(client, path, "/v1/classify", patience, on_progress)
+    run = run_lines(client, path, "/v1/classify", steps)
     return BatchRun(run.id, run.seconds, {line: _answered(body) for line, body in run.bodies.items()})
 
 
-def run_lines(
-    client: OpenAI, path: Path, endpoint: str, patience: Patience, on_progress: Callable[[BatchObject], None]
-) -> LinesRun:
+def run_lines(client: OpenAI, path: Path, endpoint: Any, steps: Steps) -> LinesRun:
     """Upload the file, run it as a batch and read the answers.
+
+    Args:
+        endpoint: One of HMI's; the client's own type has OpenAI's endpoints alone.
 
     Raises `HmiError` (code `batch_failed`) unless every line was answered.
     """
-    asked: Any = endpoint  # the client's own list holds OpenAI's endpoints alone
     try:
         with path.open("rb") as file:
             uploaded = client.files.create(file=file, purpose="batch")
         started = time.monotonic()
-        batch = client.batches.create(input_file_id=uploaded.id, endpoint=asked, completion_window="24h")
-        latest = [batch]
+        batch = client.batches.create(input_file_id=uploaded.id, endpoint=endpoint, completion_window="24h")
 
         def is_over() -> bool:
-            latest[0] = client.batches.retrieve(batch.id)
-            on_progress(BatchObject.model_validate(latest[0].model_dump(mode="json")))
-            return latest[0].status in _ENDED
+            nonlocal batch
+            batch = client.batches.retrieve(batch.id)
+            return batch.status in _ENDED
 
-        patience.wait(is_over, _BATCH_SECONDS, what=f"batch {batch.id}")
+        def show(bar: ProgressBar) -> None:
+            bar.show_batch(BatchObject.model_validate(batch.model_dump(mode="json")))
+
+        steps.wait(is_over, _BATCH_SECONDS, what="batch", unit="lines", show=show)
         seconds = time.monotonic() - started
-        _require_whole(client, latest[0])
-        content = client.files.content(str(latest[0].output_file_id)).text
+        _require_whole(client, batch)
+        content = client.files.content(str(batch.output_file_id)).text
     except OpenAIError as error:
         raise HmiError(f"the API refused the batch: {error}", code="batch_failed") from error
     records = map(json.loads, content.splitlines())
@@ -129,7 +132,7 @@ def run_lines(
 
 
 def compare(first: BatchRun, second: BatchRun) -> Comparison:
-    """Raises `HmiError` (code `answers_differ`) where the runs answered different lines."""
+    """Compare two runs. Raises `HmiError` (code `answers_differ`) if they answered different lines."""
     if first.answers.keys() != second.answers.keys():
         raise HmiError("the two batches did not answer the same lines", code="answers_differ")
     moved, other, beyond = 0.0, 0, 0

@@ -1,30 +1,39 @@
-"""The demonstration's figures: what `--json` prints and `demo.json` in the data folder keeps."""
+"""The figures of the demonstration, which `--json` prints and `demo.json` in the data folder keeps, and its tables."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.table import Table
+
 from examples.demo.batches import BatchRun, Comparison, line_id
-from examples.demo.making import MadeAdapter
-from examples.demo.tenants import DemoTenant, Portion
+from examples.demo.models import MadeAdapter
+from examples.demo.steps import StepFigures
+from examples.demo.tenants import BASES, DemoTenant, Portion
 from examples.demo.trees import HitRate
+from hmi.cli.render import bytes_words, hit_rate, table
+from hmi.schemas import NodeObject
 
-__all__ = ["BatchFigures", "DemoFigures", "StepFigures", "TenantFigures", "batch_figures", "tenant_figures"]
-
-
-@dataclass(frozen=True, slots=True)
-class StepFigures:
-    title: str
-    seconds: float
+__all__ = [
+    "BatchFigures",
+    "DemoFigures",
+    "TenantFigures",
+    "accuracy_table",
+    "batch_figures",
+    "hit_table",
+    "residency_table",
+    "tenant_figures",
+    "throughput_line",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class TenantFigures:
-    """Shares are 0..1 of `test` sentences; `majority` always answers the label most frequent in training."""
+    """`accuracy` is a share of the `test` sentences, `majority` that of always answering the most frequent label."""
 
     tenant: str
     model: str
@@ -42,7 +51,7 @@ class TenantFigures:
 
 @dataclass(frozen=True, slots=True)
 class BatchFigures:
-    """`tree` is the version of the knowledge tree that it ran on; `hits` is by domain."""
+    """`tree` is the version of the knowledge tree that the batch ran on; `hits` is by domain."""
 
     id: str
     lines: int
@@ -57,7 +66,7 @@ class BatchFigures:
 
 @dataclass(frozen=True, slots=True)
 class DemoFigures:
-    """`nodes` says, by worker, what its host and device memory hold of adapters."""
+    """`nodes` has, by worker, the adapters in its host and device memory."""
 
     seconds: float
     steps: tuple[StepFigures, ...]
@@ -107,3 +116,63 @@ def batch_figures(run: BatchRun, tree: int, hits: Mapping[str, HitRate]) -> Batc
         hits=dict(hits),
         hit_rate=total.share,
     )
+
+
+def accuracy_table(tenants: Sequence[TenantFigures]) -> Table:
+    """Each tenant's accuracy beside that of always answering its most frequent label, in 80 columns."""
+    rows = [
+        (
+            each.tenant,
+            each.domain,
+            BASES[each.base],
+            f"{each.kind} {each.rank}",
+            each.training,
+            each.test,
+            round(100 * each.accuracy, 1),
+            round(100 * each.majority, 1),
+        )
+        for each in tenants
+    ]
+    columns = ("tenant", "domain", "k", "adapter", "train", "test", "acc. %", "maj. %")
+    return table(columns, rows)
+
+
+def hit_table(runs: Sequence[BatchFigures]) -> Table:
+    """The share of looked-up n-grams that the tree held, a row per domain and a column per run."""
+    domains = sorted({name for run in runs for name in run.hits})
+    rows = [(name, *(_found(run.hits.get(name)) for run in runs)) for name in domains]
+    rows.append(("all", *(_percent(run.hit_rate) for run in runs)))
+    return table(("domain", *(f"tree {run.tree}" for run in runs)), rows)
+
+
+def residency_table(adapters: int, on_disk: int, nodes: Sequence[NodeObject]) -> Table:
+    """The adapters on disk and in each worker's host and device memory."""
+    rows: list[Sequence[object]] = [("disk", adapters, bytes_words(on_disk), "", "")]
+    for node in nodes:
+        for place, key in (("host", "host"), ("device", "on_device")):
+            use = node.stats[key]
+            rows.append(
+                (
+                    f"{place}: {node.name}",
+                    int(use["entries"]),
+                    bytes_words(int(use["bytes"])),
+                    bytes_words(int(use["budget_bytes"])),
+                    hit_rate(int(use["hits"]) + int(use["misses"]), int(use["hits"])),
+                )
+            )
+    return table(("where", "adapters", "bytes", "budget", "found there"), rows)
+
+
+def throughput_line(run: BatchFigures) -> str:
+    return (
+        f"{run.lines:,} sentences ({run.tokens:,} tokens) in {run.seconds:.1f} s: "
+        f"{run.lines_per_second:,.0f} sentences/s, {run.tokens_per_second:,.0f} tokens/s"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _found(rate: HitRate | None) -> str:
+    return hit_rate(rate.lookups, rate.hits) if rate else "-"

@@ -1,13 +1,14 @@
-"""Counting text for the knowledge tree, rebuilding it, and reading how often lookups hit."""
+"""The knowledge tree of the demonstration: counts, rebuilds and hit rates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from examples.demo.steps import Steps
 from examples.demo.tenants import LOOKED_UP
-from examples.demo.waiting import Patience
 from hmi.cli.client import HmiClient
+from hmi.cli.render import ProgressBar
 from hmi.errors import HmiError
 from hmi.schemas import TreeObject
 
@@ -32,13 +33,13 @@ class HitRate:
 class TreeWatch:
     """The knowledge tree of the base model whose layers are looked up."""
 
-    def __init__(self, client: HmiClient, patience: Patience) -> None:
+    def __init__(self, client: HmiClient, steps: Steps) -> None:
         self._client = client
-        self._patience = patience
+        self._steps = steps
         self._artifact = next(base.artifact for base in client.bases() if base.name == LOOKED_UP)
 
     def read(self) -> TreeObject:
-        return self._client.trees(LOOKED_UP)[0]
+        return self._client.tree(LOOKED_UP)
 
     @property
     def number(self) -> int:
@@ -50,13 +51,15 @@ class TreeWatch:
             self._client.count_text(LOOKED_UP, domain, texts[start : start + _TEXTS_PER_CALL])
 
     def rebuild(self) -> TreeObject:
-        """Have a new version built and wait until the worker looks up in it.
+        """Build a new version and wait until the worker looks up in it.
 
-        Raises `HmiError` (code `rebuild_failed`) with the reason where it fails.
+        Raises `HmiError` (code `rebuild_failed`) with the reason.
         """
         requested = self._client.rebuild_tree(LOOKED_UP).number
+        tree = self.read()
 
         def is_published() -> bool:
+            nonlocal tree
             tree = self.read()
             if tree.requested is None and (tree.number or 0) < requested:
                 versions = self._client.tree_versions(LOOKED_UP)
@@ -64,25 +67,26 @@ class TreeWatch:
                 raise HmiError(f"the rebuild failed: {reason}", code="rebuild_failed")
             return (tree.number or 0) >= requested
 
-        self._patience.wait(is_published, _REBUILD_SECONDS, what="the rebuild of the knowledge tree")
+        def show(bar: ProgressBar) -> None:
+            bar.show_build(tree.building.progress if tree.building else None)
+
+        self._steps.wait(is_published, _REBUILD_SECONDS, what="tree", unit="rows", show=show)
         self.settle()
         return self.read()
 
     def settle(self) -> int:
-        """Wait until the worker looks up in the published version; its number."""
-        self._patience.wait(
-            lambda: self._is_used(self.number), _USE_SECONDS, what="taking the new knowledge tree into use"
-        )
+        """Wait until the worker looks up in the published version, and return its number."""
+        self._steps.wait(lambda: self._is_used(self.number), _USE_SECONDS, what="the worker's switch to the new tree")
         return self.number
 
     def hits(self) -> dict[str, HitRate]:
-        """What lookups in the published version found so far, by domain."""
+        """The lookups in the published version so far, by domain."""
         return {name: HitRate(each.lookups, each.hits) for name, each in self.read().domains.items()}
 
-    def hits_since(self, number: int, before: Mapping[str, HitRate], lookups: int) -> dict[str, HitRate] | None:
-        """What was found since `before`, as soon as the worker has handed in its counts of `lookups` lookups.
+    def hits_since(self, number: int, before: Mapping[str, HitRate], lookups: int) -> dict[str, HitRate]:
+        """Wait until the worker has reported `lookups` lookups since `before`, and return them by domain.
 
-        None where version `number` was replaced meanwhile, by a periodic rebuild: its counts are gone with it.
+        Raises `HmiError` (code `tree_replaced`) if version `number` was replaced meanwhile: its counts are gone.
         """
         found: dict[str, HitRate] = {}
 
@@ -92,13 +96,15 @@ class TreeWatch:
                 old = before.get(name, HitRate(0, 0))
                 if now.lookups > old.lookups:
                     found[name] = HitRate(now.lookups - old.lookups, now.hits - old.hits)
-            return self.number != number or sum(rate.lookups for rate in found.values()) >= lookups
+            if self.number != number:
+                raise HmiError("the knowledge tree was replaced during the batch", code="tree_replaced")
+            return sum(rate.lookups for rate in found.values()) >= lookups
 
-        self._patience.wait(is_complete, _COUNTS_SECONDS, what="handing in the counts of lookups")
-        return found if self.number == number else None
+        self._steps.wait(is_complete, _COUNTS_SECONDS, what="the worker's counts of lookups")
+        return found
 
     def _is_used(self, number: int) -> bool:
-        """Every worker that has this base model loaded looks up in version `number`."""
+        """Whether every worker that has loaded this base model looks up in version `number` or a later one."""
         used = [
             tree["number"]
             for node in self._client.nodes()

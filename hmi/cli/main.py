@@ -12,30 +12,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hmi.cli.commands import (
-    base,
-    batch,
-    bench,
-    build,
-    database,
-    domain,
-    key,
-    model,
-    status,
-    tenant,
-    train,
-    tree,
-    tune,
-    up,
-)
-from hmi.cli.commands import demo as demonstrate
+from hmi.cli.commands import bench, build, demo, jobs, knowledge, serve, tenants, train, tree
 from hmi.errors import HmiError
 
 __all__ = ["app"]
 
 
 class _PlainErrors(TyperGroup):
-    """A known error is one message on stderr and exit status 1; only a defect shows a traceback."""
+    """Print a known error as one message on stderr with exit status 1; only a defect shows a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -43,7 +27,7 @@ class _PlainErrors(TyperGroup):
         except HmiError as error:
             typer.echo(f"error: {error.message}", err=True)
         except BrokenPipeError:
-            sys.stderr.close()  # the reader of a pipe left early, as `| head` does
+            sys.stderr.close()  # the reader of a pipe ended early, as `| head` does
         raise typer.Exit(1)
 
 
@@ -59,8 +43,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"hmi {version('hmi')}")
@@ -70,24 +54,23 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Options before the command."""
 
 
-for _module in (up, demonstrate, status, train):
+for _module in (serve, demo, train):
     _module.add_to(app)
 for _name, _group in (
-    ("db", database.app),
-    ("base", base.app),
+    ("base", knowledge.bases),
     ("build", build.app),
-    ("domain", domain.app),
-    ("tenant", tenant.app),
-    ("key", key.app),
-    ("model", model.app),
-    ("batch", batch.app),
-    ("tune", tune.app),
+    ("domain", knowledge.domains),
+    ("tenant", tenants.tenants),
+    ("key", tenants.keys),
+    ("model", tenants.models),
+    ("batch", jobs.batches),
+    ("tune", jobs.tunings),
     ("tree", tree.app),
     ("bench", bench.app),
 ):

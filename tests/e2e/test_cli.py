@@ -33,7 +33,7 @@ def _write(path: Path, records: Sequence[Mapping[str, object]]) -> Path:
 
 def _train_and_register(up: Up, folder: Path) -> None:
     up.run("build", "base", str(tiny_bert_folder(folder / "bert")), "--k", "2", "--out", str(folder / "base"))
-    assert "is there already" in up.run(
+    assert "exists already" in up.run(
         "build", "base", str(folder / "bert"), "--k", "1", "--out", str(folder / "base"), status=1
     )
     up.run("base", "register", "tiny-k2", str(folder / "base"))

@@ -13,9 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hmi.cli.local import Services
+from hmi.cli.local import Services, ServiceState
 from hmi.cli.local.redis import find_server
-from hmi.cli.local.supervisor import ServiceState
 from hmi.errors import HmiError
 from hmi.settings import Settings
 from tests.running import HMI, Up, running_up
@@ -170,7 +169,7 @@ def test_no_redis_is_started_when_a_broker_is_set(tmp_path: Path) -> None:
     with subprocess.Popen([server, "--port", str(port), "--save", ""], stdout=subprocess.DEVNULL) as broker:
         try:
             settings = Settings(threads=1, broker_url=f"redis://127.0.0.1:{port}/0")
-            with Services(settings, tmp_path / "data", device="cpu", flower=False) as services:
+            with Services(settings, tmp_path / "data", device="cpu", flower_port=None) as services:
                 services.check()
                 assert set(services.log_paths) == {"api", "worker", "beat"}
                 assert services.flower_url is None

@@ -1,39 +1,12 @@
-"""TODO"""
+"""The commands of `hmi`, a module for each subject.
+
+`serve` starts services and `demo` shows them; `tenants`, `knowledge`, `tree` and `jobs` call the API; `build`, `train`,
+`model_import` and `bench` work on files alone. `options` has what they share: options, the client, waiting and output.
+No module imports anything heavy before its command runs.
+"""
 
 from __future__ import annotations
 
-from hmi.cli.commands import (
-    base,
-    batch,
-    bench,
-    build,
-    database,
-    demo,
-    domain,
-    key,
-    model,
-    status,
-    tenant,
-    train,
-    tree,
-    tune,
-    up,
-)
+from hmi.cli.commands import bench, build, demo, jobs, knowledge, serve, tenants, train, tree
 
-__all__ = [
-    "base",
-    "batch",
-    "bench",
-    "build",
-    "database",
-    "demo",
-    "domain",
-    "key",
-    "model",
-    "status",
-    "tenant",
-    "train",
-    "tree",
-    "tune",
-    "up",
-]
+__all__ = ["bench", "build", "demo", "jobs", "knowledge", "serve", "tenants", "train", "tree"]

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine
 
 
 class _Shape(StrEnum):
-    """As `hmi.bench.bases.SHAPES`, which would load torch before the help is printed."""
+    """The names in `hmi.bench.SHAPES`, which would load torch before the help is printed."""
 
     TINY = "tiny"
     MINILM = "minilm"
@@ -36,14 +36,14 @@ def trace(
     items: Annotated[int, typer.Option(min=1, help="Texts of the job, 8 to 64 tokens each.")] = 2_000,
     tenants: Annotated[int, typer.Option(min=1, help="Each has an adapter of its own.")] = 200,
     shape: Annotated[_Shape, typer.Option(help="Sizes of the base model; its weights are random.")] = _Shape.MINILM,
-    k: Annotated[int, typer.Option(min=0, help="Lower layers that are looked up; 0 computes all.")] = 2,
+    k: Annotated[int, typer.Option(min=0, help="Lower layers that are looked up; 0 computes them all.")] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Run a job of many tenants and write what every stage did when.
 
-    Adapters begin on disk, so the trace shows whether tokenising, look-ups and loading lie under the device's work.
+    Adapters start on disk, so the trace shows whether tokenising, lookups and loading overlap the device's work.
     """
     import json
     import tempfile
@@ -74,7 +74,7 @@ def trace(
     typer.echo(f"                            {run.device_busy_share_of_job:7.1%}  of the whole job")
     typer.echo(f"fetching hidden             {run.fetch_hidden_share:7.1%}  look-ups and loads while the device ran")
     if run.tracer.dropped:
-        typer.echo(f"{run.tracer.dropped:,} events found no room: the shares above are of the part before", err=True)
+        typer.echo(f"{run.tracer.dropped:,} events were dropped: the shares above leave them out", err=True)
     typer.echo(f"{output}: open it in https://ui.perfetto.dev (it stays in the browser) or chrome://tracing")
 
 

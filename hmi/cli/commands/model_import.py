@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmi.cli.commands.labelled_file import read_labelled_file
-from hmi.cli.commands.options import AsJson, Key, Seed, Url, connect
+from hmi.cli.commands.files import labelled_reader, require_new
+from hmi.cli.commands.options import AsJson, Key, Seed, Url, connect, show
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hmi.adapters import Adapter
     from hmi.training.data import AnyExample
-    from hmi.training.imports import RetrainTarget
+    from hmi.training.imports import ImportedAdapter, RetrainTarget
     from hmi.training.plan import TrainConfig
     from hmi.training.reports import RetrainReport
 
@@ -34,35 +36,36 @@ def add_to(app: typer.Typer) -> None:
 def import_(
     folder: Annotated[Path, typer.Argument(help="Adapter folder that PEFT or AdapterHub saved.")],
     base: Annotated[Path, typer.Option(help="Folder of the ordinary model: `hmi build base MODEL --k 0`.")],
-    out: Annotated[Path, typer.Option(help="Adapter folder to make; retrained ones are made beside it.")],
-    label: Annotated[list[str] | None, typer.Option(help="A label's name; once for each, in the head's order.")] = None,
+    out: Annotated[Path, typer.Option(help="Adapter folder to make; retrained adapters are written beside it.")],
+    label: Annotated[list[str] | None, typer.Option(help="Name of a label; repeat it in the head's order.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled text, as for `hmi train`: judge the adapter, and train others like it."),
+        typer.Option(help="Labelled text, as for `hmi train`: evaluate the adapter, and train others like it."),
     ] = None,
     dev: Annotated[
-        Path | None, typer.Option(help="More labelled text, to judge by; best of a kind that it never learnt from.")
+        Path | None, typer.Option(help="Labelled text to evaluate on; best text that the adapter was not trained on.")
     ] = None,
     compare: Annotated[
         list[Path] | None,
-        typer.Option(help="Base of the same model with k > 0 to train on; may be given several times."),
+        typer.Option(help="Base of the same model with k > 0 to train on; repeatable."),
     ] = None,
     delta: Annotated[
         list[str] | None,
-        typer.Option(help="Folder of a domain's delta for each --compare, in their order; `none` for none."),
+        typer.Option(help="Folder of a domain's delta for each --compare, in order; `none` for none."),
     ] = None,
     dev_share: Annotated[
-        float, typer.Option(min=0.01, max=0.3, help="Of --data, to choose the epoch by, and to judge by without --dev.")
+        float,
+        typer.Option(min=0.01, max=0.3, help="Share of --data to choose the epoch on; to evaluate on, without --dev."),
     ] = 0.1,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text, at most.")] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the text.")] = 4,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="The highest; it rises to it and falls to zero.")] = 3e-3,
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are cut, to judge by them too.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the learning rate, which then falls to zero.")] = 3e-3,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are truncated, in evaluation too.")] = 128,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
     label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",
-    register: Annotated[str | None, typer.Option(help="`tenant/model` to register it as, at once.")] = None,
+    register: Annotated[str | None, typer.Option(help="`tenant/model` to register it as.")] = None,
     domain: Annotated[str, typer.Option(help="Domain of the registered model.")] = "general",
     base_name: Annotated[
         str | None, typer.Option(help="Registered name of the base.  [default: the one with --base's content]")
@@ -71,24 +74,22 @@ def import_(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over an adapter that was trained elsewhere on the ordinary model; it is hosted exactly, at k = 0.
+    """Import an adapter that was trained elsewhere on the ordinary model, to serve it exactly at k = 0.
 
-    With --data, a report of what it would lose if it were trained again: as it is, trained again at k = 0, and on each
-    base to compare, by the same texts. Needs no services but for --register.
+    With --data, print a report on the same texts of the adapter as it is, retrained at k = 0, and retrained on each
+    base to compare. Only --register needs services.
     """
     import json
     import os
 
-    from hmi.errors import Conflict, InvalidInput
+    from hmi.errors import InvalidInput
     from hmi.process import tune_process
 
     tune_process(os.environ)
-    if out.exists():
-        raise Conflict(f"{out} is there already; remove it or choose another folder")
+    require_new(out)
     if data is None and (dev or compare or delta):
         raise InvalidInput("--dev, --compare and --delta are for the report, which needs --data")
 
-    from hmi.cli.commands.import_report import imported_lines, show_report
     from hmi.training.adapter import task_of
     from hmi.training.imports import import_adapter, save_imported
 
@@ -109,10 +110,11 @@ def import_(
             device=device,
         )
         task = task_of(imported.adapter.head)
-        labelled = read_labelled_file(data, task, text_field, label_field, judging=False)
+        read = labelled_reader(text_field, label_field)
+        labelled = read(data, task, False)
         for warning in labelled.warnings:
             typer.echo(f"{data}: {warning}", err=True)
-        judging = read_labelled_file(dev, task, text_field, label_field, judging=True).examples if dev else ()
+        judging = read(dev, task, True).examples if dev else ()
         report = _retrain(
             imported.adapter,
             base,
@@ -127,16 +129,16 @@ def import_(
     if as_json:
         typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
     else:
-        typer.echo(imported_lines(imported, out))
+        typer.echo(_imported_lines(imported, out))
         if report is not None:
-            show_report(report, out)
+            _show_report(report, out)
     if register:
         with connect(url, key) as client:
             made = client.register_model(register, base=base_name or "", domain=domain, adapter=out)
         typer.echo(f"{made.name} is served (revision {made.revision})", err=as_json)
     if data is not None and report is None:
         raise InvalidInput(
-            f"{out} was made, but there is no report: the adapter has no head, and gives no labels that could be judged"
+            f"{out} was made, but there is no report: the adapter has no head, so there are no labels to evaluate"
         )
 
 
@@ -150,21 +152,21 @@ def _retrain(
     faster: Sequence[RetrainTarget],
     how: TrainConfig,
 ) -> RetrainReport:
-    """Train and judge, and leave each adapter that was trained on the text called `source` in a folder beside `out`."""
-    from hmi.cli.render import TrainingBar, training_words
+    """Train and evaluate, and write each adapter, trained on the text called `source`, to a folder beside `out`."""
+    from hmi.cli.render import ProgressBar, training_words
     from hmi.errors import Conflict
     from hmi.training.imports import name_targets, retrain
     from hmi.training.reports import save_trained
 
     folders = {name: out.with_name(f"{out.name}-{name}") for name in name_targets(base, faster)}
     if there := next((each for each in folders.values() if each.exists()), None):
-        raise Conflict(f"{there} is there already; remove it or choose another --out")
+        raise Conflict(f"{there} exists already; remove it or choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def checkpoint(name: str) -> Path:
         return out.with_name(f".{out.name}-{name}.training")
 
-    with TrainingBar() as bar:
+    with ProgressBar("training", "steps") as bar:
         found = retrain(
             base,
             adapter,
@@ -172,7 +174,7 @@ def _retrain(
             how,
             judging,
             faster=faster,
-            on_progress=lambda name, reached: bar.show(reached, f"{name}: {training_words(reached)}"),
+            on_progress=lambda name, reached: bar.show_training(reached, f"{name}: {training_words(reached)}"),
             checkpoint=checkpoint,
         )
     for name, trained in found.adapters.items():
@@ -204,3 +206,59 @@ def _registered_name(digest: str, base: Path, url: str | None, key: str | None) 
     if name is None:
         raise NotFound(f"no registered base model has the content of {base}: `hmi base register NAME {base}`")
     return name
+
+
+def _imported_lines(imported: ImportedAdapter, out: Path) -> str:
+    from hmi.cli.render import bytes_words
+
+    found, origin = imported.adapter.summary(), imported.origin
+    version = f" {origin.version}" if origin.version else ""
+    named = f", trained on {origin.model!r} by its own account" if origin.model else ""
+    lines = [
+        f"{out}: {found['kind']} from {origin.library}{version}{named}",
+        f"ranks {_listed(found['ranks'])}, layers {_listed(found['layers'])}, sites {_listed(found['sites'])}",
+        f"labels {_listed(found['labels'] or ())}, {bytes_words(found['bytes'])}",
+    ]
+    return "\n".join(lines)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _show_report(report: RetrainReport, out: Path) -> None:
+    """Print the scores of the adapter and of those that were trained beside it."""
+    typer.echo(
+        f"\ntrained on {report.train_examples:,} examples, the epoch chosen on {report.dev_examples:,}, "
+        f"evaluated on {report.test_examples:,} others; scores in points:"
+    )
+    show(_report_table(report))
+    for each in report.comparisons:
+        if each.left_out:
+            typer.echo(f"{each.name}: layers {_listed(each.left_out)} are looked up and have no adapter")
+    for note in report.notes:
+        typer.echo(note)
+    names = ", ".join(f"{out.name}-{each.name}" for each in report.comparisons[1:])
+    typer.echo(f"for `hmi model register`: {names}")
+
+
+def _report_table(report: RetrainReport) -> Table:
+    from hmi.cli.render import bytes_words, table
+
+    columns = ("adapter", report.metric.replace("_", " "), "macro F1", "to imported", "to k = 0", "layers run")
+    return table(
+        (*columns, "bytes", "seconds"),
+        [
+            (
+                f"{each.name} on {each.base}{' with delta' if each.delta else ''}",
+                f"{100 * each.metrics[report.metric]:.1f}",
+                f"{100 * each.metrics['macro_f1']:.1f}",
+                str(each.to_imported.score) if each.to_imported else "-",
+                str(each.to_retrained.score) if each.to_retrained else "-",
+                f"{each.layers - each.k} of {each.layers}",
+                bytes_words(each.bytes),
+                "-" if each.seconds is None else f"{each.seconds:.1f}",
+            )
+            for each in report.comparisons
+        ],
+    )

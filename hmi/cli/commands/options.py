@@ -1,20 +1,21 @@
-"""Options that many commands share, and what they lead to: settings, a client, output."""
+"""Options that many commands share, and what they lead to: settings, a client, waiting, output."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from hmi.errors import InvalidInput
+from hmi.errors import HmiError, InvalidInput, Transient
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from hmi.cli.client import HmiClient
     from hmi.schemas import ResponseModel
@@ -27,7 +28,7 @@ __all__ = [
     "Seed",
     "Url",
     "connect",
-    "console",
+    "follow",
     "load_settings",
     "only_base",
     "print_answer",
@@ -35,7 +36,11 @@ __all__ = [
     "show",
 ]
 
+_T = TypeVar("_T")
+
 _PIPE_COLUMNS = 160
+_POLL_SECONDS = 0.5
+_OUTAGE_SECONDS = 60  # an API that is restarted is back sooner
 
 Url = Annotated[
     str | None,
@@ -45,7 +50,7 @@ Key = Annotated[
     str | None,
     typer.Option("--key", envvar="HMI_API_KEY", help="API key. Default: the admin key that `hmi up` keeps here."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answered, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HMI_DATA_DIR", help="Folder of the services' data.  [default: .hmi]"),
@@ -54,7 +59,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="The sam
 
 
 def load_settings() -> Settings:
-    """From HMI_* variables and `.env`. Raises `InvalidInput` naming the variable that is wrong."""
+    """Read HMI_* variables and `.env`. Raises `InvalidInput` naming the variable that is wrong."""
     from pydantic import ValidationError
 
     from hmi.settings import Settings
@@ -68,7 +73,7 @@ def load_settings() -> Settings:
 
 
 def connect(url: str | None, key: str | None) -> HmiClient:
-    """A client of the API at `url`, or of the one that `hmi up` runs in the data folder.
+    """Return a client of the API at `url`, by default of the one that `hmi up` runs in the data folder.
 
     The folder's admin key is sent to the folder's own API alone, never to an address given by hand.
     """
@@ -88,9 +93,9 @@ def connect(url: str | None, key: str | None) -> HmiClient:
 
 
 def only_base(client: HmiClient, name: str | None) -> str:
-    """The base model that is meant: the one that is named, or the only one that has a tree.
+    """Return `name`, or without one the name of the only base model that has a tree.
 
-    Raises `InvalidInput` where there are several or none.
+    Raises `InvalidInput` if there are several or none.
     """
     if name is not None:
         return name
@@ -99,31 +104,56 @@ def only_base(client: HmiClient, name: str | None) -> str:
         return found[0]
     if found:
         raise InvalidInput(f"which base model? there are {', '.join(found)}", param="base")
-    raise InvalidInput("no base model looks anything up: none is registered with k > 0", param="base")
+    raise InvalidInput("no base model has a tree: none is registered with k > 0", param="base")
 
 
-def console() -> Console:
-    """Where people read. In a file or a pipe, lines are not broken at a terminal's width."""
-    from rich.console import Console
+def follow(
+    fetch: Callable[[], _T],
+    is_over: Callable[[_T], bool],
+    show_progress: Callable[[_T], None],
+    *,
+    timeout_seconds: float | None = None,
+    what: str = "the job",
+) -> _T:
+    """Fetch the state of a job twice a second, show it, and return it once the job is over.
 
-    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if fits else _PIPE_COLUMNS)
+    An API that does not answer for up to a minute is tried again. Raises `Transient` after `timeout_seconds`.
+    """
+    begun = answered = time.monotonic()
+    while timeout_seconds is None or time.monotonic() - begun < timeout_seconds:
+        try:
+            state = fetch()
+            answered = time.monotonic()
+        except HmiError as error:
+            if not error.retryable or time.monotonic() - answered > _OUTAGE_SECONDS:
+                raise
+        else:
+            show_progress(state)
+            if is_over(state):
+                return state
+        time.sleep(_POLL_SECONDS)
+    raise Transient(f"{what} was not ready within {timeout_seconds:g} s; does a worker run?")
 
 
 def print_answer(answer: ResponseModel | Sequence[ResponseModel]) -> None:
-    """As JSON on stdout: an object, or a list of them."""
+    """Print one answer as a JSON object, several as a list."""
     listed = answer if isinstance(answer, Sequence) else [answer]
     data = [each.model_dump(mode="json") for each in listed]
     typer.echo(json.dumps(data if listed is answer else data[0], indent=1, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Rows under headings, or the sentence `empty` where there are none."""
+    """Print rows under headings, or the sentence `empty` if there are none."""
     from hmi.cli.render import table
 
     listed = list(rows)
     show(table(columns, listed) if listed else empty)
 
 
-def show(what: RenderableType) -> None:
-    console().print(what, soft_wrap=isinstance(what, str), markup=False)
+def show(drawn: RenderableType) -> None:
+    """Print to standard output. In a file or a pipe, lines are not broken at a terminal's width."""
+    from rich.console import Console
+
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(highlight=False, width=None if fits else _PIPE_COLUMNS)
+    console.print(drawn, soft_wrap=isinstance(drawn, str), markup=False)

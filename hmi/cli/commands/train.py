@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmi.cli.commands.labelled_file import read_labelled_file
+from hmi.cli.commands.files import labelled_reader, read_own_adapter, require_new
 from hmi.cli.commands.options import AsJson, Seed
 from hmi.spec import MissPolicy, TaskKind
 
@@ -20,7 +20,7 @@ __all__ = ["add_to"]
 
 
 class _Kind(StrEnum):
-    """As `hmi.adapters.adapter.AdapterKind`, which would load numpy before the help is printed."""
+    """The values of `hmi.adapters.AdapterKind`, which would load numpy before the help is printed."""
 
     LORA = "lora"
     BOTTLENECK = "bottleneck"
@@ -38,27 +38,27 @@ def train(
     data: Annotated[Path, typer.Argument(help="Labelled text: JSON lines, or CSV with a heading.")],
     base: Annotated[Path, typer.Option(help="Base model folder from `hmi build base`.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to make, for `hmi model register --adapter`.")],
-    task: Annotated[TaskKind | None, typer.Option(help="What is learnt.  [default: what the fields are for]")] = None,
-    dev: Annotated[Path | None, typer.Option(help="More labelled text, which judges each epoch.")] = None,
+    task: Annotated[TaskKind | None, typer.Option(help="Task of the head.  [default: what the fields are for]")] = None,
+    dev: Annotated[Path | None, typer.Option(help="Labelled text to evaluate each epoch on.")] = None,
     dev_share: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Of the text, to judge by without --dev; 0 trains on all of it.")
+        float,
+        typer.Option(min=0, max=0.5, help="Share of the text to evaluate on without --dev; 0: none."),
     ] = 0.1,
-    delta: Annotated[
-        Path | None, typer.Option(help="Folder of the delta of the domain that it will look up in.")
-    ] = None,
+    delta: Annotated[Path | None, typer.Option(help="Folder of the delta of the model's domain.")] = None,
     policy: Annotated[
-        MissPolicy, typer.Option(help="Under which it will be served; for backoff it is trained on what stands in.")
+        MissPolicy,
+        typer.Option(help="Policy that it is served under; for backoff, training uses estimated rows."),
     ] = MissPolicy.EXACT,
     start: Annotated[
         Path | None,
         typer.Option(
-            help="Adapter folder to begin with, say one that was trained at k = 0: what it does above the lookup is "
-            "taken over, with its kind and size."
+            help="Adapter folder to start from, for example one trained at k = 0: its upper layers, kind and size are "
+            "kept."
         ),
     ] = None,
     kind: Annotated[
         _Kind | None,
-        typer.Option(help="What is trained, beside the head.  [default: bottleneck, on decoders lora, or as --start]"),
+        typer.Option(help="What is trained besides the head.  [default: bottleneck, on decoders lora, or as --start]"),
     ] = None,
     rank: Annotated[
         int | None,
@@ -68,33 +68,32 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the text, at most.  [default: 4, with --start 2]")
+        int | None, typer.Option(min=1, help="Most passes over the text.  [default: 4, with --start 2]")
     ] = None,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one before it stops.")] = 2,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without improvement before training stops.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="The highest; it rises to it and falls to zero.  [default: 0.003, with --start 0.001]"),
+        typer.Option(help="Peak of the learning rate, which then falls to zero.  [default: 0.003, with --start 0.001]"),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are cut.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are truncated.")] = 128,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
     text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
     label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",
     as_json: AsJson = False,
 ) -> None:
-    """Train an adapter on labelled text; only what lies above the lookup is trained.
+    """Train an adapter on labelled text; only the layers above the lookup are trained.
 
     A line is {"text", "label"}, {"text", "labels": [...]}, {"tokens": [...], "tags": [...]}, {"text", "spans":
     [{"start", "end", "label"}]}, {"text", "positive", "negative"} or OpenAI's {"messages"}; for a decoder {"prompt",
-    "completion"}, {"text"} or {"messages"}. The folder gets the adapter, a report and a model card. Stopped and started
-    again in the same way, training goes on where it was.
+    "completion"}, {"text"} or {"messages"}. The folder gets the adapter, a report and a model card. After an interrupt,
+    the same command resumes the training.
     """
     import dataclasses
     import json
     import os
 
-    from hmi.cli.commands.outputs import read_own_adapter, require_new
     from hmi.errors import InvalidInput
     from hmi.models.text import load_chat
     from hmi.process import tune_process
@@ -102,18 +101,18 @@ def train(
 
     tune_process(os.environ)
     if start and (kind or rank):
-        raise InvalidInput("kind and rank are those of the adapter to begin with; leave --kind and --rank out")
+        raise InvalidInput("kind and rank are those of --start; leave --kind and --rank out")
     require_new(out)
-    # Read before torch is loaded, which takes seconds: a mistake in the file shows at once.
+    # Read before torch is loaded, which takes seconds, so that a mistake in the file shows at once.
     decodes = read_spec(base).family.decodes
     if decodes:
         task = task or TaskKind.LANGUAGE
-    chat = load_chat(base)
-    labelled = read_labelled_file(data, task, text_field, label_field, judging=False, chat=chat)
+    read = labelled_reader(text_field, label_field, load_chat(base))
+    labelled = read(data, task, False)
     warnings = [f"{data}: {warning}" for warning in labelled.warnings]
     judging: tuple[AnyExample, ...] = ()
     if dev:
-        judges = read_labelled_file(dev, labelled.kind, text_field, label_field, judging=True, chat=chat)
+        judges = read(dev, labelled.kind, True)
         judging = judges.examples
         warnings += [f"{dev}: {warning}" for warning in judges.warnings]
     for warning in warnings:
@@ -121,7 +120,7 @@ def train(
 
     from hmi.adapters import AdapterKind
     from hmi.adapters.formats import read_adapter
-    from hmi.cli.render import TrainingBar, training_words
+    from hmi.cli.render import ProgressBar, training_words
     from hmi.models.families import load_spec
     from hmi.training.adapter import train_adapter
     from hmi.training.plan import TrainConfig, config_from_start, default_rank
@@ -149,7 +148,7 @@ def train(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = out.with_name(f".{out.name}.training")
-    with TrainingBar() as bar:
+    with ProgressBar("training", "steps") as bar:
         trained = train_adapter(
             base,
             labelled.examples,
@@ -157,7 +156,7 @@ def train(
             judging,
             delta=read_own_adapter(delta) if delta else None,
             start=adapter,
-            on_progress=lambda reached: bar.show(reached, training_words(reached)),
+            on_progress=lambda reached: bar.show_training(reached, training_words(reached)),
             checkpoint=checkpoint,
         )
     save_trained(trained, out, data.name)
@@ -171,13 +170,13 @@ def _summary(report: TrainReport, out: Path) -> str:
         f"({report.seconds_per_thousand_examples:.1f} s for a thousand), {report.epochs} epochs"
     ]
     if report.left_out:
-        lines.append(f"{report.left_out:,} examples whose text judges were left out")
+        lines.append(f"{report.left_out:,} examples were left out: the evaluation has their texts")
     if report.dev is None:
-        lines.append("no examples were kept to judge by: all of them were trained on")
+        lines.append("no evaluation: all examples were trained on")
     else:
         figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in report.dev.values.items())
         lines.append(
             f"on {report.dev_examples:,} others, after epoch {report.best_epoch}: {figures} "
-            f"({report.dev.name.replace('_', ' ')} {report.baseline:.3f} without learning)"
+            f"({report.dev.name.replace('_', ' ')} {report.baseline:.3f} without training)"
         )
     return "\n".join(lines)

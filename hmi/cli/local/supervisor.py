@@ -3,9 +3,9 @@
     with Services(settings, Path(".hmi")) as services:
         ...  # services.api_url answers, a worker has reported
 
-Entering starts redis (unless a broker is set), brings the catalog's schema up to date, starts the API, a
-worker, beat and Flower, and waits until each is ready; whatever fails on the way stops what was started.
-Leaving stops them in an order in which none misses another: API, beat, worker, Flower, redis.
+Entering starts redis (unless a broker is set), brings the catalog's schema up to date, starts the API, a worker, beat
+and Flower, and waits until each is ready; an error on the way stops all that were started. Leaving stops them so that
+none needs one that has stopped: API, beat, worker, Flower, redis.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ __all__ = ["ServiceEvent", "ServiceState", "Services"]
 _STOP_ORDER: Final = ("api", "beat", "worker", "flower", "redis")
 _FLOWER_USER: Final = "hmi"
 _POLL_SECONDS: Final = 0.1
+_READY_SECONDS: Final = 180.0  # all services together, until each is ready
 
 
 class Services:
     """Start, watch and stop. See the module's docstring.
 
     Args:
-        settings: Of all processes. Where `broker_url` or `database_url` is set (by HMI_BROKER_URL,
-            HMI_DATABASE_URL or in code), that one is used and nothing is started for it.
-        data_dir: Made if need be, closed to other users, held against a second instance. Its keys and
-            passwords are generated once and used again by the next run.
+        settings: Of all processes. A `broker_url` or `database_url` that is set (by HMI_BROKER_URL,
+            HMI_DATABASE_URL or in code) is used, and nothing is started for it.
+        data_dir: Created if missing, closed to other users and locked against a second instance. Its keys and
+            passwords are generated once and kept for the next run.
         device: What the worker computes on: `auto`, `cpu`, `cuda:0`.
-        port, flower_port: 0 takes any free one.
-        ready_seconds: How long everything together may take until it is ready.
-        on_event: Told of every step, also from another thread.
+        port, flower_port: 0 takes any free one; without a `flower_port` Flower is not started.
+        on_event: Called with every change of a service, also from another thread.
 
-    While it is entered, SIGTERM and SIGHUP end the block as Ctrl-C does (by `SystemExit`), and a signal
-    that comes while services are being stopped makes the rest of the stopping immediate.
+    In the block, SIGTERM and SIGHUP raise `SystemExit`, as Ctrl-C raises `KeyboardInterrupt`. A signal while services
+    are being stopped kills the rest of them at once.
     """
 
     def __init__(
@@ -62,20 +62,17 @@ class Services:
         settings: Settings,
         data_dir: Path,
         device: str = "auto",
-        flower: bool = True,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        flower_port: int = 0,
-        ready_seconds: float = 180,
+        flower_port: int | None = 0,
         on_event: Callable[[ServiceEvent], None] = lambda event: None,
     ) -> None:
         self._settings = settings
         self._folder = DataFolder(data_dir)
         self._device = device
         self._host = host
-        self._wanted_ports = [("the API", port)] + ([("Flower", flower_port)] if flower else [])
-        self._ready_seconds = ready_seconds
+        self._wanted_ports = [("the API", port)] + ([("Flower", flower_port)] if flower_port is not None else [])
         self._on_event = on_event
         self._stack = contextlib.ExitStack()
         self._processes: Processes | None = None
@@ -94,7 +91,7 @@ class Services:
 
     @property
     def flower_url(self) -> str | None:
-        """None where Flower was not asked for."""
+        """None without Flower."""
         return f"http://{_reachable(self._host)}:{self._ports[1]}" if len(self._ports) > 1 else None
 
     @property
@@ -120,10 +117,10 @@ class Services:
         return self._processes.pid(service) if self._processes else None
 
     def check(self) -> None:
-        """Raise `HmiError` naming a service that is not running and not coming back, with the end of its log.
+        """Raise `HmiError` naming a service that is down for good, with the end of its log.
 
-        A service that ended is started again with growing pauses; after its third end in a row it counts
-        as gone, though it is still being tried.
+        A service that ends is restarted with growing pauses. After three ends in a row it counts as down, although
+        it is still restarted.
         """
         if self._processes:
             self._processes.check()
@@ -146,13 +143,13 @@ class Services:
         self._stack.close()
 
     def _start(self) -> None:
-        deadline = time.monotonic() + self._ready_seconds
+        deadline = time.monotonic() + _READY_SECONDS
         self._folder.prepare()
         self._stack.enter_context(self._folder.locked())
         self._ports = choose_ports(self._host, self._wanted_ports)
         self._admin_key, self._flower_password = self._read_secrets()
         settings = self._settings.model_copy(update={"data_dir": self._folder.path})
-        # Before the stop is registered, since its socket has to be there until the last service has stopped.
+        # Before the stop is registered, since its socket must exist until the last service has stopped.
         broker = self._embedded_broker() if "broker_url" not in settings.model_fields_set else None
         processes = self._processes = Processes(self._on_event)
         self._stack.enter_context(ending_signals_leave_the_block())
@@ -210,7 +207,7 @@ class Services:
         processes.start(spec)
 
     def _wait(self, processes: Processes, probes: Mapping[str, Callable[[], bool]], deadline: float) -> None:
-        """Until every probe said yes once. Raises `HmiError` where a process died or time is up."""
+        """Wait until every probe has succeeded once. Raises `HmiError` if a process died or time is up."""
         pending = dict(probes)
         reason = ""
         while pending:
@@ -226,7 +223,7 @@ class Services:
             if pending and time.monotonic() > deadline:
                 name = next(iter(pending))
                 raise HmiError(
-                    f"{name} was not ready after {self._ready_seconds:g} s{reason}; "
+                    f"{name} was not ready after {_READY_SECONDS:g} s{reason}; "
                     f"the end of {self._logs[name]}:\n{tail(self._logs[name])}",
                     code="service_not_ready",
                 )
@@ -241,7 +238,7 @@ class Services:
 
 
 def _reachable(host: str) -> str:
-    """The host of a URL under which what listens on `host` answers this machine."""
+    """The host of a URL that reaches a listener on `host` from this machine."""
     if host in {"0.0.0.0", ""}:  # noqa: S104 - read, not listened on
         return "127.0.0.1"
     if host == "::":
@@ -250,7 +247,7 @@ def _reachable(host: str) -> str:
 
 
 def _migrate(settings: Settings) -> None:
-    # Here and not in a process of its own: sqlalchemy and alembic are loaded once, and errors come as they are.
+    # In this process, since sqlalchemy and alembic are loaded here anyway and errors are raised as they are.
     from hmi.catalog import upgrade
 
     upgrade(settings.resolved_database_url)
@@ -263,7 +260,7 @@ def _api_is_ready(client: HmiClient) -> bool:
 
 def _flower_is_ready(url: str, auth: tuple[str, str]) -> bool:
     try:
-        # Past any proxy that the environment names.
+        # trust_env: past any proxy that the environment names.
         return httpx.get(url, auth=auth, timeout=5, follow_redirects=True, trust_env=False).is_success
     except httpx.HTTPError:
         return False

@@ -1,4 +1,4 @@
-"""N-grams of knowledge trees drawn for a terminal: the most frequent ones, and those that two versions differ in."""
+"""N-grams of knowledge trees: the most frequent ones, and those in which two versions differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hmi.cli.render.basics import bytes_words
+from hmi.cli.render.tables import bytes_words
 from hmi.cli.render.tree import count_words, domain_lines
 from hmi.schemas import DomainDiffObject, NgramObject, NgramPage, NgramText, TreeDiff
 
@@ -120,5 +120,5 @@ def _held(ngram: NgramObject) -> str:
     if ngram.held == "inherited":
         return f"inherited from {ngram.holder}"
     if ngram.held == "alias":
-        return f"alias: as {ngram.holder}"
+        return f"alias of {ngram.holder}"
     return ngram.held

@@ -1,29 +1,32 @@
-"""Knowledge trees drawn for a terminal: each domain a line, under its parent, with figures in columns."""
+"""Knowledge trees: a row for each domain under its parent, and what each version's build did."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hmi.cli.render.basics import bytes_words, moment
-from hmi.schemas import DomainTableObject, TreeBuild, TreeObject, TreeProgress
+from hmi.cli.render.progress import build_words
+from hmi.cli.render.tables import bytes_words, moment
+from hmi.schemas import DomainTableObject, TreeBuild, TreeObject, TreeVersionObject
 
-__all__ = ["ago", "build_words", "count_words", "domain_lines", "domain_tree", "knowledge_tree", "percent", "related"]
+__all__ = [
+    "ago",
+    "count_words",
+    "domain_lines",
+    "domain_tree",
+    "knowledge_tree",
+    "percent",
+    "related",
+    "version_lines",
+    "versions_list",
+]
 
 _GOOD = 0.5
-_STAGES = {
-    "plan": "planning",
-    "check": "checking the old rows",
-    "compute": "computing new rows",
-    "write": "writing tables",
-    "verify": "verifying a sample",
-    "store": "storing tables",
-}
 
 
 def ago(seconds: float, now: float | None = None) -> str:
@@ -49,17 +52,6 @@ def count_words(count: float) -> str:
 def percent(part: float, whole: float = 1.0, *, digits: int = 1) -> str:
     """`87.3%`; `-` of nothing."""
     return f"{100 * part / whole:.{digits}f}%" if whole else "-"
-
-
-def build_words(progress: TreeProgress | None) -> str:
-    """How far a build is: `computing new rows, 1,200 of 5,000 (24%)`."""
-    if progress is None:
-        return "just begun"
-    words = _STAGES.get(progress.stage, progress.stage)
-    if not progress.total:
-        return words
-    done = percent(progress.done, progress.total, digits=0)
-    return f"{words}, {progress.done:,} of {progress.total:,} ({done})"
 
 
 def domain_lines(parents: Mapping[str, str | None]) -> list[tuple[str, str | None]]:
@@ -182,3 +174,51 @@ def _style(heading: str, domain: DomainTableObject) -> str:
     if heading != "hit" or not domain.lookups:
         return ""
     return "green" if domain.hits > _GOOD * domain.lookups else "yellow"
+
+
+_SUMS = ("entries", "aliases", "added", "dropped", "hoisted", "copied", "computed", "bytes", "bytes_before")
+
+
+def versions_list(versions: Iterable[TreeVersionObject], now: float | None = None) -> Group:
+    """A few lines for each; the one that serves has a star."""
+    return Group(*(line for each in versions for line in version_lines(each, now)))
+
+
+def version_lines(version: TreeVersionObject, now: float | None = None) -> list[Text]:
+    """What became of one version, and what its build did."""
+    heading = Text.assemble(
+        ("* " if version.served else "  "), (f"tree {version.number}", "bold" if version.served else ""), "  "
+    )
+    if version.status == "building":
+        begun = ago(version.created_at, now)
+        return [heading.append(f"building: begun {begun}, {build_words(version.progress)}", style="yellow")]
+    if version.status == "failed":
+        when = ago(version.created_at, now)
+        return [heading.append(f"failed (begun {when}): {version.error or 'no reason is known'}", style="red")]
+    if version.published_at is not None:
+        heading.append(f"published {ago(version.published_at, now)}")
+    if version.report.get("seconds") is not None:
+        heading.append(f", built in {version.report['seconds']:,.1f} s")
+    if version.served:
+        heading.append("  serves", style="green")
+    return [heading, *(Text(f"    {line}") for line in _report_lines(version))]
+
+
+def _report_lines(version: TreeVersionObject) -> Iterable[str]:
+    domains = version.report.get("domains", {})
+    sums = {name: sum(int(each.get(name) or 0) for each in domains.values()) for name in _SUMS}
+    if domains:
+        yield ", ".join(f"{sums[what]:,} {what}" for what in ("added", "dropped", "hoisted", "copied", "computed"))
+        aliases = f", {sums['aliases']:,} aliases" if sums["aliases"] else ""
+        before = f"{bytes_words(sums['bytes_before'])} -> " if sums["bytes_before"] else ""
+        yield f"{sums['entries']:,} n-grams{aliases}, {before}{bytes_words(sums['bytes'])}"
+    yield f"hit rate {_rates(version)}"
+
+
+def _rates(version: TreeVersionObject) -> str:
+    predicted = (
+        "not predicted" if version.predicted_hit_rate is None else f"{percent(version.predicted_hit_rate)} predicted"
+    )
+    if not version.lookups:
+        return f"{predicted}, nothing was looked up yet"
+    return f"{percent(version.hits, version.lookups)} of {version.lookups:,} lookups, {predicted}"

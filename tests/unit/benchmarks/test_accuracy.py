@@ -15,7 +15,7 @@ from benchmarks.accuracy.baselines import majority, tf_idf
 from benchmarks.accuracy.learning import Job, Learner
 from benchmarks.accuracy.plan import QUICK, DomainText, System, domain_texts
 from benchmarks.accuracy.report import as_text, k_report, score
-from examples.demo import Part, Sentence
+from examples.data import Part, Sentence
 from tests.tiny import tiny_bert_folder
 
 PLAN = dataclasses.replace(QUICK, ks=(2,), seeds=2, rank=4, delta_steps=2, most_training=24, most_test=16)

@@ -1,0 +1,181 @@
+"""hmi tenant, hmi key, hmi model"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hmi.cli.commands import model_import
+from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
+from hmi.spec import MissPolicy
+
+__all__ = ["keys", "models", "tenants"]
+
+tenants = typer.Typer(no_args_is_help=True, help="Customers: each has its own models, files, batches and keys.")
+keys = typer.Typer(no_args_is_help=True, help="Keys that tenants call the API with.")
+models = typer.Typer(no_args_is_help=True, help="Tenants' models: a base model, a domain and an adapter.")
+
+_Tenant = Annotated[str, typer.Argument(help="Name of the tenant.")]
+
+
+@tenants.command("add", epilog="Example: `hmi tenant add acme --weight 2`")
+def add_tenant(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
+    weight: Annotated[int, typer.Option(min=1, help="Share of the workers while several tenants have work.")] = 1,
+    with_key: Annotated[bool, typer.Option("--with-key", help="Also create a key and print it.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a tenant."""
+    with connect(url, key) as client:
+        made = client.create_tenant(name, weight=weight)
+        new_key = client.create_key(name) if with_key else None
+    if as_json:
+        print_answer([made, new_key] if new_key else made)
+    elif new_key:
+        typer.echo(new_key.key)
+    else:
+        typer.echo(f"tenant {made.name} was created; give it a key with `hmi key create {made.name}`")
+
+
+@tenants.command("list", epilog="Example: `hmi tenant list --json`")
+def list_tenants(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """List all tenants."""
+    with connect(url, key) as client:
+        found = client.tenants()
+    if as_json:
+        print_answer(found)
+    else:
+        print_table(("tenant", "weight"), ((each.name, each.weight) for each in found), empty="no tenants")
+
+
+@tenants.command("remove", epilog="Example: `hmi tenant remove acme --yes`")
+def remove_tenant(
+    name: Annotated[str, typer.Argument()],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Remove a tenant with its models, files, batches and keys."""
+    if not yes:
+        typer.confirm(f"Remove {name} with its models, files, batches and keys?", abort=True)
+    with connect(url, key) as client:
+        client.delete_tenant(name)
+    typer.echo(f"tenant {name} was removed")
+
+
+@keys.command("create", epilog="Example: `export OPENAI_API_KEY=$(hmi key create acme --label ci)`")
+def create_key(
+    tenant: _Tenant,
+    label: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    expires_in_days: Annotated[int | None, typer.Option(min=1, help="Default: it does not expire.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a key and print it. It cannot be printed again: only its hash is stored."""
+    seconds = expires_in_days * 86_400 if expires_in_days else None
+    with connect(url, key) as client:
+        made = client.create_key(tenant, label=label, expires_in_seconds=seconds)
+    if as_json:
+        print_answer(made)
+    else:
+        typer.echo(made.key)
+
+
+@keys.command("list", epilog="Example: `hmi key list acme`")
+def list_keys(tenant: _Tenant, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """List a tenant's keys by their public part."""
+    from hmi.cli.render import moment
+
+    with connect(url, key) as client:
+        found = client.keys(tenant)
+    if as_json:
+        print_answer(found)
+        return
+    rows = (
+        (each.id, each.label, moment(each.created_at), moment(each.expires_at), moment(each.revoked_at))
+        for each in found
+    )
+    print_table(("key", "label", "created", "expires", "revoked"), rows, empty=f"{tenant} has no keys")
+
+
+@keys.command("revoke", epilog="Example: `hmi key revoke acme 5f0c2a9d`")
+def revoke_key(
+    tenant: _Tenant,
+    key_id: Annotated[str, typer.Argument(help="The key's public part, from `hmi key list`.")],
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Revoke a key at once."""
+    with connect(url, key) as client:
+        client.revoke_key(tenant, key_id)
+    typer.echo(f"key {key_id} of {tenant} was revoked")
+
+
+@models.command(
+    "register",
+    epilog="Example: `hmi model register acme/sentiment --base minilm-k3 --domain movies --adapter ./adapter`",
+)
+def register_model(
+    name: Annotated[str, typer.Argument(help="`tenant/model`, the name in requests.")],
+    base: Annotated[str, typer.Option(help="Name of the base model that the adapter was trained on.")],
+    domain: Annotated[str, typer.Option(help="Domain for lookups.")] = "general",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="Adapter folder of HMI, PEFT or AdapterHub; without it the base alone is served."),
+    ] = None,
+    policy: Annotated[
+        MissPolicy,
+        typer.Option(help="Compute the rows of missing n-grams (exact) or estimate them (backoff)."),
+    ] = MissPolicy.EXACT,
+    label: Annotated[list[str] | None, typer.Option(help="Name of a label; repeat it in the head's order.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload an adapter as a tenant's model; a name that exists gets a new revision."""
+    with connect(url, key) as client:
+        made = client.register_model(
+            name, base=base, domain=domain, adapter=adapter, miss_policy=policy.value, labels=label or None
+        )
+    if as_json:
+        print_answer(made)
+    else:
+        typer.echo(f"{made.name} is served (revision {made.revision})")
+
+
+@models.command("list", epilog="Example: `hmi model list --tenant acme`")
+def list_models(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List models with their base, domain and adapter."""
+    from hmi.cli.render import adapter_words
+
+    with connect(url, key) as client:
+        found = client.models(tenant)
+    if as_json:
+        print_answer(found)
+        return
+    rows = (
+        (each.name, each.base, each.domain, each.miss_policy, each.revision, adapter_words(each.summary))
+        for each in found
+    )
+    print_table(("model", "base", "domain", "policy", "revision", "adapter"), rows, empty="no models")
+
+
+@models.command("remove", epilog="Example: `hmi model remove acme/sentiment`")
+def remove_model(name: Annotated[str, typer.Argument(help="`tenant/model`")], url: Url = None, key: Key = None) -> None:
+    """Stop serving a model."""
+    with connect(url, key) as client:
+        client.delete_model(name)
+    typer.echo(f"{name} was removed")
+
+
+model_import.add_to(models)

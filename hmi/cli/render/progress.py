@@ -1,0 +1,153 @@
+"""Progress of long commands: a bar on a terminal, a line every few seconds anywhere else."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from hmi.schemas import BatchObject, JobObject, TreeProgress
+
+if TYPE_CHECKING:
+    from hmi.training.reports import TrainProgress
+
+__all__ = ["ProgressBar", "TrainingStep", "build_words", "duration", "training_words"]
+
+_LINE_SECONDS = 5.0
+_STAGES = {
+    "plan": "planning",
+    "check": "checking the old rows",
+    "compute": "computing new rows",
+    "write": "writing tables",
+    "verify": "verifying a sample",
+    "store": "storing tables",
+}
+
+
+class TrainingStep(Protocol):
+    """What every training reports after a step."""
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def seconds_left(self) -> float: ...
+
+
+class ProgressBar:
+    """The progress of one job while the block runs.
+
+    Args:
+        name: What the job is; lines begin with it.
+        unit: What is counted, as `lines` or `steps`.
+        console: Standard error by default.
+        line_seconds: Pause between two lines where the console is no terminal.
+    """
+
+    def __init__(
+        self, name: str, unit: str = "", console: Console | None = None, line_seconds: float = _LINE_SECONDS
+    ) -> None:
+        self._name, self._unit = name, unit
+        self._console = console or Console(stderr=True)
+        self._line_seconds = line_seconds
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._progress.add_task(escape(name), total=None, words="")
+        self._task = self._progress.tasks[0]
+        self._stage = ""
+        self._last_line = time.monotonic()
+
+    def show(
+        self, done: float, total: float | None, words: str = "", *, stage: str = "", seconds_left: float | None = None
+    ) -> None:
+        """Report `done` of `total`, None where the total is unknown.
+
+        Args:
+            words: What else there is to say.
+            stage: The time left is estimated within a stage, since each has a pace of its own.
+            seconds_left: An estimate that is better than the one from the pace so far.
+        """
+        if stage != self._stage:
+            self._stage = stage
+            self._progress.reset(self._task.id)
+        self._progress.update(self._task.id, completed=done, total=total)
+        left = self._task.time_remaining if seconds_left is None else seconds_left
+        amount = f"{done:,.0f} of {total:,.0f} {self._unit}".rstrip() if total and self._unit else ""
+        ends = f"{duration(left)} left" if left and total and done < total else ""
+        said = [part for part in (stage, amount, words, ends) if part]
+        self._progress.update(self._task.id, words=escape(", ".join(said)))
+        if self._progress.disable and time.monotonic() - self._last_line >= self._line_seconds:
+            self._last_line = time.monotonic()
+            share = [f"{100 * done / total:.0f} %"] if total else [f"{duration(self._task.elapsed or 0)} so far"]
+            self._console.print(f"{self._name}: {', '.join(share + said)}", soft_wrap=True, markup=False)
+
+    def show_training(self, reached: TrainingStep, words: str) -> None:
+        self.show(reached.done, reached.steps, words, seconds_left=reached.seconds_left)
+
+    def show_batch(self, batch: BatchObject) -> None:
+        counts = batch.request_counts
+        failed = f"{counts.failed:,} failed" if counts.failed else ""
+        stage = batch.status.replace("_", " ")
+        self.show(counts.completed + counts.failed, counts.total or None, failed, stage=stage)
+
+    def show_tuning(self, job: JobObject) -> None:
+        progress = job.hmi.progress
+        if progress is None:
+            self.show(0, None, stage=job.status)
+            return
+        words = f"epoch {progress.epoch} of {progress.epochs}"
+        if progress.loss is not None:
+            words += f", loss {progress.loss:.3f}"
+        self.show(progress.done, progress.steps, words, stage=job.status, seconds_left=progress.seconds_left)
+
+    def show_build(self, progress: TreeProgress | None) -> None:
+        """Report a tree's build; None before its worker has reported."""
+        if progress is None:
+            self.show(0, None, stage="waiting for a worker")
+        else:
+            stage = _STAGES.get(progress.stage, progress.stage)
+            self.show(progress.done, progress.total or None, stage=stage)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def build_words(progress: TreeProgress | None) -> str:
+    """How far a build is: `computing new rows, 1,200 of 5,000 (24%)`."""
+    if progress is None:
+        return "just begun"
+    stage = _STAGES.get(progress.stage, progress.stage)
+    if not progress.total:
+        return stage
+    return f"{stage}, {progress.done:,} of {progress.total:,} ({100 * progress.done / progress.total:.0f}%)"
+
+
+def training_words(reached: TrainProgress) -> str:
+    """Epoch, loss and the last score of an adapter's training."""
+    score = f", {reached.dev.name.replace('_', ' ')} {reached.dev.score:.3f}" if reached.dev else ""
+    return f"epoch {reached.epoch} of {reached.epochs}, loss {reached.loss:.3f}{score}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
