@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from api.ngram_text import NgramReader
 from api.schemas.trees import DomainDifferenceObject, NgramText
 from api.services import Services
-from hmi.catalog import BaseModel, ranking
+from hmi.catalog import RegisteredBase, frequencies
 from hmi.knowledge import Parents, ancestor_chains
 from hmi.knowledge.lookup import DomainDiff, WeightedKeys
 
@@ -15,7 +15,7 @@ __all__ = ["describe"]
 
 
 def describe(
-    services: Services, base: BaseModel, differences: Mapping[str, DomainDiff], parents: Parents, limit: int
+    services: Services, base: RegisteredBase, differences: Mapping[str, DomainDiff], parents: Parents, limit: int
 ) -> dict[str, DomainDifferenceObject]:
     """Args:
     parents: Of the later version.
@@ -50,11 +50,11 @@ def describe(
 
 
 def _count(
-    services: Services, base: BaseModel, parents: Parents, weighed: Sequence[Mapping[str, WeightedKeys]]
+    services: Services, base: RegisteredBase, parents: Parents, weighed: Sequence[Mapping[str, WeightedKeys]]
 ) -> None:
     """Read all counts once: what a domain was asked for weighs for it and for its ancestors."""
     lines = ancestor_chains(parents)
-    for block in ranking.iter_blocks(services.database, base.id):
+    for block in frequencies.iter_blocks(services.database, base.id):
         for domain in lines.get(block.domain, (block.domain,)):
             for kind in weighed:
                 if domain in kind:

@@ -8,7 +8,7 @@ import structlog
 from celery import Celery
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import Database, adopt_key, is_current
+from hmi.catalog import Database, is_schema_current, tenants
 from hmi.errors import Transient
 from hmi.jobs import TaskName, make_client, send
 from hmi.schemas import Limits
@@ -52,13 +52,13 @@ class Services:
 
     def prepare(self) -> None:
         """Make the settings' admin key known to the catalog. Raises `Transient` where there is no catalog yet."""
-        if not is_current(self.database):
+        if not is_schema_current(self.database):
             raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`", code="not_migrated")
         if self.settings.admin_key is None:
             _log.info("no_admin_key", hint="set HMI_ADMIN_KEY, or create a key with the `hmi` command")
             return
         with self.database.session() as session:
-            adopt_key(session, self.settings.admin_key.get_secret_value())
+            tenants.register_admin_key(session, self.settings.admin_key.get_secret_value())
 
     def hint(self, task: TaskName, *args: str) -> None:
         """Send a task that a periodic sweep would start anyway; a broker that is down only delays it."""

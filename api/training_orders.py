@@ -14,8 +14,7 @@ from api.services import Services
 from api.training_files import TokenCounter, check_file
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import GENERAL, File, Principal, ServedModel, bases, domains, files, resolve
-from hmi.catalog.tuning import NewTuningJob
+from hmi.catalog import GENERAL, File, NewTuningJob, Principal, ServedModel, bases, domains, files, models
 from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
 from hmi.models.text import CHAT, ChatTemplate, load_chat
 from hmi.spec import HPLMSpec, MissPolicy, TaskKind
@@ -229,7 +228,7 @@ def _adapter(session: Session, caller: Principal, name: str, spec: HPLMSpec) -> 
 
 def _own_model(session: Session, caller: Principal, name: str, param: str) -> ServedModel:
     """Raises `NotFound`, also for others' models that an operator's key sees: they are not its own to follow up."""
-    found = resolve(session, [name], caller).get(name)
+    found = models.resolve(session, [name], caller).get(name)
     if found is None or found.tenant_id != caller.tenant_id:
         raise _no_model(name, param)
     return found

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from api.services import Services
-from hmi.catalog import BaseModel, TreeStatus, TreeVersion, domains, versions
+from hmi.catalog import RegisteredBase, TreeStatus, TreeVersion, domains, trees
 from hmi.errors import Conflict, Corrupt, NotFound
 from hmi.knowledge import Parents
 from hmi.knowledge.lookup import KEY_FILES, TreeContents, open_keys
@@ -19,9 +19,9 @@ __all__ = ["find_version", "open_tables", "open_version", "parents_of"]
 _log = structlog.get_logger(__name__)
 
 
-def find_version(session: Session, base: BaseModel, number: int, *, param: str) -> TreeVersion:
+def find_version(session: Session, base: RegisteredBase, number: int, *, param: str) -> TreeVersion:
     """A version that was built to its end. Raises `NotFound`, `Conflict`."""
-    known = {each.number: each for each in versions(session, base.id)}
+    known = {each.number: each for each in trees.versions(session, base.id)}
     row = known.get(number)
     if row is None:
         kept = f" (any more); known are {', '.join(map(str, sorted(known)))}" if known else ": none was built yet"

@@ -8,17 +8,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.schemas.trees import DomainTableObject, Progress, TreeBuild, TreeObject, TreeVersionObject
-from hmi.catalog import BaseModel, TreeStatus, TreeVersion, Usage, bases, deltas, domains, trees
+from hmi.catalog import HitCounts, RegisteredBase, TreeStatus, TreeVersion, bases, deltas, domains, trees
 from hmi.knowledge import Function, functions_of
 
 __all__ = ["view_tree", "view_versions"]
 
 
-def view_tree(session: Session, base: BaseModel) -> TreeObject:
+def view_tree(session: Session, base: RegisteredBase) -> TreeObject:
     """What is published, with today's domains, and the build that runs."""
     known = trees.versions(session, base.id)
     version = next((each for each in known if each.number == base.tree_number), None)
-    used = trees.usage(session, base.id, version.number if version else 0)
+    used = trees.hit_counts(session, base.id, version.number if version else 0)
     report = dict(version.report) if version else {}
     built: Mapping[str, Any] = report.get("domains", {})
     parents, own_deltas = domains.parents(session), deltas.list_deltas(session, base.id)
@@ -44,18 +44,21 @@ def view_tree(session: Session, base: BaseModel) -> TreeObject:
     )
 
 
-def view_versions(session: Session, base: BaseModel) -> list[TreeVersionObject]:
+def view_versions(session: Session, base: RegisteredBase) -> list[TreeVersionObject]:
     """Newest first."""
     known = trees.versions(session, base.id)
-    used = {each.number: trees.usage(session, base.id, each.number) for each in known}
-    asked = [*used.values(), trees.usage(session, base.id, 0)]
+    used = {each.number: trees.hit_counts(session, base.id, each.number) for each in known}
+    asked = [*used.values(), trees.hit_counts(session, base.id, 0)]
     return [_version(base, each, used[each.number], asked) for each in known]
 
 
 def _version(
-    base: BaseModel, row: TreeVersion, used: Mapping[str, Usage], asked: Sequence[Mapping[str, Usage]]
+    base: RegisteredBase,
+    row: TreeVersion,
+    used: Mapping[str, HitCounts],
+    asked: Sequence[Mapping[str, HitCounts]],
 ) -> TreeVersionObject:
-    summed = Usage(
+    summed = HitCounts(
         lookups=sum(each.lookups for each in used.values()),
         hits=sum(each.hits for each in used.values()),
         inherited=sum(each.inherited for each in used.values()),
@@ -74,7 +77,7 @@ def _version(
     )
 
 
-def _predicted(report: Mapping[str, Any], asked: Sequence[Mapping[str, Usage]]) -> float | None:
+def _predicted(report: Mapping[str, Any], asked: Sequence[Mapping[str, HitCounts]]) -> float | None:
     """The predicted hit rate of all domains together, weighted by their lookups, to stand beside the real one.
 
     By the lookups of the first of `asked` that has any: a version that nobody asked yet is weighed by another.
@@ -93,8 +96,8 @@ def _table(built: Mapping[str, Any], function: Function) -> dict[str, Any]:
     return sizes | {"usable": built.get("function", function.digest) == function.digest}
 
 
-def _used(usage: Usage | None, predicted: float | None) -> dict[str, Any]:
-    found = usage or Usage(0, 0)
+def _used(usage: HitCounts | None, predicted: float | None) -> dict[str, Any]:
+    found = usage or HitCounts(0, 0)
     return {
         "lookups": found.lookups,
         "hits": found.hits,

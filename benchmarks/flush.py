@@ -42,14 +42,14 @@ from benchmarks.tables import as_table
 from hmi.catalog import (
     ChunkedTransactions,
     Database,
-    Limits,
+    FrequencyLimits,
     Tenant,
-    change,
-    create_domain,
+    bases,
+    domains,
+    execute_dml,
     frequencies,
-    register_base,
-    trim,
-    upgrade,
+    trim_frequencies,
+    upgrade_schema,
 )
 from hmi.knowledge.counts import FrequencyCounter
 from hmi.logs import configure_logs
@@ -62,7 +62,7 @@ _BASE = "0" * 64
 _HALF_LIFE = 7 * 86_400.0
 _EVERY_SECONDS = 0.005  # of the two other writers
 _IDLE_SECONDS = 2.0
-_PLENTY = Limits(10**9, 10**9)
+_PLENTY = FrequencyLimits(10**9, 10**9)
 _SPEC = HPLMSpec(
     family=Family.BERT,
     vocab_size=30_522,
@@ -112,19 +112,19 @@ def _catalog(name: str) -> Iterator[Database]:
             from tests.integration.servers import postgres_server  # noqa: PLC0415 - only here is it needed
 
             url = stack.enter_context(postgres_server(durable=True)).create("hmi")
-        upgrade(url)
+        upgrade_schema(url)
         database = Database(url)
         stack.callback(database.dispose)
         yield database
 
 
-def _measure(database: Database, rows: int, domains: int, chosen: Sequence[str]) -> dict[str, Any]:
+def _measure(database: Database, rows: int, domain_count: int, chosen: Sequence[str]) -> dict[str, Any]:
     with database.session() as session:
-        base_id = register_base(session, "base", _BASE, _SPEC).id
-        made = [create_domain(session, f"domain{number}") for number in range(domains)]
+        base_id = bases.register_base(session, "base", _BASE, _SPEC).id
+        made = [domains.create_domain(session, f"domain{number}") for number in range(domain_count)]
     chance = np.random.default_rng(0)
     keys = np.sort(chance.choice(2**40, rows, replace=False).astype(np.uint64) * np.uint64(2**22))
-    parts = [chance.permutation(part) for part in np.array_split(chance.permutation(keys), domains)]
+    parts = [chance.permutation(part) for part in np.array_split(chance.permutation(keys), domain_count)]
     counter = FrequencyCounter(rows, rows)
 
     def flush(half_life: float = _HALF_LIFE) -> int:
@@ -138,7 +138,7 @@ def _measure(database: Database, rows: int, domains: int, chosen: Sequence[str])
         "first": flush,
         "again": flush,
         "half_life": lambda: flush(_HALF_LIFE / 2),
-        "trim": lambda: trim(database, Limits(rows, rows // 2)),
+        "trim": lambda: trim_frequencies(database, FrequencyLimits(rows, rows // 2)),
         "load": lambda: sum(len(each.ngrams) for each in frequencies.load(database, base_id).values()),
     }
     others = _Others(database, base_id, made[0].id, parts[0][:20])
@@ -197,7 +197,7 @@ class _Others:
 
     def _change_a_row(self) -> None:
         with self._database.session() as session:
-            change(session, update(Tenant).values(weight=Tenant.weight % 100 + 1))
+            execute_dml(session, update(Tenant).values(weight=Tenant.weight % 100 + 1))
 
     def _count(self) -> None:
         with self._database.session() as session:
@@ -209,13 +209,13 @@ class _Others:
 def _watched() -> Iterator[list[float]]:
     """The seconds of each transaction of `ChunkedTransactions` in the block."""
     found: list[float] = []
-    measured = ChunkedTransactions.measured
+    measured = ChunkedTransactions.adapt
 
     def note(self: ChunkedTransactions, rows: int, seconds: float) -> None:
         found.append(seconds)
         measured(self, rows, seconds)
 
-    with mock.patch.object(ChunkedTransactions, "measured", note):
+    with mock.patch.object(ChunkedTransactions, "adapt", note):
         yield found
 
 

@@ -53,5 +53,5 @@ def run_waiting(runtime: Runtime, site: Worksite) -> int:
     """Take everything that waits and run it here, once; gives how many shards that were."""
     messages = site.queue()
     for message in messages:
-        run_shard(runtime, message.shard_id, message.attempt)
+        run_shard(runtime, message.job_id, message.attempt)
     return len(messages)

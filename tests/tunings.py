@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
-from hmi.catalog import files, new_id, tenants
-from hmi.catalog.tuning import NewTuningJob, dispatching, events, jobs
-from hmi.catalog.tuning_tables import TuningJob
+from hmi.catalog import (
+    JobMessage,
+    NewFile,
+    NewTuningJob,
+    TuningJob,
+    files,
+    fine_tuning,
+    new_id,
+    tenants,
+    training_events,
+    trainings,
+)
 from hmi.spec import MissPolicy
 from tests.adapter_samples import sample_spec
 from tests.stub_trainer import STUB_COMMAND
@@ -47,12 +56,14 @@ def make_job(
         files.create_file(
             session,
             tenant_id,
-            file_id=file_id,
-            purpose="fine-tune",
-            filename="reviews.jsonl",
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-            path=f"files/{file_id}",
+            NewFile(
+                file_id=file_id,
+                purpose="fine-tune",
+                filename="reviews.jsonl",
+                bytes=len(content),
+                sha256=hashlib.sha256(content).hexdigest(),
+                path=f"files/{file_id}",
+            ),
         )
         new = NewTuningJob(
             model=BASE,
@@ -68,7 +79,7 @@ def make_job(
             config={"stub": stub, "start": start},
             attributes={},
         )
-        return jobs.create_job(session, tenant_id, new, idempotency_key=None, max_open=100).id
+        return fine_tuning.create_job(session, tenant_id, new, idempotency_key=None, max_open=100).id
 
 
 def use_stub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,10 +100,10 @@ def at_step(monkeypatch: pytest.MonkeyPatch, done: int, act: Callable[[], object
     monkeypatch.setattr(TrainingWatch, "step", step)
 
 
-def queue_jobs(site: Worksite) -> list[dispatching.TuningMessage]:
+def queue_jobs(site: Worksite) -> list[JobMessage]:
     """Put everything that waits on the queue, and give the messages instead of sending them."""
     with site.database.session() as session:
-        return dispatching.dispatch(session, in_flight=1000)
+        return trainings.dispatch(session, in_flight=1000)
 
 
 def run_jobs(runtime: Runtime, site: Worksite) -> int:
@@ -112,5 +123,5 @@ def said(site: Worksite, job_id: str) -> list[str]:
     """The messages of the job's events, the oldest first."""
     with site.database.session(read_only=True) as session:
         job = session.get_one(TuningJob, job_id)
-        found = events.list_events(session, job.tenant_id, job_id, limit=100).items
+        found = training_events.list_events(session, job.tenant_id, job_id, limit=100).items
     return [event.message for event in reversed(found)]

@@ -18,13 +18,15 @@ from hmi.artifacts import ArtifactStore
 from hmi.catalog import (
     BatchStatus,
     Database,
+    JobMessage,
+    NewBatch,
+    NewFile,
     Shard,
-    ShardMessage,
     Tenant,
     bases,
     batches,
-    change,
     domains,
+    execute_dml,
     files,
     models,
     new_id,
@@ -178,24 +180,28 @@ class Worksite:
             file = files.create_file(
                 session,
                 tenant_id,
-                file_id=file_id,
-                purpose="batch",
-                filename="input.jsonl",
-                bytes=len(content),
-                sha256=hashlib.sha256(content).hexdigest(),
-                path=f"files/{file_id}",
+                NewFile(
+                    file_id=file_id,
+                    purpose="batch",
+                    filename="input.jsonl",
+                    bytes=len(content),
+                    sha256=hashlib.sha256(content).hexdigest(),
+                    path=f"files/{file_id}",
+                ),
             )
             batch = batches.create_batch(
                 session,
                 tenant_id,
-                endpoint="/v1/classify",
-                completion_window="24h",
-                window_seconds=window_seconds,
-                input_file=file,
-                total_lines=checked.total_lines,
-                shards=checked.shards,
-                attributes={},
-                problems=checked.problems,
+                NewBatch(
+                    endpoint="/v1/classify",
+                    completion_window="24h",
+                    window_seconds=window_seconds,
+                    input_file=file,
+                    total_lines=checked.total_lines,
+                    shards=checked.shards,
+                    attributes={},
+                    problems=checked.problems,
+                ),
                 idempotency_key=None,
                 max_queued_lines=1_000_000,
             )
@@ -215,7 +221,7 @@ class Worksite:
                 key=lambda shard: (shard.first_line, -shard.lines),
             )
 
-    def queue(self) -> list[ShardMessage]:
+    def queue(self) -> list[JobMessage]:
         """Put everything that waits on the queue, and give the messages instead of sending them."""
         with self.database.session() as session:
             return shards.dispatch(session, in_flight=1000)
@@ -223,7 +229,7 @@ class Worksite:
     def lapse(self, shard_id: str) -> None:
         """Let a shard's lease have run out."""
         with self.database.session() as session:
-            change(session, update(Shard).where(Shard.id == shard_id).values(lease_until=1.0))
+            execute_dml(session, update(Shard).where(Shard.id == shard_id).values(lease_until=1.0))
 
     def results(self, tenant: str, batch_id: str) -> Results:
         """The batch's files, after the audit: each line in one of them once, counts right, nothing left over."""

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from hmi.catalog import Database, migrate
+from hmi.catalog import Database, is_schema_current
 from hmi.errors import HmiError, Transient
 from hmi.jobs import QueueName
 from hmi.settings import Settings
@@ -42,7 +42,7 @@ def run_worker(
     app = make_celery(settings)
     try:
         database = Database(settings.resolved_database_url)
-        if not migrate.is_current(database):
+        if not is_schema_current(database):
             raise Transient("the catalog's schema is not this version's; run `hmi db upgrade`")
         runtime = Runtime(settings, app, database, make_engine, name)
         if set(queues) != {QueueName.TRAINING.value}:

@@ -18,7 +18,7 @@ from celery import Celery
 from numpy.typing import NDArray
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import Database, Limits, bases, nodes
+from hmi.catalog import Database, FrequencyLimits, bases, nodes
 from hmi.errors import Cancelled, HmiError
 from hmi.items import Item, ModelRef, Outcome
 from hmi.knowledge.counts import FrequencyCounter
@@ -101,7 +101,7 @@ class Runtime:
             self.database,
             self.engine.frequencies,
             settings.frequency_half_life_seconds,
-            Limits(settings.frequency_max_keys, settings.frequency_max_rows),
+            FrequencyLimits(settings.frequency_max_keys, settings.frequency_max_rows),
         )
         self.stopping = Stopping()
         self.device_lock = SharedLock()

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.schedules import schedule
 
-from hmi.catalog import Database, clock, ticks
+from hmi.catalog import Database, database_time, nodes
 from hmi.jobs import TaskName
 from hmi.settings import Settings
 
@@ -30,5 +30,5 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
 def claim_rebuild(database: Database, rebuild_seconds: float) -> bool:
     """True for exactly one caller in each period of the database's clock."""
     with database.session() as session:
-        tick = int(clock(session) // rebuild_seconds)
-        return ticks.claim_tick(session, TaskName.REBUILD_TREES.value, tick)
+        tick = int(database_time(session) // rebuild_seconds)
+        return nodes.claim_tick(session, TaskName.REBUILD_TREES.value, tick)

@@ -12,7 +12,7 @@ from api.dependencies import AuthenticatedRoute, Caller, Served, bearer
 from api.schemas.batches import BatchCreate, BatchObject
 from api.schemas.common import Page, errors
 from api.services import Services
-from hmi.catalog import BatchView, File, batches, clock, files
+from hmi.catalog import BatchView, File, NewBatch, batches, database_time, files
 from hmi.errors import Corrupt, InvalidInput, NotFound
 from hmi.jobs import CheckedInput, TaskName, check_input
 
@@ -65,14 +65,16 @@ def create_batch(
         batch = batches.create_batch(
             session,
             tenant_id,
-            endpoint=body.endpoint,
-            completion_window=body.completion_window,
-            window_seconds=body.window_seconds,
-            input_file=_input_file(session, tenant_id, body.input_file_id),
-            total_lines=checked.total_lines,
-            shards=checked.shards,
-            attributes=body.metadata or {},
-            problems=checked.problems,
+            NewBatch(
+                endpoint=body.endpoint,
+                completion_window=body.completion_window,
+                window_seconds=body.window_seconds,
+                input_file=_input_file(session, tenant_id, body.input_file_id),
+                total_lines=checked.total_lines,
+                shards=checked.shards,
+                attributes=body.metadata or {},
+                problems=checked.problems,
+            ),
             idempotency_key=key,
             max_queued_lines=services.settings.max_queued_lines_per_tenant,
         )
@@ -141,7 +143,7 @@ def _check(services: Services, file: File, endpoint: str) -> CheckedInput:
 
 def _recent_twin(session: Session, tenant_id: str, body: BatchCreate) -> BatchView | None:
     """The tenant's newest batch that this very request could have started in the last ten minutes."""
-    since, after = clock(session) - _TWIN_SECONDS, None
+    since, after = database_time(session) - _TWIN_SECONDS, None
     while True:
         page = batches.list_batches(session, tenant_id, after=after, limit=_PAGE)
         for view in page.items:

@@ -13,7 +13,7 @@ from api.dependencies import AuthenticatedRoute, Caller, Served, bearer
 from api.schemas.common import Page, errors
 from api.schemas.files import FileDeleted, FileObject
 from api.uploads import display_name, store
-from hmi.catalog import clock, files, new_id
+from hmi.catalog import NewFile, database_time, files, new_id
 from hmi.errors import Corrupt, InvalidInput, NotFound
 
 __all__ = ["router"]
@@ -54,13 +54,15 @@ def create_file(
             row = files.create_file(
                 session,
                 caller.tenant_id,
-                file_id=file_id,
-                purpose=purpose,
-                filename=display_name(file.filename),
-                bytes=stored.bytes,
-                sha256=stored.sha256,
-                path=path,
-                expires_at=None if seconds is None else clock(session) + seconds,
+                NewFile(
+                    file_id=file_id,
+                    purpose=purpose,
+                    filename=display_name(file.filename),
+                    bytes=stored.bytes,
+                    sha256=stored.sha256,
+                    path=path,
+                    expires_at=None if seconds is None else database_time(session) + seconds,
+                ),
             )
     except BaseException:
         services.storage.delete(path)

@@ -12,8 +12,7 @@ from api.dependencies import AuthenticatedRoute, Caller, Served, bearer
 from api.schemas.common import Page, errors
 from api.schemas.fine_tuning import EventObject, JobCreate, JobObject
 from api.training_orders import find_start, order_job, request_of
-from hmi.catalog import Principal, TuningJob, clock
-from hmi.catalog.tuning import events, jobs
+from hmi.catalog import Principal, TuningJob, database_time, fine_tuning, training_events
 from hmi.errors import InvalidInput
 from hmi.jobs import TaskName
 
@@ -59,7 +58,7 @@ def create_job(
     with services.database.session(read_only=True) as session:
         # Before the files are looked for: they may have been deleted since.
         if key:
-            twin = jobs.find_job(session, tenant_id, key)
+            twin = fine_tuning.find_job(session, tenant_id, key)
         else:
             # The official client repeats a request that timed out without any key of its own.
             twin = _recent_twin(session, tenant_id, body) if x_stainless_retry_count else None
@@ -67,10 +66,10 @@ def create_job(
             return _as_asked(twin, caller, body)
         start = find_start(services, session, caller, body)
         # Before the files are read, which costs more; `create_job` decides.
-        jobs.check_quota(session, tenant_id, services.settings.max_open_trainings_per_tenant)
+        fine_tuning.check_quota(session, tenant_id, services.settings.max_open_trainings_per_tenant)
     new = order_job(services, start, body)
     with services.database.session() as session:
-        job = jobs.create_job(
+        job = fine_tuning.create_job(
             session,
             tenant_id,
             new,
@@ -89,7 +88,7 @@ def list_jobs(
     if filters := [name for name in request.query_params if name.startswith("metadata")]:
         raise InvalidInput("jobs are not listed by their metadata", code="unknown_parameter", param=filters[0][:80])
     with services.database.session(read_only=True) as session:
-        page = jobs.list_jobs(session, caller.tenant_id, after=after, limit=limit)
+        page = fine_tuning.list_jobs(session, caller.tenant_id, after=after, limit=limit)
     data = [JobObject.from_row(job, caller.tenant_name) for job in page.items]
     return Page(
         data=data,
@@ -103,7 +102,7 @@ def list_jobs(
 def retrieve_job(services: Served, caller: Caller, fine_tuning_job_id: JobId) -> JobObject:
     """Its status and how far it is; at the end its model and its report."""
     with services.database.session(read_only=True) as session:
-        job = jobs.get_job(session, caller.tenant_id, fine_tuning_job_id)
+        job = fine_tuning.get_job(session, caller.tenant_id, fine_tuning_job_id)
     return JobObject.from_row(job, caller.tenant_name)
 
 
@@ -111,7 +110,7 @@ def retrieve_job(services: Served, caller: Caller, fine_tuning_job_id: JobId) ->
 def cancel_job(services: Served, caller: Caller, background: BackgroundTasks, fine_tuning_job_id: JobId) -> JobObject:
     """It ends at once and leaves no model. Cancelling again changes nothing; one that has ended cannot be cancelled."""
     with services.database.session() as session:
-        job = jobs.cancel_job(session, caller.tenant_id, fine_tuning_job_id)
+        job = fine_tuning.cancel_job(session, caller.tenant_id, fine_tuning_job_id)
     background.add_task(services.hint, TaskName.RECONCILE)
     return JobObject.from_row(job, caller.tenant_name)
 
@@ -122,8 +121,8 @@ def list_events(
 ) -> Page[EventObject]:
     """Newest first. Each epoch has one of type `metrics`."""
     with services.database.session(read_only=True) as session:
-        jobs.get_job(session, caller.tenant_id, fine_tuning_job_id)
-        page = events.list_events(session, caller.tenant_id, fine_tuning_job_id, after=after, limit=limit)
+        fine_tuning.get_job(session, caller.tenant_id, fine_tuning_job_id)
+        page = training_events.list_events(session, caller.tenant_id, fine_tuning_job_id, after=after, limit=limit)
     data = [EventObject.from_row(event) for event in page.items]
     return Page(
         data=data,
@@ -139,7 +138,7 @@ def list_checkpoints(
 ) -> Page[dict[str, Any]]:
     """None: of all epochs the best one's weights become the job's model, and no others can be called."""
     with services.database.session(read_only=True) as session:
-        jobs.get_job(session, caller.tenant_id, fine_tuning_job_id)
+        fine_tuning.get_job(session, caller.tenant_id, fine_tuning_job_id)
     if after is not None:
         raise InvalidInput(f"there is nothing with the id {after[:80]!r} to list after", param="after")
     return Page(data=[], first_id=None, last_id=None, has_more=False)
@@ -147,9 +146,9 @@ def list_checkpoints(
 
 def _recent_twin(session: Session, tenant_id: str, body: JobCreate) -> TuningJob | None:
     """The tenant's newest job that this very request could have started in the last ten minutes."""
-    since, after, request = clock(session) - _TWIN_SECONDS, None, request_of(body)
+    since, after, request = database_time(session) - _TWIN_SECONDS, None, request_of(body)
     while True:
-        page = jobs.list_jobs(session, tenant_id, after=after, limit=_PAGE)
+        page = fine_tuning.list_jobs(session, tenant_id, after=after, limit=_PAGE)
         for job in page.items:
             if job.created_at < since:
                 return None

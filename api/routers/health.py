@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from api.dependencies import Served
 from api.schemas.operations import Health, Readiness
 from api.services import Services
-from hmi.catalog import is_current
+from hmi.catalog import is_schema_current
 from hmi.errors import HmiError, Transient
 from hmi.jobs import ping
 
@@ -50,7 +50,7 @@ def _outcome(name: str, check: Callable[[Services], None], services: Services) -
 
 
 def _check_migrations(services: Services) -> None:
-    if not is_current(services.database):
+    if not is_schema_current(services.database):
         raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`")
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from api.schemas.batches import Metadata
 from api.schemas.common import RequestBody
-from hmi.catalog import EventLevel, EventType, TuningEvent, TuningJob, TuningState
+from hmi.catalog import EventLevel, EventType, JobState, TuningEvent, TuningJob
 from hmi.spec import MissPolicy, TaskKind
 
 __all__ = ["EventObject", "Hyperparameters", "JobCreate", "JobObject", "TuningOptions"]
@@ -20,13 +20,13 @@ _MAX_MULTIPLIER = 100
 _MAX_SEED = 2**31 - 1
 
 JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-_STATUS: dict[TuningState, JobStatus] = {
-    TuningState.PENDING: "queued",
-    TuningState.QUEUED: "queued",
-    TuningState.LEASED: "running",
-    TuningState.SUCCEEDED: "succeeded",
-    TuningState.FAILED: "failed",
-    TuningState.CANCELLED: "cancelled",
+_STATUS: dict[JobState, JobStatus] = {
+    JobState.PENDING: "queued",
+    JobState.QUEUED: "queued",
+    JobState.LEASED: "running",
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
 }
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from api.schemas.common import RequestBody
 from api.schemas.tenants import NamePattern
-from hmi.catalog import BaseModel as BaseRow
 from hmi.catalog import DeltaView, DomainView
+from hmi.catalog import RegisteredBase as BaseRow
 
 __all__ = [
     "BaseObject",

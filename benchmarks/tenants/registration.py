@@ -36,17 +36,9 @@ def measure_registrations(url: str, spec: HPLMSpec, count: int) -> list[float]:
     Each is three transactions, and durable at its end. The database is brought to the newest schema and keeps
     what was registered, so it should be one made for this.
     """
-    from hmi.catalog import (  # noqa: PLC0415 - needs packages that engines do without
-        GENERAL,
-        Database,
-        bases,
-        domains,
-        models,
-        tenants,
-        upgrade,
-    )
+    from hmi.catalog import GENERAL, Database, bases, domains, models, tenants, upgrade_schema  # noqa: PLC0415 - needs packages that engines do without
 
-    upgrade(url)
+    upgrade_schema(url)
     database = Database(url)
     run = secrets.token_hex(4)
     base, artifact = f"bench-{run}", secrets.token_hex(32)

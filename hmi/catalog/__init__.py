@@ -1,122 +1,141 @@
-"""TODO"""
+"""The SQL record of everything: tenants, models, files, batches, jobs, knowledge trees and workers.
+
+Every function gets a session of `Database` and does part of one transaction. Modules are used as namespaces:
+`shards.claim(session, ...)`, `trees.publish(session, ...)`. Start with `schema` for the tables, `queue` for how work is
+dispatched, claimed and finished, `trees` for versions and counts; `database` connects and migrates.
+"""
 
 from __future__ import annotations
 
-from hmi.catalog import (
+from hmi.catalog import batches, finalizing, fine_tuning, nodes, trees
+from hmi.catalog.batches import BatchView, NewBatch
+from hmi.catalog.database import Database, database_time, execute_dml, is_schema_current, upgrade_schema
+from hmi.catalog.fine_tuning import NewTuningJob
+from hmi.catalog.queue import (
+    ClaimedShard,
+    ClaimedTraining,
+    JobMessage,
+    NewShard,
+    ShardResult,
+    TrainingResult,
+    shards,
+    training_events,
+    training_results,
+    trainings,
+)
+from hmi.catalog.registry import (
+    DeltaView,
+    DomainView,
+    NewFile,
+    Principal,
+    ServedModel,
     bases,
-    batches,
     deltas,
     domains,
     files,
-    finalizing,
-    frequencies,
-    leftovers,
-    migrate,
+    mint_key,
     models,
-    nodes,
-    ranking,
-    shards,
     tenants,
-    ticks,
-    trees,
 )
-from hmi.catalog.bases import register_base
-from hmi.catalog.batches import BatchView, NewShard
-from hmi.catalog.chunks import ChunkedTransactions
-from hmi.catalog.database import Database, change, clock
-from hmi.catalog.deltas import DeltaView
-from hmi.catalog.domains import DomainView, create_domain
-from hmi.catalog.finalizing import NewFile
-from hmi.catalog.frequencies import Counts
-from hmi.catalog.keys import mint_key
-from hmi.catalog.migrate import is_current, upgrade
-from hmi.catalog.models import ServedModel, resolve
-from hmi.catalog.shards import ClaimedShard, ShardMessage, ShardResult
-from hmi.catalog.states import OPEN_BATCH
-from hmi.catalog.tables import (
+from hmi.catalog.schema import (
     GENERAL,
+    OPEN_BATCH,
     OPERATOR,
     ApiKey,
-    BaseModel,
     Batch,
     BatchStatus,
+    EventLevel,
+    EventType,
     File,
+    JobState,
+    RegisteredBase,
     Role,
     Shard,
     Tenant,
     TreeStatus,
     TreeVersion,
+    TuningEvent,
+    TuningJob,
     WorkerNode,
     new_id,
 )
-from hmi.catalog.tenants import Principal, adopt_key, get_tenant
-from hmi.catalog.trees import Usage, versions
-from hmi.catalog.trimming import Limits, trim, trim_in_turn
-from hmi.catalog.tuning_tables import EventLevel, EventType, TuningEvent, TuningJob, TuningState
+from hmi.catalog.trees import (
+    ChunkedTransactions,
+    FrequencyLimits,
+    HitCounts,
+    NgramCounts,
+    count_ngrams,
+    frequencies,
+    garbage,
+    list_top_ngrams,
+    trim_frequencies,
+    trim_frequencies_if_due,
+)
 
 __all__ = [
     "GENERAL",
     "OPEN_BATCH",
     "OPERATOR",
     "ApiKey",
-    "BaseModel",
     "Batch",
     "BatchStatus",
     "BatchView",
     "ChunkedTransactions",
     "ClaimedShard",
-    "Counts",
+    "ClaimedTraining",
     "Database",
     "DeltaView",
     "DomainView",
     "EventLevel",
     "EventType",
     "File",
-    "Limits",
+    "FrequencyLimits",
+    "HitCounts",
+    "JobMessage",
+    "JobState",
+    "NewBatch",
     "NewFile",
     "NewShard",
+    "NewTuningJob",
+    "NgramCounts",
     "Principal",
+    "RegisteredBase",
     "Role",
     "ServedModel",
     "Shard",
-    "ShardMessage",
     "ShardResult",
     "Tenant",
+    "TrainingResult",
     "TreeStatus",
     "TreeVersion",
     "TuningEvent",
     "TuningJob",
-    "TuningState",
-    "Usage",
     "WorkerNode",
-    "adopt_key",
     "bases",
     "batches",
-    "change",
-    "clock",
-    "create_domain",
+    "count_ngrams",
+    "database_time",
     "deltas",
     "domains",
+    "execute_dml",
     "files",
     "finalizing",
+    "fine_tuning",
     "frequencies",
-    "get_tenant",
-    "is_current",
-    "leftovers",
-    "migrate",
+    "garbage",
+    "is_schema_current",
+    "list_top_ngrams",
     "mint_key",
     "models",
     "new_id",
     "nodes",
-    "ranking",
-    "register_base",
-    "resolve",
     "shards",
     "tenants",
-    "ticks",
+    "training_events",
+    "training_results",
+    "trainings",
     "trees",
-    "trim",
-    "trim_in_turn",
-    "upgrade",
-    "versions",
+    "trim_frequencies",
+    "trim_frequencies_if_due",
+    "upgrade_schema",
 ]

@@ -1,46 +1,35 @@
-"""Batches: submit, look at, cancel, expire; their end is written in `catalog.finalizing`."""
+"""Batches as their tenants see them: submit, list, cancel, expire."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sqlalchemy import and_, case, exists, func, insert, or_, select, update
+from sqlalchemy import and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from hmi.catalog.database import change, insert_or, now
-from hmi.catalog.files import get_file
-from hmi.catalog.finalizing import NewFile, begin_finalizing, complete, finalizable
-from hmi.catalog.lines import LineSpan, NewShard, shard_row
-from hmi.catalog.names import check_json, check_text
-from hmi.catalog.pages import Page, read_page
-from hmi.catalog.states import OPEN_SHARD, WAITING_SHARD, is_running
-from hmi.catalog.tables import Batch, BatchStatus, File, Shard, ShardState, Tenant, new_id
+from hmi.catalog.database import Page, execute_dml, insert_or, now, read_page
+from hmi.catalog.queue.shards import IS_RUNNING, LineSpan, create_shards, drop_waiting
+from hmi.catalog.registry import check_idempotency_key, check_json, get_file, lock_tenant, reused_idempotency_key
+from hmi.catalog.schema import OPEN_JOB, Batch, BatchStatus, File, JobState, Shard, new_id
 from hmi.errors import InvalidInput, NotFound, Overloaded
 
 __all__ = [
     "BatchView",
-    "LineSpan",
-    "NewFile",
-    "NewShard",
+    "NewBatch",
     "Problem",
-    "begin_finalizing",
     "cancel_batch",
-    "complete",
     "create_batch",
     "expire_batches",
-    "finalizable",
     "find_batch",
     "get_batch",
     "list_batches",
 ]
 
-_MAX_IDEMPOTENCY_KEY = 128
-
 
 class Problem(Protocol):
-    """Why an input file cannot be run; `line` is 1-based, None for the file as a whole."""
+    """Why an input file cannot run; `line` is 1-based, None for the whole file."""
 
     @property
     def code(self) -> str: ...
@@ -54,10 +43,10 @@ class Problem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """A batch and what its shards add up to.
+    """A batch and the sums over its shards.
 
-    `failed` counts lines with an error line, those that never ran among them: `completed + failed` never
-    exceeds `batch.total_lines`, and equals it when a batch that ran has ended.
+    `failed` counts lines with an error line, including lines that never ran: `completed + failed` never exceeds
+    `batch.total_lines`, and equals it when a batch that ran has ended.
     """
 
     batch: Batch
@@ -67,69 +56,70 @@ class BatchView:
     output_tokens: int
 
 
-def create_batch(
-    session: Session,
-    tenant_id: str,
-    *,
-    endpoint: str,
-    completion_window: str,
-    window_seconds: float,
-    input_file: File,
-    total_lines: int,
-    shards: Sequence[LineSpan],
-    attributes: Mapping[str, Any],
-    problems: Sequence[Problem],
-    idempotency_key: str | None,
-    max_queued_lines: int,
-) -> Batch:
-    """Accept a batch, or record why its file cannot run (`problems`: status failed, no shards).
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch to create.
 
-    The tenant's equal `idempotency_key` gives the batch that was made first, also when two calls race.
-
-    Raises: `NotFound` (the file, meanwhile), `Overloaded` where the tenant would have more than
-        `max_queued_lines` lines waiting, `InvalidInput` (a key that was used for another request).
+    Attributes:
+        shards: They cover all lines of the input file once.
+        attributes: The caller's `metadata`.
+        problems: Why the file cannot run; such a batch is created as failed, without shards.
     """
-    if not problems and sum(shard.lines for shard in shards) != total_lines:
-        raise ValueError(f"the shards do not add up to {total_lines} lines")
-    if idempotency_key is not None:
-        check_text(idempotency_key, param="Idempotency-Key", max_length=_MAX_IDEMPOTENCY_KEY)
-    check_json(dict(attributes), param="metadata")
-    # One submit of a tenant at a time from here: the quota is counted, then used.
-    if session.scalars(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)).first() is None:
-        raise NotFound(f"there is no tenant {tenant_id}")
-    if idempotency_key is not None:
-        first = find_batch(session, tenant_id, idempotency_key)
-        if first is not None:
-            return _same_request(first.batch, endpoint, input_file.id)
-    # Held until the commit: the file cannot be deleted under a batch that reads it.
-    session.execute(
-        select(File.id)
-        .where(File.tenant_id == tenant_id, File.id == input_file.id)
-        .with_for_update(read=True, key_share=True)
-    )
-    file = get_file(session, tenant_id, input_file.id)
-    if not problems:
-        _check_quota(session, tenant_id, total_lines, max_queued_lines)
+
+    endpoint: str
+    completion_window: str
+    window_seconds: float
+    input_file: File
+    total_lines: int
+    shards: Sequence[LineSpan]
+    attributes: Mapping[str, Any] = field(hash=False)
+    problems: Sequence[Problem] = ()
+
+
+def create_batch(
+    session: Session, tenant_id: str, new: NewBatch, *, idempotency_key: str | None, max_queued_lines: int
+) -> Batch:
+    """Accept a batch. A second call with the tenant's `idempotency_key` returns the first batch, also when two race.
+
+    Raises: `NotFound` (the file was deleted), `Overloaded` if the tenant would have more than `max_queued_lines` open
+        lines, `InvalidInput` (a key that was used for another request).
+    """
+    if not new.problems and sum(shard.lines for shard in new.shards) != new.total_lines:
+        raise ValueError(f"the shards do not add up to {new.total_lines} lines")
+    check_idempotency_key(idempotency_key)
+    check_json(dict(new.attributes), param="metadata")
+    lock_tenant(session, tenant_id)
+    first = find_batch(session, tenant_id, idempotency_key) if idempotency_key is not None else None
+    if first is not None:
+        if (first.batch.endpoint, first.batch.input_file_id) != (new.endpoint, new.input_file.id):
+            raise reused_idempotency_key(first.batch.id)
+        return first.batch
+    # Held until the commit, so that the file cannot be deleted meanwhile.
+    of_tenant = (File.tenant_id == tenant_id, File.id == new.input_file.id)
+    session.execute(select(File.id).where(*of_tenant).with_for_update(read=True, key_share=True))
+    file = get_file(session, tenant_id, new.input_file.id)
+    if not new.problems:
+        _check_quota(session, tenant_id, new.total_lines, max_queued_lines)
     batch_id = new_id("batch_")
     values = {
         "id": batch_id,
         "tenant_id": tenant_id,
-        "endpoint": endpoint,
-        "completion_window": completion_window,
+        "endpoint": new.endpoint,
+        "completion_window": new.completion_window,
         "input_file_id": file.id,
         "input_path": file.path,
-        "status": BatchStatus.FAILED if problems else BatchStatus.IN_PROGRESS,
-        "total_lines": total_lines,
-        "attributes": dict(attributes),
-        "errors": [_problem_json(problem) for problem in problems],
+        "status": BatchStatus.FAILED if new.problems else BatchStatus.IN_PROGRESS,
+        "total_lines": new.total_lines,
+        "attributes": dict(new.attributes),
+        "errors": [_problem_json(problem) for problem in new.problems],
         "idempotency_key": idempotency_key,
         "created_at": now(),
-        "expires_at": now() + window_seconds,
-        "failed_at" if problems else "in_progress_at": now(),
+        "expires_at": now() + new.window_seconds,
+        "failed_at" if new.problems else "in_progress_at": now(),
     }
-    change(session, insert_or(session, Batch).values(**values))
-    if not problems:
-        session.execute(insert(Shard), [shard_row(batch_id, tenant_id, shard) for shard in shards])
+    execute_dml(session, insert_or(session, Batch).values(**values))
+    if not new.problems:
+        create_shards(session, batch_id, tenant_id, new.shards)
     return session.get_one(Batch, batch_id)
 
 
@@ -146,7 +136,7 @@ def get_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
 
 
 def find_batch(session: Session, tenant_id: str, idempotency_key: str) -> BatchView | None:
-    """The batch that the tenant made with this key, if there is one."""
+    """Return the batch that the tenant created with this key, if there is one."""
     batch = session.scalars(
         select(Batch).where(Batch.tenant_id == tenant_id, Batch.idempotency_key == idempotency_key)
     ).one_or_none()
@@ -160,23 +150,19 @@ def list_batches(session: Session, tenant_id: str, *, after: str | None = None, 
 
 
 def cancel_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
-    """Drop the shards that wait; those that run are finished and their answers kept.
+    """Drop the waiting shards; leased ones finish, and their results are kept.
 
-    Again, or while the result is being assembled, it is no change. Raises `NotFound`, `InvalidInput` where
-    the batch has ended.
+    A second call, or one during finalizing, changes nothing. Raises `NotFound`, `InvalidInput` if the batch has ended.
     """
     mine = (Batch.tenant_id == tenant_id, Batch.id == batch_id)
-    cancelled = change(
+    cancelled = execute_dml(
         session,
         update(Batch)
         .where(*mine, Batch.status == BatchStatus.IN_PROGRESS)
         .values(status=BatchStatus.CANCELLING, cancelling_at=now()),
     )
     if cancelled:
-        drop = update(Shard).where(
-            Shard.tenant_id == tenant_id, Shard.batch_id == batch_id, Shard.state.in_(WAITING_SHARD)
-        )
-        change(session, drop.values(state=ShardState.DROPPED, finished_at=now()))
+        drop_waiting(session, Shard.tenant_id == tenant_id, Shard.batch_id == batch_id)
     view = get_batch(session, tenant_id, batch_id)
     if not cancelled and view.batch.status not in (BatchStatus.CANCELLING, BatchStatus.FINALIZING):
         raise InvalidInput(f"batch {batch_id} has ended as {view.batch.status} and cannot be cancelled")
@@ -184,21 +170,13 @@ def cancel_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
 
 
 def expire_batches(session: Session) -> int:
-    """Drop the waiting shards of every batch that does not run any more; gives their number.
-
-    Finds batches whose window is over, and what came back to waiting just while its batch was cancelled.
-    """
-    stopped = and_(Batch.status.in_((BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING)), ~is_running())
-    return change(
-        session,
-        update(Shard)
-        .where(Shard.state.in_(WAITING_SHARD), exists().where(Batch.id == Shard.batch_id, stopped))
-        .values(state=ShardState.DROPPED, finished_at=now()),
-    )
+    """Drop the waiting shards of every batch that has expired or is being cancelled; return their number."""
+    stopped = and_(Batch.status.in_((BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING)), ~IS_RUNNING)
+    return drop_waiting(session, exists().where(Batch.id == Shard.batch_id, stopped))
 
 
 def _views(session: Session, batches: list[Batch]) -> list[BatchView]:
-    counted = case((Shard.state == ShardState.DROPPED, Shard.lines), else_=Shard.failed)
+    counted = case((Shard.state == JobState.DROPPED, Shard.lines), else_=Shard.failed)
     sums = (
         select(
             Shard.batch_id,
@@ -209,7 +187,7 @@ def _views(session: Session, batches: list[Batch]) -> list[BatchView]:
         )
         .where(
             Shard.batch_id.in_([batch.id for batch in batches]),
-            or_(Shard.state == ShardState.DONE, Shard.state == ShardState.DROPPED),
+            or_(Shard.state == JobState.DONE, Shard.state == JobState.DROPPED),
         )
         .group_by(Shard.batch_id)
     )
@@ -219,25 +197,15 @@ def _views(session: Session, batches: list[Batch]) -> list[BatchView]:
 
 def _check_quota(session: Session, tenant_id: str, lines: int, max_queued_lines: int) -> None:
     waiting = select(func.coalesce(func.sum(Shard.lines), 0))
-    queued = int(session.scalars(waiting.where(Shard.tenant_id == tenant_id, Shard.state.in_(OPEN_SHARD))).one())
+    queued = int(session.scalars(waiting.where(Shard.tenant_id == tenant_id, Shard.state.in_(OPEN_JOB))).one())
     if queued + lines > max_queued_lines:
         raise Overloaded(
-            f"{queued} lines wait already, and {lines} more would exceed the limit of {max_queued_lines}",
+            f"{queued} lines are queued already, and {lines} more would exceed the limit of {max_queued_lines}",
             code="queued_lines_exceeded",
         )
 
 
-def _same_request(batch: Batch, endpoint: str, input_file_id: str) -> Batch:
-    if (batch.endpoint, batch.input_file_id) != (endpoint, input_file_id):
-        raise InvalidInput(
-            f"this Idempotency-Key belongs to {batch.id}, which is another request",
-            code="idempotency_key_reused",
-            param="Idempotency-Key",
-        )
-    return batch
-
-
 def _problem_json(problem: Problem) -> dict[str, Any]:
-    # The message may quote the caller's bytes; a NUL or half a surrogate pair cannot be stored everywhere.
+    # The message may quote the caller's bytes; not every database stores a NUL or half a surrogate pair.
     message = problem.message.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     return {"code": problem.code, "line": problem.line, "message": message, "param": problem.param}

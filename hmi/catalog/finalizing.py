@@ -1,53 +1,37 @@
-"""The end of a batch: result files are assembled by one process and published in one transaction."""
+"""The end of a batch: one process assembles the result files and publishes them in one transaction."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from hmi.catalog.database import change, now
-from hmi.catalog.files import create_file
-from hmi.catalog.states import OPEN_BATCH, OPEN_SHARD, state
-from hmi.catalog.tables import Batch, BatchStatus, Shard, ShardState
+from hmi.catalog.database import execute_dml, now
+from hmi.catalog.registry import NewFile, create_file
+from hmi.catalog.schema import OPEN_BATCH, OPEN_JOB, Batch, BatchStatus, JobState, Shard
 
-__all__ = ["NewFile", "begin_finalizing", "complete", "finalizable"]
-
-
-@dataclass(frozen=True, slots=True)
-class NewFile:
-    """A result file that lies in the storage already."""
-
-    file_id: str
-    purpose: str
-    filename: str
-    bytes: int
-    sha256: str
-    path: str
-    expires_at: float | None = None
+__all__ = ["begin_finalizing", "complete", "finalizable"]
 
 
 def finalizable(session: Session) -> list[str]:
-    """Ids of the batches whose shards have all ended and that nobody is assembling, oldest first."""
+    """Ids of the batches whose shards have all ended and that no process is assembling, oldest first."""
     return list(session.scalars(select(Batch.id).where(_is_finalizable()).order_by(Batch.created_at, Batch.id)))
 
 
 def begin_finalizing(session: Session, batch_id: str, *, lease_seconds: float = 600.0) -> Batch | None:
-    """Take the assembling of a batch; None where a shard is open, another process has it, or it has ended.
+    """Lease a batch for assembling its result; None if a shard is open, another process has it, or it has ended.
 
-    Call it in a transaction after the one that finished the last shard: two last shards that end together
-    do not see each other. Should its caller die, the batch is finalizable again after `lease_seconds`.
+    Call it in a transaction after the one that finished the last shard: two last shards that end concurrently do not
+    see each other. If its caller dies, the batch is finalizable again after `lease_seconds`.
     """
-    taken = change(
+    taken = execute_dml(
         session,
         update(Batch)
         .where(Batch.id == batch_id, _is_finalizable())
         .values(
-            # What was cancelled shows as cancelling to its end.
+            # A cancelled batch stays "cancelling" to its end.
             status=case(
-                (Batch.cancelling_at.is_(None), state(Batch.status, BatchStatus.FINALIZING)),
-                else_=state(Batch.status, BatchStatus.CANCELLING),
+                (Batch.cancelling_at.is_(None), BatchStatus.FINALIZING.value),
+                else_=BatchStatus.CANCELLING.value,
             ),
             finalizing_at=case((Batch.finalizing_at.is_(None), now()), else_=Batch.finalizing_at),
             finalizing_until=now() + lease_seconds,
@@ -57,22 +41,22 @@ def begin_finalizing(session: Session, batch_id: str, *, lease_seconds: float = 
 
 
 def complete(session: Session, batch_id: str, *, output: NewFile | None, error: NewFile | None) -> bool:
-    """Publish the result files and end the batch: cancelled, expired (a line never ran) or completed.
+    """Publish the result files and end the batch as cancelled, expired (a line never ran) or completed.
 
-    False where it has ended already or is gone; the caller then deletes the files it wrote.
+    False if it has ended already or was deleted; the caller then deletes the files it wrote.
     """
-    never_ran = exists().where(Shard.batch_id == Batch.id, Shard.state == ShardState.DROPPED)
+    never_ran = exists().where(Shard.batch_id == Batch.id, Shard.state == JobState.DROPPED)
     is_open = and_(Batch.id == batch_id, Batch.status.in_(OPEN_BATCH), Batch.finalizing_until.is_not(None))
     was_cancelled, ran_out = Batch.cancelling_at.is_not(None), and_(Batch.cancelling_at.is_(None), never_ran)
-    ended = change(
+    ended = execute_dml(
         session,
         update(Batch)
         .where(is_open)
         .values(
             status=case(
-                (was_cancelled, state(Batch.status, BatchStatus.CANCELLED)),
-                (ran_out, state(Batch.status, BatchStatus.EXPIRED)),
-                else_=state(Batch.status, BatchStatus.COMPLETED),
+                (was_cancelled, BatchStatus.CANCELLED.value),
+                (ran_out, BatchStatus.EXPIRED.value),
+                else_=BatchStatus.COMPLETED.value,
             ),
             cancelled_at=case((was_cancelled, now())),
             expired_at=case((ran_out, now())),
@@ -87,22 +71,12 @@ def complete(session: Session, batch_id: str, *, output: NewFile | None, error: 
     batch = _load(session, batch_id)
     for file in (output, error):
         if file is not None:
-            create_file(
-                session,
-                batch.tenant_id,
-                file_id=file.file_id,
-                purpose=file.purpose,
-                filename=file.filename,
-                bytes=file.bytes,
-                sha256=file.sha256,
-                path=file.path,
-                expires_at=file.expires_at,
-            )
+            create_file(session, batch.tenant_id, file)
     return True
 
 
 def _is_finalizable() -> ColumnElement[bool]:
-    has_open_shard = exists().where(Shard.batch_id == Batch.id, Shard.state.in_(OPEN_SHARD))
+    has_open_shard = exists().where(Shard.batch_id == Batch.id, Shard.state.in_(OPEN_JOB))
     is_free = or_(Batch.finalizing_until.is_(None), Batch.finalizing_until < now())
     return and_(Batch.status.in_(OPEN_BATCH), is_free, ~has_open_shard)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hmi.catalog import upgrade
+from hmi.catalog import upgrade_schema
 from tests.integration.servers import redis_server
 from tests.waiting import wait_until
 from tests.worksite import Worksite
@@ -129,7 +129,7 @@ class Crew:
 def hired(folder: Path, **settings: Any) -> Iterator[Crew]:
     """A migrated SQLite catalog, a real Redis, and a crew to be started for them."""
     url = f"sqlite:///{folder / 'catalog.db'}"
-    upgrade(url)
+    upgrade_schema(url)
     with redis_server() as redis_url:
         site = Worksite(folder / "data", url, redis_url, **(HURRY | settings))
         crew = Crew(site, folder)

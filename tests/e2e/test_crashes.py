@@ -14,8 +14,7 @@ import psutil
 import pytest
 import redis
 
-from hmi.catalog import BatchStatus
-from hmi.catalog.tables import ShardState
+from hmi.catalog import BatchStatus, JobState
 from tests.e2e.crew import Crew, Member, hired
 from tests.e2e.stub_worker import DEADLY_TEXT, SECONDS_PER_ITEM
 from tests.waiting import wait_until
@@ -43,7 +42,7 @@ def wait_for_end(crew: Crew, batch: str) -> None:
     crew.wait_until(lambda: crew.site.has_ended("acme", batch), what=f"the end of {batch}")
 
 
-def in_state(site: Worksite, batch: str, state: ShardState) -> int:
+def in_state(site: Worksite, batch: str, state: JobState) -> int:
     return sum(shard.state is state for shard in site.shards(batch))
 
 
@@ -74,7 +73,7 @@ def test_nothing_is_lost_when_redis_is_emptied_under_way(crew: Crew) -> None:
     crew.beat()
     crew.stub_worker(**{SECONDS_PER_ITEM: "0.02"})
     batch = submit(crew.site, 200)
-    crew.wait_until(lambda: in_state(crew.site, batch, ShardState.DONE) >= 2)
+    crew.wait_until(lambda: in_state(crew.site, batch, JobState.DONE) >= 2)
     with redis.Redis.from_url(crew.site.settings.broker_url.get_secret_value()) as client:
         client.flushall()
     assert not crew.site.has_ended("acme", batch)
@@ -86,7 +85,7 @@ def test_late_worker_changes_nothing_when_it_wakes_after_its_lease(crew: Crew) -
     crew.beat()
     frozen = crew.stub_worker("frozen@here", **{SECONDS_PER_ITEM: "0.3"})
     batch = submit(crew.site, 10)
-    crew.wait_until(lambda: in_state(crew.site, batch, ShardState.LEASED) > 0)
+    crew.wait_until(lambda: in_state(crew.site, batch, JobState.LEASED) > 0)
     freeze(frozen, crew.site)
     crew.stub_worker("heir@here")
     wait_for_end(crew, batch)
@@ -125,12 +124,12 @@ def test_worker_gives_back_what_it_holds_when_it_is_told_to_stop(crew: Crew, by:
     # One shard of 3,000 sequences and half a minute, given to the engine in submissions of 600.
     worker = crew.stub_worker("leaver@here", **{SECONDS_PER_ITEM: "0.01"})
     batch = crew.site.submit("acme", [line(f"c{number}", MODEL, ["text"] * 600) for number in range(5)])
-    crew.wait_until(lambda: in_state(crew.site, batch, ShardState.LEASED) > 0)
+    crew.wait_until(lambda: in_state(crew.site, batch, JobState.LEASED) > 0)
     began = time.monotonic()
     assert worker.end(by) == 0, worker.log
     assert time.monotonic() - began < 28
     (shard,) = crew.site.shards(batch)
-    assert (shard.state in (ShardState.PENDING, ShardState.QUEUED), shard.failures) == (True, 0)
+    assert (shard.state in (JobState.PENDING, JobState.QUEUED), shard.failures) == (True, 0)
     assert "worker_stopped" in worker.log
 
 

@@ -21,8 +21,7 @@ from api.app import create_app
 from hmi.adapters import Adapter
 from hmi.adapters.formats import save_adapter
 from hmi.adapters.maths import SingleAdapter
-from hmi.catalog import Role, tenants
-from hmi.catalog.tables import ShardState
+from hmi.catalog import JobState, Role, tenants
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_hgpt, load_spec, load_tokenizer
 from tests.adapter_samples import lora_adapter
@@ -142,7 +141,7 @@ def test_drawn_texts_are_the_same_when_the_worker_is_killed_and_another_goes_on(
 
     def is_midway() -> bool:
         states = [shard.state for shard in shop.crew.site.shards(batch)]
-        return ShardState.DONE in states and ShardState.LEASED in states
+        return JobState.DONE in states and JobState.LEASED in states
 
     shop.crew.wait_until(is_midway, 120, what="a shard's end while another is run")
     assert doomed.end(signal.SIGKILL) == -signal.SIGKILL

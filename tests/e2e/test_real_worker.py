@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
-from hmi.catalog import bases, nodes, trees
-from hmi.catalog.tables import ShardState
+from hmi.catalog import JobState, bases, nodes, trees
 from hmi.jobs import TaskName, make_client, send
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
@@ -69,7 +68,7 @@ def test_answers_are_all_there_and_the_same_when_the_worker_is_killed_and_redis_
 
     def is_midway() -> bool:
         states = [shard.state for shard in crew.site.shards(batch)]
-        return ShardState.DONE in states and ShardState.LEASED in states
+        return JobState.DONE in states and JobState.LEASED in states
 
     crew.wait_until(is_midway, 120, what="a shard's end while another is run")
     assert doomed.end(signal.SIGKILL) == -signal.SIGKILL
@@ -97,9 +96,9 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None
     with site.database.session(read_only=True) as session:
         base = bases.get_base(session, "base")
 
-    def usage(number: int) -> trees.Usage | None:
+    def usage(number: int) -> trees.HitCounts | None:
         with site.database.session(read_only=True) as session:
-            return trees.usage(session, base.id, number).get("movies")
+            return trees.hit_counts(session, base.id, number).get("movies")
 
     crew.wait_until(lambda: usage(0), what="the flush")
     client = make_client(site.settings)

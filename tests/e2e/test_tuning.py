@@ -19,9 +19,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from api.app import create_app
-from hmi.catalog import Role, models, tenants
-from hmi.catalog.tenants import principal_of
-from hmi.catalog.tuning_tables import TuningJob, TuningState
+from hmi.catalog import JobState, Role, TuningJob, models, tenants
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
 from tests.apis import serve
@@ -71,7 +69,7 @@ class Shop:
     def artifact(self, job: FineTuningJob) -> str | None:
         """Digest of the model that the job made."""
         with self.crew.site.database.session(read_only=True) as session:
-            principal = principal_of(session, self.row(job).tenant_id)
+            principal = tenants.principal_of(session, self.row(job).tenant_id)
             return models.get_model(session, principal, job.fine_tuned_model or "").artifact
 
     def classify(self, model: str, texts: list[str]) -> list[str]:
@@ -148,7 +146,7 @@ def test_a_tenant_is_trained_and_classifies_at_once_though_its_worker_was_killed
     done = shop.wait_for(job)
     assert (done.status, done.fine_tuned_model) == ("succeeded", "acme/sentiment"), done.error
     said = [event.message for event in shop.client.fine_tuning.jobs.list_events(job.id, limit=100)]
-    assert any(message.startswith("Fine-tuning job goes on from step") for message in said)
+    assert any(message.startswith("Fine-tuning job resumed from step") for message in said)
     assert sum(message.startswith("Epoch 1:") for message in said) == 1
     report = json.loads(shop.client.files.content(done.result_files[0]).text)
     assert report["resumed_at"] > 0
@@ -195,6 +193,6 @@ def test_a_job_outlives_its_process_and_is_given_back_when_the_worker_is_stopped
     assert time.monotonic() - began < 28
     assert not second.is_running()
     given_back = shop.row(job)
-    assert given_back.state in (TuningState.PENDING, TuningState.QUEUED)
+    assert given_back.state in (JobState.PENDING, JobState.QUEUED)
     assert given_back.failures <= before
     assert shop.client.fine_tuning.jobs.cancel(job.id).status == "cancelled"

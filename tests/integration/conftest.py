@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import Database, upgrade
+from hmi.catalog import Database, upgrade_schema
 from hmi.storage import Storage
 from tests.integration.servers import PostgresServer, postgres_server, redis_server
 
@@ -22,7 +22,7 @@ _TEMPLATE = "migrated"
 def postgres() -> Iterator[PostgresServer]:
     """PostgreSQL with a database `migrated` to copy from."""
     with postgres_server() as server:
-        upgrade(server.create(_TEMPLATE))
+        upgrade_schema(server.create(_TEMPLATE))
         yield server
 
 
@@ -30,7 +30,7 @@ def postgres() -> Iterator[PostgresServer]:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file to copy from."""
     path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-    upgrade(f"sqlite:///{path}")
+    upgrade_schema(f"sqlite:///{path}")
     return path
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from hmi.catalog.keys import parse_key
+from hmi.catalog.registry.keys import parse_key
 from hmi.settings import Settings
 
 ROOT = Path(__file__).parents[2]

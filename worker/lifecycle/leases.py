@@ -14,8 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from hmi.catalog import Database, ShardMessage, shards, trees
-from hmi.catalog.tuning import TuningMessage, runs
+from hmi.catalog import Database, JobMessage, shards, trainings, trees
 from hmi.errors import LeaseLost
 from worker.lifecycle.logs import describe
 
@@ -52,9 +51,9 @@ class LeaseKeeper:
     def __init__(self, database: Database, lease_seconds: float) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
-        self._shards: dict[ShardMessage, Lease] = {}
+        self._shards: dict[JobMessage, Lease] = {}
         self._builds: dict[tuple[str, int], Lease] = {}
-        self._trainings: dict[TuningMessage, Lease] = {}
+        self._trainings: dict[JobMessage, Lease] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -73,9 +72,9 @@ class LeaseKeeper:
             return [*self._shards.values(), *self._builds.values(), *self._trainings.values()]
 
     @contextlib.contextmanager
-    def shard(self, claim: ShardMessage) -> Iterator[Lease]:
+    def shard(self, claim: JobMessage) -> Iterator[Lease]:
         """Hold the lease of a claimed shard while the block runs."""
-        with self._registered(self._shards, claim, f"shard {claim.shard_id}") as lease:
+        with self._registered(self._shards, claim, f"shard {claim.job_id}") as lease:
             yield lease
 
     @contextlib.contextmanager
@@ -85,7 +84,7 @@ class LeaseKeeper:
             yield lease
 
     @contextlib.contextmanager
-    def training(self, claim: TuningMessage) -> Iterator[Lease]:
+    def training(self, claim: JobMessage) -> Iterator[Lease]:
         """Hold the lease of a claimed fine-tuning job while the block runs."""
         with self._registered(self._trainings, claim, f"fine-tuning job {claim.job_id}") as lease:
             yield lease
@@ -108,9 +107,9 @@ class LeaseKeeper:
         if held:
             with self._database.session() as session:
                 kept = shards.extend(session, list(held), self._lease_seconds)
-            newest = {claim.shard_id: max(c.attempt for c in held if c.shard_id == claim.shard_id) for claim in held}
+            newest = {claim.job_id: max(c.attempt for c in held if c.job_id == claim.job_id) for claim in held}
             for claim, lease in held.items():
-                if claim.shard_id not in kept or claim.attempt < newest[claim.shard_id]:
+                if claim.job_id not in kept or claim.attempt < newest[claim.job_id]:
                     self._lose(lease)
         for (base_id, number), lease in builds.items():
             self._extend_build(base_id, number, lease)
@@ -123,9 +122,9 @@ class LeaseKeeper:
         if not kept:
             self._lose(lease)
 
-    def _extend_training(self, claim: TuningMessage, lease: Lease) -> None:
+    def _extend_training(self, claim: JobMessage, lease: Lease) -> None:
         with self._database.session() as session:
-            kept = runs.extend(session, [claim], self._lease_seconds)
+            kept = trainings.extend(session, [claim], self._lease_seconds)
         if not kept:
             self._lose(lease)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from hmi.catalog import BaseModel, deltas, domains, trees
+from hmi.catalog import RegisteredBase, deltas, domains, trees
 from hmi.knowledge import Function, functions_of
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table
@@ -39,7 +39,7 @@ class OpenedTree:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def wanted_tree(session: Session, base: BaseModel) -> DesiredTree:
+def wanted_tree(session: Session, base: RegisteredBase) -> DesiredTree:
     """The published tree, with today's domains: a domain that is newer than the tree looks up in its ancestors."""
     parents = domains.parents(session)
     functions = functions_of(base.artifact, parents, deltas.list_deltas(session, base.id))

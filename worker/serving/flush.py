@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 import structlog
 from sqlalchemy.orm import Session
 
-from hmi.catalog import ChunkedTransactions, Counts, Database, Limits, Usage, domains, frequencies, trees, trim_in_turn
+from hmi.catalog import (
+    ChunkedTransactions,
+    Database,
+    FrequencyLimits,
+    HitCounts,
+    NgramCounts,
+    domains,
+    frequencies,
+    trees,
+    trim_frequencies_if_due,
+)
 from hmi.knowledge.counts import FrequencyCounter, LookupCounts
 from worker.serving.source import find_base
 
@@ -24,7 +34,9 @@ _Places = Mapping[tuple[str, str], tuple[str, str]]
 class FrequencyFlusher:
     """Adds a process's counts to the catalog, each once where the catalog answers, and keeps the catalog's bounded."""
 
-    def __init__(self, database: Database, counter: FrequencyCounter, half_life_seconds: float, limits: Limits) -> None:
+    def __init__(
+        self, database: Database, counter: FrequencyCounter, half_life_seconds: float, limits: FrequencyLimits
+    ) -> None:
         self._database = database
         self._counter = counter
         self._half_life_seconds = half_life_seconds
@@ -55,21 +67,21 @@ class FrequencyFlusher:
                 self._counter.restore(waiting)
                 raise
             _log.debug("frequencies_flushed", keys=keys)
-            if forgotten := trim_in_turn(self._database, self._limits):
+            if forgotten := trim_frequencies_if_due(self._database, self._limits):
                 _log.info("frequencies_trimmed", rows=forgotten)
 
     def _write(self, session: Session, piece: Sequence[LookupCounts], places: _Places) -> None:
         # Where base or domain is gone, so is the use of the counts.
         known = [(places[delta.base, delta.domain], delta) for delta in piece if (delta.base, delta.domain) in places]
-        counts = [Counts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
+        counts = [NgramCounts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
         if counts:
             frequencies.add_all(session, counts, half_life_seconds=self._half_life_seconds)
         used = {
-            (base_id, delta.number, domain_id): Usage(delta.lookups, delta.hits, delta.inherited, delta.approximate)
+            (base_id, delta.number, domain_id): HitCounts(delta.lookups, delta.hits, delta.inherited, delta.approximate)
             for (base_id, domain_id), delta in known
             if delta.lookups
         }
-        trees.record_all_usage(session, used)
+        trees.record_hits(session, used)
 
 
 def _take(waiting: list[LookupCounts], rows: int) -> tuple[list[LookupCounts], int]:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import BaseModel, Database, bases
+from hmi.catalog import Database, RegisteredBase, bases
 from hmi.errors import Cancelled, Corrupt, HmiError, NotFound
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table
@@ -36,7 +36,7 @@ class TreeReader(Protocol):
     def stats(self) -> EngineStats: ...
 
 
-def find_base(session: Session, artifact: str) -> BaseModel | None:
+def find_base(session: Session, artifact: str) -> RegisteredBase | None:
     """The base model of these weights. Of several names for the same weights it is the first."""
     named = [base for base in bases.list_bases(session) if base.artifact == artifact]
     return min(named, key=lambda base: (base.created_at, base.id), default=None)

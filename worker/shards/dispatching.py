@@ -24,7 +24,7 @@ def dispatch(runtime: Runtime) -> int:
         messages = shards.dispatch(session, in_flight=runtime.settings.shards_in_flight)
     for sent, message in enumerate(messages):
         try:
-            send(runtime.client, TaskName.RUN_SHARD, message.shard_id, message.attempt)
+            send(runtime.client, TaskName.RUN_SHARD, message.job_id, message.attempt)
         except Transient as error:
             _log.warning("broker_refused", unsent=len(messages) - sent, reason=error.message)
             return sent

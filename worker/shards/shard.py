@@ -10,7 +10,7 @@ import os
 
 import structlog
 
-from hmi.catalog import ClaimedShard, ShardMessage, ShardResult, shards
+from hmi.catalog import ClaimedShard, JobMessage, ShardResult, shards
 from hmi.errors import Cancelled, LeaseLost, StorageFull, Transient
 from worker.lifecycle import FailPoint, Lease, describe, fail_at
 from worker.runtime import Runtime
@@ -34,7 +34,7 @@ _EXIT_STALLED = 70  # EX_SOFTWARE
 def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
     """Run the shard if this attempt is still the current one; a repeated or overtaken message does nothing."""
     with runtime.database.session(read_only=True) as session:
-        suspect = shards.is_suspect(session, shard_id)
+        suspect = shards.is_quarantined(session, shard_id)
     # When a process dies, every shard that it held is blamed, for nobody can tell which of them did it. So from its
     # first blame on a shard runs alone in its process: the next death is its own, and no innocent line is given up
     # for it. Before the claim: who waits must not hold a lease, or it would be blamed for the other.
@@ -55,7 +55,7 @@ def _run(runtime: Runtime, shard_id: str, attempt: int, *, alone: bool) -> None:
         # It was dispatched before anybody halved it; running it whole would only cost another worker.
         _give_back(runtime, claim, "failed too often to be run whole", blame=False)
         return
-    with runtime.leases.shard(ShardMessage(shard_id, attempt)) as lease:
+    with runtime.leases.shard(JobMessage(shard_id, attempt)) as lease:
         finished = _run_claimed(runtime, claim, lease, alone=alone)
     if finished:
         fail_at(FailPoint.BEFORE_ACK)
@@ -110,7 +110,7 @@ def _give_back(runtime: Runtime, claim: ClaimedShard, reason: str, *, blame: boo
     _log.warning("shard_given_back", shard=claim.shard_id, attempt=claim.attempt, reason=reason, blame=blame)
     try:
         with runtime.database.session() as session:
-            shards.give_back(session, claim.shard_id, claim.attempt, reason=reason, blame=blame)
+            shards.release(session, claim.shard_id, claim.attempt, reason=reason, count_failure=blame)
         isolate_exhausted(runtime)
     except Exception as error:  # noqa: BLE001 - the lease runs out, and `reconcile` does the same
         _log.error("shard_left_to_its_lease", shard=claim.shard_id, reason=describe(error))

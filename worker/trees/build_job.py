@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from hmi.catalog import BaseModel, frequencies, models, trees
+from hmi.catalog import RegisteredBase, frequencies, models, trees
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge import Function, Keys
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
@@ -37,7 +37,9 @@ _SAMPLE_ROWS = 64  # of each table, recomputed before anybody looks up in it
 class TreeBuildJob:
     """One build. Domains and deltas are those of its beginning: what changes later is the next build's."""
 
-    def __init__(self, runtime: Runtime, base: BaseModel, spec: HPLMSpec, number: int, watch: BuildMonitor) -> None:
+    def __init__(
+        self, runtime: Runtime, base: RegisteredBase, spec: HPLMSpec, number: int, watch: BuildMonitor
+    ) -> None:
         self._runtime = runtime
         self._base = base
         self._spec = spec
@@ -182,7 +184,7 @@ class TreeBuildJob:
         """By domain: the share of its lookups, since the served version is served, that ran under `backoff`; where
         there were none, that of its models which are served so. One such model always counts for something."""
         with self._runtime.database.session(read_only=True) as session:
-            usage = trees.usage(session, self._base.id, self._wanted.number)
+            usage = trees.hit_counts(session, self._base.id, self._wanted.number)
             approximate = models.approximate_shares(session, self._base.id)
         shares = {domain: share for domain, share in approximate.items() if share}
         for domain, use in usage.items():
@@ -225,7 +227,7 @@ class TreeBuildJob:
 
     def _announce(self, domain: str, artifact: str) -> None:
         with self._runtime.database.session() as session:
-            trees.announce(session, self._base.id, self._number, domain, artifact)
+            trees.register_artifact(session, self._base.id, self._number, domain, artifact)
 
 
 def _stored(plan: TreePlan) -> list[str]:

@@ -9,8 +9,7 @@ import shutil
 
 import structlog
 
-from hmi.catalog import bases, leftovers, trees
-from hmi.catalog.tuning import recovery
+from hmi.catalog import bases, garbage, trainings, trees
 from hmi.errors import HmiError
 from worker.lifecycle import describe
 from worker.runtime import Runtime
@@ -24,7 +23,7 @@ _log = structlog.get_logger(__name__)
 def sweep_builds(runtime: Runtime) -> None:
     """Give up the builds whose builders are gone, and remove what they and others that failed have left."""
     with runtime.database.session() as session:
-        failed = trees.fail_lapsed(session)
+        failed = trees.fail_expired_builds(session)
     if failed:
         _log.warning("builds_given_up", builds=failed)
     _sweep_artifacts(runtime)
@@ -35,9 +34,9 @@ def _sweep_artifacts(runtime: Runtime) -> None:
     # Before what runs is looked up: what begins to be stored after this listing is left alone.
     unfinished = {name: owner for name, owner in runtime.artifacts.unfinished().items() if owner}
     with runtime.database.session(read_only=True) as session:
-        running = {build_owner(base_id, number) for base_id, number in trees.building(session)}
-        running |= {job_id for job_id, _ in recovery.leased(session)}
-        litter = leftovers.litter(session)
+        running = {build_owner(base_id, number) for base_id, number in trees.running_builds(session)}
+        running |= {job_id for job_id, _ in trainings.leased(session)}
+        litter = garbage.find_garbage(session)
     for name, owner in unfinished.items():
         if owner not in running:
             runtime.artifacts.abandon(name)
@@ -45,12 +44,12 @@ def _sweep_artifacts(runtime: Runtime) -> None:
         try:
             for artifact in named:
                 with runtime.database.session() as session:
-                    leftovers.clear(session, artifact, runtime.artifacts.delete)
+                    garbage.delete_if_unneeded(session, artifact, runtime.artifacts.delete)
         except (HmiError, OSError) as error:
             _log.warning("tables_left", base=base_id, number=number, reason=describe(error))
             continue
         with runtime.database.session() as session:
-            leftovers.cleared(session, base_id, number)
+            garbage.forget_tables(session, base_id, number)
 
 
 def _sweep_folders(runtime: Runtime) -> None:
@@ -62,7 +61,7 @@ def _sweep_folders(runtime: Runtime) -> None:
         return
     with runtime.database.session(read_only=True) as session:
         known = {base.id: trees.ready_versions(session, base.id) for base in bases.list_bases(session)}
-        running = trees.building(session)
+        running = trees.running_builds(session)
     for folder in present:
         base_id, number = folder.parent.name, int(folder.name) if folder.name.isdigit() else 0
         newest = max((version.number for version in known.get(base_id, [])), default=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from hmi.catalog import clock, trees
+from hmi.catalog import database_time, trees
 from hmi.errors import HmiError
 from hmi.knowledge.plan import COMPUTE, BuildProgress
 from worker.lifecycle import BuildPoint, Lease, describe, fail_at
@@ -31,7 +31,7 @@ class BuildMonitor:
         self._lease = lease
         self._pace = runtime.pace(self.check)
         with runtime.database.session(read_only=True) as session:
-            self._catalog_clock = clock(session) - time.monotonic()
+            self._catalog_clock = database_time(session) - time.monotonic()
         self._stage = ""
         self._stage_began = self._said = 0.0
 

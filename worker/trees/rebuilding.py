@@ -11,7 +11,7 @@ import time
 import structlog
 from sqlalchemy.orm import Session
 
-from hmi.catalog import BaseModel, bases, clock, deltas, leftovers, nodes, trees
+from hmi.catalog import RegisteredBase, bases, database_time, deltas, garbage, nodes, trees
 from hmi.errors import Cancelled, Conflict, HmiError
 from hmi.jobs import TaskName, send
 from hmi.spec import HPLMSpec
@@ -32,7 +32,7 @@ _NODE_SILENCE_SECONDS = 120.0
 def rebuild_all(runtime: Runtime) -> None:
     """Rebuild the tree of every base model that can have one and is due, one after the other."""
     with runtime.database.session(read_only=True) as session:
-        oldest_fresh = clock(session) - runtime.settings.rebuild_seconds
+        oldest_fresh = database_time(session) - runtime.settings.rebuild_seconds
         names = [
             base.name
             for base in bases.list_bases(session)
@@ -44,7 +44,7 @@ def rebuild_all(runtime: Runtime) -> None:
         rebuild(runtime, name)
 
 
-def _is_due(session: Session, base: BaseModel, oldest_fresh: float) -> bool:
+def _is_due(session: Session, base: RegisteredBase, oldest_fresh: float) -> bool:
     if trees.is_rolled_back(session, base.id):
         _log.info("tree_left_alone", base=base.name, reason="an earlier version was chosen; rebuild it by hand")
         return False
@@ -109,7 +109,7 @@ def rebuild(runtime: Runtime, name: str, *, only_requested: bool = False) -> Non
     _sweep(runtime)
 
 
-def _build_and_publish(runtime: Runtime, base: BaseModel, spec: HPLMSpec, number: int, lease: Lease) -> None:
+def _build_and_publish(runtime: Runtime, base: RegisteredBase, spec: HPLMSpec, number: int, lease: Lease) -> None:
     began = time.monotonic()
     watch = BuildMonitor(runtime, base.id, number, lease)
     rebuilding = TreeBuildJob(runtime, base, spec, number, watch)
@@ -144,18 +144,18 @@ def _sweep(runtime: Runtime) -> None:
         _log.warning("builds_not_swept", reason=describe(error))
 
 
-def _forget_oldest(runtime: Runtime, base: BaseModel) -> None:
+def _forget_oldest(runtime: Runtime, base: RegisteredBase) -> None:
     """Give up versions beyond the last two unless a worker still reads them; the sweep deletes their tables."""
     try:
         with runtime.database.session() as session:
-            unnamed = leftovers.forget_retired(session, base.id, _kept_versions(session, base))
+            unnamed = garbage.retire_versions(session, base.id, _kept_versions(session, base))
         for artifact in unnamed:
             runtime.source.forget(artifact)
     except (HmiError, OSError) as error:
         _log.warning("old_trees_left", base=base.name, reason=describe(error))
 
 
-def _kept_versions(session: Session, base: BaseModel) -> int:
+def _kept_versions(session: Session, base: RegisteredBase) -> int:
     """How many of the versions that were put into service last to keep: two, or back to the oldest that a live worker
     reports."""
     read = {

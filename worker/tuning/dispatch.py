@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from hmi.catalog.tuning import dispatching
+from hmi.catalog import trainings
 from hmi.errors import Transient
 from hmi.jobs import TaskName, send
 from worker.runtime import Runtime
@@ -18,7 +18,7 @@ def dispatch_trainings(runtime: Runtime) -> int:
     """Queue as many waiting jobs as may be in flight and return how many were sent; what the broker does not take comes
     back after `queued_timeout_seconds`."""
     with runtime.database.session() as session:
-        messages = dispatching.dispatch(session, in_flight=runtime.settings.trainings_in_flight)
+        messages = trainings.dispatch(session, in_flight=runtime.settings.trainings_in_flight)
     for sent, message in enumerate(messages):
         try:
             send(runtime.client, TaskName.TRAIN, message.job_id, message.attempt)

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from hmi.adapters.formats import FILE_NAME
-from hmi.catalog.tuning import ClaimedJob
+from hmi.catalog import ClaimedTraining
 from hmi.errors import Corrupt, NotFound
 from hmi.storage import translate_full_disk
 from worker.runtime import Runtime
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 _BLOCK = 1024**2
 
 
-def fetch(runtime: Runtime, claim: ClaimedJob, folder: Path) -> Order:
+def fetch(runtime: Runtime, claim: ClaimedTraining, folder: Path) -> Order:
     """Make the work folder and what of the order comes from afar.
 
     Raises `NotFound` where base model, domain or the model to begin with are gone; `Corrupt` for a file whose content

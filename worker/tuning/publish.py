@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import NewFile, ServedModel, new_id
-from hmi.catalog.tuning import ClaimedJob, TuningResult, ending
+from hmi.catalog import ClaimedTraining, NewFile, ServedModel, TrainingResult, new_id, training_results
 from hmi.errors import LeaseLost, NotFound, Transient
 from worker.lifecycle import TuningPoint, fail_at
 from worker.runtime import Runtime
@@ -21,7 +20,7 @@ from worker.tuning.watch import TrainingWatch
 __all__ = ["publish"]
 
 
-def publish(runtime: Runtime, claim: ClaimedJob, folder: Path, watch: TrainingWatch) -> ServedModel:
+def publish(runtime: Runtime, claim: ClaimedTraining, folder: Path, watch: TrainingWatch) -> ServedModel:
     """Serve the adapter in the work folder under the job's name.
 
     Raises `LeaseLost` where the job is somebody else's or has ended; `AdapterRefused`, `StorageFull`, `Transient`.
@@ -38,10 +37,10 @@ def publish(runtime: Runtime, claim: ClaimedJob, folder: Path, watch: TrainingWa
     fail_at(TuningPoint.STORED)
     watch.check()
     runtime.storage.move(f"{job_folder(claim.job_id)}/{file.file_id}", file.path)
-    result = TuningResult(artifact, adapter.summary(), file, int(report["trained_tokens"]))
+    result = TrainingResult(artifact, adapter.summary(), file, int(report["trained_tokens"]))
     try:
         with runtime.database.session() as session:
-            model = ending.succeed(session, claim, result)
+            model = training_results.succeed(session, claim, result)
     except (LeaseLost, NotFound):  # of anything else nobody knows whether it was committed
         runtime.storage.delete(file.path)
         raise
@@ -49,7 +48,7 @@ def publish(runtime: Runtime, claim: ClaimedJob, folder: Path, watch: TrainingWa
     return model
 
 
-def _store_report(runtime: Runtime, claim: ClaimedJob, artifact: str, report: dict[str, Any]) -> NewFile:
+def _store_report(runtime: Runtime, claim: ClaimedTraining, artifact: str, report: dict[str, Any]) -> NewFile:
     name = f"{claim.principal.tenant_name}/{claim.target}"
     said = {"fine_tuning_job": claim.job_id, "fine_tuned_model": name, "artifact": artifact, **report}
     content = json.dumps(said, indent=1, ensure_ascii=False).encode()
@@ -67,7 +66,7 @@ def _store_report(runtime: Runtime, claim: ClaimedJob, artifact: str, report: di
     )
 
 
-def _clean(runtime: Runtime, claim: ClaimedJob, kept: NewFile) -> None:
+def _clean(runtime: Runtime, claim: ClaimedTraining, kept: NewFile) -> None:
     """Remove the checkpoints, and what an attempt that died may have left beside the report."""
     folder = result_folder(claim.job_id)
     with contextlib.suppress(OSError, Transient):  # the sweep of `reconcile` comes by again

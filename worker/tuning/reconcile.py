@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from hmi.catalog.tuning import recovery
+from hmi.catalog import trainings
 from worker.runtime import Runtime
 from worker.tuning.places import CHECKPOINTS, job_folder
 
@@ -16,9 +16,9 @@ _log = structlog.get_logger(__name__)
 def put_back_trainings(runtime: Runtime) -> None:
     """Jobs whose worker or message was lost wait again; those that failed too often end."""
     with runtime.database.session() as session:
-        lapsed = recovery.expire_leases(session)
-        lost = recovery.requeue_lost(session, runtime.settings.queued_timeout_seconds)
-        failed = recovery.fail_exhausted(session, runtime.settings.max_training_failures)
+        lapsed = trainings.expire_leases(session)
+        lost = trainings.requeue_lost(session, runtime.settings.queued_timeout_seconds)
+        failed = trainings.fail_exhausted(session, runtime.settings.max_training_failures)
     if lapsed or lost or failed:
         _log.warning("trainings_put_back", leases_over=lapsed, messages_lost=lost, given_up=failed)
 
@@ -29,6 +29,6 @@ def sweep_trainings(runtime: Runtime) -> None:
     if not present:
         return
     with runtime.database.session(read_only=True) as session:
-        working = recovery.open_jobs(session)
+        working = trainings.open_jobs(session)
     for job_id in present - working:
         runtime.storage.delete(job_folder(job_id))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from hmi.catalog.tuning import ClaimedJob, TuningMessage, ending, recovery, runs
+from hmi.catalog import ClaimedTraining, JobMessage, training_results, trainings
 from hmi.errors import Cancelled, Corrupt, HmiError, InvalidInput, LeaseLost, NotFound, StorageFull, Transient
 from worker.lifecycle import Lease, TuningPoint, describe, fail_at
 from worker.runtime import Runtime
@@ -41,7 +41,7 @@ def run_job(runtime: Runtime, job_id: str, attempt: int) -> None:
     """
     if not runtime.training.acquire(blocking=False):
         with runtime.database.session() as session:
-            runs.decline(session, job_id, attempt)
+            trainings.decline(session, job_id, attempt)
         return
     try:
         _run(runtime, job_id, attempt)
@@ -52,7 +52,9 @@ def run_job(runtime: Runtime, job_id: str, attempt: int) -> None:
 
 def _run(runtime: Runtime, job_id: str, attempt: int) -> None:
     with runtime.database.session() as session:
-        claim = runs.claim(session, job_id, attempt, owner=runtime.owner, lease_seconds=runtime.settings.lease_seconds)
+        claim = trainings.claim(
+            session, job_id, attempt, owner=runtime.owner, lease_seconds=runtime.settings.lease_seconds
+        )
     if claim is None:
         _log.info("training_dropped", job=job_id, attempt=attempt)
         return
@@ -63,17 +65,17 @@ def _run(runtime: Runtime, job_id: str, attempt: int) -> None:
         return
     folder = work_folder(runtime.settings.resolved_cache_dir, job_id, attempt)
     try:
-        with runtime.leases.training(TuningMessage(job_id, attempt)) as lease:
+        with runtime.leases.training(JobMessage(job_id, attempt)) as lease:
             _run_claimed(runtime, claim, lease, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_claimed(runtime: Runtime, claim: ClaimedJob, lease: Lease, folder: Path) -> None:
+def _run_claimed(runtime: Runtime, claim: ClaimedTraining, lease: Lease, folder: Path) -> None:
     log = _log.bind(job=claim.job_id, attempt=claim.attempt)
     try:
         with runtime.database.session(read_only=True) as session:
-            running = recovery.leased(session)
+            running = trainings.leased(session)
         forget_folders(runtime.settings.resolved_cache_dir, running)
         order = fetch(runtime, claim, folder)
         watch = TrainingWatch(runtime, claim, lease, folder / CHECKPOINT)
@@ -121,22 +123,24 @@ def _train(runtime: Runtime, order: Order, watch: TrainingWatch) -> None:
         raise
 
 
-def _give_back(runtime: Runtime, claim: ClaimedJob, error: BaseException, *, blame: bool) -> None:
+def _give_back(runtime: Runtime, claim: ClaimedTraining, error: BaseException, *, blame: bool) -> None:
     reason = describe(error)
     _log.warning("training_given_back", job=claim.job_id, attempt=claim.attempt, reason=reason, blame=blame)
     wait = runtime.settings.training_retry_seconds if isinstance(error, Transient | StorageFull) else 0.0
     try:
         with runtime.database.session() as session:
-            runs.give_back(session, claim.job_id, claim.attempt, reason=reason, blame=blame, wait_seconds=wait)
-            recovery.fail_exhausted(session, runtime.settings.max_training_failures)
+            trainings.release(
+                session, claim.job_id, claim.attempt, reason=reason, count_failure=blame, wait_seconds=wait
+            )
+            trainings.fail_exhausted(session, runtime.settings.max_training_failures)
     except Exception as failure:  # noqa: BLE001 - the lease runs out, and `reconcile` does the same
         _log.error("training_left_to_its_lease", job=claim.job_id, reason=describe(failure))
 
 
-def _fail(runtime: Runtime, claim: ClaimedJob, error: HmiError) -> None:
+def _fail(runtime: Runtime, claim: ClaimedTraining, error: HmiError) -> None:
     _log.warning("training_failed", job=claim.job_id, attempt=claim.attempt, reason=error.code)
     try:
         with runtime.database.session() as session:
-            ending.fail(session, claim, error)
+            training_results.fail(session, claim, error)
     except Exception as failure:  # noqa: BLE001 - as above
         _log.error("training_left_to_its_lease", job=claim.job_id, reason=describe(failure))

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from hmi.catalog.tuning import ClaimedJob, runs
+from hmi.catalog import ClaimedTraining, trainings
 from hmi.errors import HmiError, LeaseLost
 from worker.lifecycle import Lease, TuningPoint, describe, fail_at
 from worker.runtime import Runtime
@@ -30,7 +30,7 @@ class TrainingWatch:
         checkpoint: Where the training writes its own.
     """
 
-    def __init__(self, runtime: Runtime, claim: ClaimedJob, lease: Lease, checkpoint: Path) -> None:
+    def __init__(self, runtime: Runtime, claim: ClaimedTraining, lease: Lease, checkpoint: Path) -> None:
         self._runtime = runtime
         self._claim = claim
         self._lease = lease
@@ -41,7 +41,7 @@ class TrainingWatch:
         self._copied = self._saved
         self._copied_at = self._said_at = time.monotonic()
         self._last: Mapping[str, Any] = {}
-        self._epochs_said = claim.epochs_said
+        self._epochs_recorded = claim.epochs_recorded
 
     @property
     def waited_seconds(self) -> float:
@@ -86,7 +86,7 @@ class TrainingWatch:
                 while block := source.read(1024**2):
                     target.write(block)
             with self._runtime.database.session() as session:
-                kept = runs.keep_checkpoint(session, claim.job_id, claim.attempt, path, self._saved_step)
+                kept = trainings.record_checkpoint(session, claim.job_id, claim.attempt, path, self._saved_step)
             if kept:
                 self._forget_others(path)
         except (HmiError, OSError) as error:
@@ -100,7 +100,7 @@ class TrainingWatch:
 
     def _say_epoch(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """An epoch is over; once is enough, however often it was trained. Raises `LeaseLost`."""
-        if epoch <= self._epochs_said:
+        if epoch <= self._epochs_recorded:
             return
         said = {name: value for name, value in metrics.items() if value is not None}
         shown = [
@@ -111,13 +111,13 @@ class TrainingWatch:
         message, data = f"Epoch {epoch}: {', '.join(shown)}", {"epoch": epoch, **said}
         try:
             with self._runtime.database.session() as session:
-                kept = runs.say_epoch(session, self._claim.job_id, self._claim.attempt, epoch, message, data)
+                kept = trainings.record_epoch(session, self._claim.job_id, self._claim.attempt, epoch, message, data)
         except HmiError as error:  # the report has the epoch too; a database that is away for a moment ends no training
             _log.warning("epoch_not_said", job=self._claim.job_id, reason=describe(error))
             return
         if not kept:
             raise self._lost()
-        self._epochs_said = epoch
+        self._epochs_recorded = epoch
 
     def _note(self, progress: Mapping[str, Any]) -> None:
         self._look()
@@ -135,7 +135,7 @@ class TrainingWatch:
     def _say(self, progress: Mapping[str, Any]) -> None:
         try:
             with self._runtime.database.session() as session:
-                kept = runs.say_progress(
+                kept = trainings.record_progress(
                     session,
                     self._claim.job_id,
                     self._claim.attempt,

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import errors
 from api.schemas.knowledge import FrequenciesCounted, FrequenciesCreate
-from hmi.catalog import ChunkedTransactions, Limits, bases, domains, frequencies, trim_in_turn
+from hmi.catalog import ChunkedTransactions, FrequencyLimits, bases, domains, frequencies, trim_frequencies_if_due
 from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
 from hmi.knowledge import Keys, window_keys
@@ -65,7 +65,9 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
                 session, base.id, domain.id, ngrams, counts, half_life_seconds=settings.frequency_half_life_seconds
             )
         start += len(ngrams)
-    trim_in_turn(services.database, Limits(settings.frequency_max_keys, settings.frequency_max_rows))
+    trim_frequencies_if_due(
+        services.database, FrequencyLimits(settings.frequency_max_keys, settings.frequency_max_rows)
+    )
     return FrequenciesCounted(
         base=base.name,
         domain=domain.name,

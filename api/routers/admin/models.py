@@ -17,7 +17,7 @@ from api.services import Services
 from api.uploads import save_folder
 from hmi.adapters import Adapter
 from hmi.adapters.formats import read_adapter, save_adapter
-from hmi.catalog import Principal, bases, domains, get_tenant, models
+from hmi.catalog import Principal, bases, domains, models, tenants
 from hmi.errors import InvalidInput, NotFound
 from hmi.spec import HPLMSpec, MissPolicy
 
@@ -118,7 +118,7 @@ def _owner(session: Session, caller: Principal, name: str) -> tuple[str, str]:
         return caller.tenant_id, short_name
     if not caller.is_admin:
         raise NotFound(f"there is no tenant {tenant[:80]!r}", param="name")  # whether there is one or not
-    return get_tenant(session, tenant).id, short_name
+    return tenants.get_tenant(session, tenant).id, short_name
 
 
 def _parse_labels(labels: str) -> list[str]:

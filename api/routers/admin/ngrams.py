@@ -14,7 +14,7 @@ from api.routers.admin.trees import BaseName, base_with_trees
 from api.schemas.common import errors
 from api.schemas.trees import NgramObject, NgramPage, TreeDiff
 from api.tree_tables import find_version, open_tables, open_version, parents_of
-from hmi.catalog import deltas, domains, ranking, trees
+from hmi.catalog import count_ngrams, deltas, domains, list_top_ngrams, trees
 from hmi.knowledge import ancestor_chains, functions_of
 from hmi.knowledge.lookup import diff_trees, find_holders
 
@@ -48,8 +48,8 @@ def list_top(
         place = domains.get_domain(session, domain)
         cursor = None if after is None else key_of(after)
         # One more than is shown: whether there are others.
-        found = ranking.list_heaviest(session, row.id, place.id, limit=limit + 1, after=cursor)
-        ngrams = ranking.count_ngrams(session, row.id, place.id)
+        found = list_top_ngrams(session, row.id, place.id, limit=limit + 1, after=cursor)
+        ngrams = count_ngrams(session, row.id, place.id)
         published = trees.published(session, row.id)
         parents = domains.parents(session)
         functions = functions_of(row.artifact, parents, deltas.list_deltas(session, row.id))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Deleted, Listing, errors
 from api.schemas.tenants import KeyCreate, KeyObject, NewKeyObject, TenantCreate, TenantObject
-from hmi.catalog import OPERATOR, Role, clock, tenants
+from hmi.catalog import OPERATOR, Role, database_time, tenants
 
 __all__ = ["router"]
 
@@ -54,7 +54,7 @@ def create_key(services: Served, name: TenantName, body: KeyCreate) -> NewKeyObj
     role = Role.ADMIN if name == OPERATOR else Role.TENANT
     with services.database.session() as session:
         tenant = tenants.get_tenant(session, name)
-        expires_at = None if body.expires_in_seconds is None else clock(session) + body.expires_in_seconds
+        expires_at = None if body.expires_in_seconds is None else database_time(session) + body.expires_in_seconds
         key, text = tenants.create_key(session, tenant.id, role, label=body.label, expires_at=expires_at)
     return NewKeyObject.with_text(key, text)
 

@@ -11,7 +11,7 @@ from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import Listing, errors
 from api.schemas.trees import RebuildRequested, Rollback, TreeObject, TreeVersionObject
 from api.tree_views import view_tree, view_versions
-from hmi.catalog import BaseModel, bases, trees
+from hmi.catalog import RegisteredBase, bases, trees
 from hmi.errors import InvalidInput
 from hmi.jobs import TaskName
 
@@ -76,12 +76,12 @@ def rebuild_tree(services: Served, background: BackgroundTasks, base: BaseName) 
     with services.database.session() as session:
         row = base_with_trees(session, base)
         number = trees.request_rebuild(session, row.id)
-        building = next((running for base_id, running in trees.building(session) if base_id == row.id), None)
+        building = next((running for base_id, running in trees.running_builds(session) if base_id == row.id), None)
     background.add_task(services.hint, TaskName.REBUILD_TREES, row.name)
     return RebuildRequested(base=row.name, number=number, building=building)
 
 
-def base_with_trees(session: Session, name: str) -> BaseModel:
+def base_with_trees(session: Session, name: str) -> RegisteredBase:
     """Raises `NotFound`, `InvalidInput` for a base model of which nothing is looked up."""
     base = bases.get_base(session, name)
     if not bases.spec_of(base).k:

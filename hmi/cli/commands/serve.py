@@ -138,7 +138,7 @@ _DatabaseUrl = Annotated[
 @database.command(epilog="Example: `HMI_DATABASE_URL=postgresql+psycopg://hmi@db/hmi hmi db upgrade`")
 def upgrade(database_url: _DatabaseUrl = None) -> None:
     """Bring the schema up to date; running it again changes nothing."""
-    from hmi.catalog import upgrade as migrate
+    from hmi.catalog import upgrade_schema as migrate
 
     migrate(database_url or _own_database())
     typer.echo("the schema is up to date")
@@ -147,12 +147,12 @@ def upgrade(database_url: _DatabaseUrl = None) -> None:
 @database.command(epilog="Example: `hmi db check || hmi db upgrade`")
 def check(database_url: _DatabaseUrl = None) -> None:
     """Exit with 0 if the schema is up to date, else with 1."""
-    from hmi.catalog import Database, is_current
+    from hmi.catalog import Database, is_schema_current
     from hmi.errors import Conflict
 
     catalog = Database(database_url or _own_database())
     try:
-        if not is_current(catalog):
+        if not is_schema_current(catalog):
             raise Conflict("the schema is not up to date: run `hmi db upgrade`")
     finally:
         catalog.dispose()

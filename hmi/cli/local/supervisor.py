@@ -248,9 +248,9 @@ def _reachable(host: str) -> str:
 
 def _migrate(settings: Settings) -> None:
     # In this process, since sqlalchemy and alembic are loaded here anyway and errors are raised as they are.
-    from hmi.catalog import upgrade
+    from hmi.catalog import upgrade_schema
 
-    upgrade(settings.resolved_database_url)
+    upgrade_schema(settings.resolved_database_url)
 
 
 def _api_is_ready(client: HmiClient) -> bool:

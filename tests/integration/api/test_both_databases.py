@@ -13,7 +13,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from hmi.catalog import Batch, NewFile, ShardResult, batches, shards
+from hmi.catalog import Batch, NewFile, ShardResult, finalizing, shards
 from hmi.jobs import assemble, line_ids, output_line
 from hmi.settings import Settings
 from tests.apis import Api, adapter_file, base_files, batch_line, run_api
@@ -70,18 +70,18 @@ def _finish(api: Api, batch_id: str) -> None:
         messages = shards.dispatch(session, in_flight=10)
     for message in messages:
         with database.session() as session:
-            claim = shards.claim(session, message.shard_id, message.attempt, owner="test", lease_seconds=60)
+            claim = shards.claim(session, message.job_id, message.attempt, owner="test", lease_seconds=60)
         assert claim is not None
-        path = f"shards/{message.shard_id}.{message.attempt}"
+        path = f"shards/{message.job_id}.{message.attempt}"
         with storage.create(path) as file:
             for number in range(claim.first_line, claim.first_line + claim.lines):
                 file.write(output_line(batch_id, number, f"id-{number}", {}))
         result = ShardResult(path, None, claim.lines, 0, claim.lines, 0)
         with database.session() as session:
-            assert shards.finish(session, message.shard_id, message.attempt, result)
+            assert shards.finish(session, message.job_id, message.attempt, result)
     with database.session() as session:
-        assert batches.finalizable(session) == [batch_id]
-        assert batches.begin_finalizing(session, batch_id)
+        assert finalizing.finalizable(session) == [batch_id]
+        assert finalizing.begin_finalizing(session, batch_id)
         batch = session.get_one(Batch, batch_id)
         done = shards.finished_shards(session, batch_id)
     made = assemble(
@@ -104,7 +104,7 @@ def _finish(api: Api, batch_id: str) -> None:
         path=made.output.path,
     )
     with database.session() as session:
-        assert batches.complete(session, batch_id, output=output, error=None)
+        assert finalizing.complete(session, batch_id, output=output, error=None)
 
 
 def test_racing_submits_of_one_key_are_one_batch(api: Api) -> None:

@@ -16,8 +16,7 @@ import redis
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from hmi.catalog import bases, trees
-from hmi.catalog.domains import get_domain
+from hmi.catalog import HitCounts, bases, domains, trees
 from hmi.cli.main import app
 from hmi.settings import Settings
 from tests.apis import Api, run_api
@@ -63,8 +62,10 @@ def test_an_operator_sees_what_trees_hold_and_goes_back(api: Api, tmp_path: Path
     )
     count(api.services, "movies", {5: 50, 1: 20, 8: 8})
     with api.services.database.session() as session:
-        base, movies = bases.get_base(session, BASE), get_domain(session, "movies")
-        trees.record_usage(session, base.id, second, movies.id, lookups=100, hits=87, inherited=29, approximate=0)
+        base, movies = bases.get_base(session, BASE), domains.get_domain(session, "movies")
+        trees.record_hits(
+            session, {(base.id, second, movies.id): HitCounts(lookups=100, hits=87, inherited=29, approximate=0)}
+        )
 
     shown = say(api, "tree", "show", BASE)
     assert max(map(len, shown.splitlines())) <= 80
@@ -133,7 +134,7 @@ def test_an_operator_changes_domains_and_deltas(api: Api, tmp_path: Path) -> Non
     [
         (("tree", "show", "nothing"), "there is no base model 'nothing', and no domain of that name"),
         (("tree", "show", BASE, "--domain", "nothing"), "there is no domain 'nothing'"),
-        (("tree", "rollback", BASE), "has no version to go back to"),
+        (("tree", "rollback", BASE), "has no version to roll back to"),
         (("tree", "rollback", BASE, "--to", "7"), "has no version 7"),
         (("tree", "diff", "1", "2", "--base", BASE), "has no version 1"),
         (("tree", "versions", "nothing"), "there is no base model 'nothing'"),

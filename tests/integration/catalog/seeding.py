@@ -11,25 +11,27 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from hmi.catalog import (
-    BaseModel,
     Batch,
     ClaimedShard,
     Database,
     File,
+    JobMessage,
+    NewBatch,
+    NewFile,
     NewShard,
     Principal,
+    RegisteredBase,
     Role,
     Shard,
-    ShardMessage,
     ShardResult,
     Tenant,
+    bases,
+    batches,
     new_id,
-    register_base,
+    shards,
 )
-from hmi.catalog.batches import create_batch
-from hmi.catalog.files import create_file
-from hmi.catalog.shards import claim, dispatch, finish
-from hmi.catalog.tenants import create_tenant
+from hmi.catalog.registry import create_file
+from hmi.catalog.registry.tenants import create_tenant
 from hmi.spec import Family, HPLMSpec
 
 SPEC = HPLMSpec(
@@ -66,9 +68,9 @@ def principal(tenant: Tenant) -> Principal:
     return Principal(tenant.id, tenant.name, Role.TENANT, "")
 
 
-def add_base(database: Database, name: str = "mini", artifact: str = "a" * 64) -> BaseModel:
+def add_base(database: Database, name: str = "mini", artifact: str = "a" * 64) -> RegisteredBase:
     with database.session() as session:
-        return register_base(session, name, artifact, SPEC)
+        return bases.register_base(session, name, artifact, SPEC)
 
 
 def add_file(database: Database, tenant: Tenant, *, expires_at: float | None = None) -> File:
@@ -77,13 +79,15 @@ def add_file(database: Database, tenant: Tenant, *, expires_at: float | None = N
         return create_file(
             session,
             tenant.id,
-            file_id=file_id,
-            purpose="batch",
-            filename="in.jsonl",
-            bytes=100,
-            sha256="0" * 64,
-            path=f"files/{file_id}",
-            expires_at=expires_at,
+            NewFile(
+                file_id=file_id,
+                purpose="batch",
+                filename="in.jsonl",
+                bytes=100,
+                sha256="0" * 64,
+                path=f"files/{file_id}",
+                expires_at=expires_at,
+            ),
         )
 
 
@@ -92,21 +96,28 @@ def spans(count: int, lines: int, cost: int = 0) -> list[NewShard]:
 
 
 def submit(
-    session: Session, tenant: Tenant, file: File, *, shards: int = 2, lines: int = 10, cost: int = 0, **changes: Any
+    session: Session,
+    tenant: Tenant,
+    file: File,
+    *,
+    shard_count: int = 2,
+    lines: int = 10,
+    cost: int = 0,
+    **changes: Any,
 ) -> Batch:
     arguments: dict[str, Any] = {
         "endpoint": "/v1/classify",
         "completion_window": "24h",
         "window_seconds": 86_400.0,
         "input_file": file,
-        "total_lines": shards * lines,
-        "shards": spans(shards, lines, cost),
+        "total_lines": shard_count * lines,
+        "shards": spans(shard_count, lines, cost),
         "attributes": {},
         "problems": [],
-        "idempotency_key": None,
-        "max_queued_lines": 1_000_000,
     }
-    return create_batch(session, tenant.id, **{**arguments, **changes})
+    limits: dict[str, Any] = {"idempotency_key": None, "max_queued_lines": 1_000_000}
+    limits |= {name: changes.pop(name) for name in limits if name in changes}
+    return batches.create_batch(session, tenant.id, NewBatch(**{**arguments, **changes}), **limits)
 
 
 def add_batch(database: Database, tenant: Tenant, **changes: Any) -> Batch:
@@ -115,14 +126,14 @@ def add_batch(database: Database, tenant: Tenant, **changes: Any) -> Batch:
         return submit(session, tenant, file, **changes)
 
 
-def queue(database: Database, in_flight: int = 1000) -> list[ShardMessage]:
+def queue(database: Database, in_flight: int = 1000) -> list[JobMessage]:
     with database.session() as session:
-        return dispatch(session, in_flight=in_flight)
+        return shards.dispatch(session, in_flight=in_flight)
 
 
-def take(database: Database, message: ShardMessage, *, owner: str = "w1", lease: float = 60.0) -> ClaimedShard | None:
+def take(database: Database, message: JobMessage, *, owner: str = "w1", lease: float = 60.0) -> ClaimedShard | None:
     with database.session() as session:
-        return claim(session, message.shard_id, message.attempt, owner=owner, lease_seconds=lease)
+        return shards.claim(session, message.job_id, message.attempt, owner=owner, lease_seconds=lease)
 
 
 def result(lines: int, *, failed: int = 0) -> ShardResult:
@@ -131,12 +142,12 @@ def result(lines: int, *, failed: int = 0) -> ShardResult:
     )
 
 
-def end(database: Database, message: ShardMessage, *, lines: int = 10, failed: int = 0) -> bool:
+def end(database: Database, message: JobMessage, *, lines: int = 10, failed: int = 0) -> bool:
     with database.session() as session:
-        return finish(session, message.shard_id, message.attempt, result(lines, failed=failed))
+        return shards.finish(session, message.job_id, message.attempt, result(lines, failed=failed))
 
 
-def run_all(database: Database, messages: Sequence[ShardMessage], *, lines: int = 10) -> None:
+def run_all(database: Database, messages: Sequence[JobMessage], *, lines: int = 10) -> None:
     for message in messages:
         assert take(database, message) is not None
         assert end(database, message, lines=lines)

@@ -8,9 +8,21 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import Batch, BatchStatus, Database, Shard, Tenant, batches, new_id, shards
-from hmi.catalog.files import get_file
-from hmi.catalog.tables import ShardState
+from hmi.catalog import (
+    Batch,
+    BatchStatus,
+    Database,
+    JobMessage,
+    JobState,
+    NewFile,
+    Shard,
+    Tenant,
+    batches,
+    finalizing,
+    new_id,
+    shards,
+)
+from hmi.catalog.registry import get_file
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import (
     AProblem,
@@ -31,22 +43,22 @@ def _view(database: Database, tenant: Tenant, batch: Batch) -> batches.BatchView
         return batches.get_batch(session, tenant.id, batch.id)
 
 
-def _result_file(batch: Batch, purpose: str = "batch_output") -> batches.NewFile:
+def _result_file(batch: Batch, purpose: str = "batch_output") -> NewFile:
     file_id = new_id("file-")
-    return batches.NewFile(file_id, purpose, f"{batch.id}.jsonl", 10, "0" * 64, f"files/{file_id}")
+    return NewFile(file_id, purpose, f"{batch.id}.jsonl", 10, "0" * 64, f"files/{file_id}")
 
 
 def _finalize(database: Database, batch: Batch, **files: Any) -> bool:
     with database.session() as session:
-        if not batches.begin_finalizing(session, batch.id):
+        if not finalizing.begin_finalizing(session, batch.id):
             return False
     with database.session() as session:
-        return batches.complete(session, batch.id, output=files.get("output"), error=files.get("error"))
+        return finalizing.complete(session, batch.id, output=files.get("output"), error=files.get("error"))
 
 
 def test_a_batch_completes_when_every_shard_has_ended(database: Database) -> None:
     acme = add_tenant(database)
-    batch = add_batch(database, acme, shards=3)
+    batch = add_batch(database, acme, shard_count=3)
     assert batch.status is BatchStatus.IN_PROGRESS
     assert batch.expires_at - batch.created_at == pytest.approx(86_400, abs=1)
     messages = queue(database)
@@ -57,7 +69,7 @@ def test_a_batch_completes_when_every_shard_has_ended(database: Database) -> Non
     assert not _finalize(database, batch)
     assert end(database, messages[2], failed=4)
     with database.session() as session:
-        assert batches.finalizable(session) == [batch.id]
+        assert finalizing.finalizable(session) == [batch.id]
     output, error = _result_file(batch), _result_file(batch)
     assert _finalize(database, batch, output=output, error=error)
     view = _view(database, acme, batch)
@@ -69,7 +81,7 @@ def test_a_batch_completes_when_every_shard_has_ended(database: Database) -> Non
     assert view.batch.cancelled_at is view.batch.expired_at is view.batch.failed_at is None
     with database.session() as session:
         assert get_file(session, acme.id, output.file_id).path == output.path
-        assert batches.finalizable(session) == []
+        assert finalizing.finalizable(session) == []
 
 
 def test_the_result_is_published_once_when_two_assemble_it(database: Database) -> None:
@@ -79,17 +91,17 @@ def test_the_result_is_published_once_when_two_assemble_it(database: Database) -
 
     def begin() -> bool:
         with database.session() as session:
-            return batches.begin_finalizing(session, batch.id, lease_seconds=0.0) is not None
+            return finalizing.begin_finalizing(session, batch.id, lease_seconds=0.0) is not None
 
     assert begin()
     with database.session() as session:
-        assert batches.finalizable(session) == [batch.id]  # the first one's lease is over
+        assert finalizing.finalizable(session) == [batch.id]  # the first one's lease is over
     assert begin()
     files = [_result_file(batch) for _ in range(4)]
 
-    def complete(file: batches.NewFile) -> bool:
+    def complete(file: NewFile) -> bool:
         with database.session() as session:
-            return batches.complete(session, batch.id, output=file, error=None)
+            return finalizing.complete(session, batch.id, output=file, error=None)
 
     outcomes = race([lambda file=file: complete(file) for file in files])  # type: ignore[misc]
     assert sorted(map(str, outcomes)) == ["False", "False", "False", "True"]
@@ -108,7 +120,7 @@ def test_one_process_assembles_when_several_begin_at_once(database: Database) ->
 
     def begin() -> bool:
         with database.session() as session:
-            return batches.begin_finalizing(session, batch.id) is not None
+            return finalizing.begin_finalizing(session, batch.id) is not None
 
     assert sorted(map(str, race([begin] * 4))) == ["False", "False", "False", "True"]
 
@@ -117,7 +129,7 @@ def test_nothing_is_published_when_nobody_began_to_assemble(database: Database) 
     batch = add_batch(database, add_tenant(database))
     run_all(database, queue(database))
     with database.session() as session:
-        assert not batches.complete(session, batch.id, output=None, error=None)
+        assert not finalizing.complete(session, batch.id, output=None, error=None)
 
 
 def test_the_first_batch_is_returned_when_its_key_comes_again(database: Database) -> None:
@@ -167,7 +179,7 @@ def test_a_batch_fails_whole_when_its_file_has_problems(database: Database) -> N
     file = add_file(database, acme)
     problems = [AProblem("invalid_json_line", 3, "not JSON: \0\ud800"), AProblem("empty_file", None, "empty")]
     with database.session() as session:
-        batch = submit(session, acme, file, shards=0, problems=problems)
+        batch = submit(session, acme, file, shard_count=0, problems=problems)
     view = _view(database, acme, batch)
     assert view.batch.status is BatchStatus.FAILED
     assert view.batch.failed_at
@@ -178,7 +190,7 @@ def test_a_batch_fails_whole_when_its_file_has_problems(database: Database) -> N
     ]
     assert queue(database) == []
     with database.session() as session:
-        assert batches.finalizable(session) == []
+        assert finalizing.finalizable(session) == []
         with pytest.raises(InvalidInput):
             batches.cancel_batch(session, acme.id, batch.id)
 
@@ -227,7 +239,7 @@ def test_batches_are_listed_newest_first_with_counts_when_paged(database: Databa
 
 def test_running_shards_finish_and_waiting_ones_drop_when_a_batch_is_cancelled(database: Database) -> None:
     acme = add_tenant(database)
-    batch = add_batch(database, acme, shards=4)
+    batch = add_batch(database, acme, shard_count=4)
     done, leased, queued = queue(database, in_flight=3)
     run_all(database, [done])
     assert take(database, leased)
@@ -236,7 +248,7 @@ def test_running_shards_finish_and_waiting_ones_drop_when_a_batch_is_cancelled(d
     with database.session() as session:
         view = batches.cancel_batch(session, acme.id, batch.id)  # again: no change
         assert (view.completed, view.failed) == (10, 20)
-        assert batches.finalizable(session) == []
+        assert finalizing.finalizable(session) == []
     assert take(database, queued) is None
     assert queue(database) == []
     assert end(database, leased)
@@ -257,7 +269,7 @@ def test_a_cancelled_batch_shows_as_cancelling_when_it_is_assembled(database: Da
     with database.session() as session:
         batches.cancel_batch(session, acme.id, batch.id)
     with database.session() as session:
-        found = batches.begin_finalizing(session, batch.id)
+        found = finalizing.begin_finalizing(session, batch.id)
         assert found
         assert found.status is BatchStatus.CANCELLING
 
@@ -267,16 +279,16 @@ def test_a_cancel_is_too_late_and_changes_nothing_when_the_result_is_assembled(d
     batch = add_batch(database, acme)
     run_all(database, queue(database))
     with database.session() as session:
-        assert batches.begin_finalizing(session, batch.id)
+        assert finalizing.begin_finalizing(session, batch.id)
     with database.session() as session:
         assert batches.cancel_batch(session, acme.id, batch.id).batch.status is BatchStatus.FINALIZING
-        assert batches.complete(session, batch.id, output=None, error=None)
+        assert finalizing.complete(session, batch.id, output=None, error=None)
     assert _view(database, acme, batch).batch.status is BatchStatus.COMPLETED
 
 
 def test_waiting_shards_drop_when_the_window_is_over(database: Database) -> None:
     acme = add_tenant(database)
-    batch = add_batch(database, acme, shards=3)
+    batch = add_batch(database, acme, shard_count=3)
     done, leased, _ = queue(database)
     run_all(database, [done])
     assert take(database, leased)
@@ -301,20 +313,20 @@ def test_nothing_of_a_batch_is_dispatched_when_its_window_is_over(database: Data
 
 def test_a_shard_that_slips_back_is_dropped_when_the_sweep_comes(database: Database) -> None:
     acme = add_tenant(database)
-    batch = add_batch(database, acme, shards=1)
+    batch = add_batch(database, acme, shard_count=1)
     with database.session() as session:
         batches.cancel_batch(session, acme.id, batch.id)
-        session.scalars(select(Shard)).one().state = ShardState.PENDING  # as a give-back that raced may leave it
+        session.scalars(select(Shard)).one().state = JobState.PENDING  # as a give-back that raced may leave it
     with database.session() as session:
-        assert batches.finalizable(session) == []
+        assert finalizing.finalizable(session) == []
         assert batches.expire_batches(session) == 1
-        assert batches.finalizable(session) == [batch.id]
+        assert finalizing.finalizable(session) == [batch.id]
 
 
 def test_no_line_is_lost_when_cancel_and_give_back_race(database: Database) -> None:
     acme = add_tenant(database)
     for _ in range(5):
-        batch = add_batch(database, acme, shards=1)
+        batch = add_batch(database, acme, shard_count=1)
         (message,) = queue(database)
         assert take(database, message)
 
@@ -322,9 +334,9 @@ def test_no_line_is_lost_when_cancel_and_give_back_race(database: Database) -> N
             with database.session() as session:
                 return batches.cancel_batch(session, acme.id, batch.id).batch.cancelling_at is not None
 
-        def give_back(message: shards.ShardMessage = message) -> bool:
+        def give_back(message: JobMessage = message) -> bool:
             with database.session() as session:
-                return shards.give_back(session, message.shard_id, message.attempt, reason="x", blame=False)
+                return shards.release(session, message.job_id, message.attempt, reason="x", count_failure=False)
 
         calls: list[Callable[[], bool]] = [cancel, give_back]
         assert race(calls) == [True, True]

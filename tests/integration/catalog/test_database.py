@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
-from hmi.catalog import Database, Tenant, change, clock, get_tenant
+from hmi.catalog import Database, Tenant, database_time, execute_dml, tenants
 from hmi.catalog.database import now
-from hmi.catalog.tables import Domain
-from hmi.catalog.tenants import create_tenant, list_tenants
+from hmi.catalog.registry.tenants import create_tenant, list_tenants
+from hmi.catalog.schema import Domain
 from hmi.errors import Conflict, Corrupt, InvalidInput, NotFound, StorageFull, Transient
 from tests.integration.catalog.seeding import add_tenant, race
 
@@ -26,11 +26,11 @@ def test_every_write_lands_when_many_threads_write(database: Database) -> None:
     def add_to_weight() -> None:
         for _ in range(10):
             with database.session() as session:
-                change(session, update(Tenant).where(Tenant.id == tenant.id).values(weight=Tenant.weight + 1))
+                execute_dml(session, update(Tenant).where(Tenant.id == tenant.id).values(weight=Tenant.weight + 1))
 
     assert race([add_to_weight] * 8) == [None] * 8
     with database.session() as session:
-        assert get_tenant(session, "acme").weight == 81
+        assert tenants.get_tenant(session, "acme").weight == 81
 
 
 def test_no_write_is_lost_when_threads_read_before_they_write(database: Database) -> None:
@@ -44,7 +44,7 @@ def test_no_write_is_lost_when_threads_read_before_they_write(database: Database
 
     assert race([read_and_write] * 6) == [None] * 6
     with database.session() as session:
-        assert get_tenant(session, "acme").weight == 31
+        assert tenants.get_tenant(session, "acme").weight == 31
 
 
 def test_a_reader_does_not_wait_when_a_writer_is_at_work(database: Database) -> None:
@@ -65,7 +65,7 @@ def test_nothing_is_kept_when_the_block_raises(database: Database) -> None:
         create_tenant(session, "acme")
         raise RuntimeError
     with pytest.raises(NotFound), database.session() as session:
-        get_tenant(session, "acme")
+        tenants.get_tenant(session, "acme")
 
 
 def test_rows_are_readable_when_the_session_has_ended(database: Database) -> None:
@@ -76,7 +76,7 @@ def test_rows_are_readable_when_the_session_has_ended(database: Database) -> Non
 def test_the_clock_is_unix_time_when_asked(database: Database) -> None:
     before = time.time()
     with database.session() as session:
-        read = clock(session)
+        read = database_time(session)
         kept = session.scalars(select(now())).one()
     assert isinstance(read, float)
     assert before - 0.01 <= read <= kept <= time.time() + 0.01
@@ -84,9 +84,9 @@ def test_the_clock_is_unix_time_when_asked(database: Database) -> None:
 
 def test_the_clock_moves_on_when_a_transaction_lasts(database: Database) -> None:
     with database.session() as session:
-        first = clock(session)
+        first = database_time(session)
         deadline = time.monotonic() + 10
-        while clock(session) == first:
+        while database_time(session) == first:
             assert time.monotonic() < deadline
 
 
@@ -121,7 +121,7 @@ def test_a_lost_connection_is_transient_and_the_next_works_when_the_server_ends_
         backend = session.scalar(text("SELECT pg_backend_pid()"))
         with database.session() as other:
             other.execute(text("SELECT pg_terminate_backend(:backend)"), {"backend": backend})
-        clock(session)
+        database_time(session)
     database.ping()
 
 
@@ -148,12 +148,12 @@ def test_an_absent_server_is_transient_when_connected_to(tmp_path: Path) -> None
 
 
 def test_a_locked_file_is_transient_when_the_wait_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hmi.catalog.database._BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("hmi.catalog.database.sqlite._BUSY_TIMEOUT_MS", 10)
     database = Database(f"sqlite:///{tmp_path / 'x.db'}")
     with database.session() as first:
-        clock(first)
+        database_time(first)
         with pytest.raises(Transient, match="locked"), database.session() as second:
-            clock(second)
+            database_time(second)
     database.dispose()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event
 
-from hmi.catalog import Database, Tenant, create_domain, resolve
-from hmi.catalog.deltas import delta_views, get_delta, list_deltas, nearest_deltas, remove_delta, set_delta
-from hmi.catalog.domains import move_domain
-from hmi.catalog.models import register_model
+from hmi.catalog import Database, Tenant, domains, models
+from hmi.catalog.registry import nearest_deltas, register_model
+from hmi.catalog.registry.deltas import delta_views, get_delta, list_deltas, remove_delta, set_delta
+from hmi.catalog.registry.domains import move_domain
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_tenant, principal, race
@@ -16,9 +16,9 @@ from tests.integration.catalog.seeding import add_base, add_tenant, principal, r
 
 def _plant(database: Database) -> None:
     with database.session() as session:
-        create_domain(session, "reviews")
-        create_domain(session, "movies", "reviews")
-        create_domain(session, "news")
+        domains.create_domain(session, "reviews")
+        domains.create_domain(session, "movies", "reviews")
+        domains.create_domain(session, "news")
 
 
 def _register(database: Database, tenant: Tenant, name: str, domain: str, base: str = "mini") -> None:
@@ -37,7 +37,7 @@ def _register(database: Database, tenant: Tenant, name: str, domain: str, base: 
 
 def _deltas(database: Database, tenant: Tenant, *names: str) -> list[str | None]:
     with database.session(read_only=True) as session:
-        found = resolve(session, [f"acme/{name}" for name in names], principal(tenant))
+        found = models.resolve(session, [f"acme/{name}" for name in names], principal(tenant))
     return [found[f"acme/{name}"].delta for name in names]
 
 
@@ -101,7 +101,7 @@ def test_few_queries_are_asked_when_many_models_are_resolved(database: Database)
     asked: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *each: asked.append(each[2]))
     with database.session(read_only=True) as session:
-        found = resolve(session, [f"acme/m{number}" for number in range(20)], principal(acme))
+        found = models.resolve(session, [f"acme/m{number}" for number in range(20)], principal(acme))
     assert {model.delta for model in found.values()} == {"r" * 64}
     assert sum("SELECT" in each for each in asked) == 3
 

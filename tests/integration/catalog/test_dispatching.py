@@ -8,15 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hmi.catalog import Database, ShardMessage, Tenant
+from hmi.catalog import Database, JobMessage, JobState, Tenant
 from hmi.catalog.batches import cancel_batch
-from hmi.catalog.shards import dispatch
-from hmi.catalog.tables import ShardState
+from hmi.catalog.queue.shards import dispatch
 from tests.integration.catalog.seeding import add_batch, add_tenant, queue, race, run_all, shard
 
 
-def _owners(database: Database, messages: list[ShardMessage]) -> list[str]:
-    return [shard(database, message.shard_id).tenant_id for message in messages]
+def _owners(database: Database, messages: list[JobMessage]) -> list[str]:
+    return [shard(database, message.job_id).tenant_id for message in messages]
 
 
 def _serve(database: Database, count: int, lines: int = 10) -> list[str]:
@@ -31,25 +30,25 @@ def _serve(database: Database, count: int, lines: int = 10) -> list[str]:
 
 def test_two_shards_do_not_wait_behind_a_thousand_when_they_come_later(database: Database) -> None:
     big, small = add_tenant(database, "big"), add_tenant(database, "small")
-    add_batch(database, big, shards=1000)
-    add_batch(database, small, shards=2)
+    add_batch(database, big, shard_count=1000)
+    add_batch(database, small, shard_count=2)
     messages = queue(database, in_flight=4)
     assert _owners(database, messages) == [big.id, small.id, big.id, small.id]
 
 
 def test_two_shards_come_next_when_the_queue_was_full_of_anothers(database: Database) -> None:
     big = add_tenant(database, "big")
-    add_batch(database, big, shards=100)
+    add_batch(database, big, shard_count=100)
     run_all(database, queue(database, in_flight=40))
     small = add_tenant(database, "small")
-    add_batch(database, small, shards=2)
+    add_batch(database, small, shard_count=2)
     assert _serve(database, 4).count(small.id) == 2
 
 
 def test_a_batch_is_run_in_order_when_alone(database: Database) -> None:
     acme = add_tenant(database)
-    first, second = add_batch(database, acme, shards=3), add_batch(database, acme, shards=2)
-    found = [shard(database, message.shard_id) for message in queue(database)]
+    first, second = add_batch(database, acme, shard_count=3), add_batch(database, acme, shard_count=2)
+    found = [shard(database, message.job_id) for message in queue(database)]
     expected = [(first.id, 0), (first.id, 10), (first.id, 20), (second.id, 0), (second.id, 10)]
     assert [(each.batch_id, each.first_line) for each in found] == expected
 
@@ -57,27 +56,27 @@ def test_a_batch_is_run_in_order_when_alone(database: Database) -> None:
 def test_tenants_are_served_by_weight_when_all_have_work(database: Database) -> None:
     heavy, light = add_tenant(database, "heavy", weight=3), add_tenant(database, "light", weight=1)
     for tenant in (heavy, light):
-        add_batch(database, tenant, shards=40)
+        add_batch(database, tenant, shard_count=40)
     served = Counter(_serve(database, 40))
     assert served == {heavy.id: 30, light.id: 10}
 
 
 def test_a_tenant_has_saved_up_nothing_when_it_was_idle(database: Database) -> None:
     busy, idle = add_tenant(database, "busy"), add_tenant(database, "idle")
-    add_batch(database, busy, shards=40)
+    add_batch(database, busy, shard_count=40)
     _serve(database, 20)
-    add_batch(database, idle, shards=40)
+    add_batch(database, idle, shard_count=40)
     served = Counter(_serve(database, 20))
     assert abs(served[busy.id] - served[idle.id]) <= 1
 
 
 def test_a_tenant_owes_nothing_when_it_was_alone(database: Database) -> None:
     early, late = add_tenant(database, "early"), add_tenant(database, "late")
-    add_batch(database, early, shards=20)
+    add_batch(database, early, shard_count=20)
     _serve(database, 20)
-    add_batch(database, late, shards=20)
+    add_batch(database, late, shard_count=20)
     _serve(database, 10)
-    add_batch(database, early, shards=20)
+    add_batch(database, early, shard_count=20)
     served = Counter(_serve(database, 10))
     assert abs(served[early.id] - served[late.id]) <= 1
 
@@ -91,7 +90,7 @@ def test_no_tenant_runs_ahead_of_another_when_both_have_work(database: Database,
     tenants: list[Tenant] = [add_tenant(database, f"t{i}", weight=weight) for i, weight in enumerate(weights)]
     costs = {tenant.id: chance.choice([lines, 20 * lines]) for tenant in tenants}
     for tenant in tenants:
-        add_batch(database, tenant, shards=40, lines=lines, cost=costs[tenant.id])
+        add_batch(database, tenant, shard_count=40, lines=lines, cost=costs[tenant.id])
     served = dict.fromkeys(costs, 0)
     for _ in range(30):
         for owner in _serve(database, 1, lines=lines):
@@ -103,7 +102,7 @@ def test_no_tenant_runs_ahead_of_another_when_both_have_work(database: Database,
 
 
 def test_so_many_are_in_flight_when_dispatched_again_and_again(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=10)
+    add_batch(database, add_tenant(database), shard_count=10)
     first = queue(database, in_flight=4)
     assert len(first) == 4
     assert queue(database, in_flight=4) == []
@@ -113,10 +112,10 @@ def test_so_many_are_in_flight_when_dispatched_again_and_again(database: Databas
 
 
 def test_a_shard_is_queued_once_when_dispatches_race(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=30)
+    add_batch(database, add_tenant(database), shard_count=30)
     outcomes = race([lambda: queue(database, in_flight=12)] * 4)
     messages = [message for outcome in outcomes if isinstance(outcome, list) for message in outcome]
-    assert len(messages) == len({message.shard_id for message in messages}) == 12
+    assert len(messages) == len({message.job_id for message in messages}) == 12
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
 
 
@@ -134,9 +133,9 @@ def test_a_dispatch_waits_when_another_has_not_committed(database: Database) -> 
 def test_a_cancelled_batchs_shards_are_never_queued_when_dispatch_races(database: Database) -> None:
     acme = add_tenant(database)
     for _ in range(5):
-        batch = add_batch(database, acme, shards=5)
+        batch = add_batch(database, acme, shard_count=5)
 
-        def cancel(batch_id: str = batch.id) -> list[ShardMessage]:
+        def cancel(batch_id: str = batch.id) -> list[JobMessage]:
             with database.session() as session:
                 cancel_batch(session, acme.id, batch_id)
             return []
@@ -144,5 +143,5 @@ def test_a_cancelled_batchs_shards_are_never_queued_when_dispatch_races(database
         outcomes = race([cancel, lambda: queue(database)])
         assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         messages = [message for outcome in outcomes if isinstance(outcome, list) for message in outcome]
-        assert {shard(database, message.shard_id).state for message in messages} <= {ShardState.DROPPED}
+        assert {shard(database, message.job_id).state for message in messages} <= {JobState.DROPPED}
         assert queue(database) == []

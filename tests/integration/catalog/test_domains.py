@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog import Database, create_domain
-from hmi.catalog.domains import get_domain, list_domains, move_domain, parents
+from hmi.catalog import Database, domains
+from hmi.catalog.registry.domains import list_domains, move_domain, parents
 from hmi.errors import Conflict, InvalidInput, NotFound
 from tests.integration.catalog.seeding import race
 
 
 def _plant(database: Database) -> None:
     with database.session() as session:
-        create_domain(session, "reviews")
-        create_domain(session, "movies", "reviews")
-        create_domain(session, "products", "reviews")
-        create_domain(session, "news", "general")
+        domains.create_domain(session, "reviews")
+        domains.create_domain(session, "movies", "reviews")
+        domains.create_domain(session, "products", "reviews")
+        domains.create_domain(session, "news", "general")
 
 
 def test_domains_know_their_parents_when_created(database: Database) -> None:
@@ -29,20 +29,20 @@ def test_domains_know_their_parents_when_created(database: Database) -> None:
             "news": "general",
         }
         assert [view.name for view in list_domains(session)] == ["general", "movies", "news", "products", "reviews"]
-        assert get_domain(session, "movies").parent == "reviews"
+        assert domains.get_domain(session, "movies").parent == "reviews"
 
 
 def test_a_domain_is_refused_when_its_name_or_parent_is_wrong(database: Database) -> None:
     _plant(database)
     with database.session() as session:
         with pytest.raises(Conflict):
-            create_domain(session, "movies", "news")
+            domains.create_domain(session, "movies", "news")
         with pytest.raises(NotFound, match="nowhere"):
-            create_domain(session, "films", "nowhere")
+            domains.create_domain(session, "films", "nowhere")
         with pytest.raises(InvalidInput):
-            create_domain(session, "Films")
+            domains.create_domain(session, "Films")
         with pytest.raises(NotFound):
-            get_domain(session, "films")
+            domains.get_domain(session, "films")
 
 
 def test_a_domain_takes_its_children_along_when_moved(database: Database) -> None:

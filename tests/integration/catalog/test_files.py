@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog import Batch, Database, File, Tenant, clock, new_id
+from hmi.catalog import Batch, Database, File, NewFile, Tenant, database_time, new_id
 from hmi.catalog.batches import cancel_batch
-from hmi.catalog.files import create_file, delete_expired_files, delete_file, get_file, list_files
+from hmi.catalog.database import Page
 from hmi.catalog.finalizing import begin_finalizing, complete
-from hmi.catalog.pages import Page
+from hmi.catalog.registry import create_file, get_file
+from hmi.catalog.registry.files import delete_expired_files, delete_file, list_files
 from hmi.errors import Conflict, InvalidInput, NotFound
 from tests.integration.catalog.seeding import add_file, add_tenant, race, submit
 
@@ -38,12 +39,7 @@ def _create(session: object, tenant: Tenant) -> File:
     return create_file(
         session,  # type: ignore[arg-type]
         tenant.id,
-        file_id=new_id("file-"),
-        purpose="batch",
-        filename="f",
-        bytes=1,
-        sha256="",
-        path="",
+        NewFile(file_id=new_id("file-"), purpose="batch", filename="f", bytes=1, sha256="", path=""),
     )
 
 
@@ -71,7 +67,7 @@ def test_a_foreign_file_is_as_absent_as_an_unknown_one_when_asked_for(database: 
 def test_a_file_is_absent_and_swept_when_its_time_is_over(database: Database) -> None:
     acme = add_tenant(database)
     with database.session() as session:
-        moment = clock(session)
+        moment = database_time(session)
     old, young = add_file(database, acme, expires_at=moment - 1), add_file(database, acme, expires_at=moment + 1000)
     with database.session() as session:
         with pytest.raises(NotFound):
@@ -120,4 +116,8 @@ def test_a_file_is_deleted_or_read_never_both_when_the_two_race(database: Databa
 def test_a_filename_is_refused_when_it_cannot_be_kept(database: Database, filename: str) -> None:
     acme = add_tenant(database)
     with database.session() as session, pytest.raises(InvalidInput):
-        create_file(session, acme.id, file_id="f", purpose="batch", filename=filename, bytes=1, sha256="", path="p")
+        create_file(
+            session,
+            acme.id,
+            NewFile(file_id="f", purpose="batch", filename=filename, bytes=1, sha256="", path="p"),
+        )

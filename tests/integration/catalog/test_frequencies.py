@@ -1,4 +1,4 @@
-"""Counts of n-grams add up, fade, and survive a change of scale."""
+"""NgramCounts of n-grams add up, fade, and survive a change of scale."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import Counts, Database, clock, create_domain
-from hmi.catalog.domains import get_domain
-from hmi.catalog.frequencies import add, add_all, iter_pages, load
-from hmi.catalog.tables import NgramFrequency
+from hmi.catalog import Database, NgramCounts, database_time, domains, frequencies
+from hmi.catalog.schema import NgramFrequency
+from hmi.catalog.trees.frequencies import add, add_all, load
 from hmi.errors import NotFound
 from tests.integration.catalog.seeding import add_base, race
 
@@ -27,7 +26,7 @@ def base_id(database: Database) -> str:
 @pytest.fixture
 def general_id(database: Database) -> str:
     with database.session() as session:
-        return get_domain(session, "general").id
+        return domains.get_domain(session, "general").id
 
 
 def _weights(database: Database, base_id: str, *, at: float = _T0) -> dict[int, float]:
@@ -76,7 +75,7 @@ def test_old_counts_fade_by_the_old_half_life_when_it_is_set_anew(
 def test_the_databases_clock_is_taken_when_no_time_is_given(database: Database, base_id: str, general_id: str) -> None:
     with database.session() as session:
         add(session, base_id, general_id, [1], [100], half_life_seconds=_DAY)
-        moment = clock(session)
+        moment = database_time(session)
     found = load(database, base_id)["general"]
     assert found.weights.tolist() == pytest.approx([100.0], rel=1e-3)
     assert _weights(database, base_id, at=moment + _DAY) == pytest.approx({1: 50.0}, rel=1e-3)
@@ -117,7 +116,7 @@ def test_the_greatest_key_and_domains_apart_come_back_when_loaded(
 ) -> None:
     greatest = 2**63 - 1
     with database.session() as session:
-        news = create_domain(session, "news")
+        news = domains.create_domain(session, "news")
         keys = np.array([greatest, 0], dtype=np.uint64)
         add(session, base_id, general_id, keys, [1, 2], half_life_seconds=_DAY, at=_T0)
         add(session, base_id, news.id, [greatest], [3], half_life_seconds=_DAY, at=_T0)
@@ -170,9 +169,9 @@ def test_several_domains_are_written_at_once_when_their_counts_come_together(
     database: Database, base_id: str, general_id: str
 ) -> None:
     with database.session() as session:
-        news = create_domain(session, "news").id
-    parts = [Counts(base_id, news, [3, 1], [1, 2]), Counts(base_id, general_id, [7], [4])]
-    parts += [Counts(base_id, news, [1, 8], [5, 0]), Counts(base_id, general_id, [], [])]
+        news = domains.create_domain(session, "news").id
+    parts = [NgramCounts(base_id, news, [3, 1], [1, 2]), NgramCounts(base_id, general_id, [7], [4])]
+    parts += [NgramCounts(base_id, news, [1, 8], [5, 0]), NgramCounts(base_id, general_id, [], [])]
     with database.session() as session:
         add_all(session, parts, half_life_seconds=_DAY, at=_T0)
     found = load(database, base_id, at=_T0)
@@ -184,13 +183,14 @@ def test_every_count_lands_when_flushes_of_several_domains_race(
     database: Database, base_id: str, general_id: str
 ) -> None:
     with database.session() as session:
-        ids = [general_id, *(create_domain(session, name).id for name in ("news", "movies", "tweets"))]
+        ids = [general_id, *(domains.create_domain(session, name).id for name in ("news", "movies", "tweets"))]
 
     def flush(seed: int) -> None:
         chance = np.random.default_rng(seed)
         for _ in range(3):
             parts = [
-                Counts(base_id, ids[place], chance.permutation(200), np.ones(200)) for place in chance.permutation(4)
+                NgramCounts(base_id, ids[place], chance.permutation(200), np.ones(200))
+                for place in chance.permutation(4)
             ]
             with database.session() as session:
                 add_all(session, parts, half_life_seconds=_DAY, at=_T0)
@@ -204,7 +204,7 @@ def test_every_count_lands_when_flushes_of_several_domains_race(
 def test_everything_is_loaded_when_it_takes_several_pages(
     database: Database, base_id: str, general_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hmi.catalog.frequencies._PAGE", 4)
+    monkeypatch.setattr("hmi.catalog.trees.frequencies._PAGE", 4)
     for size in (8, 9):  # the last page full, and not
         with database.session() as session:
             add(session, base_id, general_id, range(size), np.ones(size), half_life_seconds=_DAY, at=_T0)
@@ -214,12 +214,12 @@ def test_everything_is_loaded_when_it_takes_several_pages(
 def test_what_is_counted_meanwhile_is_seen_when_pages_are_read_one_by_one(
     database: Database, base_id: str, general_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hmi.catalog.frequencies._PAGE", 2)
+    monkeypatch.setattr("hmi.catalog.trees.frequencies._PAGE", 2)
     with database.session() as session:
         add(session, base_id, general_id, range(6), np.ones(6), half_life_seconds=_DAY, at=_T0)
         place = session.execute(select(NgramFrequency.place_id).distinct()).scalar_one()
     seen = []
-    for ngrams, _ in iter_pages(database, place):
+    for ngrams, _ in frequencies._iter_pages(database, place):
         seen += ngrams.tolist()
         if len(seen) < 6:
             with database.session() as session:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hmi.catalog import Database, leftovers, trees
+from hmi.catalog import Database, garbage, trees
 from hmi.errors import Conflict
 from tests.integration.catalog.seeding import add_base, race
 
@@ -18,13 +18,13 @@ def _begin(database: Database, base_id: str, lease_seconds: float = 60) -> int:
 
 def _announce(database: Database, base_id: str, number: int, domain: str, artifact: str) -> None:
     with database.session() as session:
-        trees.announce(session, base_id, number, domain, artifact)
+        trees.register_artifact(session, base_id, number, domain, artifact)
 
 
 def _clear(database: Database, artifact: str) -> list[str]:
     destroyed: list[str] = []
     with database.session() as session:
-        leftovers.clear(session, artifact, destroyed.append)
+        garbage.delete_if_unneeded(session, artifact, destroyed.append)
     return destroyed
 
 
@@ -34,9 +34,9 @@ def test_a_build_names_what_it_stores_when_it_runs(database: Database) -> None:
     _announce(database, base.id, number, "general", "t1")
     _announce(database, base.id, number, "news", "t2")
     with database.session() as session:
-        assert trees.building(session) == {(base.id, number)}
+        assert trees.running_builds(session) == {(base.id, number)}
         assert trees.versions(session, base.id)[0].tables == {"general": "t1", "news": "t2"}
-        assert leftovers.litter(session) == []
+        assert garbage.find_garbage(session) == []
     assert _clear(database, "t1") == []
 
 
@@ -46,13 +46,13 @@ def test_tables_are_cleared_when_the_build_that_named_them_failed(database: Data
     _announce(database, base.id, number, "general", "t1")
     with database.session() as session:
         trees.fail_build(session, base.id, number, "no room")
-        assert leftovers.litter(session) == [(base.id, number, ("t1",))]
+        assert garbage.find_garbage(session) == [(base.id, number, ("t1",))]
         with pytest.raises(Conflict):
-            trees.announce(session, base.id, number, "news", "t2")
+            trees.register_artifact(session, base.id, number, "news", "t2")
     assert _clear(database, "t1") == ["t1"]
     with database.session() as session:
-        leftovers.cleared(session, base.id, number)
-        assert leftovers.litter(session) == []
+        garbage.forget_tables(session, base.id, number)
+        assert garbage.find_garbage(session) == []
 
 
 @pytest.mark.parametrize("by", ["running", "published"])
@@ -82,7 +82,7 @@ def test_a_table_is_announced_after_it_was_cleared_when_both_happen_at_once(data
 
     def clear() -> None:
         with database.session() as session:
-            leftovers.clear(session, "t1", destroy)
+            garbage.delete_if_unneeded(session, "t1", destroy)
 
     def announce() -> None:
         assert destroying.wait(30)
@@ -99,9 +99,9 @@ def test_builds_are_given_up_when_their_leases_ran_out(database: Database) -> No
     _begin(database, base.id, -1)
     _begin(database, other.id)
     with database.session() as session:
-        assert trees.building(session) == {(other.id, 1)}
-        assert trees.fail_lapsed(session) == 1
-        assert trees.fail_lapsed(session) == 0
+        assert trees.running_builds(session) == {(other.id, 1)}
+        assert trees.fail_expired_builds(session) == 1
+        assert trees.fail_expired_builds(session) == 0
     with database.session() as session:
         assert trees.versions(session, base.id)[0].error == "the builder's lease ran out"
 
@@ -114,7 +114,7 @@ def test_a_builder_that_died_has_said_how_far_it_was(database: Database) -> None
         assert trees.extend_build(session, base.id, number, 60, progress)
         assert trees.extend_build(session, base.id, number, -1)
         assert trees.versions(session, base.id)[0].progress == progress
-        trees.fail_lapsed(session)
+        trees.fail_expired_builds(session)
     with database.session() as session:
         error = trees.versions(session, base.id)[0].error
     assert error == "the builder's lease ran out at compute, 1200 of 5000 rows"
@@ -130,6 +130,6 @@ def test_failed_versions_are_forgotten_when_newer_ones_are_kept(database: Databa
             else:
                 trees.publish(session, base.id, number, {"general": outcome}, {})
     with database.session() as session:
-        assert leftovers.forget_retired(session, base.id) == ["a"]
-        leftovers.cleared(session, base.id, 2)
+        assert garbage.retire_versions(session, base.id) == ["a"]
+        garbage.forget_tables(session, base.id, 2)
         assert [version.number for version in trees.versions(session, base.id)] == [5, 4, 3]

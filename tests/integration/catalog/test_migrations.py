@@ -9,10 +9,10 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect, select
 
-from hmi.catalog import Database, Shard, is_current, upgrade
-from hmi.catalog.domains import parents
-from hmi.catalog.frequencies import load
-from hmi.catalog.tenants import list_tenants
+from hmi.catalog import Database, Shard, is_schema_current, upgrade_schema
+from hmi.catalog.registry.domains import parents
+from hmi.catalog.registry.tenants import list_tenants
+from hmi.catalog.trees.frequencies import load
 from hmi.errors import Transient
 from tests.integration.catalog.seeding import race
 from tests.integration.servers import PostgresServer
@@ -52,9 +52,9 @@ def test_the_roots_exist_when_migrated(database: Database) -> None:
 
 
 def test_upgrade_is_done_once_when_several_start_together(empty_url: str) -> None:
-    assert race([lambda: upgrade(empty_url)] * 5) == [None] * 5
+    assert race([lambda: upgrade_schema(empty_url)] * 5) == [None] * 5
     database = Database(empty_url)
-    assert is_current(database)
+    assert is_schema_current(database)
     with database.session() as session:
         assert len(list_tenants(session)) == 1
     database.dispose()
@@ -62,7 +62,7 @@ def test_upgrade_is_done_once_when_several_start_together(empty_url: str) -> Non
 
 def test_an_empty_database_says_what_to_do_when_it_is_used(empty_url: str) -> None:
     database = Database(empty_url)
-    assert not is_current(database)
+    assert not is_schema_current(database)
     with pytest.raises(Transient, match="hmi db upgrade"), database.session() as session:
         list_tenants(session)
     database.dispose()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hmi.catalog import Database, ServedModel, Tenant, create_domain, get_tenant, register_base, resolve
-from hmi.catalog.bases import get_base, list_bases, spec_of
-from hmi.catalog.models import delete_model, get_model, list_models, register_model
-from hmi.catalog.tenants import principal_of
+from hmi.catalog import Database, ServedModel, Tenant, bases, domains, models, tenants
+from hmi.catalog.registry import get_base, register_model, spec_of
+from hmi.catalog.registry.bases import list_bases
+from hmi.catalog.registry.models import delete_model, get_model, list_models
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import SPEC, add_base, add_tenant, principal, race
@@ -41,7 +41,7 @@ def test_a_base_is_one_when_registered_again(database: Database) -> None:
 def test_a_base_keeps_its_weights_when_others_claim_its_name(database: Database) -> None:
     add_base(database)
     with database.session() as session, pytest.raises(Conflict):
-        register_base(session, "mini", "f" * 64, dataclasses.replace(SPEC, k=1))
+        bases.register_base(session, "mini", "f" * 64, dataclasses.replace(SPEC, k=1))
     with database.session() as session:
         assert get_base(session, "mini").artifact == "a" * 64
 
@@ -71,7 +71,7 @@ def test_a_revision_is_added_only_when_the_content_differs(database: Database) -
     add_base(database)
     acme = add_tenant(database)
     with database.session() as session:
-        create_domain(session, "news")
+        domains.create_domain(session, "news")
     first = _register(database, acme)
     assert _register(database, acme) == first
     assert _register(database, acme, artifact="c" * 64).revision == 2
@@ -111,13 +111,13 @@ def test_a_tenant_finds_its_own_models_alone_when_it_asks(database: Database) ->
     mine, theirs = _register(database, acme), _register(database, rival)
     names = ["acme/sentiment", "rival/sentiment", "acme/none", "sentiment", "", "a/b/c", "acme/\0", "/"]
     with database.session(read_only=True) as session:
-        assert resolve(session, names, principal(acme)) == {"acme/sentiment": mine}
+        assert models.resolve(session, names, principal(acme)) == {"acme/sentiment": mine}
         assert list_models(session, principal(rival)) == [theirs]
         assert list_models(session, principal(rival), tenant="acme") == []
         foreign = _message(session, principal(acme), "rival/sentiment")
         assert foreign == _message(session, principal(acme), "rival/nothing!").replace("nothing!", "sentiment")
-        admin = principal_of(session, get_tenant(session, "operator").id)
-        assert resolve(session, names, admin) == {"acme/sentiment": mine, "rival/sentiment": theirs}
+        admin = tenants.principal_of(session, tenants.get_tenant(session, "operator").id)
+        assert models.resolve(session, names, admin) == {"acme/sentiment": mine, "rival/sentiment": theirs}
         assert list_models(session, admin) == [mine, theirs]
         assert list_models(session, admin, tenant="acme") == [mine]
 
@@ -134,7 +134,7 @@ def test_many_names_are_resolved_when_one_query_could_not_hold_them(database: Da
     wanted = {_register(database, acme, f"m{index}").name for index in range(3)}
     names = [f"acme/x{index}" for index in range(1500)] + sorted(wanted)
     with database.session(read_only=True) as session:
-        assert set(resolve(session, names, principal(acme))) == wanted
+        assert set(models.resolve(session, names, principal(acme))) == wanted
 
 
 def test_a_model_is_gone_when_its_owner_deletes_it(database: Database) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from hmi.catalog import Database, WorkerNode
+from hmi.catalog import Database, WorkerNode, nodes
 from hmi.catalog.nodes import list_nodes, report_node
-from hmi.catalog.tables import ScheduleTick
-from hmi.catalog.ticks import claim_tick
+from hmi.catalog.schema import ScheduleTick
 from tests.integration.catalog.seeding import race
 
 
@@ -37,17 +36,17 @@ def test_a_worker_is_not_listed_when_it_was_not_seen_for_long(database: Database
 def test_a_tick_runs_once_when_schedulers_race(database: Database) -> None:
     def claim() -> bool:
         with database.session() as session:
-            return claim_tick(session, "dispatch", 7)
+            return nodes.claim_tick(session, "dispatch", 7)
 
     assert sorted(map(str, race([claim] * 5))) == ["False"] * 4 + ["True"]
     with database.session() as session:
-        assert claim_tick(session, "dispatch", 8)
-        assert claim_tick(session, "reconcile", 7)
-        assert not claim_tick(session, "dispatch", 7)
+        assert nodes.claim_tick(session, "dispatch", 8)
+        assert nodes.claim_tick(session, "reconcile", 7)
+        assert not nodes.claim_tick(session, "dispatch", 7)
 
 
 def test_old_ticks_are_forgotten_when_new_ones_come(database: Database) -> None:
     with database.session() as session:
         for tick in range(0, 1000, 50):
-            assert claim_tick(session, "dispatch", tick)
+            assert nodes.claim_tick(session, "dispatch", tick)
         assert session.scalar(select(func.count()).select_from(ScheduleTick)) == 3

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from hmi.catalog import BaseModel, Database, change, trees
+from hmi.catalog import Database, RegisteredBase, execute_dml, trees
+from hmi.catalog.trees import builds, history
 from tests.integration.catalog.seeding import add_base, race
 
 
@@ -22,24 +23,24 @@ def test_publishing_and_rolling_back_at_once_lock_in_one_order(
     with database.session() as session:
         building = trees.begin_build(session, base.id, 60)
     changed, locked = threading.Event(), threading.Event()
-    lock_base = trees.lock_base
+    lock_base = history.lock_base
 
     def pause_after_change(session: Session, statement: Any) -> int:
-        count = change(session, statement)
+        count = execute_dml(session, statement)
         if threading.current_thread().name == "publisher" and not changed.is_set():
             changed.set()
             # What holds the other lock and wants this one would meet us here; where nothing does, nobody comes.
             locked.wait(0.5)
         return count
 
-    def say_locked(session: Session, base_id: str) -> BaseModel:
+    def say_locked(session: Session, base_id: str) -> RegisteredBase:
         row = lock_base(session, base_id)
         if threading.current_thread().name != "publisher":
             locked.set()
         return row
 
-    monkeypatch.setattr(trees, "change", pause_after_change)
-    monkeypatch.setattr(trees, "lock_base", say_locked)
+    monkeypatch.setattr(builds, "execute_dml", pause_after_change)
+    monkeypatch.setattr(builds, "lock_base", say_locked)
 
     def publish() -> int:
         threading.current_thread().name = "publisher"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import func, select
 
-from hmi.catalog import Batch, BatchStatus, Database, NewShard, clock, shards
+from hmi.catalog import Batch, BatchStatus, Database, JobMessage, JobState, NewShard, Shard, database_time, shards
 from hmi.catalog.batches import cancel_batch
-from hmi.catalog.tables import ShardState
 from hmi.errors import InvalidInput
 from tests.integration.catalog.seeding import add_batch, add_tenant, end, queue, race, result, run_all, shard, take
 
@@ -18,27 +18,27 @@ def test_a_claim_tells_all_that_running_needs_when_it_succeeds(database: Databas
     claimed = take(database, message, owner="hmi-cpu@host", lease=30)
     assert claimed is not None
     with database.session() as session:
-        assert claimed.lease_until - clock(session) == pytest.approx(30, abs=5)
-    assert (claimed.shard_id, claimed.attempt, claimed.batch_id) == (message.shard_id, 1, batch.id)
+        assert claimed.lease_until - database_time(session) == pytest.approx(30, abs=5)
+    assert (claimed.shard_id, claimed.attempt, claimed.batch_id) == (message.job_id, 1, batch.id)
     assert (claimed.principal.tenant_id, claimed.principal.is_admin) == (acme.id, False)
     assert (claimed.endpoint, claimed.input_path) == ("/v1/classify", batch.input_path)
     assert (claimed.first_line, claimed.lines, claimed.offset, claimed.length) == (10, 10, 100, 100)
-    assert shard(database, message.shard_id).owner == "hmi-cpu@host"
+    assert shard(database, message.job_id).owner == "hmi-cpu@host"
 
 
 def test_one_claim_wins_when_threads_claim_the_same_shard(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=10)
+    add_batch(database, add_tenant(database), shard_count=10)
     for message in queue(database):
         outcomes = race([lambda m=message, i=i: take(database, m, owner=f"w{i}") for i in range(4)])  # type: ignore[misc]
         winners = [index for index, outcome in enumerate(outcomes) if outcome is not None]
         assert len(winners) == 1, outcomes
-        assert shard(database, message.shard_id).owner == f"w{winners[0]}"
+        assert shard(database, message.job_id).owner == f"w{winners[0]}"
 
 
 def test_a_claim_is_refused_when_its_attempt_is_not_current(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=1)
+    add_batch(database, add_tenant(database), shard_count=1)
     (first,) = queue(database)
-    assert take(database, shards.ShardMessage(first.shard_id, first.attempt + 1)) is None
+    assert take(database, JobMessage(first.job_id, first.attempt + 1)) is None
     with database.session() as session:
         assert shards.requeue_lost(session, timeout_seconds=-1) == 1
     assert take(database, first) is None  # pending
@@ -62,7 +62,7 @@ def test_a_claim_is_refused_when_its_batch_has_stopped(database: Database) -> No
 
 
 def test_a_stale_worker_cannot_finish_when_its_shard_was_reclaimed(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=1)
+    add_batch(database, add_tenant(database), shard_count=1)
     (first,) = queue(database)
     assert take(database, first, owner="slow", lease=-1)
     with database.session() as session:
@@ -74,17 +74,17 @@ def test_a_stale_worker_cannot_finish_when_its_shard_was_reclaimed(database: Dat
     assert take(database, second, owner="fast")
     assert not end(database, first)
     with database.session() as session:
-        assert not shards.give_back(session, first.shard_id, first.attempt, reason="x", blame=True)
+        assert not shards.release(session, first.job_id, first.attempt, reason="x", count_failure=True)
         assert shards.extend(session, [first], 60) == set()
     assert end(database, second)
     assert not end(database, second)
-    found = shard(database, first.shard_id)
-    assert (found.state, found.attempt, found.owner, found.failures) == (ShardState.DONE, 2, "fast", 1)
+    found = shard(database, first.job_id)
+    assert (found.state, found.attempt, found.owner, found.failures) == (JobState.DONE, 2, "fast", 1)
     assert found.last_failure == "the lease of slow ran out"
 
 
 def test_one_result_counts_when_finish_and_expiry_race(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=6, lines=10)
+    add_batch(database, add_tenant(database), shard_count=6, lines=10)
     for message in queue(database):
         assert take(database, message, lease=-1)
 
@@ -94,65 +94,65 @@ def test_one_result_counts_when_finish_and_expiry_race(database: Database) -> No
 
         finished, expired = race([lambda m=message: end(database, m), expire])  # type: ignore[misc]
         assert finished is not expired
-        state = shard(database, message.shard_id).state
-        assert state is (ShardState.DONE if finished else ShardState.PENDING)
+        state = shard(database, message.job_id).state
+        assert state is (JobState.DONE if finished else JobState.PENDING)
 
 
 def test_leases_are_prolonged_when_they_are_still_held(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=3)
+    add_batch(database, add_tenant(database), shard_count=3)
     held, lost, queued = queue(database)
     assert take(database, held, lease=5)
     assert take(database, lost, lease=-1)
     with database.session() as session:
         shards.expire_leases(session)
     with database.session() as session:
-        assert shards.extend(session, [held, lost, queued], 500) == {held.shard_id}
+        assert shards.extend(session, [held, lost, queued], 500) == {held.job_id}
         assert shards.extend(session, [], 500) == set()
-        until = clock(session) + 400
-    assert (shard(database, held.shard_id).lease_until or 0) > until
+        until = database_time(session) + 400
+    assert (shard(database, held.job_id).lease_until or 0) > until
 
 
 def test_blame_is_counted_when_a_shard_is_given_back_with_it(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=1)
+    add_batch(database, add_tenant(database), shard_count=1)
     shard_id = ""
     for attempt, blame in enumerate((False, True, True), start=1):
         (message,) = queue(database)
-        shard_id = message.shard_id
+        shard_id = message.job_id
         assert message.attempt == attempt
         assert take(database, message)
         with database.session() as session:
-            assert shards.give_back(session, message.shard_id, message.attempt, reason=f"r{attempt}\0", blame=blame)
+            assert shards.release(session, message.job_id, message.attempt, reason=f"r{attempt}\0", count_failure=blame)
     found = shard(database, shard_id)
-    assert (found.state, found.failures, found.last_failure) == (ShardState.PENDING, 2, "r3\ufffd")
+    assert (found.state, found.failures, found.last_failure) == (JobState.PENDING, 2, "r3\ufffd")
     assert found.lease_until is None
 
 
 def test_a_shard_is_dropped_when_it_comes_back_to_a_stopped_batch(database: Database) -> None:
     acme = add_tenant(database)
-    batch = add_batch(database, acme, shards=2)
+    batch = add_batch(database, acme, shard_count=2)
     given, lapsed = queue(database)
     assert take(database, given)
     assert take(database, lapsed, lease=-1)
     with database.session() as session:
         cancel_batch(session, acme.id, batch.id)
     with database.session() as session:
-        assert shards.give_back(session, given.shard_id, given.attempt, reason="stopping", blame=False)
+        assert shards.release(session, given.job_id, given.attempt, reason="stopping", count_failure=False)
         assert shards.expire_leases(session) == 1
         assert len(shards.dropped_shards(session, batch.id)) == 2
 
 
 def test_a_queued_shard_waits_again_when_its_message_was_lost(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=2)
+    add_batch(database, add_tenant(database), shard_count=2)
     lost, leased = queue(database)
     assert take(database, leased)
     with database.session() as session:
         assert shards.requeue_lost(session, timeout_seconds=60) == 0
         assert shards.requeue_lost(session, timeout_seconds=-1) == 1
-    found = shard(database, lost.shard_id)
-    assert (found.state, found.failures) == (ShardState.PENDING, 0)
+    found = shard(database, lost.job_id)
+    assert (found.state, found.failures) == (JobState.PENDING, 0)
 
 
-def _fail(database: Database, message: shards.ShardMessage) -> None:
+def _fail(database: Database, message: JobMessage) -> None:
     assert take(database, message, lease=-1)
     with database.session() as session:
         assert shards.expire_leases(session) == 1
@@ -160,7 +160,7 @@ def _fail(database: Database, message: shards.ShardMessage) -> None:
 
 def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_and_again(database: Database) -> None:
     acme = add_tenant(database)
-    batch = add_batch(database, acme, shards=1, lines=16)
+    batch = add_batch(database, acme, shard_count=1, lines=16)
     bad, deaths, max_failures = 11, 0, 3
     suspects: set[int] = set()
     for _ in range(200):
@@ -181,9 +181,9 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
         if not messages:
             break
         for message in messages:
-            found = shard(database, message.shard_id)
+            found = shard(database, message.job_id)
             with database.session() as session:
-                if shards.is_suspect(session, found.id):
+                if shards.is_quarantined(session, found.id):
                     suspects.add(found.first_line)
             if found.first_line <= bad < found.first_line + found.lines:
                 _fail(database, message)
@@ -195,47 +195,31 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
         covered = [line for each in done for line in range(each.first_line, each.first_line + each.lines)]
         assert covered == list(range(16))
         assert [each.first_line for each in done if each.failed] == [bad]
-        assert shards.counts(session)[ShardState.SPLIT] == 4
+        splits = select(func.count()).where(Shard.state == JobState.SPLIT)
+        assert session.scalars(splits).one() == 4
     assert suspects == {0, 8, 12, 10, 11}  # what shared a shard with the bad line, and no more of it than that
     assert deaths == 3 + 1 + 1 + 1 + 3  # a whole shard, its halves, then the line alone from the start
 
 
 def test_a_split_is_refused_when_it_would_lose_lines_or_comes_late(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=1, lines=4)
+    add_batch(database, add_tenant(database), shard_count=1, lines=4)
     (message,) = queue(database)
     halves = [NewShard(0, 2, 0, 20), NewShard(2, 2, 20, 20)]
     with database.session() as session:
-        assert not shards.split(session, message.shard_id, halves)  # queued
+        assert not shards.split(session, message.job_id, halves)  # queued
         assert not shards.split(session, "shard_unknown", halves)
         shards.requeue_lost(session, -1)
     with database.session() as session:
         for parts in ([NewShard(0, 4, 0, 40)], [NewShard(0, 2, 0, 20), NewShard(2, 1, 20, 10)]):
             with pytest.raises(InvalidInput):
-                shards.split(session, message.shard_id, parts)
-        assert shards.split(session, message.shard_id, halves)
-        assert not shards.split(session, message.shard_id, halves)
+                shards.split(session, message.job_id, parts)
+        assert shards.split(session, message.job_id, halves)
+        assert not shards.split(session, message.job_id, halves)
 
 
 def test_a_whole_shard_is_not_failed_when_only_a_line_may_be(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=1, lines=2)
+    add_batch(database, add_tenant(database), shard_count=1, lines=2)
     (message,) = queue(database)
     with database.session() as session:
         shards.requeue_lost(session, -1)
-        assert not shards.fail_line(session, message.shard_id, result(2, failed=2))
-
-
-def test_shards_are_counted_by_state_when_asked(database: Database) -> None:
-    add_batch(database, add_tenant(database), shards=5)
-    messages = queue(database, in_flight=3)
-    run_all(database, messages[:1])
-    assert take(database, messages[1])
-    with database.session(read_only=True) as session:
-        found = shards.counts(session)
-    assert {str(state): count for state, count in found.items()} == {
-        "pending": 2,
-        "queued": 1,
-        "leased": 1,
-        "done": 1,
-        "split": 0,
-        "dropped": 0,
-    }
+        assert not shards.fail_line(session, message.job_id, result(2, failed=2))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from hmi.catalog import ApiKey, Batch, Database, File, Role, Shard, clock, mint_key, tenants
-from hmi.catalog.keys import KeyText
-from hmi.catalog.models import register_model
-from hmi.catalog.shards import give_back
-from hmi.catalog.tables import AdapterRevision, Base, TenantModel
+from hmi.catalog import ApiKey, Batch, Database, File, Role, Shard, database_time, mint_key, shards, tenants
+from hmi.catalog.registry import register_model
+from hmi.catalog.registry.keys import KeyText
+from hmi.catalog.schema import AdapterRevision, Base, TenantModel
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_batch, add_tenant, end, queue, race, take
@@ -29,8 +28,8 @@ def test_a_key_opens_its_tenant_when_it_is_shown(database: Database) -> None:
 def test_no_key_opens_anything_when_it_is_wrong_expired_or_revoked(database: Database) -> None:
     acme = add_tenant(database)
     with database.session() as session:
-        _, expired = tenants.create_key(session, acme.id, Role.TENANT, expires_at=clock(session) - 1)
-        known, valid = tenants.create_key(session, acme.id, Role.TENANT, expires_at=clock(session) + 1000)
+        _, expired = tenants.create_key(session, acme.id, Role.TENANT, expires_at=database_time(session) - 1)
+        known, valid = tenants.create_key(session, acme.id, Role.TENANT, expires_at=database_time(session) + 1000)
         revoked, revoked_text = tenants.create_key(session, acme.id, Role.TENANT)
         tenants.revoke_key(session, acme.id, revoked.id)
         tenants.revoke_key(session, acme.id, revoked.id)
@@ -74,7 +73,7 @@ def test_one_key_is_made_known_when_several_processes_adopt_it(database: Databas
 
     def adopt() -> str:
         with database.session() as session:
-            return tenants.adopt_key(session, plaintext).id
+            return tenants.register_admin_key(session, plaintext).id
 
     assert len(set(race([adopt] * 4))) == 1
     with database.session() as session:
@@ -86,18 +85,18 @@ def test_a_key_is_not_adopted_when_its_id_is_taken_or_it_is_no_key(database: Dat
     with database.session() as session:
         key, _ = tenants.create_key(session, acme.id, Role.TENANT)
         with pytest.raises(Conflict):
-            tenants.adopt_key(session, KeyText(key.id, mint_key().secret).plaintext)
+            tenants.register_admin_key(session, KeyText(key.id, mint_key().secret).plaintext)
         with pytest.raises(InvalidInput):
-            tenants.adopt_key(session, "password")
+            tenants.register_admin_key(session, "password")
 
 
 def test_a_revoked_key_stays_so_when_adopted_again(database: Database) -> None:
     plaintext = mint_key().plaintext
     with database.session() as session:
-        key = tenants.adopt_key(session, plaintext)
+        key = tenants.register_admin_key(session, plaintext)
         tenants.revoke_key(session, key.tenant_id, key.id)
     with database.session() as session:
-        tenants.adopt_key(session, plaintext)
+        tenants.register_admin_key(session, plaintext)
         with pytest.raises(Unauthenticated):
             tenants.authenticate(session, plaintext)
 
@@ -129,7 +128,7 @@ def test_all_that_is_a_tenants_goes_and_nothing_else_when_it_is_deleted(database
                 artifact=None,
                 summary={},
             )
-        add_batch(database, tenant, shards=3)
+        add_batch(database, tenant, shard_count=3)
     messages = queue(database)
     for message in messages:
         assert take(database, message) is not None
@@ -137,7 +136,7 @@ def test_all_that_is_a_tenants_goes_and_nothing_else_when_it_is_deleted(database
     with database.session() as session:
         acme = tenants.get_tenant(session, "acme")
         path = session.scalars(select(File.path).where(File.tenant_id == acme.id)).one()
-        first = session.get_one(Shard, messages[0].shard_id)
+        first = session.get_one(Shard, messages[0].job_id)
         expected = {path} | ({"out"} if first.tenant_id == acme.id else set())
         mine = set(session.scalars(select(Shard.id).where(Shard.tenant_id == acme.id)))
     with database.session() as session:
@@ -149,8 +148,8 @@ def test_all_that_is_a_tenants_goes_and_nothing_else_when_it_is_deleted(database
             assert owners == {tenants.get_tenant(session, "rival").id}, table
         assert session.scalar(select(func.count()).select_from(AdapterRevision)) == 1
         for message in messages:
-            if message.shard_id in mine:  # the worker that still runs it comes too late
-                assert not give_back(session, message.shard_id, message.attempt, reason="x", blame=False)
+            if message.job_id in mine:  # the worker that still runs it comes too late
+                assert not shards.release(session, message.job_id, message.attempt, reason="x", count_failure=False)
 
 
 def test_every_table_with_a_tenants_rows_cascades_when_the_tenant_goes() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import Database, TreeStatus, TreeVersion, create_domain, leftovers, trees
-from hmi.catalog.domains import get_domain
+from hmi.catalog import Database, HitCounts, TreeStatus, TreeVersion, domains, garbage, trees
 from hmi.errors import Conflict, NotFound
 from tests.integration.catalog.seeding import add_base, race
 
@@ -28,7 +27,7 @@ def _served(database: Database, base_id: str) -> int | None:
 def test_a_tree_is_served_when_published(database: Database) -> None:
     base = add_base(database)
     with database.session() as session:
-        create_domain(session, "news")
+        domains.create_domain(session, "news")
         assert trees.published(session, base.id) is None
         number = trees.begin_build(session, base.id, 60)
         assert trees.published(session, base.id) is None
@@ -149,7 +148,7 @@ def test_the_version_that_was_chosen_is_gone_back_to_when_its_successor_is_bad_t
         assert trees.rollback(session, base.id) == 1
     _build(database, base.id, {"general": "bad too"})
     with database.session() as session:
-        assert [version.number for version in leftovers.retired(session, base.id)] == [2]
+        assert [version.number for version in garbage.retired_versions(session, base.id)] == [2]
         assert trees.rollback(session, base.id) == 1
 
 
@@ -167,28 +166,28 @@ def test_only_tables_that_nobody_names_are_given_up_when_old_versions_go(databas
     ):
         assert _build(database, base.id, tables) == number
     with database.session() as session:
-        general = get_domain(session, "general")
-        trees.record_usage(session, base.id, 1, general.id, lookups=1, hits=1)
-        assert [version.number for version in leftovers.retired(session, base.id)] == [2, 1]
+        general = domains.get_domain(session, "general")
+        trees.record_hits(session, {(base.id, 1, general.id): HitCounts(lookups=1, hits=1)})
+        assert [version.number for version in garbage.retired_versions(session, base.id)] == [2, 1]
     with database.session() as session:
-        assert leftovers.forget_retired(session, base.id) == ["g1"]
+        assert garbage.retire_versions(session, base.id) == ["g1"]
     with database.session() as session:
         for number in (0, 1, 4):  # what a worker looked up in a version before it heard of the next comes late
-            trees.record_usage(session, base.id, number, general.id, lookups=1, hits=1)
+            trees.record_hits(session, {(base.id, number, general.id): HitCounts(lookups=1, hits=1)})
     with database.session() as session:
-        assert leftovers.forget_retired(session, base.id) == []
+        assert garbage.retire_versions(session, base.id) == []
         # Whoever dies now leaves it known which tables are to go.
-        litter = leftovers.litter(session)
+        litter = garbage.find_garbage(session)
         assert litter == [(base.id, 1, ("g1", "shared-with-other")), (base.id, 2, ("g1", "n2"))]
     with database.session() as session:
         destroyed = list[str]()
         for _, number, named in litter:
             for artifact in named:
-                leftovers.clear(session, artifact, destroyed.append)
-            leftovers.cleared(session, base.id, number)
+                garbage.delete_if_unneeded(session, artifact, destroyed.append)
+            garbage.forget_tables(session, base.id, number)
         assert set(destroyed) == {"g1"}
         assert list(session.scalars(select(TreeVersion.number).where(TreeVersion.base_id == base.id))) == [3, 4]
-        assert trees.usage(session, base.id, 1) == {}
+        assert trees.hit_counts(session, base.id, 1) == {}
     assert _served(database, base.id) == 4
 
 
@@ -198,24 +197,24 @@ def test_the_served_version_is_kept_when_newer_ones_exist(database: Database) ->
         _build(database, base.id, {"general": digest})
     with database.session() as session:
         assert trees.rollback(session, base.id) == 1
-        assert [version.number for version in leftovers.retired(session, base.id, keep=1)] == [2]
-        assert leftovers.retired(session, base.id) == []
+        assert [version.number for version in garbage.retired_versions(session, base.id, keep=1)] == [2]
+        assert garbage.retired_versions(session, base.id) == []
 
 
 def test_lookups_add_up_when_workers_report_at_once(database: Database) -> None:
     base = add_base(database)
     with database.session() as session:
-        news = create_domain(session, "news")
+        news = domains.create_domain(session, "news")
 
     def report() -> None:
         for _ in range(5):
             with database.session() as session:
-                trees.record_usage(session, base.id, 0, news.id, lookups=10, hits=7)
+                trees.record_hits(session, {(base.id, 0, news.id): HitCounts(lookups=10, hits=7)})
 
     assert race([report] * 4) == [None] * 4
     with database.session() as session:
-        assert trees.usage(session, base.id, 0) == {"news": trees.Usage(200, 140)}
-        assert trees.usage(session, base.id, 1) == {}
+        assert trees.hit_counts(session, base.id, 0) == {"news": trees.HitCounts(200, 140)}
+        assert trees.hit_counts(session, base.id, 1) == {}
 
 
 def test_a_build_is_refused_when_the_base_is_unknown(database: Database) -> None:

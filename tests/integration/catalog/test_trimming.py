@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import ChunkedTransactions, Database, Limits, clock, create_domain, trim, trim_in_turn, trimming
-from hmi.catalog.domains import get_domain
-from hmi.catalog.frequencies import add, load
-from hmi.catalog.tables import FrequencyPlace
+from hmi.catalog import (
+    ChunkedTransactions,
+    Database,
+    FrequencyLimits,
+    database_time,
+    domains,
+    trim_frequencies,
+    trim_frequencies_if_due,
+)
+from hmi.catalog.schema import FrequencyPlace
+from hmi.catalog.trees import trimming
+from hmi.catalog.trees.frequencies import add, load
 from tests.integration.catalog.seeding import add_base
 
 _DAY = 86_400.0
@@ -24,7 +32,7 @@ def base_id(database: Database) -> str:
 @pytest.fixture
 def domain_ids(database: Database) -> dict[str, str]:
     with database.session() as session:
-        return {"general": get_domain(session, "general").id, "news": create_domain(session, "news").id}
+        return {"general": domains.get_domain(session, "general").id, "news": domains.create_domain(session, "news").id}
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +64,12 @@ def test_the_heaviest_stay_when_a_domain_has_too_many(
         _add(database, base_id, domain_id, order + 1.0)
         _add(database, base_id, domain_id, np.ones(500))
     assert _bounds(database) == [1500, 1500]
-    assert trim(database, Limits(800, _MANY)) == pytest.approx(2 * 300, abs=4)
+    assert trim_frequencies(database, FrequencyLimits(800, _MANY)) == pytest.approx(2 * 300, abs=4)
     for kept in _kept(database, base_id).values():
         assert len(kept) == pytest.approx(700, abs=2)
         assert order[kept].min() >= 300 - 20  # some are equal as far as is looked
     assert _bounds(database) == [len(kept) for kept in _kept(database, base_id).values()]
-    assert trim(database, Limits(800, _MANY)) == 0
+    assert trim_frequencies(database, FrequencyLimits(800, _MANY)) == 0
 
 
 def test_the_lightest_of_all_go_when_there_are_too_many_in_all(
@@ -73,7 +81,7 @@ def test_the_lightest_of_all_go_when_there_are_too_many_in_all(
     # By a clock of its own, which another half-life has moved far away.
     _add(database, other, domain_ids["news"], np.ones(1), half_life=1000 * _DAY)
     _add(database, other, domain_ids["news"], np.full(1000, 20.0), half_life=_DAY)
-    assert trim(database, Limits(_MANY, 2400)) == pytest.approx(900, abs=20)
+    assert trim_frequencies(database, FrequencyLimits(_MANY, 2400)) == pytest.approx(900, abs=20)
     kept = _kept(database, base_id)
     assert len(kept["general"]) == 1000
     assert 80 <= len(kept["news"]) <= 120
@@ -84,7 +92,7 @@ def test_half_are_kept_of_equals_and_not_those_of_the_least_keys(
     database: Database, base_id: str, domain_ids: dict[str, str]
 ) -> None:
     _add(database, base_id, domain_ids["general"], np.ones(10_000))
-    trim(database, Limits(5_000, _MANY))
+    trim_frequencies(database, FrequencyLimits(5_000, _MANY))
     kept = np.array(_kept(database, base_id)["general"])
     assert 4_000 <= len(kept) <= 5_000
     assert 0.3 < (kept < 5_000).mean() < 0.7
@@ -96,7 +104,7 @@ def test_nothing_is_forgotten_when_the_same_ngrams_come_again_and_again(
     for _ in range(4):
         _add(database, base_id, domain_ids["general"], np.ones(100))
     assert _bounds(database) == [400]
-    assert trim(database, Limits(150, _MANY)) == 0
+    assert trim_frequencies(database, FrequencyLimits(150, _MANY)) == 0
     assert _bounds(database) == [100]  # now it is known
 
 
@@ -112,7 +120,7 @@ def test_no_bound_is_too_low_when_others_count_while_rows_are_counted(
         return seen
 
     monkeypatch.setattr(trimming, "_bounds", read_late)
-    trim(database, Limits(99, _MANY))
+    trim_frequencies(database, FrequencyLimits(99, _MANY))
     assert _bounds(database)[0] >= len(_kept(database, base_id)["general"])
 
 
@@ -122,8 +130,8 @@ def test_it_is_done_in_many_transactions_when_there_is_much_to_forget(
     _add(database, base_id, domain_ids["general"], np.arange(1.0, 101))
     monkeypatch.setattr(ChunkedTransactions, "rows", 7)
     sizes = []
-    monkeypatch.setattr(ChunkedTransactions, "measured", lambda self, rows, seconds: sizes.append(rows))
-    assert trim(database, Limits(40, _MANY)) == pytest.approx(65, abs=1)
+    monkeypatch.setattr(ChunkedTransactions, "adapt", lambda self, rows, seconds: sizes.append(rows))
+    assert trim_frequencies(database, FrequencyLimits(40, _MANY)) == pytest.approx(65, abs=1)
     assert sizes == [7] * 15
     assert len(_kept(database, base_id)["general"]) == pytest.approx(35, abs=1)
 
@@ -132,14 +140,14 @@ def test_one_process_trims_when_several_find_too_many(
     database: Database, base_id: str, domain_ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.session() as session:
-        now = clock(session)
-    monkeypatch.setattr(trimming, "clock", lambda session: now)
+        now = database_time(session)
+    monkeypatch.setattr(trimming, "database_time", lambda session: now)
     _add(database, base_id, domain_ids["general"], np.arange(1.0, 101))
-    assert trim_in_turn(database, Limits(100, _MANY)) == 0  # and takes nobody's turn
-    assert trim_in_turn(database, Limits(80, _MANY)) == pytest.approx(30, abs=1)
-    assert trim_in_turn(database, Limits(8, _MANY)) == 0
-    monkeypatch.setattr(trimming, "clock", lambda session: now + 60)
-    assert trim_in_turn(database, Limits(8, _MANY)) == pytest.approx(63, abs=2)
+    assert trim_frequencies_if_due(database, FrequencyLimits(100, _MANY)) == 0  # and takes nobody's turn
+    assert trim_frequencies_if_due(database, FrequencyLimits(80, _MANY)) == pytest.approx(30, abs=1)
+    assert trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == 0
+    monkeypatch.setattr(trimming, "database_time", lambda session: now + 60)
+    assert trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == pytest.approx(63, abs=2)
 
 
 def test_bounds_are_no_less_than_the_rows_when_two_trims_count_at_once(

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 from sqlalchemy import delete
 
-from hmi.catalog import ChunkedTransactions, Limits, Usage, bases, change, domains, frequencies, trees, trimming
-from hmi.catalog.tables import ScheduleTick
+from hmi.catalog import (
+    ChunkedTransactions,
+    FrequencyLimits,
+    HitCounts,
+    bases,
+    domains,
+    execute_dml,
+    frequencies,
+    trees,
+)
+from hmi.catalog.schema import ScheduleTick
+from hmi.catalog.trees import trimming
 from hmi.errors import Transient
 from hmi.knowledge import Keys, ngrams
 from hmi.knowledge.counts import FrequencyCounter
@@ -27,9 +37,9 @@ def loaded(site: Worksite) -> dict[str, frequencies.DomainFrequencies]:
     return frequencies.load(site.database, base.id)
 
 
-def usage(site: Worksite) -> dict[str, Usage]:
+def usage(site: Worksite) -> dict[str, HitCounts]:
     with site.database.session(read_only=True) as session:
-        return trees.usage(session, bases.get_base(session, "base").id, 0)
+        return trees.hit_counts(session, bases.get_base(session, "base").id, 0)
 
 
 def test_lookups_are_counted_once_when_they_are_flushed(site: Worksite, runtime: Runtime) -> None:
@@ -41,7 +51,7 @@ def test_lookups_are_counted_once_when_they_are_flushed(site: Worksite, runtime:
     keys = ngrams.window_keys(np.array([5, 6, 7]), np.array([3]))
     np.testing.assert_array_equal(counted.ngrams, np.sort(keys))
     np.testing.assert_allclose(counted.weights, 2, rtol=1e-3)
-    assert usage(site) == {"general": Usage(6, 0)}
+    assert usage(site) == {"general": HitCounts(6, 0)}
 
 
 def test_counts_are_flushed_when_the_worker_stops(site: Worksite) -> None:
@@ -74,7 +84,7 @@ def test_only_the_rest_is_kept_when_a_flush_fails_midway(
     counted = loaded(site)["general"]
     assert len(counted.ngrams) == 10
     np.testing.assert_allclose(counted.weights, 1, rtol=1e-3)
-    assert usage(site) == {"general": Usage(10, 0)}
+    assert usage(site) == {"general": HitCounts(10, 0)}
 
 
 def test_counts_are_let_go_when_their_domain_is_unknown(site: Worksite, runtime: Runtime) -> None:
@@ -96,7 +106,9 @@ def counter() -> FrequencyCounter:
 
 @pytest.fixture
 def flusher(site: Worksite, counter: FrequencyCounter) -> FrequencyFlusher:
-    return FrequencyFlusher(site.database, counter, site.settings.frequency_half_life_seconds, Limits(1000, 1000))
+    return FrequencyFlusher(
+        site.database, counter, site.settings.frequency_half_life_seconds, FrequencyLimits(1000, 1000)
+    )
 
 
 @pytest.fixture
@@ -113,13 +125,13 @@ def test_many_domains_are_written_in_few_transactions_when_each_has_little(
     for number, name in enumerate(names):
         counter.count(digest, name, keys_of(number, 99), np.ones(2, bool), 0, inherited=1, approximate=number < 10)
     sizes = []
-    monkeypatch.setattr(ChunkedTransactions, "measured", lambda self, rows, seconds: sizes.append(rows))
+    monkeypatch.setattr(ChunkedTransactions, "adapt", lambda self, rows, seconds: sizes.append(rows))
     flusher.flush()
     assert len(sizes) == 1  # of 500 rows
     found, used = loaded(site), usage(site)
     for number, name in enumerate(names):
         assert found[name].ngrams.tolist() == [number, 99]
-        assert used[name] == Usage(2, 2, inherited=1, approximate=2 * (number < 10))
+        assert used[name] == HitCounts(2, 2, inherited=1, approximate=2 * (number < 10))
 
 
 def test_a_domains_lookups_are_counted_once_when_its_ngrams_take_several_transactions(
@@ -129,7 +141,7 @@ def test_a_domains_lookups_are_counted_once_when_its_ngrams_take_several_transac
     counter.count(digest, "general", np.arange(100, dtype=np.uint64), np.arange(100) < 60, 0, inherited=20)
     flusher.flush()
     assert loaded(site)["general"].ngrams.tolist() == list(range(100))
-    assert usage(site) == {"general": Usage(100, 60, inherited=20)}
+    assert usage(site) == {"general": HitCounts(100, 60, inherited=20)}
 
 
 def test_the_catalog_stays_bounded_when_no_tree_is_ever_built(
@@ -137,13 +149,13 @@ def test_the_catalog_stays_bounded_when_no_tree_is_ever_built(
 ) -> None:
     chance = np.random.default_rng(0)
     monkeypatch.setattr(trimming, "randbelow", lambda below: int(chance.integers(below)))
-    flusher = FrequencyFlusher(site.database, counter, 1e9, Limits(500, 2000))
+    flusher = FrequencyFlusher(site.database, counter, 1e9, FrequencyLimits(500, 2000))
     heavy = keys_of(*range(10_000, 10_010))
     for start in range(0, 9_000, 900):
         keys = np.concatenate([np.arange(start, start + 900, dtype=np.uint64), *[heavy] * 5])
         counter.count(digest, "general", keys, np.zeros(len(keys), bool), 0)
         with site.database.session() as session:  # a minute has passed
-            change(session, delete(ScheduleTick))
+            execute_dml(session, delete(ScheduleTick))
         flusher.flush()
         kept = loaded(site)["general"]
         assert 300 <= len(kept.ngrams) <= 500
@@ -158,7 +170,7 @@ def test_counts_lost_on_the_way_come_again_when_the_database_is_back(
     monkeypatch.setattr(ChunkedTransactions, "rows", 10)
     for name in ("general", "news"):
         counter.count(digest, name, np.arange(25, dtype=np.uint64), np.zeros(25, bool), 0, approximate=True)
-    real, failing = trees.record_all_usage, [True]
+    real, failing = trees.record_hits, [True]
 
     def record_all_usage(*arguments: Any) -> None:
         real(*arguments)
@@ -173,4 +185,4 @@ def test_counts_lost_on_the_way_come_again_when_the_database_is_back(
     flusher.flush()
     for name in ("general", "news"):
         np.testing.assert_allclose(loaded(site)[name].weights, np.ones(25), rtol=1e-3)
-        assert usage(site)[name] == Usage(25, 0, approximate=25)
+        assert usage(site)[name] == HitCounts(25, 0, approximate=25)

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from numpy.typing import NDArray
 
-from hmi.catalog import bases, deltas, domains, resolve, tenants, trees
+from hmi.catalog import bases, deltas, domains, models, tenants, trees
 from hmi.knowledge import Keys, ngrams
 from hmi.knowledge.lookup import KnowledgeTree
 from tests.rebuilding import base_artifact, base_id, count, last_version, published, set_delta
@@ -169,7 +169,7 @@ def test_a_new_domain_inherits_with_its_parents_delta_when_nothing_is_rebuilt(si
     site.add_model("acme", "essays", domain="essays")
     with site.database.session(read_only=True) as session:
         principal = tenants.principal_of(session, tenants.get_tenant(session, "acme").id)
-        assert resolve(session, ["acme/essays"], principal)["acme/essays"].delta == delta
+        assert models.resolve(session, ["acme/essays"], principal)["acme/essays"].delta == delta
     tree = tree_in_use(runtime, site)
     np.testing.assert_allclose(tree.lookup("essays", np.sort(keys)).rows, fresh(runtime, site, keys, delta), atol=0.03)
     batch = site.submit("acme", [line("a", "acme/essays", [[4, 5, 6]])])

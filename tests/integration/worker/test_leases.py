@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from hmi.catalog import ShardMessage, nodes, shards
+from hmi.catalog import JobMessage, nodes, shards
 from hmi.errors import LeaseLost, Transient
 from tests.runtimes import running
 from tests.waiting import wait_until
@@ -18,11 +18,11 @@ from worker.runtime import Runtime
 from worker.schedule import claim_rebuild
 
 
-def claimed(site: Worksite, lease_seconds: float) -> ShardMessage:
+def claimed(site: Worksite, lease_seconds: float) -> JobMessage:
     site.submit("acme", [line("a", "acme/sentiment")])
     (message,) = site.queue()
     with site.database.session() as session:
-        shards.claim(session, message.shard_id, message.attempt, owner="test", lease_seconds=lease_seconds)
+        shards.claim(session, message.job_id, message.attempt, owner="test", lease_seconds=lease_seconds)
     return message
 
 
@@ -45,12 +45,12 @@ def test_only_the_lost_lease_is_marked_when_one_of_two_goes(site: Worksite) -> N
     first, second = claimed(site, 60), claimed(site, 60)
     keeper = LeaseKeeper(site.database, lease_seconds=60)
     with keeper.shard(first) as lost, keeper.shard(second) as kept:
-        site.lapse(first.shard_id)
+        site.lapse(first.job_id)
         with site.database.session() as session:
             shards.expire_leases(session)
         keeper.extend()
         kept.check()
-        with pytest.raises(LeaseLost, match=first.shard_id):
+        with pytest.raises(LeaseLost, match=first.job_id):
             lost.check()
     assert keeper.held() == []
 

@@ -6,8 +6,7 @@ import pytest
 import redis
 from sqlalchemy import update
 
-from hmi.catalog import Batch, BatchStatus, Shard, batches, change, shards
-from hmi.catalog.tables import ShardState
+from hmi.catalog import Batch, BatchStatus, JobState, Shard, batches, execute_dml, shards
 from hmi.errors import StorageFull
 from hmi.storage import Storage
 from tests.runtimes import run_waiting, running
@@ -22,7 +21,7 @@ MODEL = "acme/sentiment"
 
 def forget_when_queued(site: Worksite) -> None:
     with site.database.session() as session:
-        change(session, update(Shard).where(Shard.state == ShardState.QUEUED).values(queued_at=1.0))
+        execute_dml(session, update(Shard).where(Shard.state == JobState.QUEUED).values(queued_at=1.0))
 
 
 def queue_length(redis_url: str) -> int:
@@ -42,7 +41,7 @@ def test_messages_are_sent_again_when_the_broker_lost_them(site: Worksite, runti
     reconcile(runtime)
     assert queue_length(redis_url) == 1
     (shard,) = site.shards(batch)
-    assert (shard.state, shard.attempt, shard.failures) == (ShardState.QUEUED, 2, 0)
+    assert (shard.state, shard.attempt, shard.failures) == (JobState.QUEUED, 2, 0)
     run_shard(runtime, shard.id, 1)
     assert runtime.engine.stats().sequences == 0
     run_shard(runtime, shard.id, 2)
@@ -72,13 +71,13 @@ def test_shard_comes_back_with_blame_when_its_worker_died(site: Worksite, runtim
     batch = site.submit("acme", [line("a", MODEL)])
     (message,) = site.queue()
     with site.database.session() as session:
-        shards.claim(session, message.shard_id, message.attempt, owner="dead@there/7", lease_seconds=60)
+        shards.claim(session, message.job_id, message.attempt, owner="dead@there/7", lease_seconds=60)
     reconcile(runtime)
-    assert site.shards(batch)[0].state is ShardState.LEASED
-    site.lapse(message.shard_id)
+    assert site.shards(batch)[0].state is JobState.LEASED
+    site.lapse(message.job_id)
     reconcile(runtime)
     (shard,) = site.shards(batch)
-    assert (shard.state, shard.attempt, shard.failures) == (ShardState.QUEUED, 2, 1)
+    assert (shard.state, shard.attempt, shard.failures) == (JobState.QUEUED, 2, 1)
     assert shard.last_failure is not None
     assert "dead@there/7" in shard.last_failure
 
@@ -92,7 +91,7 @@ def test_one_result_is_published_when_two_workers_finalize(site: Worksite, runti
             runtime.storage.move = real  # type: ignore[method-assign]
             real(source, target)
             with site.database.session() as session:
-                change(session, update(Batch).where(Batch.id == batch).values(finalizing_until=1.0))
+                execute_dml(session, update(Batch).where(Batch.id == batch).values(finalizing_until=1.0))
             assert finalize_if_last(other, batch)
 
         runtime.storage.move = be_late  # type: ignore[method-assign]
@@ -117,7 +116,7 @@ def test_result_is_assembled_again_when_the_first_try_failed(
         reconcile(runtime)
     assert site.batch("acme", batch).batch.status is BatchStatus.FINALIZING
     with site.database.session() as session:
-        change(session, update(Batch).values(finalizing_until=1.0))
+        execute_dml(session, update(Batch).values(finalizing_until=1.0))
     reconcile(runtime)
     assert len(site.results("acme", batch).answers) == 1
 
@@ -125,9 +124,9 @@ def test_result_is_assembled_again_when_the_first_try_failed(
 def test_lines_that_never_ran_are_reported_when_the_window_is_over(site: Worksite, runtime: Runtime) -> None:
     batch = site.submit("acme", [line(f"c{number}", MODEL) for number in range(6)])
     first, _ = site.queue()
-    run_shard(runtime, first.shard_id, first.attempt)
+    run_shard(runtime, first.job_id, first.attempt)
     with site.database.session() as session:
-        change(session, update(Batch).where(Batch.id == batch).values(expires_at=1.0))
+        execute_dml(session, update(Batch).where(Batch.id == batch).values(expires_at=1.0))
     reconcile(runtime)
     results = site.results("acme", batch)
     assert results.status is BatchStatus.EXPIRED
@@ -171,9 +170,9 @@ def test_reconcile_goes_on_when_one_step_fails(
 def test_a_poison_line_is_found_when_anothers_file_is_lost(site: Worksite, runtime: Runtime) -> None:
     lost, poison = (site.submit("acme", [line("a", MODEL)]) for _ in range(2))
     with site.database.session() as session:
-        change(session, update(Shard).values(failures=site.settings.max_shard_failures))
+        execute_dml(session, update(Shard).values(failures=site.settings.max_shard_failures))
         # The first to be looked at is the one that cannot be read.
-        change(session, update(Shard).where(Shard.batch_id == lost).values(id="shard_0"))
+        execute_dml(session, update(Shard).where(Shard.batch_id == lost).values(id="shard_0"))
     site.storage.delete(site.batch("acme", lost).batch.input_path)
     reconcile(runtime)
     assert site.results("acme", poison).error_code("a") == "poison_line"

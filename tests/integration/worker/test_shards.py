@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.catalog import BatchStatus, batches, shards
-from hmi.catalog.tables import ShardState
+from hmi.catalog import BatchStatus, JobState, batches, shards
 from hmi.errors import StorageFull, Transient
 from hmi.items import Item
 from hmi.jobs import Weight
@@ -109,15 +108,15 @@ def test_the_same_bytes_come_out_when_a_shard_runs_again(site: Worksite, runtime
     contents = []
     for _ in range(2):
         (message,) = site.queue()
-        run_shard(runtime, message.shard_id, message.attempt + 1)  # an attempt that is not: dropped
+        run_shard(runtime, message.job_id, message.attempt + 1)  # an attempt that is not: dropped
         with site.database.session() as session:
-            claim = shards.claim(session, message.shard_id, message.attempt, owner="x", lease_seconds=60)
+            claim = shards.claim(session, message.job_id, message.attempt, owner="x", lease_seconds=60)
         assert claim is not None
         paths = ShardPaths.of_claim(claim)
         answer_shard(runtime, claim, paths, Watch(Lease("x"), runtime.stopping, 60, lambda: 0))
         contents.append([site.storage.open(path).read() for path in (paths.output, paths.error)])
         with site.database.session() as session:
-            shards.give_back(session, message.shard_id, message.attempt, reason="again", blame=False)
+            shards.release(session, message.job_id, message.attempt, reason="again", count_failure=False)
     assert contents[0] == contents[1]
     run_waiting(runtime, site)
     site.results("acme", batch)
@@ -127,7 +126,7 @@ def test_repeated_message_is_dropped_when_the_shard_is_done(site: Worksite, runt
     batch = site.submit("acme", [line("a", MODEL)])
     (message,) = site.queue()
     for _ in range(3):
-        run_shard(runtime, message.shard_id, message.attempt)
+        run_shard(runtime, message.job_id, message.attempt)
     assert len(site.results("acme", batch).answers) == 1
     assert runtime.engine.stats().sequences == 1
 
@@ -138,15 +137,15 @@ def test_stale_worker_cannot_finish_a_reclaimed_shard(site: Worksite, runtime: R
 
     def be_overtaken(item: Item) -> None:
         watcher.look = None
-        site.lapse(message.shard_id)
+        site.lapse(message.job_id)
         with running(site, name="other@there") as other:
             reconcile(other)
             (shard,) = site.shards(batch)
-            assert (shard.state, shard.attempt, shard.failures) == (ShardState.QUEUED, 2, 1)
+            assert (shard.state, shard.attempt, shard.failures) == (JobState.QUEUED, 2, 1)
             run_shard(other, shard.id, shard.attempt)
 
     watcher.look = be_overtaken
-    run_shard(runtime, message.shard_id, message.attempt)
+    run_shard(runtime, message.job_id, message.attempt)
     results = site.results("acme", batch)
     assert len(results.answers) == 2
     assert site.leftovers() == []
@@ -161,13 +160,13 @@ def test_work_stops_between_submissions_when_the_lease_is_lost(
 
     def lose(item: Item) -> None:
         watcher.look = None
-        site.lapse(message.shard_id)
+        site.lapse(message.job_id)
         with site.database.session() as session:
             shards.expire_leases(session)
         runtime.leases.extend()
 
     watcher.look = lose
-    run_shard(runtime, message.shard_id, message.attempt)
+    run_shard(runtime, message.job_id, message.attempt)
     assert runtime.engine.stats().sequences < 2400
     assert site.leftovers() == []
 
@@ -180,7 +179,7 @@ def test_shard_goes_back_without_blame_when_a_fault_passes(
     watcher.look = on_text("y", error)
     run_waiting(runtime, site)
     (shard,) = site.shards(batch)
-    assert (shard.state, shard.failures, shard.last_failure) == (ShardState.PENDING, 0, None)
+    assert (shard.state, shard.failures, shard.last_failure) == (JobState.PENDING, 0, None)
     watcher.look = None
     run_waiting(runtime, site)
     assert len(site.results("acme", batch).answers) == 2
@@ -198,7 +197,7 @@ def test_shard_goes_back_without_blame_when_the_disk_is_full(
         patched.setattr(runtime.storage, "create", full)
         run_waiting(runtime, site)
     (shard,) = site.shards(batch)
-    assert (shard.state, shard.failures) == (ShardState.PENDING, 0)
+    assert (shard.state, shard.failures) == (JobState.PENDING, 0)
     run_waiting(runtime, site)
     assert len(site.results("acme", batch).answers) == 1
 
@@ -242,14 +241,14 @@ def test_blamed_shard_shares_the_process_with_no_other(site: Worksite, runtime: 
             assert leave.wait(20)
 
     watcher.look = look
-    first = threading.Thread(target=run_shard, args=(runtime, innocent.shard_id, innocent.attempt))
+    first = threading.Thread(target=run_shard, args=(runtime, innocent.job_id, innocent.attempt))
     first.start()
     assert entered.wait(20)
-    second = threading.Thread(target=run_shard, args=(runtime, suspect.shard_id, suspect.attempt))
+    second = threading.Thread(target=run_shard, args=(runtime, suspect.job_id, suspect.attempt))
     second.start()
     wait_until(lambda: runtime.device_lock.waiting == 1)
     (waiting,) = site.shards(blamed)
-    assert waiting.state is ShardState.QUEUED  # no lease that could run out, and no blame with it
+    assert waiting.state is JobState.QUEUED  # no lease that could run out, and no blame with it
     leave.set()
     first.join()
     second.join()
@@ -286,10 +285,10 @@ def test_shard_is_blamed_when_it_misses_its_deadline(
             real = runtime.engine.stats
             monkeypatch.setattr(runtime.engine, "stats", lambda: dataclasses.replace(real(), batches=next(calls)))
         (message,) = site.queue()
-        run_shard(runtime, message.shard_id, message.attempt)
+        run_shard(runtime, message.job_id, message.attempt)
         released.set()
         (shard,) = site.shards(batch)
-    assert (shard.state, shard.failures) == (ShardState.PENDING, 1)
+    assert (shard.state, shard.failures) == (JobState.PENDING, 1)
     assert shard.last_failure is not None
     assert "shard_deadline" in shard.last_failure
     # A device that did nothing in all that time hangs; only a new process helps.
@@ -302,7 +301,7 @@ def test_shard_is_given_back_when_the_worker_stops(site: Worksite, runtime: Runt
     runtime.stopping.set()
     run_waiting(runtime, site)
     (shard,) = site.shards(batch)
-    assert (shard.state, shard.failures) == (ShardState.PENDING, 0)
+    assert (shard.state, shard.failures) == (JobState.PENDING, 0)
     with running(site, name="next@here") as other:
         run_waiting(other, site)
     assert len(site.results("acme", batch).answers) == 1
@@ -311,10 +310,10 @@ def test_shard_is_given_back_when_the_worker_stops(site: Worksite, runtime: Runt
 def test_shard_does_not_run_when_its_batch_is_cancelled(site: Worksite, runtime: Runtime) -> None:
     batch = site.submit("acme", [line(f"c{number}", MODEL) for number in range(8)])
     first, second = site.queue()
-    run_shard(runtime, first.shard_id, first.attempt)
+    run_shard(runtime, first.job_id, first.attempt)
     with site.database.session() as session:
         batches.cancel_batch(session, site.tenant("acme").id, batch)
-    run_shard(runtime, second.shard_id, second.attempt)
+    run_shard(runtime, second.job_id, second.attempt)
     reconcile(runtime)
     results = site.results("acme", batch)
     assert results.status is BatchStatus.CANCELLED

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from hmi.artifacts import ArtifactStore
-from hmi.catalog import TreeStatus, TreeVersion, bases, clock, trees
+from hmi.catalog import TreeStatus, TreeVersion, bases, database_time, trees
 from hmi.errors import NotFound
 from hmi.knowledge import Keys
 from hmi.knowledge.store import Table
@@ -59,7 +59,7 @@ def test_worker_looks_up_in_the_new_tree_when_one_is_published(site: Worksite, r
         assert [use.number for use in other.engine.stats().trees] == [1]
         other.flusher.flush()
     with site.database.session(read_only=True) as session:
-        before, after = (trees.usage(session, base_id(site), number)[movies] for number in (0, 1))
+        before, after = (trees.hit_counts(session, base_id(site), number)[movies] for number in (0, 1))
     assert (before.lookups, before.hits) == (5, 0)
     assert (after.lookups, after.hits) == (5, 5)
 
@@ -202,7 +202,7 @@ def test_the_schedule_passes_a_tree_by_when_it_was_built_a_short_while_ago(
     rebuild_all(runtime)
     assert published(site).number == 1
     with site.database.session() as session:
-        ago = clock(session) - site.settings.rebuild_seconds - 1
+        ago = database_time(session) - site.settings.rebuild_seconds - 1
         session.execute(update(TreeVersion).values(published_at=ago))
     rebuild_all(runtime)
     assert published(site).number == 2

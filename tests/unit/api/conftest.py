@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from hmi.catalog import upgrade
+from hmi.catalog import upgrade_schema
 from hmi.settings import Settings
 from tests.apis import Api, run_api
 
@@ -17,7 +17,7 @@ from tests.apis import Api, run_api
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("api") / "migrated.db"
-    upgrade(f"sqlite:///{path}")
+    upgrade_schema(f"sqlite:///{path}")
     return path
 
 

@@ -11,8 +11,7 @@ import safetensors.numpy
 from sqlalchemy.orm import Session
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import bases, frequencies, nodes, trees
-from hmi.catalog.domains import get_domain
+from hmi.catalog import HitCounts, bases, domains, frequencies, nodes, trees
 from hmi.jobs import QueueName
 from hmi.knowledge import pack
 from hmi.spec import Family, HPLMSpec
@@ -238,8 +237,8 @@ def test_others_may_write_in_between_when_many_ngrams_are_counted(api: Api, monk
         sizes.append((session, len(ngrams)))
         add(session, base_id, domain_id, ngrams, counts, **options)
 
-    monkeypatch.setattr("hmi.catalog.frequencies.add", watch)
-    monkeypatch.setattr("hmi.catalog.chunks.ChunkedTransactions.rows", 2)
+    monkeypatch.setattr("hmi.catalog.trees.frequencies.add", watch)
+    monkeypatch.setattr("hmi.catalog.ChunkedTransactions.rows", 2)
     with api.http() as http:
         http.post("/v1/hmi/bases", data={"name": "mini"}, files=as_parts(base_files()))
         body = {"base": "mini", "domain": "reviews", "texts": ["w0 w1 w2"]}
@@ -285,8 +284,8 @@ def test_a_tree_is_shown_with_what_was_built_and_found(api: Api) -> None:
             base = bases.get_base(session, "tiny")
             number = trees.begin_build(session, base.id, 60)
             trees.publish(session, base.id, number, {"general": "2" * 64}, report)
-            domain = get_domain(session, "reviews")
-            trees.record_usage(session, base.id, number, domain.id, lookups=10, hits=7)
+            domain = domains.get_domain(session, "reviews")
+            trees.record_hits(session, {(base.id, number, domain.id): HitCounts(lookups=10, hits=7)})
         tree = http.get("/v1/hmi/trees?base=tiny").json()["data"][0]
         assert (tree["number"], tree["report"]) == (number, report)
         assert tree["published_at"]

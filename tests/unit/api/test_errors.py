@@ -77,7 +77,7 @@ def test_an_unexpected_failure_is_500_without_details(api: Api, monkeypatch: pyt
     def broken(*args: object, **options: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("hmi.catalog.files.list_files", broken)
+    monkeypatch.setattr("hmi.catalog.registry.files.list_files", broken)
     with api.http() as http:
         answer = http.get("/v1/files")
     check_envelope(answer, 500, "internal_error")
@@ -89,7 +89,7 @@ def test_a_database_that_is_away_is_503_without_details(api: Api, monkeypatch: p
     def away(*args: object, **options: object) -> None:
         raise Transient("connection to postgres@db.internal refused")
 
-    monkeypatch.setattr("hmi.catalog.files.list_files", away)
+    monkeypatch.setattr("hmi.catalog.registry.files.list_files", away)
     with api.http() as http:
         answer = http.get("/v1/files")
     check_envelope(answer, 503, "temporarily_unavailable")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from api.uploads import display_name
-from hmi.catalog import File, change
+from hmi.catalog import File, execute_dml
 from tests.apis import Api, batch_line
 
 
@@ -67,7 +67,7 @@ def test_a_file_is_not_found_when_it_has_expired(api: Api) -> None:
         file = client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
         assert file.expires_at == file.created_at + 3600
         with api.services.database.session() as session:
-            change(session, update(File).values(expires_at=File.created_at - 1))
+            execute_dml(session, update(File).values(expires_at=File.created_at - 1))
         for call in (client.files.retrieve, client.files.content, client.files.delete):
             with pytest.raises(openai.NotFoundError):
                 call(file.id)

@@ -15,9 +15,7 @@ from sqlalchemy import select
 
 from hmi.adapters import Adapter
 from hmi.adapters.formats import FILE_NAME, save_adapter
-from hmi.catalog import File, Tenant, models
-from hmi.catalog.tuning import ClaimedJob, dispatching, ending, runs
-from hmi.catalog.tuning_tables import TuningJob
+from hmi.catalog import ClaimedTraining, File, Tenant, TuningJob, models, training_results, trainings
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy
 from tests.adapter_samples import bottleneck_adapter
@@ -32,11 +30,11 @@ def base(api: Api) -> None:
     add_base(api)
 
 
-def claim(api: Api, job_id: str) -> ClaimedJob:
+def claim(api: Api, job_id: str) -> ClaimedTraining:
     with api.services.database.session() as session:
-        (message,) = [each for each in dispatching.dispatch(session, in_flight=100) if each.job_id == job_id]
+        (message,) = [each for each in trainings.dispatch(session, in_flight=100) if each.job_id == job_id]
     with api.services.database.session() as session:
-        claimed = runs.claim(session, job_id, message.attempt, owner="test", lease_seconds=60)
+        claimed = trainings.claim(session, job_id, message.attempt, owner="test", lease_seconds=60)
     assert claimed is not None
     return claimed
 
@@ -390,8 +388,8 @@ def test_a_running_job_says_how_far_it_is(api: Api) -> None:
     progress = {"done": 3, "steps": 9, "epoch": 1, "epochs": 3, "loss": 0.5, "trained_tokens": 70, "seconds_left": 60}
     metrics = {"epoch": 1, "train_loss": 0.5, "valid_accuracy": 0.75}
     with api.services.database.session() as session:
-        assert runs.say_progress(session, job.id, claimed.attempt, progress, seconds_left=60)
-        assert runs.say_epoch(session, job.id, claimed.attempt, 1, "Epoch 1: train loss=0.5000", metrics)
+        assert trainings.record_progress(session, job.id, claimed.attempt, progress, seconds_left=60)
+        assert trainings.record_epoch(session, job.id, claimed.attempt, 1, "Epoch 1: train loss=0.5000", metrics)
     with api.openai() as client:
         found = client.fine_tuning.jobs.retrieve(job.id)
         events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
@@ -406,7 +404,7 @@ def test_a_failed_job_says_why(api: Api) -> None:
     job = tune(api)
     claimed = claim(api, job.id)
     with api.services.database.session() as session:
-        ending.fail(session, claimed, InvalidInput("the loss is no number", param="learning_rate"))
+        training_results.fail(session, claimed, InvalidInput("the loss is no number", param="learning_rate"))
     with api.openai() as client:
         found = client.fine_tuning.jobs.retrieve(job.id)
         with pytest.raises(openai.BadRequestError):

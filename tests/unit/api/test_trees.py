@@ -11,8 +11,7 @@ import pytest
 import safetensors.numpy
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import bases, trees
-from hmi.catalog.domains import get_domain
+from hmi.catalog import HitCounts, bases, domains, trees
 from hmi.knowledge import pack
 from tests.apis import SPEC, Api, adapter_file
 from tests.published_trees import BASE, add_base, count, delta_file, publish
@@ -54,9 +53,9 @@ def test_a_tree_says_what_tables_hold_and_what_lookups_found(api_with_base: Api,
     expected = {"movies": {"predicted_hit_rate": 0.9}}
     number = publish(api.services, {"general": [1, 2], "movies": [3]}, {"movies": [1]}, report=expected)
     with api.services.database.session() as session:
-        base, movies = bases.get_base(session, BASE), get_domain(session, "movies")
+        base, movies = bases.get_base(session, BASE), domains.get_domain(session, "movies")
         found = {"lookups": 100, "hits": 80, "inherited": 20, "approximate": 30}
-        trees.record_usage(session, base.id, number, movies.id, **found)
+        trees.record_hits(session, {(base.id, number, movies.id): HitCounts(**found)})
     tree = get(api, "")
     with api.http() as http:
         assert http.get("/v1/hmi/trees", params={"base": BASE}).json()["data"] == [tree]
@@ -114,7 +113,10 @@ def test_a_version_is_weighed_by_what_was_asked_before_when_nobody_asked_it_yet(
     with api.services.database.session() as session:
         base = bases.get_base(session, BASE)
         for domain, lookups in (("movies", 30), ("reviews", 10)):
-            trees.record_usage(session, base.id, first, get_domain(session, domain).id, lookups=lookups, hits=0)
+            trees.record_hits(
+                session,
+                {(base.id, first, domains.get_domain(session, domain).id): HitCounts(lookups=lookups, hits=0)},
+            )
     publish(api.services, {"general": [1]}, report=rates)
     newest, before = get(api, "/versions")["data"]
     assert (newest["hit_rate"], newest["predicted_hit_rate"]) == (None, pytest.approx(0.8))
@@ -202,7 +204,7 @@ def test_ids_that_the_tokenizer_does_not_know_are_shown_as_numbers(api_with_base
     from hmi.catalog import frequencies
 
     with api.services.database.session() as session:
-        base, reviews = bases.get_base(session, BASE), get_domain(session, "reviews")
+        base, reviews = bases.get_base(session, BASE), domains.get_domain(session, "reviews")
         key = pack(np.array([2]), np.array([SPEC.vocab_size - 1]), np.array([-1]))
         frequencies.add(session, base.id, reviews.id, key, [1.0], half_life_seconds=1e9)
     (found,) = get(api, "/top", domain="reviews")["data"]

@@ -9,8 +9,7 @@ from typing import Any
 from openai.types.fine_tuning import FineTuningJob
 from sqlalchemy import func, select
 
-from hmi.catalog import bases
-from hmi.catalog.tuning_tables import TuningJob
+from hmi.catalog import TuningJob, bases
 from tests.apis import SPEC, Api, base_files
 
 __all__ = ["BASE", "add_base", "count", "labelled", "row", "tune", "upload_text"]

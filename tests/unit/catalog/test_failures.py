@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 from sqlalchemy import exc
 
-from hmi.catalog.failures import translate, translated
+from hmi.catalog.database.failures import translate, translated
 from hmi.errors import Conflict, Corrupt, HmiError, InvalidInput, StorageFull, Transient
 
 

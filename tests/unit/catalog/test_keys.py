@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.catalog import mint_key
-from hmi.catalog.keys import parse_key
+from hmi.catalog.registry.keys import parse_key
 from hmi.errors import InvalidInput
 
 

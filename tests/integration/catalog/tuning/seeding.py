@@ -7,9 +7,19 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from hmi.catalog import Database, File, Tenant, change
-from hmi.catalog.tuning import ClaimedJob, NewTuningJob, TuningMessage, dispatching, events, jobs, runs
-from hmi.catalog.tuning_tables import TuningJob
+from hmi.catalog import (
+    ClaimedTraining,
+    Database,
+    File,
+    JobMessage,
+    NewTuningJob,
+    Tenant,
+    TuningJob,
+    execute_dml,
+    fine_tuning,
+    training_events,
+    trainings,
+)
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_file
 
@@ -37,7 +47,7 @@ def new_job(file: File, **changes: Any) -> NewTuningJob:
 def create(
     session: Session, tenant: Tenant, new: NewTuningJob, *, key: str | None = None, most: int = 100
 ) -> TuningJob:
-    return jobs.create_job(session, tenant.id, new, idempotency_key=key, max_open=most)
+    return fine_tuning.create_job(session, tenant.id, new, idempotency_key=key, max_open=most)
 
 
 def add_job(database: Database, tenant: Tenant, **changes: Any) -> TuningJob:
@@ -46,22 +56,22 @@ def add_job(database: Database, tenant: Tenant, **changes: Any) -> TuningJob:
         return create(session, tenant, new_job(file, **changes))
 
 
-def queue_jobs(database: Database, in_flight: int = 1000) -> list[TuningMessage]:
+def queue_jobs(database: Database, in_flight: int = 1000) -> list[JobMessage]:
     with database.session() as session:
-        return dispatching.dispatch(session, in_flight=in_flight)
+        return trainings.dispatch(session, in_flight=in_flight)
 
 
 def take_job(
-    database: Database, message: TuningMessage, *, owner: str = "w1", lease: float = 60.0
-) -> ClaimedJob | None:
+    database: Database, message: JobMessage, *, owner: str = "w1", lease: float = 60.0
+) -> ClaimedTraining | None:
     with database.session() as session:
-        return runs.claim(session, message.job_id, message.attempt, owner=owner, lease_seconds=lease)
+        return trainings.claim(session, message.job_id, message.attempt, owner=owner, lease_seconds=lease)
 
 
 def lapse(database: Database, job_id: str) -> None:
     """Let the job's lease have run out."""
     with database.session() as session:
-        change(session, update(TuningJob).where(TuningJob.id == job_id).values(lease_until=1.0))
+        execute_dml(session, update(TuningJob).where(TuningJob.id == job_id).values(lease_until=1.0))
 
 
 def row(database: Database, job_id: str) -> TuningJob:
@@ -72,5 +82,5 @@ def row(database: Database, job_id: str) -> TuningJob:
 def messages_of(database: Database, job: TuningJob) -> list[str]:
     """What was said of the job, the oldest first."""
     with database.session(read_only=True) as session:
-        found = events.list_events(session, job.tenant_id, job.id, limit=100).items
+        found = training_events.list_events(session, job.tenant_id, job.id, limit=100).items
     return [event.message for event in reversed(found)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog import Database, Tenant
-from hmi.catalog.tuning import jobs
+from hmi.catalog import Database, Tenant, fine_tuning
 from tests.integration.catalog.seeding import add_base, add_tenant, race
 from tests.integration.catalog.tuning.seeding import add_job, queue_jobs, row
 
@@ -24,7 +23,7 @@ def serve(database: Database, tenants: dict[str, Tenant], count: int) -> str:
         job = row(database, message.job_id)
         served += letters[job.tenant_id]
         with database.session() as session:
-            jobs.cancel_job(session, job.tenant_id, job.id)
+            fine_tuning.cancel_job(session, job.tenant_id, job.id)
     return served
 
 

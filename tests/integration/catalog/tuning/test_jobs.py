@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog import Database, Tenant
-from hmi.catalog.files import delete_expired_files, delete_file
-from hmi.catalog.tenants import delete_tenant
-from hmi.catalog.tuning import events, jobs
-from hmi.catalog.tuning_tables import TuningEvent, TuningJob, TuningState
+from hmi.catalog import Database, JobState, Tenant, TuningEvent, TuningJob, fine_tuning, training_events
+from hmi.catalog.registry.files import delete_expired_files, delete_file
+from hmi.catalog.registry.tenants import delete_tenant
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import add_base, add_file, add_tenant, race
 from tests.integration.catalog.tuning.seeding import add_job, create, new_job, queue_jobs, row, take_job
@@ -23,10 +21,10 @@ def acme(database: Database) -> Tenant:
 def test_a_job_waits_with_its_event_when_made(database: Database, acme: Tenant) -> None:
     job = add_job(database, acme, attributes={"a": "é"})
     with database.session(read_only=True) as session:
-        found = jobs.get_job(session, acme.id, job.id)
-        (event,) = events.list_events(session, acme.id, job.id).items
+        found = fine_tuning.get_job(session, acme.id, job.id)
+        (event,) = training_events.list_events(session, acme.id, job.id).items
     assert (found.state, found.attempt, found.target, found.attributes) == (
-        TuningState.PENDING,
+        JobState.PENDING,
         0,
         "sentiment",
         {"a": "é"},
@@ -62,15 +60,15 @@ def test_a_foreign_job_is_as_absent_as_an_unknown_one(database: Database, acme: 
     job = add_job(database, acme)
     answers = []
     for job_id in (job.id, "ftjob-unknown"):
-        for ask in (jobs.get_job, jobs.cancel_job):
+        for ask in (fine_tuning.get_job, fine_tuning.cancel_job):
             with database.session() as session, pytest.raises(NotFound) as caught:
                 ask(session, rival.id, job_id)
             answers.append(caught.value.message.replace(job_id, "?"))
     assert len(set(answers)) == 1
     with database.session(read_only=True) as session:
-        assert jobs.list_jobs(session, rival.id).items == []
-        assert events.list_events(session, rival.id, job.id).items == []
-    assert row(database, job.id).state is TuningState.PENDING
+        assert fine_tuning.list_jobs(session, rival.id).items == []
+        assert training_events.list_events(session, rival.id, job.id).items == []
+    assert row(database, job.id).state is JobState.PENDING
 
 
 def test_a_foreign_file_is_as_absent_as_an_unknown_one(database: Database, acme: Tenant) -> None:
@@ -86,18 +84,18 @@ def test_a_foreign_file_is_as_absent_as_an_unknown_one(database: Database, acme:
 def test_jobs_and_events_are_listed_in_pages_newest_first(database: Database, acme: Tenant) -> None:
     made = [add_job(database, acme).id for _ in range(3)]
     with database.session(read_only=True) as session:
-        page = jobs.list_jobs(session, acme.id, limit=2)
+        page = fine_tuning.list_jobs(session, acme.id, limit=2)
         assert ([job.id for job in page.items], page.has_more) == (made[:0:-1], True)
-        page = jobs.list_jobs(session, acme.id, limit=2, after=made[1])
+        page = fine_tuning.list_jobs(session, acme.id, limit=2, after=made[1])
         assert ([job.id for job in page.items], page.has_more) == (made[:1], False)
     for number in range(4):
         with database.session() as session:
-            events.add_event(session, acme.id, made[0], f"{number}", metrics={"loss": 0.5})
+            training_events.add_event(session, acme.id, made[0], f"{number}", metrics={"loss": 0.5})
     with database.session(read_only=True) as session:
-        first = events.list_events(session, acme.id, made[0], limit=3)
-        rest = events.list_events(session, acme.id, made[0], limit=3, after=first.items[-1].id)
+        first = training_events.list_events(session, acme.id, made[0], limit=3)
+        rest = training_events.list_events(session, acme.id, made[0], limit=3, after=first.items[-1].id)
         with pytest.raises(InvalidInput):
-            events.list_events(session, acme.id, made[1], after=first.items[0].id)
+            training_events.list_events(session, acme.id, made[1], after=first.items[0].id)
     assert [event.message for event in first.items] == ["3", "2", "1"]
     assert (first.has_more, rest.has_more) == (True, False)
     assert [event.number for event in rest.items] == [2, 1]
@@ -130,7 +128,7 @@ def test_no_more_jobs_are_taken_than_a_tenant_may_have(database: Database, acme:
     assert len(refused) == 3
     assert all(isinstance(each, Overloaded) and each.code == "active_jobs_exceeded" for each in refused)
     with database.session() as session:
-        jobs.cancel_job(session, acme.id, next(each for each in found if isinstance(each, str)))
+        fine_tuning.cancel_job(session, acme.id, next(each for each in found if isinstance(each, str)))
     ask()
 
 
@@ -146,7 +144,7 @@ def test_a_file_cannot_be_deleted_while_a_job_reads_it(database: Database, acme:
         session.merge(training).expires_at = 1.0
         assert delete_expired_files(session) == []
     with database.session() as session:
-        jobs.cancel_job(session, acme.id, job.id)
+        fine_tuning.cancel_job(session, acme.id, job.id)
     with database.session() as session:
         assert [file.id for file in delete_expired_files(session)] == [training.id]
         delete_file(session, acme.id, validation.id)
@@ -176,12 +174,12 @@ def test_a_job_ends_at_once_when_cancelled(database: Database, acme: Tenant, lea
         assert take_job(database, message)
     for _ in range(2):
         with database.session() as session:
-            ended = jobs.cancel_job(session, acme.id, job.id)
-        assert ended.state is TuningState.CANCELLED
+            ended = fine_tuning.cancel_job(session, acme.id, job.id)
+        assert ended.state is JobState.CANCELLED
         assert ended.finished_at
     assert queue_jobs(database) == []
     with database.session(read_only=True) as session:
-        said = [event.message for event in events.list_events(session, acme.id, job.id).items]
+        said = [event.message for event in training_events.list_events(session, acme.id, job.id).items]
     assert said.count("The job was cancelled") == 1
 
 

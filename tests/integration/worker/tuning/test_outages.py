@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hmi.catalog.tuning_tables import TuningJob, TuningState
+from hmi.catalog import JobState, TuningJob
 from tests.faulty_storage import FaultyFileSystem
 from tests.runtimes import running
 from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs, use_stub
@@ -42,12 +42,12 @@ def runtime(site: Worksite) -> Iterator[Runtime]:
 
 def assert_waits_and_succeeds(site: Worksite, runtime: Runtime, job_id: str) -> None:
     job = found_job(site, job_id)
-    assert (job.state, job.failures) == (TuningState.PENDING, 0), job.last_failure
+    assert (job.state, job.failures) == (JobState.PENDING, 0), job.last_failure
     assert queue_jobs(site) == []  # it waits
     with site.database.session() as session:
         session.get_one(TuningJob, job_id).not_before = 1.0
     run_jobs(runtime, site)
-    assert found_job(site, job_id).state is TuningState.SUCCEEDED
+    assert found_job(site, job_id).state is JobState.SUCCEEDED
 
 
 def test_job_waits_without_blame_when_its_files_are_out_of_reach(site: Worksite, runtime: Runtime) -> None:
@@ -77,4 +77,4 @@ def test_training_goes_on_when_its_checkpoint_cannot_be_copied(
         at_step(second, 5, outage.close)
         run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, job.attempt) == (TuningState.SUCCEEDED, 1), job.last_failure
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1), job.last_failure

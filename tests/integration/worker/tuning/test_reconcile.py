@@ -8,9 +8,7 @@ import pytest
 import redis
 from sqlalchemy import update
 
-from hmi.catalog import change
-from hmi.catalog.tuning import jobs
-from hmi.catalog.tuning_tables import TuningJob, TuningState
+from hmi.catalog import JobState, TuningJob, execute_dml, fine_tuning
 from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs
 from tests.worksite import Worksite
 from worker.lifecycle import Pace
@@ -27,7 +25,7 @@ def waiting_messages(site: Worksite) -> int:
 
 def cancel(site: Worksite, job_id: str) -> None:
     with site.database.session() as session:
-        jobs.cancel_job(session, found_job(site, job_id).tenant_id, job_id)
+        fine_tuning.cancel_job(session, found_job(site, job_id).tenant_id, job_id)
 
 
 def test_jobs_are_sent_so_many_at_a_time(site: Worksite, runtime: Runtime) -> None:
@@ -42,15 +40,15 @@ def test_a_job_is_sent_again_when_its_worker_or_its_message_is_lost(site: Worksi
     job_id = make_job(site)
     queue_jobs(site)
     with site.database.session() as session:
-        change(session, update(TuningJob).values(queued_at=1.0))
+        execute_dml(session, update(TuningJob).values(queued_at=1.0))
     reconcile(runtime)
     job = found_job(site, job_id)
-    assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (TuningState.QUEUED, 2, 0, 1)
+    assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (JobState.QUEUED, 2, 0, 1)
     with site.database.session() as session:
-        change(session, update(TuningJob).values(state=TuningState.LEASED, lease_until=1.0))
+        execute_dml(session, update(TuningJob).values(state=JobState.LEASED, lease_until=1.0))
     reconcile(runtime)
     job = found_job(site, job_id)
-    assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (TuningState.QUEUED, 3, 1, 2)
+    assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (JobState.QUEUED, 3, 1, 2)
 
 
 def test_checkpoints_go_with_their_job_and_not_before(site: Worksite, runtime: Runtime) -> None:
@@ -108,5 +106,5 @@ def test_a_training_gives_way_in_the_measure_of_what_it_takes(
     monkeypatch.setattr(runtime, "pace", pace)
     job_id = make_job(site, cost_seconds=0.5)
     run_jobs(runtime, site)
-    assert found_job(site, job_id).state is TuningState.SUCCEEDED
+    assert found_job(site, job_id).state is JobState.SUCCEEDED
     assert sum(slept) == pytest.approx(6 * 0.5 / 0.1)  # six steps; the clock stands still but for sleep

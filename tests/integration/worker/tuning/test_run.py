@@ -9,11 +9,8 @@ import pytest
 from sqlalchemy import delete, update
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import BaseModel, change, files, models
-from hmi.catalog.tables import TenantModel
-from hmi.catalog.tenants import principal_of
-from hmi.catalog.tuning import jobs, recovery, runs
-from hmi.catalog.tuning_tables import TuningJob, TuningState
+from hmi.catalog import JobState, RegisteredBase, TuningJob, execute_dml, files, fine_tuning, models, tenants, trainings
+from hmi.catalog.schema import TenantModel
 from hmi.errors import StorageFull, Transient
 from hmi.storage import Storage
 from tests.runtimes import running
@@ -30,7 +27,7 @@ STEPS = 6  # two epochs of three
 
 def served(site: Worksite, job: TuningJob) -> models.ServedModel:
     with site.database.session(read_only=True) as session:
-        return models.get_model(session, principal_of(session, job.tenant_id), job.fine_tuned_model or "")
+        return models.get_model(session, tenants.principal_of(session, job.tenant_id), job.fine_tuned_model or "")
 
 
 def leftovers(site: Worksite) -> list[str]:
@@ -42,7 +39,7 @@ def leftovers(site: Worksite) -> list[str]:
 def assert_trained(site: Worksite, job_id: str, *, content: bytes = TEXT) -> TuningJob:
     """The job has succeeded, with the adapter of an undisturbed training, and left nothing else."""
     job = found_job(site, job_id)
-    assert job.state is TuningState.SUCCEEDED, job.last_failure
+    assert job.state is JobState.SUCCEEDED, job.last_failure
     model = served(site, job)
     found = load_adapter(site.artifacts.folder(model.artifact or "", verify=True) / FILE_NAME)
     expected = expected_adapter(content, STEPS)
@@ -83,18 +80,18 @@ def test_a_worker_that_is_stopped_gives_its_job_back_and_another_goes_on(
     at_step(monkeypatch, 4, runtime.stopping.set)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, job.failures, job.checkpoint_step) == (TuningState.PENDING, 0, 4)
+    assert (job.state, job.failures, job.checkpoint_step) == (JobState.PENDING, 0, 4)
     with running(site, name="other@there") as other:
         run_jobs(other, site)
     assert_trained(site, job_id)
-    assert "Fine-tuning job goes on from step 4" in said(site, job_id)
+    assert "Fine-tuning job resumed from step 4" in said(site, job_id)
 
 
 def test_a_job_goes_on_from_its_checkpoint_when_its_process_dies(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site, dies_at=5, until_begun_at=0)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, job.failures) == (TuningState.PENDING, 1)
+    assert (job.state, job.failures) == (JobState.PENDING, 1)
     assert job.checkpoint_step > 0
     assert job.last_failure == "trainer_died: the training process was killed by SIGKILL"
     run_jobs(runtime, site)
@@ -117,7 +114,7 @@ def test_a_job_is_not_blamed_when_its_process_was_ended_with_the_worker(
     monkeypatch.setattr(TrainingProcess, "hear", hear)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, job.failures) == (TuningState.PENDING, 0), job.last_failure
+    assert (job.state, job.failures) == (JobState.PENDING, 0), job.last_failure
 
 
 def test_a_job_fails_with_a_reason_when_its_process_dies_at_one_place(site: Worksite, runtime: Runtime) -> None:
@@ -125,7 +122,7 @@ def test_a_job_fails_with_a_reason_when_its_process_dies_at_one_place(site: Work
     while run_jobs(runtime, site):
         pass
     job = found_job(site, job_id)
-    assert (job.state, job.attempt, (job.error or {})["code"]) == (TuningState.FAILED, 3, "training_crashed")
+    assert (job.state, job.attempt, (job.error or {})["code"]) == (JobState.FAILED, 3, "training_crashed")
     assert "SIGKILL" not in json.dumps([job.error, *said(site, job_id)])
 
 
@@ -136,30 +133,30 @@ def test_a_process_that_falls_silent_is_ended(site: Worksite) -> None:
     with running(site) as runtime:
         run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert job.state is TuningState.FAILED
+    assert job.state is JobState.FAILED
     assert (job.last_failure or "").startswith("trainer_silent")
 
 
 @pytest.mark.parametrize(
     ("kind", "state", "failures"),
     [
-        ("InvalidInput", TuningState.FAILED, 0),
-        ("Corrupt", TuningState.FAILED, 0),
-        ("StorageFull", TuningState.PENDING, 0),
-        ("Transient", TuningState.PENDING, 0),
-        ("HmiError", TuningState.PENDING, 1),
-        ("NoSuchError", TuningState.PENDING, 1),
+        ("InvalidInput", JobState.FAILED, 0),
+        ("Corrupt", JobState.FAILED, 0),
+        ("StorageFull", JobState.PENDING, 0),
+        ("Transient", JobState.PENDING, 0),
+        ("HmiError", JobState.PENDING, 1),
+        ("NoSuchError", JobState.PENDING, 1),
     ],
 )
 def test_what_a_training_failed_of_decides_what_becomes_of_its_job(
-    site: Worksite, runtime: Runtime, kind: str, state: TuningState, failures: int
+    site: Worksite, runtime: Runtime, kind: str, state: JobState, failures: int
 ) -> None:
     failure = {"kind": kind, "code": "the_code", "message": "the reason", "param": None}
     job_id = make_job(site, fails_at=1, failure=failure)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
     assert (job.state, job.failures) == (state, failures)
-    if state is TuningState.FAILED:
+    if state is JobState.FAILED:
         assert job.error == {"code": "the_code", "message": "the reason", "param": None}
         assert said(site, job_id)[-1] == "the reason"
     assert (job.not_before is not None) == (kind in {"StorageFull", "Transient"})
@@ -172,11 +169,11 @@ def test_a_job_that_is_cancelled_leaves_no_model(
 
     def cancel() -> None:
         with site.database.session() as session:
-            jobs.cancel_job(session, found_job(site, job_id).tenant_id, job_id)
+            fine_tuning.cancel_job(session, found_job(site, job_id).tenant_id, job_id)
 
     at_step(monkeypatch, 3, cancel)
     run_jobs(runtime, site)
-    assert found_job(site, job_id).state is TuningState.CANCELLED
+    assert found_job(site, job_id).state is JobState.CANCELLED
     with site.database.session(read_only=True) as session:
         assert session.query(TenantModel).count() == 0
 
@@ -188,8 +185,8 @@ def test_a_stale_attempt_ends_nothing_when_another_worker_has_finished(
 
     def overtake() -> None:
         with site.database.session() as session:
-            change(session, update(TuningJob).values(lease_until=1.0))
-            recovery.expire_leases(session)
+            execute_dml(session, update(TuningJob).values(lease_until=1.0))
+            trainings.expire_leases(session)
         with running(site, name="other@there") as other:
             run_jobs(other, site)
 
@@ -205,7 +202,7 @@ def test_a_worker_trains_one_model_at_a_time(site: Worksite, runtime: Runtime, m
     first_message, second_message = queue_jobs(site)
     at_step(monkeypatch, 2, lambda: run.run_job(runtime, second_message.job_id, second_message.attempt))
     run.run_job(runtime, first_message.job_id, first_message.attempt)
-    assert found_job(site, first).state is TuningState.SUCCEEDED
+    assert found_job(site, first).state is JobState.SUCCEEDED
     waiting = found_job(site, second)
     assert (waiting.failures, waiting.started_at) == (0, None)
     run_jobs(runtime, site)
@@ -228,8 +225,8 @@ def test_training_goes_on_when_the_catalog_is_away_for_a_moment(
         raise Transient("database is locked")
 
     job_id = make_job(site)
-    for name in ("say_progress", "say_epoch", "keep_checkpoint"):
-        monkeypatch.setattr(runs, name, fail)
+    for name in ("record_progress", "record_epoch", "record_checkpoint"):
+        monkeypatch.setattr(trainings, name, fail)
     run_jobs(runtime, site)
     assert assert_trained(site, job_id).attempt == 1
 
@@ -242,7 +239,7 @@ def test_a_job_waits_without_blame_when_its_model_finds_no_room(
         fill_disk(patch, "", within="staging")
         run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, job.failures) == (TuningState.PENDING, 0)
+    assert (job.state, job.failures) == (JobState.PENDING, 0)
     assert queue_jobs(site) == []  # it waits
     with site.database.session() as session:
         session.get_one(TuningJob, job_id).not_before = 1.0
@@ -265,17 +262,17 @@ def fill_disk(patch: pytest.MonkeyPatch, ending: str, *, within: str) -> None:
 def test_a_job_fails_when_its_base_model_is_gone(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site)
     with site.database.session() as session:
-        change(session, delete(BaseModel))
+        execute_dml(session, delete(RegisteredBase))
     run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, (job.error or {})["code"]) == (TuningState.FAILED, "base_not_found")
+    assert (job.state, (job.error or {})["code"]) == (JobState.FAILED, "base_not_found")
 
 
 def test_a_job_fails_when_the_model_to_begin_with_is_gone(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site, start="0" * 64)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, (job.error or {})["code"]) == (TuningState.FAILED, "model_not_found")
+    assert (job.state, (job.error or {})["code"]) == (JobState.FAILED, "model_not_found")
 
 
 def test_a_job_fails_when_its_files_content_is_lost(site: Worksite, runtime: Runtime) -> None:
@@ -283,7 +280,7 @@ def test_a_job_fails_when_its_files_content_is_lost(site: Worksite, runtime: Run
     site.storage.delete(found_job(site, job_id).training_path)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
-    assert (job.state, (job.error or {})["code"]) == (TuningState.FAILED, "file_lost")
+    assert (job.state, (job.error or {})["code"]) == (JobState.FAILED, "file_lost")
 
 
 def test_a_job_begins_anew_when_its_checkpoint_is_lost(site: Worksite, runtime: Runtime) -> None:
@@ -299,6 +296,6 @@ def test_a_job_begins_anew_when_its_checkpoint_is_lost(site: Worksite, runtime: 
 def test_an_adapter_that_was_not_written_is_not_served(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site, leaves="nothing")
     run_jobs(runtime, site)
-    assert found_job(site, job_id).state is not TuningState.SUCCEEDED
+    assert found_job(site, job_id).state is not JobState.SUCCEEDED
     with site.database.session(read_only=True) as session:
         assert session.query(TenantModel).count() == 0

@@ -1,0 +1,203 @@
+"""Tenants' models: a name, a base model, a domain, and the adapter revision that is served."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, case, delete, func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from hmi.catalog.database import execute_dml, insert_or, now
+from hmi.catalog.registry.bases import get_base
+from hmi.catalog.registry.deltas import nearest_deltas
+from hmi.catalog.registry.domains import get_domain
+from hmi.catalog.registry.names import check_json, check_model_name, split_model_name
+from hmi.catalog.registry.tenants import Principal
+from hmi.catalog.schema import AdapterRevision, Domain, RegisteredBase, Tenant, TenantModel, new_id
+from hmi.errors import NotFound
+from hmi.spec import MissPolicy
+
+__all__ = ["ServedModel", "approximate_shares", "delete_model", "get_model", "list_models", "register_model", "resolve"]
+
+
+_NAMES_PER_QUERY = 400  # two bound values each; SQLite may be built with room for 999
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What a request's `model` stands for now.
+
+    Attributes:
+        name: With the tenant's: `acme/sentiment`.
+        artifact: Digest of the adapter; None is the base model alone.
+        delta: Digest of the nearest domain delta on the domain's line of ancestors; None where there is none.
+        revision: 1, 2, ...: grows with every change of what is served under the name.
+        summary: The adapter's kind, rank, labels and the like, for listings.
+        created_at: When the name was first registered.
+    """
+
+    model_id: str
+    name: str
+    tenant_id: str
+    tenant: str
+    base_id: str
+    base_name: str
+    base_artifact: str
+    domain: str
+    artifact: str | None
+    delta: str | None
+    miss_policy: MissPolicy
+    revision: int
+    summary: Mapping[str, Any] = field(hash=False)
+    created_at: float
+
+
+def register_model(
+    session: Session,
+    tenant_id: str,
+    name: str,
+    *,
+    base: str,
+    domain: str,
+    miss_policy: MissPolicy,
+    artifact: str | None,
+    summary: Mapping[str, Any],
+) -> ServedModel:
+    """Serve `artifact` under the tenant's `name` (`sentiment`, without the tenant's).
+
+    A name that exists gets a new revision; the same content again changes nothing. Raises `NotFound`
+    (tenant, base, domain), `InvalidInput`.
+    """
+    check_model_name(name)
+    check_json(dict(summary), param="summary")
+    if session.get(Tenant, tenant_id) is None:
+        raise NotFound(f"there is no tenant {tenant_id}", param="tenant")
+    content = {"base_id": get_base(session, base).id, "domain_id": get_domain(session, domain).id}
+    content["miss_policy"] = miss_policy
+    mine = and_(TenantModel.tenant_id == tenant_id, TenantModel.name == name)
+    new = {"id": new_id("model_"), "tenant_id": tenant_id, "name": name, "revision": 0, "created_at": now()}
+    execute_dml(session, insert_or(session, TenantModel).values(**new, **content).on_conflict_do_nothing())
+    # Two uploads of one name go one after the other from here.
+    model = session.scalars(
+        select(TenantModel).where(mine).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    served = session.scalars(
+        select(AdapterRevision.artifact).where(
+            AdapterRevision.model_id == model.id, AdapterRevision.revision == model.revision
+        )
+    ).one_or_none()
+    same = served == artifact and all(getattr(model, key) == value for key, value in content.items())
+    if model.revision == 0 or not same:
+        number = model.revision + 1
+        session.add(
+            AdapterRevision(
+                id=new_id("revision_"),
+                model_id=model.id,
+                revision=number,
+                artifact=artifact,
+                summary=dict(summary),
+                created_at=now(),
+            )
+        )
+        session.flush()
+        execute_dml(session, update(TenantModel).where(TenantModel.id == model.id).values(revision=number, **content))
+    (view,) = _with_deltas(session, [session.execute(_views().where(TenantModel.id == model.id)).one()])
+    return view
+
+
+def resolve(session: Session, names: Collection[str], principal: Principal) -> dict[str, ServedModel]:
+    """The models of these full names that the principal may use; unknown and foreign names are absent alike."""
+    pairs = sorted({pair for name in names if (pair := split_model_name(name)) is not None})
+    rows: list[_Row] = []
+    for start in range(0, len(pairs), _NAMES_PER_QUERY):
+        some = pairs[start : start + _NAMES_PER_QUERY]
+        statement = _scoped(principal).where(tuple_(Tenant.name, TenantModel.name).in_(some))
+        rows += session.execute(statement)
+    return {view.name: view for view in _with_deltas(session, rows)}
+
+
+def list_models(session: Session, principal: Principal, *, tenant: str | None = None) -> list[ServedModel]:
+    """The models that the principal may use, by name; `tenant` narrows an admin's list to one tenant's name."""
+    statement = _scoped(principal).order_by(Tenant.name, TenantModel.name)
+    if tenant is not None:
+        statement = statement.where(Tenant.name == tenant)
+    return _with_deltas(session, session.execute(statement).all())
+
+
+def get_model(session: Session, principal: Principal, name: str) -> ServedModel:
+    """Raises `NotFound`, the same for an unknown and for another tenant's model."""
+    view = resolve(session, [name], principal).get(name)
+    if view is None:
+        raise NotFound(f"there is no model {name[:200]!r}", code="model_not_found", param="model")
+    return view
+
+
+def approximate_shares(session: Session, base_id: str) -> dict[str, float]:
+    """By domain that has models on the base, the share of them that are served under `backoff`. For rebuilds, which
+    serve all tenants at once."""
+    approximate = func.sum(case((TenantModel.miss_policy == MissPolicy.BACKOFF, 1.0), else_=0.0))
+    statement = (
+        select(Domain.name, approximate / func.count())
+        .join(Domain, Domain.id == TenantModel.domain_id)
+        .where(TenantModel.base_id == base_id)
+        .group_by(Domain.name)
+    )
+    return {name: float(share) for name, share in session.execute(statement)}
+
+
+def delete_model(session: Session, principal: Principal, name: str) -> ServedModel:
+    """Forget a model and its revisions; what was submitted and not yet run finds no model. Raises `NotFound`."""
+    view = get_model(session, principal, name)
+    execute_dml(
+        session, delete(TenantModel).where(TenantModel.tenant_id == view.tenant_id, TenantModel.id == view.model_id)
+    )
+    return view
+
+
+_Row = Row[TenantModel, AdapterRevision, str, RegisteredBase, str]
+_Views = Select[TenantModel, AdapterRevision, str, RegisteredBase, str]
+
+
+def _views() -> _Views:
+    served = and_(AdapterRevision.model_id == TenantModel.id, AdapterRevision.revision == TenantModel.revision)
+    return (
+        select(TenantModel, AdapterRevision, Tenant.name, RegisteredBase, Domain.name)
+        .join(AdapterRevision, served)
+        .join(Tenant, Tenant.id == TenantModel.tenant_id)
+        .join(RegisteredBase, RegisteredBase.id == TenantModel.base_id)
+        .join(Domain, Domain.id == TenantModel.domain_id)
+        .execution_options(populate_existing=True)
+    )
+
+
+def _scoped(principal: Principal) -> _Views:
+    if principal.is_admin:
+        return _views()
+    return _views().where(TenantModel.tenant_id == principal.tenant_id)
+
+
+def _with_deltas(session: Session, rows: Sequence[_Row]) -> list[ServedModel]:
+    deltas = nearest_deltas(session, {(row[3].id, row[4]) for row in rows})
+    return [_view(row, deltas.get((row[3].id, row[4]))) for row in rows]
+
+
+def _view(row: _Row, delta: str | None) -> ServedModel:
+    model, revision, tenant, base, domain = row
+    return ServedModel(
+        model_id=model.id,
+        name=f"{tenant}/{model.name}",
+        tenant_id=model.tenant_id,
+        tenant=tenant,
+        base_id=base.id,
+        base_name=base.name,
+        base_artifact=base.artifact,
+        domain=domain,
+        artifact=revision.artifact,
+        delta=delta,
+        miss_policy=model.miss_policy,
+        revision=revision.revision,
+        summary=revision.summary,
+        created_at=model.created_at,
+    )

@@ -1,0 +1,83 @@
+"""Base models, domains with their deltas, tenants' models with their adapter revisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from hmi.catalog.schema.base import Base
+from hmi.spec import MissPolicy
+
+__all__ = ["GENERAL", "AdapterRevision", "Domain", "DomainDelta", "RegisteredBase", "TenantModel"]
+
+
+GENERAL = "general"  # the root of all domains
+
+
+class RegisteredBase(Base):
+    """An hPLM that tenants' models are based on. `tree_number` points to the published tree version;
+    `requested_tree` is the least version number that answers the last rebuild request; None if no request is open.
+
+    `frequency_landmark` and `frequency_half_life` (seconds) set the decay of its n-gram counts (`trees.decay`);
+    None until the first n-gram is counted.
+    """
+
+    __tablename__ = "base_models"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    artifact: Mapped[str] = mapped_column(String(64))
+    spec: Mapped[dict[str, Any]]
+    tree_number: Mapped[int | None]
+    requested_tree: Mapped[int | None]
+    frequency_landmark: Mapped[float | None]
+    frequency_half_life: Mapped[float | None]
+    created_at: Mapped[float]
+
+
+class Domain(Base):
+    __tablename__ = "domains"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("domains.id"), index=True)
+    created_at: Mapped[float]
+
+
+class DomainDelta(Base):
+    """A LoRA on a base model's lower layers, for a domain and its descendants."""
+
+    __tablename__ = "domain_deltas"
+    base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"), primary_key=True)
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
+    artifact: Mapped[str] = mapped_column(String(64))
+    summary: Mapped[dict[str, Any]]  # rank, layers, sites, bytes: for listings
+    created_at: Mapped[float]
+
+
+class TenantModel(Base):
+    """What a request's `model` names, for example `acme/sentiment`."""
+
+    __tablename__ = "tenant_models"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(64))
+    base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id"), index=True)
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id"), index=True)
+    miss_policy: Mapped[MissPolicy]
+    revision: Mapped[int] = mapped_column(Integer, default=1)  # the served one
+    created_at: Mapped[float]
+
+
+class AdapterRevision(Base):
+    """One upload of weights for a tenant's model. `artifact` None: the base model alone."""
+
+    __tablename__ = "adapter_revisions"
+    __table_args__ = (UniqueConstraint("model_id", "revision"),)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("tenant_models.id", ondelete="CASCADE"))
+    revision: Mapped[int]
+    artifact: Mapped[str | None] = mapped_column(String(64))
+    summary: Mapped[dict[str, Any]]  # kind, rank, labels, bytes: for listings
+    created_at: Mapped[float]

@@ -1,0 +1,87 @@
+"""The versions of a base model's knowledge tree: which one is served, which could be, which is being built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from hmi.catalog.database import now
+from hmi.catalog.schema import RegisteredBase, TreeStatus, TreeVersion
+from hmi.errors import NotFound
+
+__all__ = [
+    "PublishedTree",
+    "is_rolled_back",
+    "last_number",
+    "lock_base",
+    "published",
+    "ready_versions",
+    "running_builds",
+    "versions",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTree:
+    """The served version.
+
+    Attributes:
+        tables: Artifact digest of each domain's table, by the domain's name.
+    """
+
+    number: int
+    tables: Mapping[str, str] = field(hash=False)
+
+
+def published(session: Session, base_id: str) -> PublishedTree | None:
+    """Return the served version; None before the first."""
+    served = (RegisteredBase.id == TreeVersion.base_id) & (RegisteredBase.tree_number == TreeVersion.number)
+    statement = select(TreeVersion.number, TreeVersion.tables).join(RegisteredBase, served)
+    row = session.execute(statement.where(RegisteredBase.id == base_id)).one_or_none()
+    return None if row is None else PublishedTree(row.number, row.tables)
+
+
+def versions(session: Session, base_id: str) -> list[TreeVersion]:
+    """All versions with a row, newest first."""
+    of_base = select(TreeVersion).where(TreeVersion.base_id == base_id).order_by(TreeVersion.number.desc())
+    return list(session.scalars(of_base.execution_options(populate_existing=True)))
+
+
+def ready_versions(session: Session, base_id: str) -> list[TreeVersion]:
+    """The ready versions, the last published first."""
+    ready = [version for version in versions(session, base_id) if version.status is TreeStatus.READY]
+    return sorted(ready, key=lambda version: (version.published_at or 0.0, version.number), reverse=True)
+
+
+def last_number(session: Session, base_id: str, *conditions: ColumnElement[bool]) -> int:
+    """The greatest number of a version that meets the conditions; 0 if there is none."""
+    last = select(func.max(TreeVersion.number)).where(TreeVersion.base_id == base_id, *conditions)
+    return session.scalars(last).one() or 0
+
+
+def is_rolled_back(session: Session, base_id: str) -> bool:
+    """Whether a rollback chose an older version; scheduled rebuilds then skip the tree."""
+    served = session.scalars(select(RegisteredBase.tree_number).where(RegisteredBase.id == base_id)).one_or_none()
+    return served is not None and any(version.number > served for version in ready_versions(session, base_id))
+
+
+def running_builds(session: Session) -> set[tuple[str, int]]:
+    """(base id, number) of every build with a valid lease."""
+    runs = (TreeVersion.status == TreeStatus.BUILDING) & (TreeVersion.lease_until >= now())
+    return {(row[0], row[1]) for row in session.execute(select(TreeVersion.base_id, TreeVersion.number).where(runs))}
+
+
+def lock_base(session: Session, base_id: str) -> RegisteredBase:
+    """Exclude other transactions that begin a build, publish, roll back or retire versions. Raises `NotFound`."""
+    base = session.scalars(
+        select(RegisteredBase)
+        .where(RegisteredBase.id == base_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if base is None:
+        raise NotFound(f"there is no base model {base_id}", code="base_not_found", param="base")
+    return base
