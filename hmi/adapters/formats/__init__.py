@@ -8,9 +8,7 @@ track of what was read. Nothing here needs torch.
 from __future__ import annotations
 
 from hmi.adapters.formats.canonical import FILE_NAME, load_adapter, save_adapter
-from hmi.adapters.formats.delta import check_delta, load_delta
-from hmi.adapters.formats.origin import Origin, read_origin
-from hmi.adapters.formats.reading import read_adapter, read_delta
+from hmi.adapters.formats.reading import Origin, check_delta, load_delta, read_adapter, read_delta, read_origin
 
 __all__ = [
     "FILE_NAME",

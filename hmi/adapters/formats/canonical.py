@@ -1,7 +1,7 @@
-"""HMI's own adapter file: `adapter.safetensors`, with everything that is no tensor in its metadata.
+"""HMI's own adapter file: `adapter.safetensors`, with everything that is not a tensor in its metadata.
 
-Tensors are float32 and named as `Adapter.tensors` names them. The metadata's one entry `hmi` is JSON; it
-repeats the tensors' names, so that a file which lost one is known to be damaged.
+Tensors are float32 under the names of `Adapter.tensors`. The metadata's entry `hmi` is JSON; it repeats the tensors'
+names, so that a file which lost a tensor is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Estimator, Head, Lora, Pooling, Transform
-from hmi.adapters.formats.tensors import MAX_BYTES, TensorClaims, TensorFile, read_tensors
+from hmi.adapters.formats.tensors import MAX_BYTES, TensorFile, TensorReader, read_tensors
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site
 
@@ -52,15 +52,12 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
 
 
 def load_adapter(path: Path, *, max_bytes: int = MAX_BYTES) -> Adapter:
-    """Read the canonical file whole, or raise `AdapterRefused` with the reason.
-
-    Whether it fits a model is `Adapter.validate`'s question.
-    """
+    """Read the canonical file. Raises `AdapterRefused`. `Adapter.validate` checks whether it fits a model."""
     return decode_adapter(read_tensors(path, max_bytes=max_bytes))
 
 
 def decode_adapter(file: TensorFile) -> Adapter:
-    """As `load_adapter`, from a file that was read already."""
+    """As `load_adapter`, for a file that was read already."""
     text = file.metadata.get(METADATA_KEY)
     if text is None:
         raise AdapterRefused(f"{file.name} is not an HMI adapter: its metadata has no entry {METADATA_KEY!r}")
@@ -79,76 +76,76 @@ def _decode(file: TensorFile, config: dict[str, Any]) -> Adapter:
     if sorted(file.tensors) != config["tensors"]:
         differing = sorted(set(file.tensors) ^ set(config["tensors"]))
         raise AdapterRefused(f"{file.name}: tensors and their list disagree about {', '.join(differing[:5])}")
-    claims = TensorClaims(file)
+    reader = TensorReader(file)
     lora = {}
     for layer, site in sorted({(int(m[1]), Site(m[2])) for m in map(_LORA.match, file.tensors) if m}):
-        a = claims.take(f"lora.{layer}.{site.value}.a", (None, None))
-        b = claims.take(f"lora.{layer}.{site.value}.b", (None, a.shape[0]))
+        a = reader.take(f"lora.{layer}.{site.value}.a", (None, None))
+        b = reader.take(f"lora.{layer}.{site.value}.b", (None, a.shape[0]))
         lora[layer, site] = Lora(a, b)
     bottleneck = {}
     for layer, place in sorted({(int(m[1]), Placement(m[2])) for m in map(_BOTTLENECK.match, file.tensors) if m}):
         name = f"bottleneck.{layer}.{place.value}"
-        down = claims.take(f"{name}.down", (None, None))
+        down = reader.take(f"{name}.down", (None, None))
         rank, hidden = down.shape
         bottleneck[layer, place] = Bottleneck(
             down,
-            claims.take(f"{name}.down_bias", (rank,)),
-            claims.take(f"{name}.up", (hidden, rank)),
-            claims.take(f"{name}.up_bias", (hidden,)),
+            reader.take(f"{name}.down_bias", (rank,)),
+            reader.take(f"{name}.up", (hidden, rank)),
+            reader.take(f"{name}.up_bias", (hidden,)),
         )
-    head = _decode_head(claims, config["head"]) if config["head"] is not None else None
-    estimator = _decode_estimator(claims) if "estimator.inner" in file.tensors else None
-    claims.finish()
+    head = _decode_head(reader, config["head"]) if config["head"] is not None else None
+    estimator = _decode_estimator(reader) if "estimator.inner" in file.tensors else None
+    reader.finish()
     return Adapter(
         kind=AdapterKind(config["kind"]),
         lora=lora,
         bottleneck=bottleneck,
-        adapter_before_norm=_boolean(config["adapter_before_norm"]),
+        adapter_before_norm=_require_boolean(config["adapter_before_norm"]),
         activation=Activation(config["activation"]),
         head=head,
         estimator=estimator,
     )
 
 
-def _decode_estimator(claims: TensorClaims) -> Estimator:
-    inner = claims.take("estimator.inner", (None, None))
+def _decode_estimator(reader: TensorReader) -> Estimator:
+    inner = reader.take("estimator.inner", (None, None))
     size, wide = inner.shape
-    outer = claims.take("estimator.outer", (None, size))
+    outer = reader.take("estimator.outer", (None, size))
     hidden = outer.shape[0]
     return Estimator(
         inner=inner,
-        inner_bias=claims.take("estimator.inner_bias", (size,)),
+        inner_bias=reader.take("estimator.inner_bias", (size,)),
         outer=outer,
-        outer_bias=claims.take("estimator.outer_bias", (hidden,)),
-        linear=claims.take("estimator.linear", (hidden, wide)),
-        error=claims.take("estimator.error", (1,)),
+        outer_bias=reader.take("estimator.outer_bias", (hidden,)),
+        linear=reader.take("estimator.linear", (hidden, wide)),
+        error=reader.take("estimator.error", (1,)),
     )
 
 
-def _decode_head(claims: TensorClaims, config: dict[str, Any]) -> Head:
+def _decode_head(reader: TensorReader, config: dict[str, Any]) -> Head:
     fields = {"pooling", "transform", "activation", "labels", "multi_label"}
     if set(config) != fields:
         raise ValueError(f"the head's fields are {sorted(config)}, expected {sorted(fields)}")
     labels = config["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("the head's labels are not a list of names")
-    out = claims.take("head.out", (len(labels), None))
+    out = reader.take("head.out", (len(labels), None))
     hidden = out.shape[1]
-    has_dense = "head.dense" in claims.unclaimed
+    has_dense = "head.dense" in reader.remaining
     return Head(
         pooling=Pooling(config["pooling"]),
         transform=Transform(config["transform"]),
         activation=Activation(config["activation"]),
-        dense=claims.take("head.dense", (hidden, hidden)) if has_dense else None,
-        dense_bias=claims.take("head.dense_bias", (hidden,)) if has_dense else None,
+        dense=reader.take("head.dense", (hidden, hidden)) if has_dense else None,
+        dense_bias=reader.take("head.dense_bias", (hidden,)) if has_dense else None,
         out=out,
-        out_bias=claims.take("head.out_bias", (len(labels),)),
+        out_bias=reader.take("head.out_bias", (len(labels),)),
         labels=tuple(labels),
-        multi_label=_boolean(config["multi_label"]),
+        multi_label=_require_boolean(config["multi_label"]),
     )
 
 
-def _boolean(value: object) -> bool:
+def _require_boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} is neither true nor false")
     return value

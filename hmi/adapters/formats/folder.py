@@ -1,4 +1,4 @@
-"""A folder that a stranger calls an adapter: only known kinds of file, of bounded size, each one accounted for."""
+"""An uploaded folder: only known kinds of file, of bounded size, and all weights must be read."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hmi.adapters.formats.config import ConfigClaims
-from hmi.adapters.formats.tensors import TensorClaims, TensorFile, read_tensors
+from hmi.adapters.formats.config import ConfigReader
+from hmi.adapters.formats.tensors import TensorFile, TensorReader, read_tensors
 from hmi.errors import AdapterRefused
 
 __all__ = ["AdapterFolder"]
 
 _MAX_CONFIG_BYTES = 1024**2
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
-# What may lie beside an adapter without being applied: it holds no weights.
-_HARMLESS = {"", ".md", ".txt", ".json", ".jinja", ".yaml", ".yml", ".gitattributes", ".gitignore"}
+# Files that may be present without being read: they hold no weights.
+_WITHOUT_WEIGHTS = {"", ".md", ".txt", ".json", ".jinja", ".yaml", ".yml", ".gitattributes", ".gitignore"}
 
 
 class AdapterFolder:
-    """Opens files of the folder by name, and knows which weights nobody opened.
+    """Opens files by name. `finish` refuses weight files that were not opened.
 
-    Raises `AdapterRefused` for a folder with pickles, with folders in it or with files of a kind not known.
+    Raises `AdapterRefused` for a folder with pickles, nested folders or unknown kinds of file.
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
@@ -39,11 +39,11 @@ class AdapterFolder:
                 raise AdapterRefused(
                     f"{name} is a pickle file, which can run code when it is read; save the adapter as safetensors"
                 )
-            if suffix != ".safetensors" and suffix not in _HARMLESS:
+            if suffix != ".safetensors" and suffix not in _WITHOUT_WEIGHTS:
                 raise AdapterRefused(f"{name} is not a kind of file that belongs to an adapter")
 
-    def config(self, name: str) -> ConfigClaims:
-        """The JSON object in the named file."""
+    def config(self, name: str) -> ConfigReader:
+        """Read the JSON object in the named file."""
         path = self._require(name)
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise AdapterRefused(f"{name} has {path.stat().st_size} bytes, more than the {_MAX_CONFIG_BYTES} allowed")
@@ -53,10 +53,10 @@ class AdapterFolder:
             raise AdapterRefused(f"{name} is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise AdapterRefused(f"{name} is not a JSON object")
-        return ConfigClaims(name, values)
+        return ConfigReader(name, values)
 
     def file(self, name: str) -> TensorFile:
-        """The named safetensors file."""
+        """Read the named safetensors file."""
         path = self._require(name)
         size = path.stat().st_size
         file = read_tensors(path, max_bytes=self._left_bytes)
@@ -64,9 +64,9 @@ class AdapterFolder:
         self._opened.add(name)
         return file
 
-    def tensors(self, name: str) -> TensorClaims:
-        """The tensors of the named safetensors file, to be claimed one by one."""
-        return TensorClaims(self.file(name))
+    def tensors(self, name: str) -> TensorReader:
+        """Read the named safetensors file, to be taken tensor by tensor."""
+        return TensorReader(self.file(name))
 
     def finish(self) -> None:
         """Raises `AdapterRefused` for weights that were not read."""

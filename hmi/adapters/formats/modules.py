@@ -1,4 +1,4 @@
-"""Names of the families' modules in the transformers library, and PEFT's way of selecting among them by name."""
+"""The families' module names in the transformers library, and PEFT's patterns over them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from hmi.adapters.formats.config import ConfigClaims
+from hmi.adapters.formats.config import ConfigReader
 from hmi.errors import AdapterRefused
 from hmi.spec import Family, HPLMSpec, Site
 
 __all__ = ["LAYERS_PATTERNS", "MODULES", "PREFIXES", "ModulePattern", "linear_modules"]
 
 PREFIXES: Mapping[Family, str] = {Family.BERT: "bert.", Family.GPT2: "transformer.", Family.LLAMA: "model."}
-"""What stands before the modules' names where the model has a head."""
+"""The prefix of module names where the model has a head."""
 LAYERS_PATTERNS: Mapping[Family, tuple[str, ...]] = {
     Family.BERT: ("layer", "encoder.layer", "bert.encoder.layer"),
     Family.GPT2: ("h", "transformer.h"),
     Family.LLAMA: ("layers", "model.layers"),
 }
-"""What PEFT's `layers_pattern` may call the layers."""
+"""Accepted names of the layers in PEFT's `layers_pattern`."""
 _LAYERS: Mapping[Family, str] = {Family.BERT: "encoder.layer", Family.GPT2: "h", Family.LLAMA: "layers"}
 MODULES: Mapping[Family, Mapping[str, tuple[Site, ...]]] = {
     Family.BERT: {
@@ -50,29 +50,29 @@ _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _NAME_LENGTH = 60  # characters of the longest module name, rounded up
 _MAX_LENGTH = 300
 _MAX_STEPS = 1_000_000
-_COMPILING_STEPS = 1000  # what a pattern costs before it is matched, roughly
+_COMPILING_STEPS = 1000  # the cost of compiling a pattern, roughly
 
 
 def linear_modules(spec: HPLMSpec, prefix: str) -> Iterator[tuple[int, tuple[Site, ...], str]]:
-    """Layer, sites and full module name of every linear layer that a LoRA may sit on; several sites are side by side
-    in one."""
+    """Yield layer, sites and full module name of every linear layer that takes a LoRA. A fused layer has several
+    sites."""
     for layer in range(spec.layers):
         for module, sites in MODULES[spec.family].items():
             yield layer, sites, f"{prefix}{_LAYERS[spec.family]}.{layer}.{module}"
 
 
 class ModulePattern:
-    """A regular expression over module names, from a stranger.
+    """A regular expression over module names, from an upload.
 
-    Python's matcher backtracks, and some expressions keep it busy for years. So only those are taken whose
-    worst case can be bounded: no repeated groups, no flags, and few enough quantifiers and alternatives.
-    That is all that selecting modules needs. Raises `AdapterRefused` otherwise.
+    Python's matcher backtracks, and some expressions take exponential time. So only expressions with a bounded worst
+    case are accepted: no repeated groups, no flags, and few quantifiers and alternatives. Selecting modules needs no
+    more. Raises `AdapterRefused` for others.
 
     Attributes:
         steps: A bound on the matcher's steps for one module name.
     """
 
-    def __init__(self, config: ConfigClaims, field: str, text: str) -> None:
+    def __init__(self, config: ConfigReader, field: str, text: str) -> None:
         self.steps = _bound_steps(text)
         if self.steps > _MAX_STEPS:
             raise config.refusal(field, text, "the pattern is too complicated; name the modules in a list instead")
@@ -83,16 +83,16 @@ class ModulePattern:
             raise AdapterRefused(f"{config.place}: {field}: {text!r} is not a regular expression: {error}") from error
 
     def selects(self, module: str) -> bool:
-        """As PEFT reads a `target_modules` that is one text: the whole name matches."""
+        """Match as PEFT does for a `target_modules` that is one text: the whole name."""
         return self._pattern.fullmatch(module) is not None
 
     def ends(self, module: str) -> bool:
-        """As PEFT reads a key of `rank_pattern` and `alpha_pattern`: the name's end matches, from a dot on."""
+        """Match as PEFT does for a key of `rank_pattern` and `alpha_pattern`: the name's end, from a dot on."""
         return self._ending.match(module) is not None
 
     @staticmethod
-    def of_keys(config: ConfigClaims, field: str, keys: Iterable[str]) -> tuple[ModulePattern, ...]:
-        """A pattern for each key; all of them together are bounded as one is."""
+    def of_keys(config: ConfigReader, field: str, keys: Iterable[str]) -> tuple[ModulePattern, ...]:
+        """Return a pattern for each key; their bounds are added up."""
         patterns = tuple(ModulePattern(config, field, key) for key in keys)
         if sum(pattern.steps for pattern in patterns) > _MAX_STEPS:
             raise config.refusal(field, len(patterns), "these are too many patterns")
@@ -103,8 +103,7 @@ def _bound_steps(text: str) -> float:
     plain = _ESCAPED.sub("x", text).replace("(?:", "(")
     if len(text) > _MAX_LENGTH or "(?" in plain or re.search(r"\)[*+?{]", plain):
         return math.inf
-    # Each quantifier may end anywhere in the name, each "|" may double the ways to match. One quantifier more
-    # stands before every key of a pattern (see `ends`).
+    # Each quantifier may end anywhere in the name, each "|" may double the ways to match. `ends` adds a quantifier.
     quantifiers = 1 + sum(plain.count(sign) for sign in "*+?{")
     choices = plain.count("|")
     if quantifiers > 8 or choices > 32:

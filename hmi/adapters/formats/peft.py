@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from hmi.adapters import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
-from hmi.adapters.formats.config import ConfigClaims
+from hmi.adapters import Activation, Adapter, AdapterKind, Array, Head, Lora, Pooling, Transform
+from hmi.adapters.formats.config import ConfigReader
 from hmi.adapters.formats.folder import AdapterFolder
 from hmi.adapters.formats.modules import LAYERS_PATTERNS, PREFIXES, ModulePattern, linear_modules
-from hmi.adapters.formats.tensors import TensorClaims, scale
+from hmi.adapters.formats.tensors import TensorReader, scale
 from hmi.errors import AdapterRefused
 from hmi.spec import Family, HPLMSpec, Site
 
@@ -28,7 +29,7 @@ __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_peft"]
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _ROOT = "base_model.model."
-# They shape training only, or name where the base came from.
+# Settings that shape training only, or name the origin of the base model.
 _WITHOUT_EFFECT = (
     "base_model_name_or_path", "ensure_weight_tying", "eva_config", "inference_mode", "lora_dropout", "megatron_core",
     "peft_version", "qalora_group_size", "revision",
@@ -39,15 +40,15 @@ _CLASSIFIERS = ("BertForSequenceClassification", "BertForTokenClassification")
 
 
 def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
-    """The adapter, its scaling multiplied in. Raises `AdapterRefused` for anything not understood."""
+    """Read an adapter, its scaling multiplied in. Raises `AdapterRefused` for anything not understood."""
     config = folder.config(CONFIG_FILE)
     tensors = folder.tensors(WEIGHTS_FILE)
     prefix = PREFIXES[spec.family]
-    prefix = prefix if any(name.startswith(_ROOT + prefix) for name in tensors.unclaimed) else ""
+    prefix = prefix if any(name.startswith(_ROOT + prefix) for name in tensors.remaining) else ""
     _check_plain_lora(config, spec)
     selected = _Selection.read(config, spec)
     scaling = _Scaling.read(config)
-    form = _read_score_form(config) if spec.family.decodes else _read_head_form(config)
+    form = _read_decoder_head_form(config) if spec.family.decodes else _read_encoder_head_form(config)
     config.finish()
 
     lora: dict[tuple[int, Site], Lora] = {}
@@ -56,13 +57,18 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
             shapes = [spec.site_shape(site) for site in sites]
             pair = _read_pair(tensors, module, (shapes[0][0], sum(outputs for _, outputs in shapes)), scaling)
             ends = np.cumsum([outputs for _, outputs in shapes])[:-1]
-            # Layers side by side share what they read, and each has its own part of what they give.
+            # The sites of a fused layer share its input, and each has a part of its output.
             lora |= {(layer, site): Lora(pair.a, b) for site, b in zip(sites, np.split(pair.b, ends), strict=True)}
     if not spec.family.decodes:
-        _claim_idle_pooler(tensors, prefix, spec.hidden_size)
+        _accept_idle_pooler(tensors, prefix, spec.hidden_size)
     head = None
     if form is not None:
-        head = _read_score(tensors, spec) if spec.family.decodes else _read_head(tensors, prefix, spec, form)
+        hidden = spec.hidden_size
+        head = (
+            _read_decoder_head(tensors, hidden)
+            if spec.family.decodes
+            else _read_encoder_head(tensors, prefix, hidden, form)
+        )
     tensors.finish()
     if not lora:
         raise AdapterRefused(
@@ -71,13 +77,13 @@ def read_peft(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
     return Adapter(AdapterKind.LORA, lora, {}, True, Activation.IDENTITY, head)
 
 
-def _check_plain_lora(config: ConfigClaims, spec: HPLMSpec) -> None:
+def _check_plain_lora(config: ConfigReader, spec: HPLMSpec) -> None:
     config.require("peft_type", ("LORA",), default=None, reason="only LoRA is understood")
     config.require("bias", ("none",), default="none", reason="trained biases of the base model are not understood")
     config.require("use_dora", (False,), default=False, reason="DoRA is not understood")
-    # GPT-2's weights are [in, out]; the pairs beside them are as everywhere.
-    turned = (True, False) if spec.family is Family.GPT2 else (False,)
-    config.require("fan_in_fan_out", turned, default=False, reason="transposed weights are not understood")
+    # GPT-2's weights are [in, out]; its LoRA pairs are not transposed.
+    transposed = (True, False) if spec.family is Family.GPT2 else (False,)
+    config.require("fan_in_fan_out", transposed, default=False, reason="transposed weights are not understood")
     config.require(
         "init_lora_weights",
         (True, False, "gaussian", "orthogonal", "eva"),
@@ -89,14 +95,14 @@ def _check_plain_lora(config: ConfigClaims, spec: HPLMSpec) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """Which modules carry a LoRA, as PEFT decides it."""
+    """The modules that carry a LoRA, as PEFT selects them."""
 
     selects: Callable[[str], bool]
     excludes: Callable[[str], bool]
     layers: frozenset[int] | None
 
     @classmethod
-    def read(cls, config: ConfigClaims, spec: HPLMSpec) -> _Selection:
+    def read(cls, config: ConfigReader, spec: HPLMSpec) -> _Selection:
         targets = config.take("target_modules")
         if not targets:
             raise AdapterRefused(f"{config.place}: target_modules is missing")
@@ -126,7 +132,7 @@ class _Selection:
         return self.selects(module) and not self.excludes(module)
 
 
-def _matcher(config: ConfigClaims, field: str, value: Any) -> Callable[[str], bool]:
+def _matcher(config: ConfigReader, field: str, value: Any) -> Callable[[str], bool]:
     """A list of name endings, or a pattern for the whole name."""
     if isinstance(value, str):
         return ModulePattern(config, field, value).selects
@@ -147,24 +153,24 @@ class _Scaling:
     by_root: bool
 
     @classmethod
-    def read(cls, config: ConfigClaims) -> _Scaling:
+    def read(cls, config: ConfigReader) -> _Scaling:
         def patterns(field: str) -> tuple[tuple[ModulePattern, float], ...]:
             entries = config.take_object(field)
             values = [config.positive(f"{field}.{key}", value) for key, value in entries.items()]
             return tuple(zip(ModulePattern.of_keys(config, field, entries), values, strict=True))
 
-        by_root = config.require("use_rslora", (True, False), default=False, reason="it must be true or false")
+        by_root = config.take_boolean("use_rslora", default=False)
         ranks, alphas = patterns("rank_pattern"), patterns("alpha_pattern")
         return cls(config.take_number("r"), config.take_number("lora_alpha"), ranks, alphas, by_root)
 
     def of(self, module: str) -> tuple[float, float]:
-        """(rank, factor)"""
+        """Return rank and scaling factor of a module."""
         rank = next((value for pattern, value in self.ranks if pattern.ends(module)), self.rank)
         alpha = next((value for pattern, value in self.alphas if pattern.ends(module)), self.alpha)
         return rank, alpha / (math.sqrt(rank) if self.by_root else rank)
 
 
-def _read_pair(tensors: TensorClaims, module: str, shape: tuple[int, int], scaling: _Scaling) -> Lora:
+def _read_pair(tensors: TensorReader, module: str, shape: tuple[int, int], scaling: _Scaling) -> Lora:
     inputs, outputs = shape
     rank, factor = scaling.of(module)
     a = tensors.take(f"{_ROOT}{module}.lora_A.weight", (None, inputs))
@@ -174,13 +180,13 @@ def _read_pair(tensors: TensorClaims, module: str, shape: tuple[int, int], scali
     return Lora(a, scale(b, factor))
 
 
-def _claim_idle_pooler(tensors: TensorClaims, prefix: str, hidden: int) -> None:
-    """Accept a LoRA on the pooler that adds exactly nothing.
+def _accept_idle_pooler(tensors: TensorReader, prefix: str, hidden: int) -> None:
+    """Accept a LoRA on the pooler whose `lora_B` is zero.
 
     `all-linear` puts one there, and where the loss never reads the pooler its `lora_B` stays zero.
     """
     name = f"{_ROOT}{prefix}pooler.dense.lora_"
-    if f"{name}A.weight" not in tensors.unclaimed:
+    if f"{name}A.weight" not in tensors.remaining:
         return
     a = tensors.take(f"{name}A.weight", (None, hidden))
     b = tensors.take(f"{name}B.weight", (hidden, a.shape[0]))
@@ -191,23 +197,21 @@ def _claim_idle_pooler(tensors: TensorClaims, prefix: str, hidden: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _HeadForm:
-    """`own_pooler`: the adapter brings a pooler of its own. `tokens`: the head answers for every token."""
-
-    own_pooler: bool
-    tokens: bool
+class _HeadForm(Enum):
+    SEQUENCES = "classifier of sequences"
+    SEQUENCES_WITH_POOLER = "classifier of sequences, with a pooler of the adapter's own"
+    TOKENS = "classifier of tokens"
 
 
-def _read_score_form(config: ConfigClaims) -> _HeadForm | None:
-    """Of a decoder's adapter; None for a language model, whose head is the base's own."""
+def _read_decoder_head_form(config: ConfigReader) -> _HeadForm | None:
+    """Return None for a language model, which uses the base model's head."""
     reason = "adapters of language models and of classifiers of sequences are understood, and those without a task"
     tasks = ("CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION", "")
     task = config.require("task_type", tasks, default="", reason=reason)
     config.take_object("auto_mapping")
     saved = set(config.take_names("modules_to_save"))
     if task == "SEQ_CLS" and saved <= _HEAD_MODULES:
-        return _HeadForm(own_pooler=False, tokens=False)
+        return _HeadForm.SEQUENCES
     if saved:
         raise config.refusal(
             "modules_to_save", sorted(saved), "of a decoder only a classifier's head may be saved whole"
@@ -215,8 +219,8 @@ def _read_score_form(config: ConfigClaims) -> _HeadForm | None:
     return None
 
 
-def _read_head_form(config: ConfigClaims) -> _HeadForm | None:
-    """None for embeddings."""
+def _read_encoder_head_form(config: ConfigReader) -> _HeadForm | None:
+    """Return None for embeddings."""
     task = config.require(
         "task_type",
         ("SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION", ""),
@@ -232,36 +236,38 @@ def _read_head_form(config: ConfigClaims) -> _HeadForm | None:
         raise config.refusal("modules_to_save", sorted(saved), "feature extraction has no head to apply them in")
     if task == "FEATURE_EXTRACTION" or not (task or saved):
         return None
-    # A classifier may also stand on choices, with the same shape of weights.
-    made_for = auto_mapping.get("base_model_class")
-    if not task and made_for not in _CLASSIFIERS:
+    # A multiple-choice model has a classifier with weights of the same shapes.
+    model_class = auto_mapping.get("base_model_class")
+    if not task and model_class not in _CLASSIFIERS:
         reason = f"without a task_type, a head is understood for {' and '.join(_CLASSIFIERS)} only"
         raise config.refusal("auto_mapping", auto_mapping, reason)
-    form = _HeadForm("pooler" in saved, tokens=task == "TOKEN_CLS" or (not task and made_for == _CLASSIFIERS[1]))
-    if form.tokens and form.own_pooler:
+    if task != "TOKEN_CLS" and (task or model_class != _CLASSIFIERS[1]):
+        return _HeadForm.SEQUENCES_WITH_POOLER if "pooler" in saved else _HeadForm.SEQUENCES
+    if "pooler" in saved:
         raise config.refusal("modules_to_save", sorted(saved), "a classifier of tokens reads no pooler")
-    return form
+    return _HeadForm.TOKENS
 
 
-def _read_score(tensors: TensorClaims, spec: HPLMSpec) -> Head:
-    """The head of `GPT2ForSequenceClassification` and `LlamaForSequenceClassification`: it reads the last token."""
-    out = tensors.take(f"{_ROOT}score.weight", (None, spec.hidden_size))
-    labels = tuple(f"LABEL_{number}" for number in range(out.shape[0]))
-    return Head.linear(Pooling.LAST, out, np.zeros(out.shape[0], np.float32), labels)
+def _read_decoder_head(tensors: TensorReader, hidden: int) -> Head:
+    """Read the head of `GPT2ForSequenceClassification` or `LlamaForSequenceClassification`, on the last token."""
+    out = tensors.take(f"{_ROOT}score.weight", (None, hidden))
+    return Head.linear(Pooling.LAST, out, np.zeros(len(out), np.float32), _numbered_labels(out))
 
 
-def _read_head(tensors: TensorClaims, prefix: str, spec: HPLMSpec, form: _HeadForm) -> Head:
-    hidden = spec.hidden_size
+def _read_encoder_head(tensors: TensorReader, prefix: str, hidden: int, form: _HeadForm) -> Head:
     out = tensors.take(f"{_ROOT}classifier.weight", (None, hidden))
-    pooler = f"{_ROOT}{prefix}pooler.dense"
+    out_bias = tensors.take(f"{_ROOT}classifier.bias", (len(out),))
+    labels = _numbered_labels(out)
+    if form is _HeadForm.TOKENS:
+        return Head.linear(Pooling.TOKENS, out, out_bias, labels)
+    dense = dense_bias = None
+    if form is _HeadForm.SEQUENCES_WITH_POOLER:
+        dense = tensors.take(f"{_ROOT}{prefix}pooler.dense.weight", (hidden, hidden))
+        dense_bias = tensors.take(f"{_ROOT}{prefix}pooler.dense.bias", (hidden,))
     return Head(
-        pooling=Pooling.TOKENS if form.tokens else Pooling.CLS,
-        transform=Transform.NONE if form.tokens else Transform.POOLER,
-        activation=Activation.IDENTITY if form.tokens else Activation.TANH,
-        dense=tensors.take(f"{pooler}.weight", (hidden, hidden)) if form.own_pooler else None,
-        dense_bias=tensors.take(f"{pooler}.bias", (hidden,)) if form.own_pooler else None,
-        out=out,
-        out_bias=tensors.take(f"{_ROOT}classifier.bias", (out.shape[0],)),
-        labels=tuple(f"LABEL_{number}" for number in range(out.shape[0])),
-        multi_label=False,
+        Pooling.CLS, Transform.POOLER, Activation.TANH, dense, dense_bias, out, out_bias, labels, multi_label=False
     )
+
+
+def _numbered_labels(out: Array) -> tuple[str, ...]:
+    return tuple(f"LABEL_{number}" for number in range(len(out)))
