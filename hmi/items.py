@@ -71,8 +71,8 @@ class Sampling:
     def is_greedy(self) -> bool:
         return self.temperature == 0
 
-    def chance(self, drawn: int) -> float:
-        """The draw after `drawn` others: evenly in 0..1."""
+    def draw(self, drawn: int) -> float:
+        """The random draw after `drawn` others, uniform in 0..1."""
         return float(np.random.Generator(np.random.Philox(key=self.seed % 2**64, counter=drawn)).random())
 
 

@@ -69,7 +69,7 @@ class FairSemaphore:
         self._moved = threading.Condition()
 
     @contextlib.contextmanager
-    def take(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Wait for a turn, and have it until the block ends."""
         mine = object()
         with self._moved:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from hmi.adapters import Activation, Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
 from hmi.adapters.maths import HeadTensors, NoAdapters, SingleAdapter, apply_head
 from hmi.engine import Engine, EngineConfig
-from hmi.engine.work import Batch
+from hmi.engine.stages import ComputedBatch, StagedBatch
 from hmi.errors import NotFound
 from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Task
 from hmi.knowledge.lookup import KnowledgeTree
@@ -67,7 +67,7 @@ def tiny_engine(
     miss_cache_bytes: int = 1024**2,
     delta_bytes: int = 1024**2,
 ) -> Engine:
-    """An engine with small batches, so that there are many; in float32 on one CPU thread unless told otherwise."""
+    """An engine with small batches, so that there are many; in float32 on one CPU thread by default."""
     config = EngineConfig(
         device=device,
         dtype=dtype,
@@ -95,16 +95,17 @@ def mixed_items(base: str, count: int, *, seed: int) -> list[Item]:
     ]
 
 
-def keep_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """A list that every batch which the engine's device runs from now on is added to."""
-    ran: list[Batch] = []
-    run = engine._device.run
+def keep_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[ComputedBatch]:
+    """A list to which each batch that the engine computes from now on is added."""
+    ran: list[ComputedBatch] = []
+    run = engine._runner.run
 
-    def run_and_keep(batch: Batch) -> list[Batch]:
-        ran.append(batch)
-        return run(batch)
+    def run_and_keep(batch: StagedBatch) -> list[ComputedBatch]:
+        parts = run(batch)
+        ran.extend(parts)
+        return parts
 
-    monkeypatch.setattr(engine._device, "run", run_and_keep)
+    monkeypatch.setattr(engine._runner, "run", run_and_keep)
     return ran
 
 

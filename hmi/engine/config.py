@@ -1,26 +1,12 @@
-"""What an engine is told at start, and how `auto` is resolved on this machine."""
+"""An engine's settings, and what their defaults of 0 stand for on this machine."""
 
 from __future__ import annotations
 
-import logging
-import math
 from dataclasses import dataclass
 
 import torch
 
-from hmi.models.layers import PAGE_TOKENS, page_bytes
-from hmi.spec import HPLMSpec
-
-__all__ = [
-    "EngineConfig",
-    "Overlap",
-    "resolve_batch_tokens",
-    "resolve_device_threads",
-    "warn_of_small_cache",
-]
-
-_log = logging.getLogger(__name__)
-
+__all__ = ["EngineConfig", "Overlap", "resolve_batch_tokens", "resolve_device_threads"]
 
 _MOST_DEVICE_THREADS = 8
 
@@ -30,7 +16,7 @@ class Overlap:
     """Which stages work while the device computes. All of them, except to measure what each is worth.
 
     Attributes:
-        tokenise, fetch, finish: The stage runs beside the device stage; False takes turns with it.
+        tokenise, fetch, finish: The stage runs beside the device stage; False makes them alternate.
         prefetch: An adapter is read from disk when its items are submitted; False when their batch is formed.
     """
 
@@ -53,14 +39,14 @@ class EngineConfig:
         batch_tokens: Most tokens in a batch, padding counted; 0 is 2,048 on a CPU and 16,384 elsewhere.
         batch_rows: Most sequences in a batch.
         padding_share: A batch is cut before padding exceeds this share of its tokens.
-        batch_cost: What starting a batch costs, in tokens: batches are cut where this and padding come to the least.
+        batch_cost: What starting a batch costs, in tokens; batches are cut where this and padding are least.
         host_adapter_bytes: Budget of adapters in host memory.
         device_adapter_bytes: Budget of adapters on the device, allocated at once, for each hidden size that is served.
         miss_cache_bytes: Budget of rows computed for missing windows and kept in host memory, for each base model;
             0 keeps none.
         delta_bytes: Budget of domain deltas on the device.
-        cache_bytes: Budget of keys and values on the device, for each decoder; allocated with its first text.
-        generated_rows: Texts of one decoder that are continued at once.
+        cache_bytes: Budget of keys and values on the device, for each decoder; allocated with its first sequence.
+        generated_rows: Sequences of one decoder that are generated at once.
         frequency_max_keys: Distinct n-grams counted per domain between two flushes.
         frequency_total_keys: Of all domains and base models together.
         queue_batches: Batches that may wait between two stages.
@@ -85,30 +71,6 @@ class EngineConfig:
     frequency_total_keys: int = 4_000_000
     queue_batches: int = 2
     overlap: Overlap = Overlap()
-
-
-def warn_of_small_cache(name: str, spec: HPLMSpec, dtype: torch.dtype, cache_bytes: int) -> None:
-    """Say in the log that a decoder's keys and values have less room than one text of its whole context needs.
-
-    Args:
-        name: Of the base model.
-        dtype: Of keys and values.
-        cache_bytes: Their budget, as in `EngineConfig`.
-    """
-    if not spec.family.decodes:
-        return
-    page = page_bytes(spec, dtype)
-    tokens = cache_bytes // page * PAGE_TOKENS
-    if tokens < spec.max_positions:
-        _log.warning(
-            "base %s: %d bytes for keys and values are those of %d tokens, all texts together, and one text may have "
-            "%d: longer ones end early, as if they had reached their max_tokens; %d bytes hold a whole one",
-            name,
-            cache_bytes,
-            tokens,
-            spec.max_positions,
-            math.ceil(spec.max_positions / PAGE_TOKENS) * page,
-        )
 
 
 def resolve_device_threads(device_threads: int, threads: int, device: torch.device) -> int:

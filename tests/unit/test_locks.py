@@ -14,13 +14,13 @@ def test_turns_go_round_when_one_thread_asks_again_at_once() -> None:
 
     def again_and_again() -> None:
         for _ in range(3):
-            with turns.take():
+            with turns.acquire():
                 taken.append("loop")
                 first_holds.set()
                 others_wait.wait(20)
 
     def once(name: str) -> None:
-        with turns.take():
+        with turns.acquire():
             taken.append(name)
 
     loop = threading.Thread(target=again_and_again)
@@ -44,7 +44,7 @@ def test_the_next_has_its_turn_when_a_block_raises() -> None:
     turns = FairSemaphore()
     for _ in range(2):
         try:
-            with turns.take():
+            with turns.acquire():
                 raise MemoryError
         except MemoryError:
             pass
@@ -56,7 +56,7 @@ def test_as_many_have_a_turn_as_there_are_places() -> None:
     inside, leave = threading.Barrier(3), threading.Event()
 
     def stay() -> None:
-        with turns.take():
+        with turns.acquire():
             inside.wait(20)
             leave.wait(20)
 
@@ -67,7 +67,7 @@ def test_as_many_have_a_turn_as_there_are_places() -> None:
     entered = threading.Event()
 
     def come_third() -> None:
-        with turns.take():
+        with turns.acquire():
             entered.set()
 
     third = threading.Thread(target=come_third)

@@ -1,10 +1,12 @@
-"""TODO"""
+"""Generation: many tenants' sequences of one decoder, a token each in every step.
+
+`GenerationScheduler` decides which sequences run and which pages of the KV cache they have; it holds no tensor.
+`GenerationRunner` computes a step, and `DecodeLoop` is the thread that does both and takes the next tokens. Start
+reading at `loop`.
+"""
 
 from __future__ import annotations
 
-from hmi.engine.decode.cache import pool_size
-from hmi.engine.decode.loop import DecodeLoop
-from hmi.engine.decode.loops import DecodeLoops
-from hmi.engine.decode.scheduler import SchedulerLimits
+from hmi.engine.decode.loop import DecodeLoops
 
-__all__ = ["DecodeLoop", "DecodeLoops", "SchedulerLimits", "pool_size"]
+__all__ = ["DecodeLoops"]

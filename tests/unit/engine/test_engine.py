@@ -13,7 +13,7 @@ from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
 from hmi.adapters.maths import GatheredPlan
 from hmi.engine import Engine, EngineConfig
-from hmi.engine.work import Batch
+from hmi.engine.stages import ComputedBatch, StagedBatch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound
 from hmi.items import Classification, Embedding, Item, ModelRef, Task
 from hmi.knowledge import functions_of, window_keys
@@ -286,12 +286,12 @@ def test_rows_of_one_layout_are_computed_together_when_tenants_are_mixed(
     with tiny_engine(source, batch_rows=32) as engine:
         ran = keep_batches(engine, monkeypatch)
         engine.submit(_items("k0", 60)).result(60)
-    assert max(len(batch.works) for batch in ran) > 8
+    assert max(len(batch.staged.tasks) for batch in ran) > 8
     for batch in ran:
-        tenants = [resident.digest for resident in batch.residents if resident and resident.body.rows]
+        tenants = [resident.digest for resident in batch.staged.layout.residents if resident and resident.body.rows]
         assert len(list(itertools.groupby(tenants))) == len(set(tenants))
-        assert isinstance(batch.plan, GatheredPlan)
-        for groups in batch.plan.groups.values():
+        assert isinstance(batch.staged.layout.adapters, GatheredPlan)
+        for groups in batch.staged.layout.adapters.groups.values():
             assert len({id(group.layout) for group in groups}) == len(groups)
 
 
@@ -311,7 +311,7 @@ def test_a_failing_stage_fails_its_own_batch_when_others_wait(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tiny_engine(source) as engine:
-        healthy = engine._device.run
+        healthy = engine._runner.run
         calls = 0
 
         def run(batch: object) -> object:
@@ -321,7 +321,7 @@ def test_a_failing_stage_fails_its_own_batch_when_others_wait(
                 raise SystemExit("a library lost its temper")
             return healthy(batch)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(engine._device, "run", run)
+        monkeypatch.setattr(engine._runner, "run", run)
         outcomes = engine.submit(_items("k0", 60)).result(60)
         failed = [outcome for outcome in outcomes if outcome.error]
         assert 0 < len(failed) <= 8
@@ -337,14 +337,14 @@ def test_one_sequence_fails_alone_when_the_device_chokes_on_it(
     items = _items(base, 40)
     with tiny_engine(source) as engine:
         expected = numbers(engine.submit(items).result(60))
-        healthy = engine._device._run
+        healthy = engine._runner._run
 
-        def choke(batch: Batch) -> None:
-            if any(work.index == 17 for work in batch.works):
+        def choke(batch: StagedBatch) -> ComputedBatch:
+            if any(task.index == 17 for task in batch.tasks):
                 raise RuntimeError("a kernel gave up")
-            healthy(batch)
+            return healthy(batch)
 
-        monkeypatch.setattr(engine._device, "_run", choke)
+        monkeypatch.setattr(engine._runner, "_run", choke)
         outcomes = engine.submit(items).result(60)
     error = outcomes.pop(17).error
     assert error is not None

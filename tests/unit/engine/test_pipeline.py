@@ -15,9 +15,9 @@ import torch
 from hmi.adapters.formats import load_adapter, save_adapter
 from hmi.adapters.tiers import PackedAdapter, Resident, pack_adapter
 from hmi.engine import Engine
-from hmi.engine.hosted import LoadedModels
-from hmi.engine.tokenise import tokenise
-from hmi.engine.work import Batch, SequenceTask, Submission, adapter_key
+from hmi.engine.memory import LoadedModels, adapter_key
+from hmi.engine.stages import ComputedBatch, PlannedBatch, StagedBatch, tokenise
+from hmi.engine.tasks import SequenceTask, Submission
 from hmi.errors import AdapterRefused, Cancelled, HmiError, InvalidInput, Overloaded, TooLarge
 from hmi.items import Item, ModelRef, Task
 from tests.engines import FolderSource, numbers, tiny_engine
@@ -41,15 +41,15 @@ class Gate:
         self.reached = threading.Event()
         self.opened = threading.Event()
         self.batches = 0
-        healthy = engine._device.run
+        healthy = engine._runner.run
 
-        def run(batch: Batch) -> list[Batch]:
+        def run(batch: StagedBatch) -> list[ComputedBatch]:
             self.batches += 1
             self.reached.set()
             self.opened.wait(20)
             return healthy(batch)
 
-        monkeypatch.setattr(engine._device, "run", run)
+        monkeypatch.setattr(engine._runner, "run", run)
 
 
 def test_nothing_that_waits_is_run_when_the_engine_is_closed_without_draining(
@@ -68,7 +68,7 @@ def test_nothing_that_waits_is_run_when_the_engine_is_closed_without_draining(
     assert tokenising.wait(20)
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
-    wait_until(lambda: engine._pipeline._abandoned)
+    wait_until(lambda: engine._pipeline._lifecycle.abandoned)
     go_on.set()
     closing.join(20)
     assert engine.stats().batches == 0
@@ -123,7 +123,7 @@ def test_batch_mates_are_answered_when_one_adapters_file_cannot_be_read(
 
 def _with_room_for_one(engine: Engine, source: FolderSource) -> None:
     """Host memory for one of the adapters 4 and 10, which are alike."""
-    engine._host_tier._policy.capacity = _packed(source, "k0-4").nbytes
+    engine._resources.adapters.host._policy.capacity = _packed(source, "k0-4").nbytes
 
 
 def _device_bytes_for_one(source: FolderSource) -> int:
@@ -135,14 +135,14 @@ def _let_go_when_a_whole_batch_is_deferred(engine: Engine, gate: Gate, monkeypat
     """The batch that runs ends between the attempt to fetch another one and the wait for it. Gives how many waited."""
     fetch, pipeline, waited = engine._pipeline._fetcher.fetch, engine._pipeline, list[int]()
 
-    def fetch_and_dawdle(batch: Batch) -> list[SequenceTask]:
-        before = pipeline._releases.count
-        deferred = fetch(batch)
-        if deferred and not batch.works:
+    def fetch_and_dawdle(batch: PlannedBatch) -> tuple[StagedBatch | None, list[SequenceTask]]:
+        before = pipeline._capacity.count
+        staged, deferred = fetch(batch)
+        if deferred and staged is None:
             waited.append(len(deferred))
             gate.opened.set()
-            wait_until(lambda: pipeline._releases.count > before)
-        return deferred
+            wait_until(lambda: pipeline._capacity.count > before)
+        return staged, deferred
 
     monkeypatch.setattr(pipeline._fetcher, "fetch", fetch_and_dawdle)
     return waited
@@ -165,21 +165,21 @@ def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_go_on(
     with tiny_engine(source) as engine:
         _with_room_for_one(engine, source)
         held = adapter_key("k0", "k0-4")
-        engine._host_tier.acquire(held)
+        engine._resources.adapters.host.acquire(held)
         fetch, attempts, deferred = engine._pipeline._fetcher.fetch, list[int](), threading.Event()
 
         def give_back() -> None:
-            engine._host_tier.release(held)
-            engine._pipeline._releases.add()
+            engine._resources.adapters.host.release(held)
+            engine._pipeline._capacity.notify()
 
-        def watched(batch: Batch) -> list[SequenceTask]:
-            attempts.append(len(batch.works))
-            left = fetch(batch)
+        def watched(batch: PlannedBatch) -> tuple[StagedBatch | None, list[SequenceTask]]:
+            attempts.append(len(batch.tasks))
+            staged, left = fetch(batch)
             if left:
                 deferred.set()
                 if meanwhile:
                     give_back()
-            return left
+            return staged, left
 
         monkeypatch.setattr(engine._pipeline._fetcher, "fetch", watched)
         waiting = engine.submit([_item(10, Task.EMBED)])
@@ -203,9 +203,9 @@ def test_an_adapter_that_no_tier_could_hold_alone_is_refused_at_once(source: Fol
 def test_what_waits_for_room_is_cancelled_when_the_engine_is_closed(source: FolderSource) -> None:
     engine = tiny_engine(source)
     _with_room_for_one(engine, source)
-    engine._host_tier.acquire(adapter_key("k0", "k0-4"))
+    engine._resources.adapters.host.acquire(adapter_key("k0", "k0-4"))
     waiting = engine.submit([_item(10, Task.EMBED)])
-    wait_until(lambda: engine._pipeline._parked)
+    wait_until(lambda: engine._pipeline._deferred)
     engine.close(drain=False)
     assert isinstance(waiting.result(0)[0].error, Cancelled)
 
@@ -239,7 +239,7 @@ def test_a_refused_adapter_takes_no_host_memory_when_the_next_one_needs_it(sourc
     """It was made for all layers of `k0`; `k2` has two that look rows up."""
     misfit, good = (Item(ModelRef("k2", "general", name), Task.EMBED, text="w1") for name in ("k0-4", "k2-10"))
     with tiny_engine(source) as engine:
-        engine._host_tier._policy.capacity = _packed(source, "k2-10").nbytes
+        engine._resources.adapters.host._policy.capacity = _packed(source, "k2-10").nbytes
         outcomes = engine.submit([misfit, good]).result(20)
         assert engine.stats().host.entries == 1
     assert [type(outcome.error) for outcome in outcomes] == [AdapterRefused, type(None)]
@@ -257,7 +257,7 @@ def test_a_failed_row_holds_no_device_memory_when_the_next_one_needs_it(source: 
 
 def test_a_row_is_refused_when_its_adapter_is_larger_than_host_memory(source: FolderSource) -> None:
     with tiny_engine(source) as engine:
-        engine._host_tier._policy.capacity = 100
+        engine._resources.adapters.host._policy.capacity = 100
         assert isinstance(engine.submit([_item(4)]).result(20)[0].error, Overloaded)
 
 
@@ -289,7 +289,7 @@ def test_a_dropped_adapter_leaves_the_device_when_it_was_on_its_way_there(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = tiny_engine(source)
-    bank = engine._banks.get(WIDTH)
+    bank = engine._resources.adapters.tier(WIDTH)
     insert = bank.insert
 
     def drop_and_insert(key: str, adapter: PackedAdapter) -> Resident:
@@ -319,17 +319,17 @@ def test_a_halved_batch_has_the_room_of_the_whole_one_when_memory_ran_out(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tiny_engine(source) as engine:
-        healthy, held = engine._device._run, list[weakref.ref[torch.Tensor]]()
+        healthy, held = engine._runner._run, list[weakref.ref[torch.Tensor]]()
 
-        def run(batch: Batch) -> None:
+        def run(batch: StagedBatch) -> ComputedBatch:
             assert all(tensor() is None for tensor in held)
-            if len(batch.works) > 2:
+            if len(batch.tasks) > 2:
                 activations = torch.zeros(1)
                 held.append(weakref.ref(activations))
                 raise torch.OutOfMemoryError("no room")
-            healthy(batch)
+            return healthy(batch)
 
-        monkeypatch.setattr(engine._device, "_run", run)
+        monkeypatch.setattr(engine._runner, "_run", run)
         outcomes = engine.submit([_item(number) for number in range(8)]).result(20)
     assert len(held) == 3
     assert [outcome.error for outcome in outcomes] == [None] * 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hmi.engine.estimate import EstimateGroup
+from hmi.engine.stages.estimate import EstimateGroup
 from hmi.errors import Corrupt
 from hmi.models.layers import RowEstimator, ServedEstimator
 from tests.estimators import random_estimator
