@@ -35,7 +35,7 @@ _NO_TIER = TierStats(entries=0, bytes=0, budget_bytes=0, hits=0, misses=0, evict
 
 
 class StubSource(Protocol):
-    """`hmi.engine.hosted.ModelSource`, named again here because that module imports torch."""
+    """`hmi.engine.ModelSource`, repeated here because `hmi.engine` imports torch."""
 
     def base_folder(self, digest: str) -> Path: ...
 

@@ -43,7 +43,7 @@ def find_base(session: Session, artifact: str) -> RegisteredBase | None:
 
 
 class CatalogSource:
-    """`hmi.engine.hosted.ModelSource` over catalog and artifacts. All methods may be called from any thread.
+    """`hmi.engine.ModelSource` over catalog and artifacts. All methods may be called from any thread.
 
     Args:
         cache_dir: Where it is written down which tables were read whole.
