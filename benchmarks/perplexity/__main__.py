@@ -162,7 +162,7 @@ def _perplexities(report: BaseReport) -> dict[str, Any]:
         "divergence": {name: round(each.divergence, 4) for name, each in seen.items()},
         "agreement": {name: round(each.agreement, 4) for name, each in seen.items()},
         "layers": [round(each, 4) for each in report.after.layers] if report.after else [],
-        "judges": report.judges,
+        "judges": report.dev_texts,
         "losses": [round(each, 4) for each in report.losses],
         "seconds": round(report.seconds),
     }

@@ -144,7 +144,7 @@ def base(
         from hmi.cli.render import fidelity_table
 
         show(fidelity_table(spec.k, report.before, report.fitted, report.after))
-        typer.echo(f"on {report.judges} held-out lines, in {report.seconds:.0f} s")
+        typer.echo(f"on {report.dev_texts} held-out lines, in {report.seconds:.0f} s")
         if report.estimate_error is not None:
             typer.echo(_estimates(report.estimate_error))
     elif spec.k:
@@ -270,7 +270,7 @@ def domain(
     )
     typer.echo(
         f"error of the last layer's states against the full model: {report.before.upper:.3f} without the delta, "
-        f"{report.after.upper:.3f} with it, on {report.judges} held-out lines"
+        f"{report.after.upper:.3f} with it, on {report.dev_texts} held-out lines"
     )
     if report.estimate_error is not None:
         typer.echo(_estimates(report.estimate_error))

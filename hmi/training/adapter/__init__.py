@@ -1,4 +1,8 @@
-"""TODO"""
+"""Training a tenant's adapter and head from labelled text, and evaluating an existing adapter.
+
+`train_adapter` is the entry point: it prepares the data, runs `EpochLoop`, which evaluates after every epoch and keeps
+the best one, and returns the adapter with a report. `evaluate_adapter` answers how well any adapter does on examples.
+"""
 
 from __future__ import annotations
 

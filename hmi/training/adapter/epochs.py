@@ -1,149 +1,135 @@
-"""The loop of training: epochs of batches, judgement after each, the best epoch kept."""
+"""Epochs over the training data, with an evaluation after each; the best epoch is kept."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import math
-import time
-from collections.abc import Iterator
-from typing import TypeVar
+import dataclasses
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
-from hmi.errors import InvalidInput
-from hmi.training.loop import MAX_GRADIENT_NORM, Checkpoint, TrainState, batches_by_length, learning_rate_factor
+from hmi.training.loop import Checkpoint, EpochBatches, Trainer, TrainState
 from hmi.training.plan import TrainConfig
-from hmi.training.reports import OnProgress, TrainProgress
+from hmi.training.reports import Metrics, OnProgress, TrainProgress
 from hmi.training.tasks import Network, Objective, TaskData
 
-__all__ = ["Loop"]
+__all__ = ["EpochLoop", "EpochOutcome"]
 
-PartT = TypeVar("PartT", bound=TaskData)
+DataT = TypeVar("DataT", bound=TaskData)
 
 
-class Loop:
+@dataclass(frozen=True, slots=True)
+class EpochOutcome:
+    """What a training did, see the fields of `TrainReport` with these names."""
+
+    losses: tuple[float, ...]
+    evaluations: tuple[Metrics, ...]
+    best_epoch: int
+    trained_tokens: int
+    seconds: float
+    resumed_at: int | None
+
+
+class EpochLoop(Generic[DataT]):
     """One training of one network.
 
     Args:
-        started: On `time.monotonic`'s clock, when the training was asked for.
+        train: The data to train on; `dev` chooses the best epoch, None keeps the last one.
         generator: Decides the order of batches.
     """
 
     def __init__(
         self,
         network: Network,
+        objective: Objective[DataT],
+        train: DataT,
+        dev: DataT | None,
         config: TrainConfig,
         generator: torch.Generator,
         on_progress: OnProgress,
-        checkpoint: Checkpoint | None,
-        started: float,
     ) -> None:
         self._network = network
+        self._objective = objective
+        self._train = train
+        self._dev = dev
         self._config = config
-        self._generator = generator
         self._on_progress = on_progress
-        self._checkpoint = checkpoint
-        self._started = started
-        self._weights: list[Tensor] = list(network.adapter.parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._weights, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self._course = TrainState(generator.get_state())
-        self._earlier = 0.0  # seconds
-        self.resumed_at: int | None = None
+        self._batches = EpochBatches(train.lengths, config.batch_size, generator)
+        self._tokens = train.tokens
+        self._state = TrainState()
+        self._loss_sum, self._examples = 0.0, 0  # of the epoch so far
+        self._losses: list[float] = []  # of each whole epoch
+        self._trained_tokens = 0
 
-    def run(self, objective: Objective[PartT], learnt: PartT, judging: PartT | None) -> TrainState:
-        """Train until the last epoch, or until `patience` epochs brought nothing; the network then has the best epoch's
-        weights, where somebody judged.
+    def run(self, checkpoint: Checkpoint | None, started: float) -> EpochOutcome:
+        """Train until the last epoch, or until `patience` epochs brought no better one. With a dev set the network has
+        the weights of the best epoch afterwards.
 
-        Raises what `on_progress` raises, with the checkpoint written, and `InvalidInput` where the loss is no number.
+        Raises what `on_progress` raises, after the checkpoint is saved, and `InvalidInput` for a loss that is not
+        finite.
         """
-        config, course = self._config, self._take_over()
-        while not course.is_over(config.epochs, config.patience):
-            self._train_epoch(objective, learnt)
-            course.losses.append(course.loss_sum / len(learnt.lengths))
-            if judging is not None and course.take_judgement(objective.judge(self._network, judging)):
-                course.best = [weight.detach().clone() for weight in self._weights]
-            course.order, course.in_epoch, course.loss_sum = self._generator.get_state(), 0, 0.0
-            self._save()
-        course.seconds = self._seconds()
-        if course.best is not None:
+        config = self._config
+        weights = list(self._network.adapter.parameters())
+        optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        steps = config.epochs * self._batches.steps_per_epoch
+        trainer = Trainer(weights, optimizer, steps, self._report, checkpoint, started)
+        resumed_at = trainer.resume()
+        self._state = state = trainer.state
+        for step, loss in enumerate(state.losses):
+            self._count(step, loss)
+        while not self._is_over():
+            trainer.run(self._loss, until=(self._epochs_done() + 1) * self._batches.steps_per_epoch)
+            if self._dev is not None:
+                state.evaluations.append(self._objective.evaluate(self._network, self._dev))
+                if state.best_epoch == len(state.evaluations):
+                    state.best = [weight.detach().clone() for weight in weights]
+            trainer.save()
+        if state.best is not None:
             with torch.no_grad():
-                for weight, best in zip(self._weights, course.best, strict=True):
+                for weight, best in zip(weights, state.best, strict=True):
                     weight.copy_(best)
-        return course
-
-    def _take_over(self) -> TrainState:
-        found = self._checkpoint.load(self._weights, self._optimizer) if self._checkpoint else None
-        if found is not None:
-            self._course = found
-            self._generator.set_state(found.order)
-            self._earlier = found.seconds
-            self.resumed_at = found.done
-        return self._course
-
-    def _train_epoch(self, objective: Objective[PartT], learnt: PartT) -> None:
-        """What is left of the epoch under way."""
-        config, course = self._config, self._course
-        in_epoch = math.ceil(len(learnt.lengths) / config.batch_size)
-        steps = config.epochs * in_epoch
-        first, clock = course.done, time.monotonic()
-        for chosen in self._batches(learnt):
-            loss = objective.loss(self._network, learnt, chosen)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise InvalidInput(
-                    "the loss is no finite number any more; try a lower learning rate", param="learning_rate"
-                )
-            for group in self._optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(course.done, steps)
-            self._optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self._weights, MAX_GRADIENT_NORM)
-            self._optimizer.step()
-            course.done += 1
-            course.in_epoch += 1
-            course.loss_sum += value * len(chosen)
-            course.trained_tokens += int(learnt.tokens[chosen].sum())
-            left = (time.monotonic() - clock) / (course.done - first) * (steps - course.done)
-            so_far = min(course.in_epoch * config.batch_size, len(learnt.lengths))  # the last batch may be any one
-            self._tell(value, course.loss_sum / so_far, steps, left)
-            if self._checkpoint is not None and self._checkpoint.is_due():
-                self._save()
-
-    def _tell(self, loss: float, epoch_loss: float, steps: int, seconds_left: float) -> None:
-        course = self._course
-        progress = TrainProgress(
-            done=course.done,
-            steps=steps,
-            epoch=course.epochs + 1,
-            epochs=self._config.epochs,
-            loss=loss,
-            epoch_loss=epoch_loss,
-            dev=course.judged[-1] if course.judged else None,
-            trained_tokens=course.trained_tokens,
-            seconds_left=seconds_left,
+        return EpochOutcome(
+            losses=tuple(self._losses),
+            evaluations=tuple(state.evaluations),
+            best_epoch=state.best_epoch or len(self._losses),
+            trained_tokens=self._trained_tokens,
+            seconds=trainer.seconds(),
+            resumed_at=resumed_at,
         )
-        try:
-            self._on_progress(progress)
-        except BaseException:
-            # Whoever ends it may want it to go on later; a full disk must not hide why it ended.
-            with contextlib.suppress(OSError, SafetensorError):
-                self._save()
-            raise
 
-    def _batches(self, learnt: TaskData) -> Iterator[list[int]]:
-        """Of the epoch under way, without those that are done."""
-        batches = batches_by_length(learnt.lengths, self._config.batch_size, self._generator)
-        return itertools.islice(batches, self._course.in_epoch, None)
+    def _epochs_done(self) -> int:
+        return len(self._losses) if self._dev is None else len(self._state.evaluations)
 
-    def _save(self) -> None:
-        if self._checkpoint is not None:
-            self._course.seconds = self._seconds()
-            self._checkpoint.save(self._course, self._weights, self._optimizer)
+    def _is_over(self) -> bool:
+        done, best = self._epochs_done(), self._state.best_epoch
+        return done >= self._config.epochs or (best > 0 and done - best >= self._config.patience)
 
-    def _seconds(self) -> float:
-        return self._earlier + time.monotonic() - self._started
+    def _loss(self, step: int) -> torch.Tensor:
+        return self._objective.loss(self._network, self._train, self._batches.batch(step))
+
+    def _count(self, step: int, loss: float) -> None:
+        """Add a step to the sums of its epoch."""
+        place = step % self._batches.steps_per_epoch
+        chosen = self._batches.batch(step)
+        if place == 0:
+            self._loss_sum, self._examples = 0.0, 0
+        self._loss_sum += loss * len(chosen)
+        self._examples += len(chosen)
+        self._trained_tokens += int(self._tokens[chosen].sum())
+        if place + 1 == self._batches.steps_per_epoch:
+            self._losses.append(self._loss_sum / self._examples)
+
+    def _report(self, progress: TrainProgress) -> None:
+        step = progress.done - 1
+        self._count(step, progress.loss)
+        evaluations = self._state.evaluations
+        self._on_progress(
+            dataclasses.replace(
+                progress,
+                epoch=1 + step // self._batches.steps_per_epoch,
+                epochs=self._config.epochs,
+                epoch_loss=self._loss_sum / self._examples,
+                dev=evaluations[-1] if evaluations else None,
+                trained_tokens=self._trained_tokens,
+            )
+        )

@@ -36,7 +36,7 @@ def require_learnable(kind: TaskKind, family: Family, who: str, param: str) -> N
         who: Whose model it is, for the message.
     """
     if kind not in (_DECODERS_LEARN if family.decodes else _ENCODERS_LEARN):
-        can = "how texts go on, and classes of texts" if family.decodes else "labels and embeddings"
+        can = "text generation and classes of texts" if family.decodes else "labels and embeddings"
         raise InvalidInput(f"{who} is a {family} and learns {can}, not {kind}", param=param)
 
 

@@ -1,4 +1,4 @@
-"""How a domain delta is trained, how far a training is, and what came of it."""
+"""How a domain delta is trained, and the outcome."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hmi.adapters import Adapter
 from hmi.errors import InvalidInput
 from hmi.spec import Site
 from hmi.training.distill import Fidelity
+from hmi.training.plan import require_numbers
 
 __all__ = ["DeltaConfig", "DeltaReport", "TrainedDelta"]
 
@@ -19,21 +20,21 @@ class DeltaConfig:
 
     Attributes:
         rank: Of every LoRA pair.
-        steps: Of the optimiser; text is passed over as often as that takes.
+        steps: Of the optimizer.
         batch_size: Texts in one step.
         learning_rate: Peak of the schedule.
-        nearness: Weight, in the loss, of the squared relative distance between the rows and those of the domain
-            above. What stays within the trees' tolerance is not stored again; at 1, rows of MiniLM with k = 3 went
-            half as far as at 0, for four fifths of the gain. 0 for the root's own delta: it has nothing to inherit.
-        left_out: Share of the texts that are seen as a tree sees them that was built of all the others, so that rows of
-            shorter n-grams are good stand-ins under the miss policy `backoff`.
+        nearness: Weight, in the loss, of the squared relative distance between the rows and those of the parent domain.
+            Rows within the trees' tolerance are not stored again; at 1, rows of MiniLM with k = 3 moved half as far as
+            at 0, for four fifths of the gain. 0 for the root's own delta, which has no parent.
+        left_out: Share of the texts that get the n-grams of a tree built from all other texts, so that shorter n-grams
+            are good replacements under the miss policy `backoff`.
         sites: The linear layers that get a pair, in every lower layer.
-        estimator_steps: Of the optimiser, for the delta's own estimator; it begins with the base's, and there is none
-            where the base has none.
+        estimator_steps: Of the optimizer, for the delta's own estimator. It begins with the base's, and there is none
+            if the base has none.
         max_tokens: Longer texts are cut, special tokens included.
-        seed: Same seed, same text, same machine, same number of threads: same weights.
-        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
-            activations; the trained weights are float32 always.
+        seed: The same seed, text, machine and number of threads give the same weights.
+        device, dtype: As in `hmi.engine.EngineConfig`. The dtype is that of the frozen base model and the activations;
+            the trained weights are float32.
 
     Raises `InvalidInput` whose `param` names the field.
     """
@@ -52,37 +53,29 @@ class DeltaConfig:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("rank", "steps", "batch_size", "estimator_steps", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
-        if not 0 < self.learning_rate < math.inf:
-            raise InvalidInput(
-                f"learning_rate must be a number above 0, not {self.learning_rate}", param="learning_rate"
-            )
+        least = dict.fromkeys(("rank", "steps", "batch_size", "estimator_steps", "max_tokens"), 1)
+        require_numbers(self, least, positive=("learning_rate",), shares=("left_out",))
         if not 0 <= self.nearness < math.inf:
             raise InvalidInput(f"nearness must be a number from 0, not {self.nearness}", param="nearness")
-        if not 0 <= self.left_out <= 1:
-            raise InvalidInput(f"left_out must be a share from 0 to 1, not {self.left_out}", param="left_out")
         if not self.sites:
             raise InvalidInput("a delta needs at least one linear layer to sit on", param="sites")
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaReport:
-    """What came of a training.
+    """The outcome of a training.
 
     Attributes:
-        texts: Learnt from; `judges` others measured the fidelity.
-        before, after: Of the rows that the domain would have without the delta, and of the delta's, on the judging
-            texts. A delta whose `after.upper` is not below `before.upper` is not worth its tables.
+        texts: Trained on; `dev_texts` others measured the fidelity.
+        before, after: Fidelity of the domain's rows without and with the delta. A delta whose `after.upper` is not
+            below `before.upper` is not worth its tables.
         losses: Means over each tenth of the steps.
-        estimate_error: Of the judging texts' rows that were not learnt from, see `RowEstimator.error`; None where there
-            is no estimator.
+        estimate_error: `RowEstimator.error` on the dev texts; None without an estimator.
         seconds: From loading the base model to the end.
     """
 
     texts: int
-    judges: int
+    dev_texts: int
     before: Fidelity
     after: Fidelity
     losses: tuple[float, ...]

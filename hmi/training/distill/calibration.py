@@ -1,7 +1,8 @@
-"""Fitting what comes after the windows in closed form, from one pass over a sample of text.
+"""Fitting the layers after the windows in closed form, from one pass over a sample of text.
 
 `window.projection` and `correction.position` together become the least-squares map from a window's state and position
-to the full model's state at that token: minutes less of distillation, and most of what is to be had without any.
+to the full model's state at that token. It replaces minutes of distillation, and is most of what can be had without
+any.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ from hmi.training.distill.fidelity import state_pairs
 __all__ = ["Calibration", "Moments", "calibrate", "fit_calibration"]
 
 _PRIOR_TEXTS = 32  # a position's correction is drawn to zero as if so many texts had shown none there
-_RIDGE = 1e-4  # relative to the mean square of the states: keeps directions that text never shows from growing
-_ROUNDS = 3  # projection and correction are fitted by turns; more change nothing
+_RIDGE = 1e-4  # relative to the mean square of the states: bounds directions that the text never shows
+_ROUNDS = 3  # projection and correction are fitted alternately; more rounds change nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """weight [H, H], bias [H], correction [max_positions, H], None where positions are in the attention; float32 on the
-    CPU."""
+    """The fitted parameters, float32 on the CPU.
+
+    Attributes:
+        weight: [H, H]
+        bias: [H]
+        correction: [max_positions, H]; None if positions are in the attention.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -37,8 +43,7 @@ class Calibration:
     @classmethod
     def identity(cls, spec: HPLMSpec) -> Calibration:
         hidden = spec.hidden_size
-        learned = spec.rope_theta is None
-        correction = torch.zeros(spec.max_positions, hidden) if learned else None
+        correction = torch.zeros(spec.max_positions, hidden) if spec.rope_theta is None else None
         return cls(torch.eye(hidden), torch.zeros(hidden), correction)
 
     @torch.no_grad()
@@ -47,14 +52,14 @@ class Calibration:
             model.get_parameter(name).copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Under the artifact's names."""
+        """By their names in the artifact."""
         named = {"window.projection.weight": self.weight, "window.projection.bias": self.bias}
         return named if self.correction is None else named | {"correction.position": self.correction}
 
 
 @torch.no_grad()
 def calibrate(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Calibration:
-    """The best fit to the sequences, for a model whose layers are still the original's. It is set to the identity."""
+    """The best fit to the sequences, for a model with the original's layers. The model is set to the identity."""
     Calibration.identity(model.spec).set(model)
     spec = model.spec
     pairs = ((full, merged, mask) for full, merged, _, mask in state_pairs(model, sequences))
@@ -67,9 +72,10 @@ class Moments:
     """Sums over all tokens of x = (window's state, 1) and y = the full model's state; float64.
 
     Attributes:
-        xx: [H + 1, H + 1], the sum of x x^T; xy: [H + 1, H], the sum of x y^T.
-        x: [max_positions, H + 1], the sum of x at each position; y: [max_positions, H], likewise; one for all where
-            positions are in the attention.
+        xx: [H + 1, H + 1], the sum of x x^T.
+        xy: [H + 1, H], the sum of x y^T.
+        x: [max_positions, H + 1], the sum of x at each position; one position if positions are in the attention.
+        y: [max_positions, H], likewise.
     """
 
     xx: Tensor
@@ -81,15 +87,15 @@ class Moments:
     def of(cls, pairs: Iterable[tuple[Tensor, Tensor, Tensor]], spec: HPLMSpec) -> Moments:
         """
         Args:
-            pairs: In batches, the full model's states, merged rows `[B, T, H]`, and their mask; of a model that is set
-                to the identity, so that merged rows are the windows' own states.
+            pairs: Batches of the full model's states, merged rows `[B, T, H]` and their mask; of a model that is set to
+                the identity, so that merged rows are the windows' own states.
         """
         hidden, positions = spec.hidden_size, spec.max_positions if spec.rope_theta is None else 1
         xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
         at_x, at_y = torch.zeros(positions, hidden + 1).double(), torch.zeros(positions, hidden).double()
         for full, merged, mask in pairs:
-            y = full[mask].float().cpu()
-            x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)
+            y = full[mask].float().cpu()  # [tokens, H]
+            x = torch.nn.functional.pad(merged[mask].float().cpu(), (0, 1), value=1.0)  # [tokens, H + 1]
             position = torch.arange(mask.shape[1]).clamp(max=positions - 1).expand(mask.shape)[mask.cpu()]
             xx += (x.T @ x).double()
             xy += (x.T @ y).double()
@@ -99,10 +105,10 @@ class Moments:
 
 
 def fit_calibration(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> Calibration:
-    """Projection and correction by turns, each the best for the other; both problems have one answer.
+    """Fit projection and correction alternately, each the least-squares solution for the other.
 
     Args:
-        by_position: There is a correction; there is none where positions are in the attention.
+        by_position: There is a correction; there is none if positions are in the attention.
         has_first: Every text begins with the same special token.
     """
     seen = sums.x[:, -1:]  # tokens at each position [max_positions, 1]
@@ -112,11 +118,10 @@ def fit_calibration(sums: Moments, *, by_position: bool = True, has_first: bool 
     solved = torch.zeros_like(sums.xy)
     for _ in range(_ROUNDS if by_position else 1):
         solved = torch.linalg.solve(sums.xx + ridge, sums.xy - sums.x.T @ correction)
-        left = sums.y - sums.x @ solved  # what is missing at each position, summed
-        correction = left / (seen + _PRIOR_TEXTS)
+        residual = sums.y - sums.x @ solved  # summed at each position
+        correction = residual / (seen + _PRIOR_TEXTS)
         if has_first:
-            # The first position always holds the same special token: its own mean is all there is to know.
-            correction[0] = left[0] / seen[0]
+            correction[0] = residual[0] / seen[0]  # always the same token, so its own mean is exact
     return Calibration(
         solved[:-1].T.float().contiguous(), solved[-1].float(), correction.float() if by_position else None
     )

@@ -1,14 +1,14 @@
-"""Teaching a small network to tell the rows of n-grams from those of their tokens: see `hmi.models.layers.estimator`.
+"""Fitting the small network that estimates the rows of n-grams from those of their tokens, see `RowEstimator`.
 
-Rows are a function of the n-gram alone, so there is as much to learn from as there are windows in any text; no labels,
-and no teacher but the lower layers themselves.
+Rows are a function of the n-gram alone, so every window of any text is an example; no labels and no teacher but the
+lower layers are needed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +21,15 @@ from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, token_keys, unpack, window_keys
 from hmi.models.families import HPLM
 from hmi.models.layers import RowEstimator
-from hmi.training.loop import MAX_GRADIENT_NORM, learning_rate_factor
+from hmi.training.loop import Trainer
 from hmi.training.lower import window_rows
-from hmi.training.reports import TrainProgress
+from hmi.training.plan import require_numbers
+from hmi.training.reports import OnProgress, TrainProgress
 
 __all__ = ["EstimatorConfig", "fit_estimator"]
 
 _CHUNK = 4096
-_SAID = 50  # steps between two words of progress, and whose mean loss they say
+_SHOWN = 50  # steps between two reports of progress, and whose mean loss they give
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class EstimatorConfig:
     """How an estimator is trained.
 
     Attributes:
-        size: Its hidden values.
-        steps: Of the optimiser.
+        size: Its hidden size.
+        steps: Of the optimizer.
         batch_size: Windows in one step.
         learning_rate: Peak of the schedule.
-        most_windows: Of the text's different ones, drawn at random where there are more.
-        seed: Same seed, same text, same machine, same number of threads: same weights.
+        most_windows: A random sample of so many of the text's distinct windows is used.
+        seed: The same seed, text, machine and number of threads give the same weights.
     """
 
     size: int = 768
@@ -52,51 +53,48 @@ class EstimatorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("size", "steps", "batch_size", "most_windows"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
+        require_numbers(self, {"size": 1, "steps": 1, "batch_size": 1, "most_windows": 1})
 
 
 def fit_estimator(
     model: HPLM,
     sequences: Sequence[NDArray[np.int64]],
-    judging: Sequence[NDArray[np.int64]],
+    held_out: Sequence[NDArray[np.int64]],
     config: EstimatorConfig,
     delta: TrainingAdapters | None = None,
     *,
     start: RowEstimator | None = None,
-    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> RowEstimator:
-    """An estimator of the model's rows, on the host in float32, and how well it does in `RowEstimator.error`.
+    """Fit an estimator of the model's rows. It is on the host in float32, with its `RowEstimator.error`.
 
     Args:
-        sequences: Token ids of the text whose windows are learnt from.
-        judging: Of other text; of its windows those that were not learnt from say how well it does, or all where there
-            are no such.
+        sequences: Token ids of the text whose windows are learnt.
+        held_out: Of other text: its windows that were not learnt give the error, or all if there are none.
         delta: Of the domain whose rows they are.
-        start: To begin with, for it knows most of another function's rows already; its size counts.
-        on_progress: Told now and then; the loss is the squared relative error. What it raises ends the training.
+        start: Estimator of a similar function to begin with; its size is used.
+        on_progress: Called every few steps, with the squared relative error as the loss; if it raises, training ends.
     """
     rng = np.random.default_rng(config.seed)
     learnt = _windows(model, sequences)
     if len(learnt) > config.most_windows:
         learnt = np.sort(rng.choice(learnt, config.most_windows, replace=False))
-    asked = _windows(model, judging)
-    unknown = asked[~np.isin(asked, learnt)]
-    asked = unknown if len(unknown) else asked
-    material = _Material(model, np.concatenate([learnt, asked]), delta)
-    estimator = _Centred(start if start is not None else _fresh(model.spec.hidden_size, config), material.tokens)
-    _fit(estimator, material, len(learnt), config, on_progress)
-    made = estimator.folded()
+    others = _windows(model, held_out)
+    unknown = others[~np.isin(others, learnt)]
+    others = unknown if len(unknown) else others
+    rows = _RowData(model, np.concatenate([learnt, others]), delta)
+    estimator = _CentredEstimator(start if start is not None else _new_estimator(model, config), rows.tokens)
+    _train(estimator, rows, len(learnt), config, on_progress)
+    folded = estimator.folded()
     errors = [
-        _errors(made(material.tokens, material.index[part]), material.rows[part].float())
-        for part in torch.split(torch.arange(len(learnt), len(learnt) + len(asked)), _CHUNK)
+        _errors(folded(rows.tokens, rows.index[part]), rows.rows[part].float())
+        for part in torch.split(torch.arange(len(learnt), len(learnt) + len(others)), _CHUNK)
     ]
-    error = float(torch.cat(errors).clamp(max=1).mean())  # worse than none at all is none
+    error = float(torch.cat(errors).clamp(max=1).mean())  # an error of 1 is that of no estimate at all
     if not math.isfinite(error):
         raise InvalidInput("the estimator's numbers are not finite; take a lower learning rate", param="learning_rate")
-    made.error.fill_(error)
-    return made.cpu()
+    folded.error.fill_(error)
+    return folded.cpu()
 
 
 def _windows(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Keys:
@@ -104,12 +102,11 @@ def _windows(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Keys:
     return np.unique(window_keys(np.concatenate(sequences), lengths, looks_back=model.spec.family.decodes))
 
 
-class _Material:
-    """
-    Attributes:
-        tokens: Rows of single tokens, and last one of zeros: float32 `[m, H]`.
-        index: int64 `[n, 3]`, which of them the tokens of each window are.
-        rows: The windows' own, in the model's dtype: `[n, H]`.
+class _RowData:
+    """Attributes:
+    tokens: Rows of single tokens, and last one of zeros: float32 `[m, H]`.
+    index: int64 `[n, 3]`, the tokens of each window in `tokens`.
+    rows: The windows' own, in the model's dtype: `[n, H]`.
     """
 
     def __init__(self, model: HPLM, windows: Keys, delta: TrainingAdapters | None) -> None:
@@ -122,9 +119,9 @@ class _Material:
         self.rows = window_rows(model, windows, delta)
 
 
-class _Centred(torch.nn.Module):
-    """An estimator that sees rows with a mean of zero and values of about one, which it learns from faster; `folded` is
-    the same function of the rows as they are."""
+class _CentredEstimator(torch.nn.Module):
+    """An estimator that reads rows with a mean of zero and values of about one, from which it learns faster; `folded`
+    is the same function of the rows as they are."""
 
     def __init__(self, estimator: RowEstimator, tokens: Tensor) -> None:
         super().__init__()
@@ -139,7 +136,7 @@ class _Centred(torch.nn.Module):
             inside.outer.weight.div_(scale)
 
     def forward(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """As `RowEstimator.forward`, of tokens that `centre` gave; the estimates are of the rows as they are."""
+        """As `RowEstimator.forward`, with tokens from `centre`; the estimates are of the rows as they are."""
         estimates: Tensor = self.inside(tokens, index)
         return estimates * self._scale + self._mean
 
@@ -148,52 +145,44 @@ class _Centred(torch.nn.Module):
 
     @torch.no_grad()
     def folded(self) -> RowEstimator:
-        made = RowEstimator(len(self._mean), len(self.inside.inner.weight)).to(self._mean.device)
-        made.load_state_dict(self.inside.state_dict())
+        folded = RowEstimator(len(self._mean), len(self.inside.inner.weight)).to(self._mean.device)
+        folded.load_state_dict(self.inside.state_dict())
         mean = self._mean.repeat(3)
-        made.inner.weight.div_(self._scale)
-        made.inner.bias.sub_(made.inner.weight @ mean)
-        made.outer.weight.mul_(self._scale)
-        made.outer.bias.mul_(self._scale).sub_(made.linear.weight @ mean)
-        return made.requires_grad_(False)
+        folded.inner.weight.div_(self._scale)
+        folded.inner.bias.sub_(folded.inner.weight @ mean)
+        folded.outer.weight.mul_(self._scale)
+        folded.outer.bias.mul_(self._scale).sub_(folded.linear.weight @ mean)
+        return folded.requires_grad_(False)
 
 
-def _fresh(hidden_size: int, config: EstimatorConfig) -> RowEstimator:
+def _new_estimator(model: HPLM, config: EstimatorConfig) -> RowEstimator:
     """One that adds nothing yet."""
-    made = RowEstimator(hidden_size, config.size)
+    estimator = RowEstimator(model.spec.hidden_size, config.size)
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
-        made.inner.weight.normal_(0, (3 * made.inner.in_features) ** -0.5, generator=generator)
-        for tensor in (made.inner.bias, made.outer.weight, made.outer.bias, made.linear.weight):
+        estimator.inner.weight.normal_(0, (3 * estimator.inner.in_features) ** -0.5, generator=generator)
+        for tensor in (estimator.inner.bias, estimator.outer.weight, estimator.outer.bias, estimator.linear.weight):
             tensor.zero_()
-    return made
+    return estimator
 
 
-def _fit(
-    estimator: _Centred,
-    material: _Material,
-    learnt: int,
-    config: EstimatorConfig,
-    on_progress: Callable[[TrainProgress], None],
+def _train(
+    estimator: _CentredEstimator, data: _RowData, learnt: int, config: EstimatorConfig, on_progress: OnProgress
 ) -> None:
-    optimizer = torch.optim.AdamW(estimator.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config.steps))
     generator = torch.Generator().manual_seed(config.seed)
-    tokens = estimator.centre(material.tokens)
-    losses: list[float] = []
-    started = time.monotonic()
-    for done in range(1, config.steps + 1):
+    tokens = estimator.centre(data.tokens)
+
+    def loss_of(step: int) -> Tensor:
         chosen = torch.randint(learnt, (config.batch_size,), generator=generator).to(tokens.device)
-        loss = _errors(estimator(tokens, material.index[chosen]), material.rows[chosen].float()).mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(estimator.parameters(), MAX_GRADIENT_NORM)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if done % _SAID == 0 or done == config.steps:
-            left = (time.monotonic() - started) / done * (config.steps - done)
-            on_progress(TrainProgress(done, config.steps, float(np.mean(losses[-_SAID:])) ** 2, left))
+        return _errors(estimator(tokens, data.index[chosen]), data.rows[chosen].float()).mean()
+
+    def report(progress: TrainProgress) -> None:
+        if progress.done % _SHOWN == 0 or progress.done == config.steps:
+            on_progress(dataclasses.replace(progress, loss=trainer.state.mean_loss(_SHOWN) ** 2))
+
+    weights = list(estimator.parameters())
+    trainer = Trainer(weights, torch.optim.AdamW(weights, lr=config.learning_rate), config.steps, report)
+    trainer.run(loss_of)
 
 
 def _errors(estimates: Tensor, rows: Tensor) -> Tensor:

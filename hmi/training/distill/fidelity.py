@@ -1,5 +1,4 @@
-"""How far an hPLM's states are from those of an ordinary model, by default the one that its own layers are without
-windows."""
+"""How far an hPLM's states are from those of an ordinary model, by default of its own layers without windows."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from hmi.adapters.maths import TrainingAdapters, mean_pool
 from hmi.models.families import HPLM, HGpt
 from hmi.training.distill.perplexity import PerplexityReport, PerplexitySums
 from hmi.training.distill.teacher import Teacher
-from hmi.training.lower import LowerStates, floored
+from hmi.training.lower import LowerStates, floor_sizes
 
 __all__ = ["Fidelity", "compare_states", "measure_fidelity", "state_pairs"]
 
@@ -25,10 +24,10 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Relative errors |ours - full| / |full| on text that was not learnt from.
+    """Relative errors |ours - full| / |full| on text that was not trained on.
 
     Attributes:
-        layers: Over all tokens: of what the upper layers are given, and of each upper layer's states.
+        layers: Over all tokens, of the upper layers' input and of each upper layer's states.
         pooled: Of the mean over each text of the last layer's states.
         perplexity: Of a decoder, with the full model's.
     """
@@ -39,7 +38,7 @@ class Fidelity:
 
     @property
     def lower(self) -> float:
-        """Of what the upper layers are given."""
+        """Of the upper layers' input."""
         return self.layers[0]
 
     @property
@@ -56,21 +55,21 @@ def measure_fidelity(
     *,
     teacher: Teacher | None = None,
 ) -> Fidelity:
-    """With rows rounded as stored ones are, and a domain's `delta` in them.
+    """With rows rounded as stored rows are, and with a domain's `delta` in them.
 
     Args:
-        teacher: To compare with; None is the model's own layers without windows, which is the
-            pretrained model as long as nobody changed them.
+        teacher: To compare with; None is the model's own layers without windows, which is the pretrained model if they
+            were not trained.
     """
     teacher = teacher or Teacher(model)
     sums = PerplexitySums()
 
     def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
         for full, merged, ids, mask in state_pairs(model, sequences, delta, teacher=teacher):
-            ours, wanted = list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask)
+            ours, theirs = list(model.upper_states(merged, mask, teacher.adapters)), teacher.upper(full, mask)
             if isinstance(model, HGpt) and isinstance(teacher.model, HGpt):
-                sums.add(model.logits, ours[-1], teacher.model.logits, wanted[-1], ids, mask)
-            yield ours, wanted, mask
+                sums.add(model.logits, ours[-1], teacher.model.logits, theirs[-1], ids, mask)
+            yield ours, theirs, mask
 
     found = compare_states(pairs(), each_token=model.spec.family.decodes)
     return dataclasses.replace(found, perplexity=sums.result())
@@ -81,14 +80,14 @@ def compare_states(
 ) -> Fidelity:
     """
     Args:
-        batches: What the upper layers are given and each of them gives, ours and the full model's, `[B, T, H]` each;
-            and their mask. At least one.
-        each_token: As in `relative_error`, of whose mean it is the root.
+        batches: Our states and the full model's, the upper layers' input first, `[B, T, H]` each; and their mask. At
+            least one.
+        each_token: As in `relative_error`, of whose mean the result is the root.
     """
     sums = []
-    for ours, wanted, mask in batches:
-        pairs = [(a[mask].float(), b[mask].float()) for a, b in zip(ours, wanted, strict=True)]
-        pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(wanted[-1].float(), mask)))
+    for ours, theirs, mask in batches:
+        pairs = [(a[mask].float(), b[mask].float()) for a, b in zip(ours, theirs, strict=True)]
+        pairs.append((mean_pool(ours[-1].float(), mask), mean_pool(theirs[-1].float(), mask)))
         sums.append(torch.tensor([_error_and_size(a, b, each_token=each_token) for a, b in pairs]).double())
     errors, sizes = torch.stack(sums).sum(0).T  # squared, of each layer and of the pooled states
     *layers, pooled = (errors / sizes).sqrt().tolist()
@@ -96,10 +95,10 @@ def compare_states(
 
 
 def _error_and_size(ours: Tensor, reference: Tensor, *, each_token: bool) -> tuple[float, float]:
-    """Sums, whose ratio is the relative error squared; of `[n, H]`."""
+    """Sums of `[n, H]`; their ratio is the squared relative error."""
     differences, sizes = (ours - reference).square().sum(-1), reference.square().sum(-1)
     if each_token:
-        return float((differences / floored(sizes)).sum()), float(len(sizes))
+        return float((differences / floor_sizes(sizes)).sum()), float(len(sizes))
     return float(differences.sum()), float(sizes.sum())
 
 
@@ -111,7 +110,7 @@ def state_pairs(
     *,
     teacher: Teacher | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """In batches of like length: the full model's states and the merged rows `[B, T, H]`, their ids and mask."""
+    """In batches of similar length: the full model's states and the merged rows `[B, T, H]`, their ids and mask."""
     teacher = teacher or Teacher(model)
     ordered = sorted(sequences, key=len)
     states = LowerStates(model, ordered, delta)

@@ -1,4 +1,4 @@
-"""How well a decoder foresees text, beside the model that it was made of."""
+"""A decoder's perplexity, and its divergence from the model that it was made from."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.nn import functional as F
 __all__ = ["PerplexityReport", "PerplexitySums"]
 
 _LOGITS = 512  # tokens whose logits are held at once
-_LARGEST = 700.0  # whose exponential is still a number
+_LARGEST = 700.0  # its exponential is finite
 Logits = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class PerplexityReport:
-    """Over all tokens of a text that another one precedes.
+    """Over all tokens of a text but the first.
 
     Attributes:
-        perplexity: The exponential of the mean of -log p(token); `original` is the unchanged model's. Ours can be the
-            lower one, for a distilled model is less sure of itself.
-        divergence: KL(original || ours) of what comes next, nats, the mean; what of the original's foresight is lost.
-        agreement: Share of tokens where both hold the same one for the likeliest.
+        perplexity: Of the distilled model. It can be below `original`, the unchanged model's, since a distilled model
+            is less certain.
+        divergence: KL(original || ours) of the next token in nats, the mean.
+        agreement: Share of tokens where both models have the same most likely token.
     """
 
     perplexity: float
@@ -35,7 +35,7 @@ class PerplexityReport:
 
 
 class PerplexitySums:
-    """Adds batches up."""
+    """Sums over batches."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(4, dtype=torch.float64)  # -log p ours and the original's, divergence, agreement
@@ -47,13 +47,13 @@ class PerplexitySums:
         Args:
             logits, original: The heads of the two models.
             ours, theirs: The last layers' states `[B, T, H]`.
-            ids: int64 `[B, T]`, with their mask; a text's tokens stand at its beginning.
+            ids: int64 `[B, T]`, with their mask; padding is on the right.
         """
         follows = mask[:, 1:]
-        wanted = ids[:, 1:][follows]
-        self._tokens += len(wanted)
+        expected = ids[:, 1:][follows]
+        self._tokens += len(expected)
         states = (ours[:, :-1][follows], theirs[:, :-1][follows])
-        for some, others, targets in zip(*(torch.split(each, _LOGITS) for each in (*states, wanted)), strict=True):
+        for some, others, targets in zip(*(torch.split(each, _LOGITS) for each in (*states, expected)), strict=True):
             one, other = logits(some).float().log_softmax(-1), original(others).float().log_softmax(-1)
             sums = (
                 F.nll_loss(one, targets, reduction="sum"),
@@ -64,7 +64,7 @@ class PerplexitySums:
             self._sums += torch.stack([each.double().cpu() for each in sums])
 
     def result(self) -> PerplexityReport | None:
-        """None where there was no token to foresee."""
+        """None if no text had a second token."""
         if not self._tokens:
             return None
         ours, original, divergence, agreement = (self._sums / self._tokens).tolist()

@@ -1,20 +1,18 @@
 """Distillation: an hPLM's layers are trained until its states agree with the pretrained model's.
 
-The lower layers learn to say what a window of three tokens tells, the upper ones to make the rest of the sentence of
-that. Loss is the relative error of the states after the lookup and after every upper layer, against those of the
-unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022); of a decoder, each
-token's by itself, and with it the divergence of what it says comes next (Hinton et al., Distilling the Knowledge in a
-Neural Network, 2015). In a share of the texts windows lose neighbours, so that rows of bigrams and unigrams can stand
-in for trigrams that a tree lacks.
+The loss is the relative error of the states after the lookup and after every upper layer, against those of the
+unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022). For a decoder the error is
+each token's own, and the divergence of its next-token distribution is added (Hinton et al., Distilling the Knowledge in
+a Neural Network, 2015). In a share of the texts windows lose neighbours, so that rows of bigrams and unigrams can
+replace trigrams that a tree lacks.
 
-Of a batch, each distinct window is computed once, and the last lower layer for its middle token alone.
+Each distinct window of a batch is computed once, and the last lower layer for its middle token alone.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,24 +21,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint as computed_anew
+from torch.utils.checkpoint import checkpoint as recomputed
 
-from hmi.errors import InvalidInput
 from hmi.models.families import HPLM, HGpt
 from hmi.spec import Family
-from hmi.training.distill.state import DistillState
 from hmi.training.distill.teacher import Teacher
-from hmi.training.loop import MAX_GRADIENT_NORM, learning_rate_factor
+from hmi.training.loop import Checkpoint, Trainer
 from hmi.training.lower import WindowBatch, states_error
-from hmi.training.reports import TrainProgress
+from hmi.training.plan import require_numbers
+from hmi.training.reports import OnProgress, TrainProgress
 
-__all__ = ["DistillConfig", "Student", "default_distill_config", "distill", "drawn"]
+__all__ = ["DistillConfig", "Student", "default_distill_config", "distill", "draw_batch"]
 
-_BLOCK = 16  # batches that are drawn at once, so that each can be of texts of like length
+_BLOCK = 16  # batches that are drawn at once, so that each can hold texts of similar length
 _CHECKPOINT_SECONDS = 60.0
 _BETAS = (0.9, 0.98)
 _LOGITS = 512  # tokens whose logits are held at once
-_SHOWN = 50  # steps whose mean loss is shown
+_SHOWN = 50  # steps whose mean loss is reported
 _BLOCK_STREAM = 1  # of random numbers, beside those of single steps
 
 Sequences = Sequence[NDArray[np.int64]]
@@ -51,14 +48,14 @@ class DistillConfig:
     """How an hPLM is distilled.
 
     Attributes:
-        steps: Of the optimiser; text is passed over as often as that takes. 0: not at all.
+        steps: Of the optimizer; 0 for no distillation.
         batch_size: Texts in one step.
         learning_rate: Peak of the schedule.
         thinned: Share of the texts whose windows lose neighbours, for the miss policy `backoff`.
         max_tokens: Longer texts are cut, special tokens included.
-        seed: Same seed, same text, same machine, same number of threads: same weights.
-        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the computation; the trained
-            weights are float32 always.
+        seed: The same seed, text, machine and number of threads give the same weights.
+        device, dtype: As in `hmi.engine.EngineConfig`. The dtype is that of the computation; the trained weights are
+            float32.
     """
 
     steps: int = 6000
@@ -71,29 +68,21 @@ class DistillConfig:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise InvalidInput(f"steps must be at least 0, not {self.steps}", param="steps")
-        for name in ("batch_size", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
-        if not 0 <= self.thinned <= 1:
-            raise InvalidInput(f"thinned must be a share from 0 to 1, not {self.thinned}", param="thinned")
-        if not 0 < self.learning_rate < math.inf:
-            raise InvalidInput(
-                f"learning_rate must be a number above 0, not {self.learning_rate}", param="learning_rate"
-            )
+        require_numbers(
+            self, {"steps": 0, "batch_size": 1, "max_tokens": 1}, positive=("learning_rate",), shares=("thinned",)
+        )
 
 
 def default_distill_config(family: Family) -> DistillConfig:
-    """What was found best: `benchmarks.recipes` for encoders, `benchmarks.perplexity` for decoders, whose windows stay
-    whole, for what stands in for rows is estimated."""
+    """The best one in `benchmarks.recipes` for encoders and in `benchmarks.perplexity` for decoders, whose windows stay
+    whole because missing rows are estimated."""
     return DistillConfig(learning_rate=2e-4, thinned=0.0) if family.decodes else DistillConfig()
 
 
 class Student(nn.Module):
-    """An hPLM in training: which of its weights are trained, and what a batch costs it.
+    """An hPLM in training: which of its weights are trained, and its loss on a batch.
 
-    Other recipes than this one are tried as subclasses (`benchmarks.recipes`).
+    `benchmarks.recipes` tries other recipes as subclasses.
     """
 
     def __init__(self, model: HPLM) -> None:
@@ -101,11 +90,7 @@ class Student(nn.Module):
         self.model = model
 
     def is_trained(self, name: str) -> bool:
-        """All but the embeddings, which other layers' knowledge hangs on, and what no state depends on.
-
-        Args:
-            name: Of a parameter of the model.
-        """
+        """All parameters but the embeddings, which the other layers depend on, and those that no state depends on."""
         return not name.startswith(("embeddings.", "pooler.", "head"))
 
     def states(self, batch: WindowBatch) -> list[Tensor]:
@@ -115,27 +100,27 @@ class Student(nn.Module):
 
     def forward(self, batch: WindowBatch, teacher: Teacher) -> Tensor:
         """The loss."""
-        ours, wanted = self.states(batch), teacher.states(batch)
-        loss = states_error(ours, wanted, batch.mask, each_token=self.model.spec.family.decodes)
+        ours, full = self.states(batch), teacher.states(batch)
+        loss = states_error(ours, full, batch.mask, each_token=self.model.spec.family.decodes)
         if isinstance(self.model, HGpt) and isinstance(teacher.model, HGpt):
-            loss = loss + _divergence(self.model, ours[-1][batch.mask], teacher.model, wanted[-1][batch.mask])
+            loss = loss + _divergence(self.model, ours[-1][batch.mask], teacher.model, full[-1][batch.mask])
         return loss
 
 
-def _divergence(model: HGpt, ours: Tensor, original: HGpt, wanted: Tensor) -> Tensor:
-    """KL(original's next token || ours), the mean over tokens; of the last layers' states `[tokens, H]`."""
-    heads = model.head_weight, original.head_weight  # as they are now: gradients are computed after the call
+def _divergence(model: HGpt, ours: Tensor, original: HGpt, theirs: Tensor) -> Tensor:
+    """KL(original's next token || ours), mean over tokens; of the last layers' states `[tokens, H]`."""
+    heads = model.head_weight, original.head_weight  # read now: gradients are computed after the call
     parts = [
-        # Logits are computed anew for the gradient: those of a whole batch would take gigabytes.
-        computed_anew(_divergence_of_some, heads, some, others, use_reentrant=False)
-        for some, others in zip(torch.split(ours, _LOGITS), torch.split(wanted, _LOGITS), strict=True)
+        # Logits are recomputed for the gradient: those of a whole batch would take gigabytes.
+        recomputed(_divergence_sum, heads, some, others, use_reentrant=False)
+        for some, others in zip(torch.split(ours, _LOGITS), torch.split(theirs, _LOGITS), strict=True)
     ]
     return torch.stack(parts).sum() / len(ours)
 
 
-def _divergence_of_some(heads: tuple[Tensor, Tensor], ours: Tensor, wanted: Tensor) -> Tensor:
+def _divergence_sum(heads: tuple[Tensor, Tensor], ours: Tensor, theirs: Tensor) -> Tensor:
     with torch.no_grad():
-        target = F.linear(wanted, heads[1]).float().log_softmax(-1)
+        target = F.linear(theirs, heads[1]).float().log_softmax(-1)  # [n, vocabulary]
     return F.kl_div(F.linear(ours, heads[0]).float().log_softmax(-1), target, reduction="sum", log_target=True)
 
 
@@ -147,66 +132,54 @@ def distill(
     *,
     checkpoint: Path | None = None,
     origin: str = "",
-    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> tuple[float, ...]:
-    """Train the student's model (float32; changed in place) to agree with `teacher`, in whose dtype both run.
+    """Train the student's model (float32; changed in place) to agree with `teacher`; both run in the teacher's dtype.
 
     Args:
-        corpora: Token ids of texts. Every corpus gives an equal share of each batch, however large it is.
-        checkpoint: File to keep how far it is, now and then; a run that finds its own there goes on from it, to the
-            same weights.
-        origin: Of models and text, whatever tells them from others: a checkpoint of another origin or config is
-            not taken up.
-        on_progress: Told after every step; what it raises ends the training, which a later run can go on with.
+        corpora: Token ids of texts. Every corpus gives an equal share of each batch.
+        checkpoint: File that keeps the state; a run that finds its own there resumes and ends with the same weights.
+        origin: Identifies models and text: the checkpoint of another origin or config is ignored.
+        on_progress: Called after every step; if it raises, the training ends and can be resumed.
 
     Returns:
         The loss, means over each tenth of the steps.
     """
-    model = student.model
-    trained = _trained(student)
-    optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
-    kept = DistillState(checkpoint, f"{origin} {teacher.model.dtype} {config!r}") if checkpoint else None
-    losses = kept.restore(trained, optimizer) if kept else []
-    frozen = {name: each.to(teacher.model.dtype) for name, each in model.named_parameters() if name not in trained}
-    first, began = len(losses), time.monotonic()
-    saved = began
-    for step in range(first, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps)
-        rng = np.random.default_rng([config.seed, step])
+    model, dtype = student.model, teacher.model.dtype
+    trained = {name: each for name, each in model.named_parameters() if student.is_trained(name)}
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    frozen = {name: each.to(dtype) for name, each in model.named_parameters() if name not in trained}
+
+    def loss_of(step: int) -> Tensor:
         batch = WindowBatch.of(
-            drawn(corpora, step, config),
+            draw_batch(corpora, step, config),
             model.device,
             looks_back=model.spec.family.decodes,
             thinned=config.thinned,
-            rng=rng,
+            rng=np.random.default_rng([config.seed, step]),
         )
-        weights = frozen | {name: each.to(teacher.model.dtype) for name, each in trained.items()}
+        weights = frozen | {name: each.to(dtype) for name, each in trained.items()}
         prefixed = {f"model.{name}": tensor for name, tensor in weights.items()}
         loss: Tensor = torch.func.functional_call(student, prefixed, (batch, teacher))
-        if not math.isfinite(float(loss.detach())):  # before it reaches the weights, and the checkpoint
-            raise InvalidInput(
-                f"the loss of step {step + 1} is not finite; take a lower learning rate", param="learning_rate"
-            )
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(trained.values(), MAX_GRADIENT_NORM)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        now, done = time.monotonic(), step + 1
-        if kept and now - saved > _CHECKPOINT_SECONDS and done < config.steps:
-            kept.save(trained, optimizer, losses)
-            saved = now
-        left = (now - began) / (done - first) * (config.steps - done)
-        on_progress(TrainProgress(done, config.steps, float(np.mean(losses[-_SHOWN:])), left))
-    if kept and first < config.steps:  # what comes after it may fail too
-        kept.save(trained, optimizer, losses)
-    return tuple(float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses)))) if losses else ()
+        return loss
+
+    def report(progress: TrainProgress) -> None:
+        on_progress(dataclasses.replace(progress, loss=trainer.state.mean_loss(_SHOWN)))
+
+    weights = list(trained.values())
+    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=0.0, betas=_BETAS, fused=True)
+    saved = Checkpoint(checkpoint, f"{origin} {dtype} {config!r}", _CHECKPOINT_SECONDS) if checkpoint else None
+    trainer = Trainer(weights, optimizer, config.steps, report, saved)
+    trainer.resume()
+    if trainer.run(loss_of):  # what follows may fail, and must not repeat the steps
+        trainer.save()
+    return trainer.state.loss_curve()
 
 
-def drawn(corpora: Sequence[Sequences], step: int, config: DistillConfig) -> list[NDArray[np.int64]]:
-    """The texts of a step, of like length; the same whenever it is asked. Every corpus gives an equal share of each
-    block of batches."""
+def draw_batch(corpora: Sequence[Sequences], step: int, config: DistillConfig) -> list[NDArray[np.int64]]:
+    """The texts of a step, of similar length; they depend on the arguments alone. Every corpus gives an equal share of
+    each block of batches."""
     block, place = divmod(step, _BLOCK)
     rng = np.random.default_rng([config.seed, _BLOCK_STREAM, block])
     count = _BLOCK * config.batch_size
@@ -219,10 +192,3 @@ def drawn(corpora: Sequence[Sequences], step: int, config: DistillConfig) -> lis
     order = np.argsort([len(ids) for ids in some] + rng.random(count), kind="stable")
     first = int(rng.permutation(_BLOCK)[place]) * config.batch_size
     return [some[number] for number in order[first : first + config.batch_size]]
-
-
-def _trained(student: Student) -> dict[str, nn.Parameter]:
-    trained = {name: parameter for name, parameter in student.model.named_parameters() if student.is_trained(name)}
-    for parameter in trained.values():
-        parameter.requires_grad_(True)
-    return trained

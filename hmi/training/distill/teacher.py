@@ -1,4 +1,4 @@
-"""The ordinary full model that an hPLM, or a domain's rows, are made to agree with."""
+"""The ordinary full model that an hPLM, or a domain's rows, are trained to agree with."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Teacher"]
 
 
 class Teacher:
-    """A model whose layers see whole sequences.
+    """A model whose layers read whole sequences.
 
     Args:
         model: Of any k; its windows are not used.
-        adapter: Of a domain's full model, on all layers. What it does below k is learnt; what it does above k is also
-            done to what is compared with the teacher, so that rows are good for what the domain's models ask of them.
+        adapter: On all layers: with it the model is a domain's own full model. Its part below k is distilled; its part
+            above k is also applied to the states that are compared with the teacher's.
 
     Attributes:
         adapters: The adapter's maths.
@@ -46,7 +46,7 @@ class Teacher:
     ) -> Teacher:
         """The model of a transformers folder, for an hPLM of the spec `like`.
 
-        Raises `InvalidInput` where the folder is not understood or of another shape, `AdapterRefused`.
+        Raises `InvalidInput` if the folder is not understood or of another shape, `AdapterRefused`.
         """
         if adapter is not None:
             adapter.validate(like.ordinary)
@@ -62,5 +62,5 @@ class Teacher:
 
     @torch.no_grad()
     def states(self, batch: WindowBatch) -> list[Tensor]:
-        """After the k lower layers, and after each upper one: [B, T, H] each."""
+        """After the k lower layers, and after each upper one: `[B, T, H]` each."""
         return self.upper(self.lower(batch.ids, batch.mask), batch.mask)

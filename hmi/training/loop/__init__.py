@@ -1,33 +1,21 @@
-"""TODO"""
+"""The one training loop: `Trainer` runs optimizer steps for a loss function that is plugged in.
+
+Adapters, deltas, distillation and estimators all train through it, so that the learning-rate schedule, the finite
+check, gradient clipping, progress with a time estimate and checkpoints exist once. Start reading at `trainer.py`;
+`EpochBatches` gives the batch of each step, `run_parallel` runs several small trainings on one CPU.
+"""
 
 from __future__ import annotations
 
-from hmi.training.loop.checkpoint import Checkpoint
+from hmi.training.loop.batches import EpochBatches
+from hmi.training.loop.checkpoint import Checkpoint, TrainState
 from hmi.training.loop.parallel import run_parallel
-from hmi.training.loop.parameters import (
-    LoraPairs,
-    array_of,
-    cast_pairs,
-    lora_pairs,
-    pair_arrays,
-    random_parameter,
-    zero_parameter,
-)
-from hmi.training.loop.schedule import MAX_GRADIENT_NORM, batches_by_length, learning_rate_factor
-from hmi.training.loop.state import TrainState
+from hmi.training.loop.trainer import Trainer
 
 __all__ = [
-    "MAX_GRADIENT_NORM",
     "Checkpoint",
-    "LoraPairs",
+    "EpochBatches",
     "TrainState",
-    "array_of",
-    "batches_by_length",
-    "cast_pairs",
-    "learning_rate_factor",
-    "lora_pairs",
-    "pair_arrays",
-    "random_parameter",
+    "Trainer",
     "run_parallel",
-    "zero_parameter",
 ]

@@ -1,7 +1,7 @@
-"""Several small trainings side by side, one on each core.
+"""Several small trainings in parallel, one on each core.
 
-A model of this size keeps one core busy and leaves a second one waiting at every operation, so on a CPU
-two trainings take about as long as one.
+A small model keeps one core busy and a second one waiting at every operation, so that on a CPU two trainings take about
+as long as one.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ _R = TypeVar("_R")
 def run_parallel(
     work: Callable[[_T, Callable[[], None]], _R], items: Sequence[_T], *, most: int | None = None
 ) -> Generator[tuple[_T, _R], None, None]:
-    """Items with their results, as they are done; the first error ends all the work and is raised.
+    """Yield each item with its result, as it is done. The first error ends all the work and is raised.
 
     Args:
-        work: Given an item and a function that it calls often, which raises `Cancelled` once the others'
-            work is not wanted any more.
-        most: Side by side; None is one for each core that this process may use.
+        work: Receives an item and a function to call often, which raises `Cancelled` after the work was ended.
+        most: Threads; None is one for each core that this process may use.
     """
     workers = min(most or len(os.sched_getaffinity(0)), len(items))
     threads = torch.get_num_threads()
     # Read by each new thread when it first computes.
     torch.set_num_threads(max(1, threads // max(1, workers)))
-    unwanted = threading.Event()
+    cancelled = threading.Event()
 
     def check() -> None:
-        if unwanted.is_set():
+        if cancelled.is_set():
             raise Cancelled("another training failed, or all were stopped")
 
     try:
@@ -49,7 +48,7 @@ def run_parallel(
                 for future in as_completed(futures):
                     yield futures[future], future.result()
             finally:
-                unwanted.set()
+                cancelled.set()
                 pool.shutdown(wait=False, cancel_futures=True)
     finally:
         torch.set_num_threads(threads)

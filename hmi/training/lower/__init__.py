@@ -1,4 +1,9 @@
-"""TODO"""
+"""What the frozen lower layers give a training: token ids, windows, rows, and rows under the miss policy `backoff`.
+
+`LowerStates` computes the rows of a set of texts once and gives batches of states, as serving would look them up.
+`WindowBatch` holds the distinct windows of one batch, for trainings that run the lower layers themselves.
+`SimulatedTree` shows each training text as a tree built from the other texts would. Start reading at `states.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from hmi.training.lower.states import (
     text_chunks,
     window_rows,
 )
-from hmi.training.lower.windows import WindowBatch, floored, relative_error, states_error
+from hmi.training.lower.windows import WindowBatch, floor_sizes, relative_error, states_error
 
 __all__ = [
     "LowerStates",
@@ -22,7 +27,7 @@ __all__ = [
     "YieldHook",
     "encode",
     "estimator_of",
-    "floored",
+    "floor_sizes",
     "leave_one_out",
     "relative_error",
     "states_error",

@@ -1,9 +1,8 @@
-"""What stands in for a text's windows, under the miss policy `backoff`, where the tree does not know the text.
+"""Backoff training data: what a tree that does not know a text gives for its windows under the miss policy `backoff`.
 
-A tenant's training text is in the trees that are built of its domain, and the texts that the tenant will ask are not.
-Trained on whole windows a model would meet estimates, or bigrams and unigrams, in serving for the first time. So each
-text is seen as a tree sees it that was built of all the others: leave one out, as the trees' own plans estimate hit
-rates.
+The trees of a domain contain a tenant's training text and not the texts of its later requests. A model trained on whole
+windows would first meet estimates, or bigrams and unigrams, in serving. So each text is shown as a tree built from all
+the others would show it: leave one out, as the tree planner estimates hit rates.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from hmi.training.lower.states import WindowView
 
 __all__ = ["SimulatedTree", "leave_one_out", "longest_known"]
 
-_SHORTER = BACKOFF[:-1]  # unigrams are always held
+_SHORTER = BACKOFF[:-1]  # a tree always holds the unigrams
 
 
 def leave_one_out(windows: Keys, lengths: NDArray[np.int64]) -> Keys:
-    """For every window `[tokens]` of some texts, the longest n-gram of it that another of the texts has too.
+    """For every window `[tokens]` of some texts, its longest n-gram that another of the texts has too.
 
     Args:
         lengths: Tokens of each text.
@@ -30,8 +29,8 @@ def leave_one_out(windows: Keys, lengths: NDArray[np.int64]) -> Keys:
 
 
 def _in_several(ngrams: Keys, lengths: NDArray[np.int64]) -> Keys:
-    """Ascending, those of the n-grams that more than one of the texts has. They are one or more rounds of n-grams, one
-    for each token of all texts."""
+    """Ascending, the n-grams that more than one text has. `ngrams` holds one n-gram for each token of all texts, one
+    or more times over."""
     text = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
     pairs = np.unique(np.stack([ngrams, np.tile(text, len(ngrams) // len(text))], axis=1), axis=0)  # n-gram, text
     keys, texts = np.unique(pairs[:, 0], return_counts=True)
@@ -39,7 +38,7 @@ def _in_several(ngrams: Keys, lengths: NDArray[np.int64]) -> Keys:
 
 
 def longest_known(windows: Keys, known: Keys) -> Keys:
-    """For every window the longest n-gram of it that is among the known ones, the token alone where none is.
+    """For every window its longest n-gram among the known ones, at least the unigram.
 
     Args:
         known: Windows and bigrams, ascending.
@@ -62,26 +61,26 @@ def _is_in(keys: Keys, known: Keys) -> NDArray[np.bool_]:
 
 
 class SimulatedTree:
-    """The sight of a tree that is built of what is learnt from. To be used as `LowerStates`' `see`.
+    """A tree built from the training texts, as two views for `LowerStates`. `view_train` comes first.
 
     Args:
-        estimates: What the tree lacks is estimated, and no shorter n-gram stands in for it.
+        estimates: The tree's misses are estimated; otherwise the longest known n-gram replaces them.
     """
 
     def __init__(self, *, estimates: bool = False) -> None:
         self._estimates = estimates
         self._known: Keys = np.zeros(0, np.uint64)
 
-    def learnt(self, windows: Keys, lengths: NDArray[np.int64]) -> WindowView:
-        """What each text that is learnt from would be given if the tree did not know it."""
+    def view_train(self, windows: Keys, lengths: NDArray[np.int64]) -> WindowView:
+        """Each training text as a tree built from the others shows it."""
         if self._estimates:
             self._known = np.unique(windows)
             return WindowView(windows, ~_is_in(windows, _in_several(windows, lengths)))
         self._known = np.unique(np.concatenate([windows, *(shorter(windows) for shorter in _SHORTER)]))
         return WindowView(leave_one_out(windows, lengths))
 
-    def others(self, windows: Keys, lengths: NDArray[np.int64]) -> WindowView:
-        """What texts are given that were not learnt from."""
+    def view_other(self, windows: Keys, lengths: NDArray[np.int64]) -> WindowView:
+        """Texts that were not trained on."""
         if self._estimates:
             return WindowView(windows, ~_is_in(windows, self._known))
         return WindowView(longest_known(windows, self._known))

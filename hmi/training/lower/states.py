@@ -1,4 +1,4 @@
-"""What training takes from below: the lower layers' output for a set of texts, computed once."""
+"""The lower layers' output for a set of texts, computed once."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 YieldHook = Callable[[], None]
-"""Called after every small piece of work, so that a training can give way to others; what it raises ends the work."""
+"""Called after every small piece of work, so that a training can yield to other work; if it raises, the work ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowView:
-    """What some tokens are given.
+    """The n-grams that some tokens get.
 
     Attributes:
-        keys: uint64 `[tokens]`, the n-grams whose rows they get.
-        estimated: bool `[tokens]`, where it is an estimate of that row; None: nowhere.
+        keys: uint64 `[tokens]`, n-grams whose rows they get.
+        estimated: bool `[tokens]`, True where the row is estimated; None for nowhere.
     """
 
     keys: Keys
@@ -48,14 +48,10 @@ class WindowView:
 
 
 ViewWindows = Callable[[Keys, NDArray[np.int64]], WindowView]
-"""From windows `[tokens]`, and the lengths of their sequences, to what the tokens are given."""
+"""From windows `[tokens]` and the lengths of their sequences to what the tokens get."""
 
 _CHUNK = 4096  # windows at once
 _CHARACTERS = 2**20  # of texts that are encoded at once: an encoding takes a hundred bytes and more for each
-
-
-def _go_on() -> None:
-    """Without giving way to anybody."""
 
 
 def encode(
@@ -64,7 +60,7 @@ def encode(
     """Token ids with special tokens; a longer text is cut and keeps its last special token.
 
     Args:
-        has_end: Texts have one, as those of encoders do.
+        has_end: Texts end with a special token, as those of encoders do.
     """
     sequences = []
     for some in text_chunks(texts):
@@ -77,7 +73,7 @@ def encode(
 
 
 def text_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in their order, as many at once as may be encoded together; a long one goes alone."""
+    """The texts in order, as many at once as may be encoded together; a long text is alone."""
     some: list[str] = []
     characters = 0
     for text in texts:
@@ -93,20 +89,20 @@ def text_chunks(texts: Sequence[str]) -> Iterator[list[str]]:
 @torch.no_grad()
 def window_rows(
     model: HPLM,
-    keys: NDArray[np.uint64],
+    keys: Keys,
     delta: TrainingAdapters | None = None,
-    yield_hook: YieldHook = _go_on,
+    yield_hook: YieldHook = lambda: None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Rows `[n, H]` of packed windows in the model's dtype, rounded as a stored row is.
+    """Rows `[n, H]` of packed windows in the model's dtype, rounded as stored rows are.
 
     Args:
-        delta: Of the domain that looks them up; None for the base model's own rows.
+        delta: Of the domain; None for the base model's own rows.
         out: `[n, H]` in the model's dtype, on its device, to write them into.
     """
     rows = _new_rows(model, len(keys)) if out is None else out
     for start in range(0, len(keys), _CHUNK):
-        windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))
+        windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))  # [n, 3]
         raw = model.lower(windows.to(model.device), delta).float().cpu().numpy()
         rows[start : start + _CHUNK] = torch.from_numpy(round_trip(raw, model.spec.row_dtype))
         yield_hook()
@@ -114,12 +110,12 @@ def window_rows(
 
 
 def _new_rows(model: HPLM, count: int) -> Tensor:
-    """`[count, H]` in the model's dtype, on its device: training text of gigabytes of rows has room for them once."""
+    """`[count, H]` in the model's dtype, on its device."""
     return torch.empty(count, model.spec.hidden_size, dtype=model.dtype, device=model.device)
 
 
 def estimator_of(model: HPLM, delta: Adapter | None) -> RowEstimator | None:
-    """What estimates the rows of the model, or of a domain's delta of it, in the model's dtype and on its device."""
+    """The estimator of the model's rows, or of a domain's, in the model's dtype and on its device."""
     if delta is None:
         return model.estimator if model.spec.estimator_size else None
     return None if delta.estimator is None else RowEstimator.of(delta.estimator).to(model.device, model.dtype)
@@ -131,14 +127,10 @@ def estimated_rows(
     estimator: RowEstimator,
     keys: Keys,
     delta: TrainingAdapters | None = None,
-    yield_hook: YieldHook = _go_on,
+    yield_hook: YieldHook = lambda: None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Estimates `[n, H]` of the rows that `window_rows` would give; all in the model's dtype, on its device.
-
-    Args:
-        out: As of `window_rows`.
-    """
+    """Estimates `[n, H]` of the rows that `window_rows` gives for the same arguments."""
     ids = unpack(keys)
     tokens = np.unique(ids[ids >= 0])
     alone = _new_rows(model, len(tokens) + 1)
@@ -155,12 +147,12 @@ def estimated_rows(
 class LowerStates:
     """Sequences ready for the upper layers, kept as one row for each distinct window.
 
-    With k = 0 the embeddings are cheap enough to be made with each batch, and nothing but ids is kept. With a domain's
-    `delta` the rows are those of that domain.
+    With k = 0 only ids are kept, and the embeddings are computed with each batch.
 
     Args:
-        see: None takes the windows' own rows.
-        estimator: Of these rows; needed where `see` wants estimates.
+        delta: Of the domain whose rows they are.
+        view: None gives every token its own window's row.
+        estimator: Of these rows; required if `view` gives estimates.
     """
 
     def __init__(
@@ -168,8 +160,8 @@ class LowerStates:
         model: HPLM,
         sequences: Sequence[NDArray[np.int64]],
         delta: TrainingAdapters | None = None,
-        yield_hook: YieldHook = _go_on,
-        see: ViewWindows | None = None,
+        yield_hook: YieldHook = lambda: None,
+        view: ViewWindows | None = None,
         estimator: RowEstimator | None = None,
     ) -> None:
         self._model = model
@@ -179,20 +171,20 @@ class LowerStates:
         self._rows: Tensor | None = None
         if model.spec.k:
             windows = window_keys(flat, self.lengths, looks_back=model.spec.family.decodes)
-            sight = see(windows, self.lengths) if see else WindowView(windows)
-            wanted = np.zeros(len(windows), bool) if sight.estimated is None else sight.estimated
-            known, place = np.unique(sight.keys[~wanted], return_inverse=True)
-            others, place_of_others = np.unique(sight.keys[wanted], return_inverse=True)
+            viewed = view(windows, self.lengths) if view else WindowView(windows)
+            missed = np.zeros(len(windows), bool) if viewed.estimated is None else viewed.estimated
+            known, place_of_known = np.unique(viewed.keys[~missed], return_inverse=True)
+            others, place_of_others = np.unique(viewed.keys[missed], return_inverse=True)
             flat = np.empty(len(windows), np.int64)
-            flat[~wanted] = place.reshape(-1)
-            flat[wanted] = place_of_others.reshape(-1) + len(known)
-            self._rows = _new_rows(model, len(known) + len(others))
+            flat[~missed] = place_of_known.reshape(-1)
+            flat[missed] = place_of_others.reshape(-1) + len(known)
+            self._rows = _new_rows(model, len(known) + len(others))  # allocated once: gigabytes for much text
             window_rows(model, known, delta, yield_hook, self._rows[: len(known)])
             if len(others):
                 if estimator is None:
-                    raise ValueError("estimates are wanted, and there is no estimator")
+                    raise ValueError("estimates are needed, and there is no estimator")
                 estimated_rows(model, estimator, others, delta, yield_hook, self._rows[len(known) :])
-        self._index = torch.from_numpy(flat.astype(np.int64))  # row of each token; its id where k = 0
+        self._index = torch.from_numpy(flat.astype(np.int64))  # row of each token; its id if k = 0
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,9 +11,30 @@ from hmi.adapters import Activation, AdapterKind, Pooling
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy, Placement, Site
 
-__all__ = ["default_rank"]
+__all__ = ["TrainConfig", "default_rank", "require_numbers"]
 
 _LEAST = {"rank": 1, "epochs": 1, "batch_size": 1, "max_tokens": 3, "patience": 1, "lowest_layer": 0}
+
+
+def require_numbers(
+    config: object, least: Mapping[str, int], *, positive: Sequence[str] = (), shares: Sequence[str] = ()
+) -> None:
+    """Raises `InvalidInput`, whose `param` names the field, for a number out of range.
+
+    Args:
+        least: Fields with a lower bound.
+        positive: Fields that are finite numbers above 0.
+        shares: Fields from 0 to 1.
+    """
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise InvalidInput(f"{name} must be at least {bound}, not {getattr(config, name)}", param=name)
+    for name in positive:
+        if not 0 < getattr(config, name) < math.inf:
+            raise InvalidInput(f"{name} must be a number above 0, not {getattr(config, name)}", param=name)
+    for name in shares:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InvalidInput(f"{name} must be a share from 0 to 1, not {getattr(config, name)}", param=name)
 
 
 def default_rank(kind: AdapterKind) -> int:
@@ -70,12 +92,7 @@ class TrainConfig:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise InvalidInput(f"{name} must be at least {least}, not {getattr(self, name)}", param=name)
-        for name in ("learning_rate", "temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidInput(f"{name} must be a number above 0, not {getattr(self, name)}", param=name)
+        require_numbers(self, _LEAST, positive=("learning_rate", "temperature"))
         if not 0 <= self.weight_decay < math.inf:
             raise InvalidInput(f"weight_decay must be a number from 0, not {self.weight_decay}", param="weight_decay")
         if not 0 <= self.dev_share <= 0.5:

@@ -1,4 +1,4 @@
-"""How texts go on: the probability of each next token of a completion rises."""
+"""Language modelling: the probability of each next token of a completion rises."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hmi.training.reports import Metrics, language_metrics
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import Preprocessor
 
-__all__ = ["Language", "LanguagePart"]
+__all__ = ["Language", "LanguageData"]
 
-_LOGITS = 512  # tokens whose logits are held at once in judging
+_LOGITS = 512  # tokens whose logits are held at once in evaluation
 Examples = Sequence[CompletionExample | ChatExample]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LanguagePart:
-    """
-    Attributes:
-        ids: Each text's tokens, int64; what it is learnt from `first` on, from 1.
+class LanguageData:
+    """Attributes:
+    ids: Each text's tokens, int64.
+    first: Place of the first trained token of each text, from 1.
     """
 
     states: LowerStates
@@ -41,37 +41,35 @@ class LanguagePart:
     def lengths(self) -> NDArray[np.int64]:
         return self.states.lengths
 
-    @property
-    def tokens(self) -> NDArray[np.int64]:
-        return self.states.lengths
+    tokens = lengths
 
 
 class Language:
-    """There is no head but the base's own, which gives every token's probability."""
+    """The base's own output layer is the head."""
 
-    pooling = Pooling.MEAN  # of nothing
+    pooling = Pooling.MEAN  # not used
     labels: tuple[str, ...] = ()
 
-    def prepare(self, examples: Examples, texts: Preprocessor) -> LanguagePart:
+    def prepare(self, examples: Examples, texts: Preprocessor) -> LanguageData:
         pairs = []
         for number, example in enumerate(examples, start=1):
             try:
-                pairs.append(_fitted(*self._tokens(example, texts), texts.max_tokens))
+                pairs.append(_fit(*self._tokens(example, texts), texts.max_tokens))
             except InvalidInput as error:
                 raise InvalidInput(f"example {number}: {error.message}", code=error.code) from error
-        # What nothing precedes cannot be learnt, nor what does not go on.
+        # A token is trained only if another one precedes it.
         pairs = [(prompt, completion) for prompt, completion in pairs if prompt and completion]
         if not pairs:
-            raise InvalidInput("none of the texts has a second token, so nothing could be learnt")
+            raise InvalidInput("none of the texts has a second token, so there is nothing to learn")
         ids = tuple(np.asarray([*prompt, *completion], np.int64) for prompt, completion in pairs)
-        return LanguagePart(texts.states_of(ids), ids, np.asarray([len(prompt) for prompt, _ in pairs], np.int64))
+        return LanguageData(texts.states_of(ids), ids, np.asarray([len(prompt) for prompt, _ in pairs], np.int64))
 
     def _tokens(self, example: CompletionExample | ChatExample, texts: Preprocessor) -> tuple[list[int], list[int]]:
-        """Ids of the prompt and of the completion with its end, as serving has them."""
+        """Ids of the prompt and of the completion with its end token, as in serving."""
         tokenizer, ends = texts.tokenizer, list(texts.spec.eos_token_ids[:1])
         if isinstance(example, ChatExample):
             if texts.chat is None:
-                raise InvalidInput("the base model has no chat template, so messages say nothing to it")
+                raise InvalidInput("the base model has no chat template, so it cannot be trained on messages")
             prompt = tokenizer.encode(texts.chat.render(example.messages), add_special_tokens=False).ids
             return prompt, tokenizer.encode(example.answer, add_special_tokens=False).ids + ends
         if example.prompt:
@@ -80,52 +78,51 @@ class Language:
         whole = tokenizer.encode(example.completion).ids + ends
         return whole[:1], whole[1:]
 
-    def loss(self, network: Network, part: LanguagePart, chosen: Sequence[int]) -> Tensor:
-        hidden, _ = network.upper(part.states, chosen)
-        states, targets = _learnt(hidden, part, chosen)
-        return F.cross_entropy(_model(network).logits(states).float(), targets)
+    def loss(self, network: Network, data: LanguageData, chosen: Sequence[int]) -> Tensor:
+        hidden, _ = network.upper(data.states, chosen)
+        states, targets = _trained_tokens(hidden, data, chosen)
+        return F.cross_entropy(_decoder(network).logits(states).float(), targets)
 
     @torch.no_grad()
-    def judge(self, network: Network, part: LanguagePart) -> Metrics:
+    def evaluate(self, network: Network, data: LanguageData) -> Metrics:
         total, right, count = 0.0, 0, 0
-        for chosen, hidden, _ in network.judged(part.states):
-            states, targets = _learnt(hidden, part, chosen)
-            for some, wanted in zip(torch.split(states, _LOGITS), torch.split(targets, _LOGITS), strict=True):
-                logits = _model(network).logits(some).float()
-                total += float(F.cross_entropy(logits, wanted, reduction="sum"))
-                right += int((logits.argmax(-1) == wanted).sum())
+        for chosen, hidden, _ in network.evaluation_batches(data.states):
+            states, targets = _trained_tokens(hidden, data, chosen)
+            for some, expected in zip(torch.split(states, _LOGITS), torch.split(targets, _LOGITS), strict=True):
+                logits = _decoder(network).logits(some).float()  # [n, vocabulary]
+                total += float(F.cross_entropy(logits, expected, reduction="sum"))
+                right += int((logits.argmax(-1) == expected).sum())
             count += len(targets)
         return language_metrics(total / count, right, count)
 
-    def counts(self, part: LanguagePart) -> tuple[int, ...]:
+    def counts(self, data: LanguageData) -> tuple[int, ...]:
         return ()
 
-    def baseline(self, network: Network, learnt: LanguagePart, judging: LanguagePart) -> float:
-        """Of the base model as it is."""
-        return self.judge(network, judging).score
+    def baseline(self, network: Network, train: LanguageData, dev: LanguageData) -> float:
+        return self.evaluate(network, dev).score
 
 
-def _fitted(prompt: list[int], completion: list[int], most: int) -> tuple[list[int], list[int]]:
-    """Both together of at most so many tokens: a prompt loses its beginning before a completion loses its end."""
+def _fit(prompt: list[int], completion: list[int], most: int) -> tuple[list[int], list[int]]:
+    """Cut both together to `most` tokens: a prompt loses its beginning before a completion loses its end."""
     room = max(1, most - len(completion))
     prompt = prompt[-room:]
     return prompt, completion[: most - len(prompt)]
 
 
-def _learnt(hidden: Tensor, part: LanguagePart, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """States `[n, H]` before each token that is learnt, and the tokens `[n]`; of hidden `[B, T, H]`."""
+def _trained_tokens(hidden: Tensor, data: LanguageData, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """From hidden `[B, T, H]` the states `[n, H]` before each trained token, and those tokens `[n]`."""
     rows: list[int] = []
     places: list[int] = []
     targets: list[int] = []
     for row, number in enumerate(chosen):
-        ids, first = part.ids[number], int(part.first[number])
+        ids, first = data.ids[number], int(data.first[number])
         rows += [row] * (len(ids) - first)
         places += range(first - 1, len(ids) - 1)
         targets += ids[first:].tolist()
     return hidden[rows, places], torch.tensor(targets, device=hidden.device)
 
 
-def _model(network: Network) -> HGpt:
+def _decoder(network: Network) -> HGpt:
     if not isinstance(network.model, HGpt):
-        raise InvalidInput("an encoder does not say how a text goes on; take a decoder", param="task")
+        raise InvalidInput("an encoder does not generate text; use a decoder", param="task")
     return network.model

@@ -1,9 +1,10 @@
-"""What a task asks of training: its targets, its loss, its judgement."""
+"""What a task defines: its data, its loss, its evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,73 +12,57 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hmi.adapters import Pooling
-from hmi.adapters.maths import TrainingAdapters
-from hmi.models.families import HPLM
-from hmi.models.layers import RowEstimator
 from hmi.models.text import ChatTemplate
-from hmi.training.lower import LowerStates, ViewWindows, YieldHook, encode
-from hmi.training.reports import Evaluation, Metrics
+from hmi.spec import HPLMSpec
+from hmi.training.lower import LowerStates, encode
+from hmi.training.reports import AnswerCounts, Evaluation, Metrics
 from hmi.training.tasks.network import Network
 
 __all__ = ["LabelObjective", "Objective", "Preprocessor", "TaskData"]
 
 
 class Preprocessor:
-    """Makes texts ready for the network.
+    """Turns texts into the lower layers' output, which the network reads.
 
     Args:
         max_tokens: Longer texts are cut, special tokens included.
-        delta: Of the domain whose rows are looked up.
-        yield_hook: Called after every few thousand windows.
-        see: As in `LowerStates`.
-        chat: The model's template, where it has one.
-        estimator: As in `LowerStates`.
+        states_of: `LowerStates` of token ids.
+        chat: The model's chat template, if it has one.
     """
 
     def __init__(
         self,
-        model: HPLM,
         tokenizer: Tokenizer,
+        spec: HPLMSpec,
         max_tokens: int,
-        delta: TrainingAdapters | None,
-        yield_hook: YieldHook,
-        see: ViewWindows | None = None,
+        states_of: Callable[[Sequence[NDArray[np.int64]]], LowerStates],
         chat: ChatTemplate | None = None,
-        estimator: RowEstimator | None = None,
     ) -> None:
-        self._model = model
-        self._delta = delta
-        self._yield_hook = yield_hook
-        self._see = see
-        self._estimator = estimator
         self.tokenizer = tokenizer
+        self.spec = spec
         self.max_tokens = max_tokens
+        self.states_of = states_of
         self.chat = chat
-        self.spec = model.spec
 
     def states(self, texts: Sequence[str]) -> LowerStates:
-        """The lower layers' output for them, looked up once."""
         has_end = not self.spec.family.decodes
         return self.states_of(encode(self.tokenizer, texts, self.max_tokens, has_end=has_end))
 
-    def states_of(self, sequences: Sequence[NDArray[np.int64]]) -> LowerStates:
-        """Likewise, of token ids."""
-        return LowerStates(self._model, sequences, self._delta, self._yield_hook, self._see, self._estimator)
-
 
 class TaskData(Protocol):
-    """Examples made ready: what the network is given for them, and what it should say."""
+    """Prepared examples: the network's inputs and targets."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example; those of like length are trained on together."""
+        """Tokens of each example; batches hold examples of similar length."""
 
     @property
     def tokens(self) -> NDArray[np.int64]:
-        """Tokens of each example, those of all of its texts."""
+        """Tokens of each example, over all of its texts."""
 
 
 DataT = TypeVar("DataT", bound=TaskData)
+AnswersT = TypeVar("AnswersT")
 
 
 class Objective(Protocol[DataT]):
@@ -92,24 +77,46 @@ class Objective(Protocol[DataT]):
         """What the head reads."""
 
     def prepare(self, examples: Sequence[Any], texts: Preprocessor) -> DataT:
-        """Examples of this task, with no other labels than these."""
+        """Examples of this task that have these labels alone."""
 
-    def loss(self, network: Network, part: DataT, chosen: Sequence[int]) -> Tensor:
+    def loss(self, network: Network, data: DataT, chosen: Sequence[int]) -> Tensor:
         """Mean over the chosen examples; gradients flow into the adapter."""
 
-    def judge(self, network: Network, part: DataT) -> Metrics:
-        """Of the network's answers on the part."""
+    def evaluate(self, network: Network, data: DataT) -> Metrics:
+        """Metrics of the network's answers."""
 
-    def counts(self, part: DataT) -> tuple[int, ...]:
-        """How often each label is true in the part."""
+    def counts(self, data: DataT) -> tuple[int, ...]:
+        """How often each label is true."""
 
-    def baseline(self, network: Network, learnt: DataT, judging: DataT) -> float:
-        """The judging part's score for always answering what is most frequent where it was learnt; where nothing is,
-        that of the network, which is not trained yet."""
+    def baseline(self, network: Network, train: DataT, dev: DataT) -> float:
+        """The dev score of always answering the most frequent training label; without labels, of the untrained
+        network."""
 
 
-class LabelObjective(Objective[DataT], Protocol[DataT]):
-    """A task whose answers are labels."""
+class LabelObjective(ABC, Generic[DataT, AnswersT]):
+    """Base of the objectives whose answers are labels."""
 
-    def examine(self, network: Network, part: DataT) -> Evaluation:
-        """As `judge`, and with it what was answered to each text."""
+    def __init__(self, labels: tuple[str, ...], pooling: Pooling) -> None:
+        self.labels = labels
+        self.pooling = pooling
+
+    @abstractmethod
+    def prepare(self, examples: Sequence[Any], texts: Preprocessor) -> DataT: ...
+
+    @abstractmethod
+    def predict(self, network: Network, data: DataT) -> tuple[AnswersT, float]:
+        """The labels of each text, and the loss."""
+
+    @abstractmethod
+    def metrics(self, data: DataT, predicted: AnswersT, loss: float) -> Metrics: ...
+
+    @abstractmethod
+    def answer_counts(self, data: DataT, predicted: AnswersT) -> AnswerCounts: ...
+
+    def evaluate(self, network: Network, data: DataT) -> Metrics:
+        return self.metrics(data, *self.predict(network, data))
+
+    def evaluate_each(self, network: Network, data: DataT) -> Evaluation:
+        """As `evaluate`, with the answers to each text."""
+        predicted, loss = self.predict(network, data)
+        return Evaluation(self.metrics(data, predicted, loss), self.answer_counts(data, predicted))

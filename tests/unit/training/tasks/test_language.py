@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from hmi.training.data import (
     Span,
     TaggedExample,
 )
+from hmi.training.lower import LowerStates
 from hmi.training.plan import TrainConfig
 from hmi.training.tasks import Language, Network, Preprocessor
 from tests.tiny import TINY_WORDS, tiny_base, tiny_decoder_folder, tiny_gpt2, tiny_llama
@@ -64,7 +66,7 @@ def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_
     model, tokenizer, theirs = load_hgpt(base), load_tokenizer(base), make()
     objective = Language()
     examples = [*verses(5), CompletionExample("", "w3 w4 w5 w6 w7"), CompletionExample("w1 w2 w3", "w9")]
-    part = objective.prepare(examples, Preprocessor(model, tokenizer, 40, None, lambda: None))
+    part = objective.prepare(examples, Preprocessor(tokenizer, model.spec, 40, partial(LowerStates, model)))
 
     class Plain(torch.nn.Module):
         def maths(self, dtype: torch.dtype) -> Any:
@@ -82,7 +84,7 @@ def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_
     mask = torch.arange(ids.shape[1]) < torch.tensor([len(each) for each in part.ids])[:, None]
     expected = float(theirs(input_ids=ids, attention_mask=mask.long(), labels=labels).loss)
     assert float(objective.loss(network, part, list(range(len(examples))))) == pytest.approx(expected, rel=1e-4)
-    metrics = objective.judge(network, part)
+    metrics = objective.evaluate(network, part)
     assert metrics.loss == pytest.approx(expected, rel=1e-4)
     assert metrics.values["perplexity"] == pytest.approx(np.exp(expected), rel=1e-4)
     assert metrics.score == pytest.approx(np.exp(-expected), rel=1e-4)
@@ -158,18 +160,18 @@ def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path:
 def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
     base = base_of(tiny_llama, tmp_path)
     model, tokenizer = load_hgpt(base), load_tokenizer(base)
-    texts = Preprocessor(model, tokenizer, 40, None, lambda: None, chat=load_chat(base))
+    texts = Preprocessor(tokenizer, model.spec, 40, partial(LowerStates, model), load_chat(base))
     part = Language().prepare([ChatExample((("system", "w1"), ("user", "w2 w3")), "w4 w5")], texts)
     assert part.ids[0].tolist() == [6, 7, 8, 9, 10, 3]
     assert part.first.tolist() == [3]
-    without = Preprocessor(model, tokenizer, 40, None, lambda: None)
+    without = Preprocessor(tokenizer, model.spec, 40, partial(LowerStates, model))
     with pytest.raises(InvalidInput, match="no chat template"):
         Language().prepare([ChatExample((("user", "w2"),), "w4")], without)
 
 
 def test_a_model_is_taught_what_it_can_learn(tmp_path: Path) -> None:
     decoder, encoder = base_of(tiny_gpt2, tmp_path), tiny_base(tmp_path / "bert", k=0)
-    with pytest.raises(InvalidInput, match="is a gpt2 and learns how texts go on, and classes of texts, not tokens"):
+    with pytest.raises(InvalidInput, match="is a gpt2 and learns text generation and classes of texts, not tokens"):
         train_adapter(
             decoder,
             [

@@ -66,8 +66,8 @@ def test_unknown_windows_are_estimated_when_there_is_an_estimator(bases: dict[in
     model, estimator = load_hbert(bases[2]), random_estimator(32, seed=4)
     learnt, asked = (encode(load_tokenizer(bases[2]), some, 48) for some in (TEXTS, ["w1 w2 w9", "w1 w2 w3"]))
     tree = SimulatedTree(estimates=True)
-    LowerStates(model, learnt, see=tree.learnt, estimator=estimator)
-    hidden, _ = LowerStates(model, asked, see=tree.others, estimator=estimator).batch([0, 1])
+    LowerStates(model, learnt, view=tree.view_train, estimator=estimator)
+    hidden, _ = LowerStates(model, asked, view=tree.view_other, estimator=estimator).batch([0, 1])
     known = {window for ids in learnt for window in windows_of(ids)}
     for row, ids in enumerate(asked):
         for place, window in enumerate(windows_of(ids)):
@@ -82,7 +82,7 @@ def test_unknown_windows_are_estimated_when_there_is_an_estimator(bases: dict[in
             torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=0)
     assert {window in known for ids in asked for window in windows_of(ids)} == {True, False}
     with pytest.raises(ValueError, match="no estimator"):
-        LowerStates(model, asked, see=tree.others)
+        LowerStates(model, asked, view=tree.view_other)
 
 
 def windows_of(ids: NDArray[np.int64]) -> list[tuple[int, int, int]]:
@@ -136,10 +136,10 @@ def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dic
     tree = SimulatedTree()
     windows = window_keys(np.concatenate(learnt), np.array([len(ids) for ids in learnt]))
     for sequences, see, expected in (
-        (learnt, tree.learnt, leave_one_out(windows, np.array([len(ids) for ids in learnt]))),
-        (asked, tree.others, None),
+        (learnt, tree.view_train, leave_one_out(windows, np.array([len(ids) for ids in learnt]))),
+        (asked, tree.view_other, None),
     ):
-        hidden, mask = LowerStates(model, sequences, see=see).batch(range(len(sequences)))
+        hidden, mask = LowerStates(model, sequences, view=see).batch(range(len(sequences)))
         if expected is None:
             known = np.unique(np.concatenate([windows, without_next(windows), without_prev(windows)]))
             lengths = np.array([len(ids) for ids in sequences])

@@ -17,7 +17,7 @@ from hmi.training.plan import TrainConfig
 from hmi.training.reports import TrainProgress
 from tests.sentences import sentences
 from tests.tiny import tiny_base
-from tests.unit.training.test_task import same_weights
+from tests.unit.training.adapter.test_train_adapter import same_weights
 
 CONFIG = TrainConfig(rank=4, epochs=3, batch_size=8, learning_rate=1e-2, patience=3, dtype="float32")
 STEPS_OF_AN_EPOCH = 6
@@ -113,7 +113,7 @@ def test_checkpoint_is_not_taken_over_when_it_is_of_another_training(
             dev = dev[1:]
     found = train_adapter(base, examples, config, dev, checkpoint=tmp_path / "checkpoint")
     assert found.report.resumed_at is None
-    assert "of other text, settings or another base" in caplog.text
+    assert "belongs to another text, configuration or base" in caplog.text
     assert same_weights(found.adapter, train_adapter(base, examples, config, dev).adapter)
 
 

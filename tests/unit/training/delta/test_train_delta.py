@@ -24,7 +24,7 @@ from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
 from hmi.training.delta import DeltaConfig, train_delta
 from hmi.training.delta.config import TrainedDelta
-from hmi.training.delta.train import _loss, _Sights
+from hmi.training.delta.train import _DeltaTraining, _TreeViews
 from hmi.training.distill import DistillConfig, EstimatorConfig, Teacher, add_estimator, build_base, measure_fidelity
 from hmi.training.lower import LowerStates, WindowBatch, encode, estimator_of, leave_one_out, window_rows
 from hmi.training.lower.states import estimated_rows
@@ -77,7 +77,7 @@ def same_weights(one: Adapter, other: Adapter) -> bool:
 
 def test_states_come_nearer_to_the_full_model_when_a_delta_is_trained(trained: TrainedDelta) -> None:
     report = trained.report
-    assert report.texts + report.judges == 160
+    assert report.texts + report.dev_texts == 160
     assert report.after.upper < 0.95 * report.before.upper
     assert report.after.lower < report.before.lower
     assert len(report.losses) == 10
@@ -210,7 +210,9 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
                     ours, full = (layer(state, real, theirs) for state in (ours, full))
                 errors[place] += (ours - full).square().sum()
                 sizes[place] += full.square().sum()
-        loss = _loss(model, Teacher(model, adapter), delta, NoAdapters(), WindowBatch.of(sequences), nearness=0)
+        config = dataclasses.replace(QUICK, nearness=0.0)
+        training = _DeltaTraining(model, Teacher(model, adapter), NoAdapters(), sequences, config)
+        loss = training.loss(delta, WindowBatch.of(sequences))
         torch.testing.assert_close(loss, (errors / sizes).mean())
 
 
@@ -233,7 +235,7 @@ def test_half_of_the_texts_are_seen_as_a_tree_of_the_others_sees_them() -> None:
     lengths = np.array([4, 5, 3])
     whole = window_keys(np.concatenate(texts), lengths)
     others = leave_one_out(whole, lengths)
-    seen = _Sights(texts).windows([2, 0, 1], np.array([True, False, True]))
+    seen = _TreeViews(texts).windows([2, 0, 1], np.array([True, False, True]))
     assert seen.tolist() == [*others[9:], *whole[:4], *others[4:9]]
     assert not np.array_equal(others, whole)
 

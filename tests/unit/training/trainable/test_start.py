@@ -17,7 +17,7 @@ from hmi.models.families import load_hbert, load_spec
 from hmi.spec import HPLMSpec, Placement, Site
 from hmi.training.adapter import train_adapter
 from hmi.training.plan import TrainConfig, config_from_start
-from hmi.training.tasks import TrainableAdapter
+from hmi.training.trainable import TrainableAdapter
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter
 from tests.sentences import sentences
 from tests.tiny import tiny_base
@@ -39,14 +39,9 @@ def spec(base: Path) -> HPLMSpec:
 def trainable(
     spec: HPLMSpec, labels: tuple[str, ...] = LABELS, kind: AdapterKind = AdapterKind.BOTTLENECK, **others: object
 ) -> TrainableAdapter:
-    usual: dict[str, object] = {
-        "rank": 8,
-        "sites": (Site.Q, Site.V),
-        "placements": (Placement.OUTPUT,),
-        "pooling": Pooling.MEAN,
-        "generator": torch.Generator().manual_seed(0),
-    }
-    return TrainableAdapter(spec, labels, kind=kind, **usual | others)  # type: ignore[arg-type]
+    config = TrainConfig(kind=kind, rank=8, sites=(Site.Q, Site.V), placements=(Placement.OUTPUT,))
+    config = dataclasses.replace(config, **others)  # type: ignore[arg-type]
+    return TrainableAdapter(spec, config, labels, Pooling.MEAN, torch.Generator().manual_seed(0))
 
 
 def ordinary(spec: HPLMSpec, make: Callable[..., Adapter], rank: int = 8, own: Head | None = None) -> Adapter:
@@ -63,7 +58,7 @@ def test_upper_states_are_those_of_the_start_when_nothing_is_learnt_yet(
 ) -> None:
     start = ordinary(spec, make, rank)
     begun = trainable(spec, kind=kind)
-    begun.begin_with(start)
+    begun.start_from(start)
     model = load_hbert(base)
     hidden = torch.randn(2, 5, spec.hidden_size, generator=torch.Generator().manual_seed(3))
     mask = torch.ones(2, 5, dtype=torch.bool)
@@ -79,7 +74,7 @@ def test_upper_states_are_those_of_the_start_when_nothing_is_learnt_yet(
 def test_head_is_taken_over_by_label_and_not_by_place(spec: HPLMSpec) -> None:
     own = head(np.random.default_rng(2), pooling=Pooling.MEAN)
     begun = trainable(spec, labels=("label 2", "label 0", "label 1"))
-    begun.begin_with(ordinary(spec, bottleneck_adapter, own=own))
+    begun.start_from(ordinary(spec, bottleneck_adapter, own=own))
     made = begun.export().head
     assert made is not None
     assert made.labels == ("label 2", "label 0", "label 1")
@@ -98,7 +93,7 @@ def test_head_is_taken_over_by_label_and_not_by_place(spec: HPLMSpec) -> None:
 )
 def test_head_begins_with_nothing_when_the_start_has_none_like_it(spec: HPLMSpec, own: Head | None) -> None:
     begun = trainable(spec)
-    begun.begin_with(ordinary(spec, bottleneck_adapter, own=own))
+    begun.start_from(ordinary(spec, bottleneck_adapter, own=own))
     made = begun.export().head
     assert made is not None
     assert not made.out.any()
@@ -119,13 +114,13 @@ def test_start_is_refused_when_it_does_what_is_not_trained(
 ) -> None:
     begun = trainable(spec, **others)  # type: ignore[arg-type]
     with pytest.raises(AdapterRefused, match=reason):
-        begun.begin_with(ordinary(spec, bottleneck_adapter))
+        begun.start_from(ordinary(spec, bottleneck_adapter))
 
 
 def test_start_is_refused_when_it_is_of_a_model_of_another_shape(spec: HPLMSpec) -> None:
     other = bottleneck_adapter(np.random.default_rng(1), spec=dataclasses.replace(spec, k=0, hidden_size=16))
     with pytest.raises(AdapterRefused, match=r"expected \[8, 32\]"):
-        trainable(spec).begin_with(other)
+        trainable(spec).start_from(other)
 
 
 def test_training_begins_with_the_start_and_goes_on_from_there(base: Path) -> None:

@@ -1,4 +1,4 @@
-"""A domain delta as parameters: float32 masters that run in the model's dtype."""
+"""A domain delta as parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 from hmi.adapters import Activation, Adapter, AdapterKind
 from hmi.adapters.maths import LoraTensors, SingleAdapter, TrainingAdapters
 from hmi.spec import HPLMSpec, Site
-from hmi.training.loop import LoraPairs, cast_pairs, lora_pairs, pair_arrays
+from hmi.training.trainable.parameters import LoraPairs, cast_pairs, lora_pairs, pair_arrays
 
 __all__ = ["TrainableDelta"]
 
@@ -16,8 +16,9 @@ __all__ = ["TrainableDelta"]
 class TrainableDelta(nn.Module):
     """A domain delta: LoRA pairs on every lower layer, no head.
 
-    It starts as the base model, or with `above` as the delta of an ancestor, which itself is not trained: the pairs
-    stand beside the ancestor's, and the ranks add up.
+    Args:
+        above: Delta of an ancestor to start from. It is not trained: its pairs stay beside the new ones, and the ranks
+            add up. None starts as the base model.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class TrainableDelta(nn.Module):
         self._above = above.lora if above else {}
 
     def maths(self, dtype: torch.dtype) -> TrainingAdapters:
-        """The delta in `dtype`, with gradients flowing back to the float32 masters."""
+        """The delta in `dtype`; gradients flow back to the float32 master weights."""
         return SingleAdapter(cast_pairs(self._joined(), dtype), {})
 
     def export(self) -> Adapter:

@@ -28,7 +28,7 @@ def base(tmp_path: Path) -> Path:
 
 def test_work_before_and_between_steps_is_done_in_pieces(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states, "_CHUNK", 16)  # windows
-    monkeypatch.setattr(network, "_JUDGING_BATCH", 4)
+    monkeypatch.setattr(network, "_EVALUATION_BATCH", 4)
     said: list[str] = []
     train_adapter(
         base,

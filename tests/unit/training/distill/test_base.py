@@ -47,7 +47,7 @@ def texts() -> list[str]:
 
 def test_states_come_nearer_to_the_full_model_when_calibrated(source: Path, tmp_path: Path, texts: list[str]) -> None:
     report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts])
-    assert (report.texts, report.judges) == (190, 10)
+    assert (report.texts, report.dev_texts) == (190, 10)
     assert report.before is not None
     assert report.after is not None
     assert report.after.lower < report.before.lower

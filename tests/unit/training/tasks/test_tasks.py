@@ -19,7 +19,7 @@ from hmi.training.adapter import train_adapter
 from hmi.training.data import MultiLabelExample, PairExample, Span, TaggedExample
 from hmi.training.plan import TrainConfig
 from hmi.training.tasks import tag_labels
-from hmi.training.tasks.tagging import named_parts
+from hmi.training.tasks.tagging import entities_of
 from tests.engines import FolderSource, tiny_engine
 from tests.tiny import tiny_base
 
@@ -99,7 +99,7 @@ def test_several_labels_are_learnt_and_served_when_each_has_its_word(base: Path,
 
 
 @pytest.mark.parametrize("entities", [True, False])
-def test_named_parts_are_learnt_and_served_when_their_first_word_tells(
+def test_entities_of_are_learnt_and_served_when_their_first_word_tells(
     base: Path, tmp_path: Path, entities: bool
 ) -> None:
     dev = tagged(40, 2, entities=entities)
@@ -118,9 +118,9 @@ def test_named_parts_are_learnt_and_served_when_their_first_word_tells(
         assert isinstance(answer, Tagging)
         assert [example.text[tag.start : tag.end] for tag in answer.tags] == example.text.split()
         spans = tuple(Span(tag.start, tag.end, tag.label) for tag in answer.tags)
-        parts = named_parts(TaggedExample(example.text, spans, entities=False))
+        parts = entities_of(TaggedExample(example.text, spans, entities=False))
         said += len(parts)
-        right += len(set(parts) & set(named_parts(example)))
+        right += len(set(parts) & set(entities_of(example)))
     assert right / said == pytest.approx(report.dev.values["entity_precision"], abs=0.02)
 
 

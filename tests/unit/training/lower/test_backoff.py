@@ -50,7 +50,7 @@ def test_the_longest_known_ngram_stands_in(asked: Texts, others: Texts) -> None:
 @given(texts, texts)
 def test_what_no_other_text_has_is_estimated_where_there_is_an_estimator(some: Texts, others: Texts) -> None:
     tree = SimulatedTree(estimates=True)
-    sight = tree.learnt(windows_of(some), np.array([len(each) for each in some]))
+    sight = tree.view_train(windows_of(some), np.array([len(each) for each in some]))
     assert sight.estimated is not None
     assert np.array_equal(sight.keys, windows_of(some))
     expected = [
@@ -58,7 +58,7 @@ def test_what_no_other_text_has_is_estimated_where_there_is_an_estimator(some: T
         for place, text in enumerate(some)
     ]
     assert np.array_equal(sight.estimated, np.concatenate(expected))
-    sight = tree.others(windows_of(others), np.array([len(each) for each in others]))
+    sight = tree.view_other(windows_of(others), np.array([len(each) for each in others]))
     assert sight.estimated is not None
     assert np.array_equal(sight.estimated, ~np.isin(windows_of(others), windows_of(some)))
 

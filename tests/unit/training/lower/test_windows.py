@@ -8,7 +8,7 @@ import torch
 
 from hmi.knowledge import unigram, window_keys, without_next, without_prev
 from hmi.training.distill import DistillConfig
-from hmi.training.distill.student import drawn
+from hmi.training.distill.student import draw_batch
 from hmi.training.lower import WindowBatch, states_error
 from hmi.training.lower.windows import thin_windows
 
@@ -54,7 +54,7 @@ def test_corpora_give_equal_shares_when_one_is_much_larger() -> None:
     small = [np.full(4, 1, np.int64)] * 3
     large = [np.full(4, 2, np.int64)] * 5000
     config = DistillConfig(batch_size=8)
-    first = [int(ids[0]) for step in range(16) for ids in drawn([small, large], step, config)]
+    first = [int(ids[0]) for step in range(16) for ids in draw_batch([small, large], step, config)]
     assert len(first) == 128
     assert first.count(1) == 64
 
@@ -62,9 +62,9 @@ def test_corpora_give_equal_shares_when_one_is_much_larger() -> None:
 def test_a_step_has_the_same_texts_whenever_it_is_asked_for() -> None:
     texts = [np.full(3 + number % 7, number, np.int64) for number in range(200)]
     config = DistillConfig(batch_size=4, seed=5)
-    once = [[int(ids[0]) for ids in drawn([texts], step, config)] for step in (0, 17, 40)]
-    assert [[int(ids[0]) for ids in drawn([texts], step, config)] for step in (0, 17, 40)] == once
-    assert [int(ids[0]) for ids in drawn([texts], 0, DistillConfig(batch_size=4, seed=6))] != once[0]
+    once = [[int(ids[0]) for ids in draw_batch([texts], step, config)] for step in (0, 17, 40)]
+    assert [[int(ids[0]) for ids in draw_batch([texts], step, config)] for step in (0, 17, 40)] == once
+    assert [int(ids[0]) for ids in draw_batch([texts], 0, DistillConfig(batch_size=4, seed=6))] != once[0]
 
 
 def test_each_tokens_error_counts_alike_when_it_is_asked_by_token() -> None:

@@ -1,4 +1,4 @@
-"""Float32 weights that learn, and the plain arrays that they become."""
+"""LoRA pairs as float32 parameters, and the plain arrays that they become."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LoraPairs = dict[tuple[int, Site], LoraTensors]
 def lora_pairs(
     spec: HPLMSpec, layers: Iterable[int], sites: tuple[Site, ...], rank: int, generator: torch.Generator
 ) -> LoraPairs:
-    """A pair for each layer and site, as parameters; together they add nothing yet."""
+    """A pair for each layer and site; `b` is zero, so that the pairs add nothing yet."""
     shapes = {site: spec.site_shape(site) for site in sites}
     return {
         (layer, site): LoraTensors(random_parameter(rank, inputs, generator), zero_parameter(outputs, rank))
