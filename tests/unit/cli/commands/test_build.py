@@ -35,7 +35,7 @@ def test_a_domain_and_the_one_below_get_deltas_when_only_commands_are_used(
     first, second = tmp_path / "first", tmp_path / "second"
     result = runner.invoke(app, ["build", "domain", str(text), *options, "--out", str(first), "--json"])
     assert result.exit_code == 0, result.output
-    said = {"texts", "judges", "before", "after", "losses", "estimate_error", "seconds"}
+    said = {"texts", "dev_texts", "before", "after", "losses", "estimate_error", "seconds"}
     assert json.loads(result.stdout).keys() == said
     result = runner.invoke(app, ["build", "domain", str(text), *options, "--out", str(second), "--above", str(first)])
     assert result.exit_code == 0, result.output
