@@ -9,13 +9,13 @@ from api.schemas.trees import DomainDifferenceObject, NgramText
 from api.services import Services
 from hmi.catalog import RegisteredBase, frequencies
 from hmi.knowledge import Parents, ancestor_chains
-from hmi.knowledge.lookup import DomainDiff, WeightedKeys
+from hmi.knowledge.lookup import TreeDiff, WeightedKeys
 
 __all__ = ["describe"]
 
 
 def describe(
-    services: Services, base: RegisteredBase, differences: Mapping[str, DomainDiff], parents: Parents, limit: int
+    services: Services, base: RegisteredBase, differences: TreeDiff, parents: Parents, limit: int
 ) -> dict[str, DomainDifferenceObject]:
     """Args:
     parents: Of the later version.

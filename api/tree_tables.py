@@ -11,8 +11,8 @@ from api.services import Services
 from hmi.catalog import RegisteredBase, TreeStatus, TreeVersion, domains, trees
 from hmi.errors import Conflict, Corrupt, NotFound
 from hmi.knowledge import Parents
-from hmi.knowledge.lookup import KEY_FILES, TreeContents, open_keys
-from hmi.knowledge.store import Table
+from hmi.knowledge.lookup import TreeContents
+from hmi.knowledge.store import KEY_FILES, Table
 
 __all__ = ["find_version", "open_tables", "open_version", "parents_of"]
 
@@ -59,7 +59,7 @@ def open_tables(services: Services, tables: Mapping[str, str], wanted: Iterable[
         if domain not in tables:
             continue
         try:
-            found[domain] = open_keys(services.artifacts.part(tables[domain], KEY_FILES))
+            found[domain] = Table.open(services.artifacts.part(tables[domain], KEY_FILES), keys_only=True)
         except (Corrupt, NotFound) as error:
             _log.warning("table_not_usable", domain=domain, artifact=tables[domain], reason=error.message)
     return found

@@ -68,19 +68,19 @@ def publish(
     lines = ancestor_chains(parents)
     tables, built = {}, {}
     for domain in parents:
-        keys, marked = windows(*held.get(domain, ())), windows(*aliases.get(domain, ()))
+        keys, alias_keys = windows(*held.get(domain, ())), windows(*aliases.get(domain, ()))
         own = functions[domain].digest
         above = next((functions[each].digest for each in lines[domain] if functions[each].digest != own), None)
         meta = TableMeta(
-            domain, own, RowDtype.INT8, SPEC.hidden_size, len(keys), len(marked), above if len(marked) else None
+            domain, own, RowDtype.INT8, SPEC.hidden_size, len(keys), len(alias_keys), above if len(alias_keys) else None
         )
         with tempfile.TemporaryDirectory() as folder:
             rows = np.sin(keys.astype(np.float64)[:, None] + np.arange(SPEC.hidden_size)).astype(np.float32)
-            write_table(Path(folder), meta, keys, encode(rows, RowDtype.INT8), marked if len(marked) else None)
+            write_table(Path(folder), meta, keys, encode(rows, RowDtype.INT8), alias_keys)
             size = Table.open(Path(folder)).bytes
-            if len(keys) or len(marked):
+            if len(keys) or len(alias_keys):
                 tables[domain] = services.artifacts.put_folder(Path(folder))
-        built[domain] = {"parent": parents[domain], "entries": len(keys), "aliases": len(marked), "bytes": size}
+        built[domain] = {"parent": parents[domain], "entries": len(keys), "aliases": len(alias_keys), "bytes": size}
         built[domain] |= {"function": own}
         built[domain] |= (report or {}).get(domain, {})
     with services.database.session() as session:

@@ -25,7 +25,7 @@ from hmi.knowledge.store import (
     TableMeta,
     code_dtype,
     encode,
-    write_table_blocks,
+    write_table,
 )
 from hmi.spec import RowDtype
 
@@ -49,7 +49,7 @@ def write_tables(folder: Path, keys: Keys, ancestors: int, row_dtype: RowDtype) 
         own = keys[place == number]
         domain = f"domain-{number}"
         meta = TableMeta(domain, _FUNCTION, row_dtype, HIDDEN, len(own))
-        write_table_blocks(folder / domain, meta, own, _blocks(block, len(own)))
+        write_table(folder / domain, meta, own, _blocks(block, len(own)))
 
 
 def _blocks(block: EncodedRows, rows: int) -> Iterator[EncodedRows]:

@@ -14,7 +14,7 @@ from hmi.bench.shapes import Shape
 from hmi.bench.text import word_pieces
 from hmi.knowledge import Keys, unigrams, union, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.store import Table, TableMeta, encode, write_table_blocks
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec, load_tokenizer
 from hmi.spec import HPLMSpec
@@ -66,5 +66,5 @@ def fill_tree(folder: Path, base: Path, keys: Keys) -> KnowledgeTree:
     sizes = [len(part) for part in np.array_split(keys, range(_BLOCK_ROWS, len(keys), _BLOCK_ROWS))]
     blocks = (encode(rng.standard_normal((n, spec.hidden_size), np.float32), spec.row_dtype) for n in sizes)
     meta = TableMeta("general", base.name, spec.row_dtype, spec.hidden_size, len(keys))
-    write_table_blocks(folder, meta, keys, blocks)
+    write_table(folder, meta, keys, blocks)
     return KnowledgeTree(1, {"general": None}, {"general": Table.open(folder)}, spec.row_dtype, spec.hidden_size)

@@ -65,7 +65,7 @@ def list_top(
         number=published.number if published else None,
         ngrams=ngrams,
         data=[
-            NgramObject(**text.model_dump(), held=holder.held, holder=holder.domain)
+            NgramObject(**text.model_dump(), held=holder.location, holder=holder.domain)
             for text, holder in zip(texts, holders, strict=True)
         ],
         first_id=name_of(shown[0].ngram) if shown else None,

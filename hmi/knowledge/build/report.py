@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from hmi.knowledge.domains import ancestor_chains, function_run
-from hmi.knowledge.ngrams import NO_KEYS, Keys, holds
+from hmi.knowledge.ngrams import Keys, holds
 from hmi.knowledge.plan import PreviousTree, TreePlan
 from hmi.knowledge.store import Table
 
@@ -17,22 +17,22 @@ __all__ = ["BuildReport", "DomainReport", "report_domain"]
 
 @dataclass(frozen=True, slots=True)
 class DomainReport:
-    """What became of one domain's table. An n-gram is held as a row or as an alias.
+    """One domain's new table, compared with the previous version. A domain holds an n-gram as a row or as an alias.
 
     Attributes:
         entries: N-grams with a row; `copied` + `computed`.
-        aliases: N-grams of which it only says that the ancestors' row will do.
-        copied: Rows taken over from the old version, byte for byte.
+        aliases: N-grams without a row, whose ancestors' row is close enough.
+        copied: Rows of the previous version, byte for byte.
         computed: Rows computed anew.
-        added: N-grams that the old version held neither in the domain, nor above it with the same function, nor below.
-        dropped: N-grams that the old table held, and now neither the domain does nor, with its function, one above it.
-        hoisted: N-grams that the old version held only below this domain.
+        added: N-grams that the previous version held neither in the domain, nor above it with the same function, nor
+            below it.
+        dropped: N-grams that the previous table held, and that neither the domain nor, with its function, an ancestor
+            holds now.
+        hoisted: N-grams that the previous version held only below this domain.
         bytes: Of the table on disk.
-        bytes_before: Of the old table.
-        predicted_hit_rate: 0..1, to be expected of lookups to come, see `coverage`; None where the domain was asked for
-            nothing.
-        alias_share: What the plan took for the share of aliases among n-grams that ancestors of another function hold;
-            None where there are no such ancestors.
+        bytes_before: Of the previous table.
+        predicted_hit_rate: Expected hit rate (0..1), see `plan.coverage`; None for a domain without lookups.
+        alias_share: `TreePlan.alias_shares`; None for a domain without foreign ancestors.
     """
 
     entries: int
@@ -50,11 +50,11 @@ class DomainReport:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """The table of each domain lies in the folder of its name.
+    """The table of each domain is in the folder of its name.
 
     Attributes:
-        computed: Rows computed for this version, each once for each function, those that became aliases included.
-        tolerance: Relative error up to which an ancestor's row stands for a domain's own.
+        computed: Rows computed for this version, each once for each function, including those that became aliases.
+        tolerance: Relative error up to which an ancestor's row replaces a domain's own.
     """
 
     domains: Mapping[str, DomainReport]
@@ -62,34 +62,33 @@ class BuildReport:
     tolerance: float
 
 
-def report_domain(domain: str, plan: TreePlan, old: PreviousTree, copied: int, table: Table) -> DomainReport:
-    """Compare a domain's planned n-grams, and the table that was made of them, with the old version.
+def report_domain(domain: str, plan: TreePlan, previous: PreviousTree, copied: int, table: Table) -> DomainReport:
+    """Compare a domain's planned n-grams, and the table that was written, with the previous version.
 
     Args:
-        copied: Rows that were taken over.
+        copied: Number of rows that were copied.
     """
-    lines = ancestor_chains(plan.parents)
-    segment, _ = function_run(lines[domain], {each: function.digest for each, function in plan.functions.items()})
+    chains = ancestor_chains(plan.parents)
+    run, _ = function_run(chains[domain], {each: function.digest for each, function in plan.functions.items()})
     keys = plan.tables[domain]
-    was_here = holds(_held(old, segment), keys)
-    was_below = holds(_held(old, [each for each, line in lines.items() if each != domain and domain in line]), keys)
-    now = [plan.tables[each] for each in segment]
-    kept = sum(int(np.count_nonzero(holds(now, each))) for each in _held(old, [domain]))
+    below = [each for each, chain in chains.items() if each != domain and domain in chain]
+    was_here, was_below = (holds(_held(previous, domains), keys) for domains in (run, below))
+    before, now = _held(previous, [domain]), [plan.tables[each] for each in run]
     return DomainReport(
         entries=table.meta.entries,
         aliases=table.meta.aliases,
         copied=copied,
         computed=table.meta.entries - copied,
         added=int(np.count_nonzero(~was_here & ~was_below)),
-        dropped=sum(len(each) for each in _held(old, [domain])) - kept,
+        dropped=sum(int(np.count_nonzero(~holds(now, each))) for each in before),
         hoisted=int(np.count_nonzero(was_below & ~was_here)),
         bytes=table.bytes,
-        bytes_before=old.sizes.get(domain, 0),
+        bytes_before=previous.sizes.get(domain, 0),
         predicted_hit_rate=plan.predicted.get(domain),
         alias_share=plan.alias_shares.get(domain),
     )
 
 
-def _held(old: PreviousTree, domains: list[str] | tuple[str, ...]) -> list[Keys]:
-    tables = [old.held[each] for each in domains if each in old.held]
-    return [each for table in tables for each in (table.keys, table.aliases)] or [NO_KEYS]
+def _held(previous: PreviousTree, domains: Iterable[str]) -> list[Keys]:
+    tables = [previous.held[each] for each in domains if each in previous.held]
+    return [each for table in tables for each in (table.keys, table.aliases)]

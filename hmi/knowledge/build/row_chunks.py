@@ -1,16 +1,15 @@
-"""Rows that a build has computed, on disk in small finished tables: what a killed build leaves for the next run.
+"""Rows that a build has computed, on disk in small finished tables, which a killed build leaves for the next run.
 
-Each holds one function's rows of ascending keys. Rows are computed into pieces first and copied into the domains'
-tables from there, so whatever the next run plans, at most one piece has to be computed again.
+A chunk holds one function's rows of ascending keys. Rows are computed into chunks first and copied into the domains'
+tables from there. So whatever the next run plans, at most one chunk has to be computed again.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,33 +17,22 @@ from numpy.typing import NDArray
 from hmi.errors import Corrupt
 from hmi.knowledge.domains import Function
 from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.store import EncodedRows, Table, TableMeta, encode, write_table_blocks
+from hmi.knowledge.store import EncodedRows, RowRefs, RowSource, Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
 
-__all__ = ["PIECE_ROWS", "ComputeRows", "RowChunk", "RowChunks", "RowSource"]
+__all__ = ["ROWS_PER_CHUNK", "ComputeRows", "RowChunk", "RowChunks", "find_rows"]
 
 ComputeRows = Callable[[Function, Keys], NDArray[np.float32]]
 """A function and windows' keys `[n]` to that function's rows, float32 `[n, hidden]`."""
 
-PIECE_ROWS = 65_536
-"""Most rows of a piece: what a killed build loses."""
+ROWS_PER_CHUNK = 65_536
+"""Most rows of a chunk, which a killed build loses."""
 
-_DOMAIN = "piece"  # of a piece's manifest; it belongs to no domain yet
-
-
-class RowSource(Protocol):
-    """Anything that rows can be copied from."""
-
-    @property
-    def keys(self) -> Keys:
-        """Ascending."""
-
-    def encoded(self, index: NDArray[np.int64]) -> EncodedRows:
-        """Copies of the stored rows at `index`, as they are."""
+_DOMAIN = "chunk"  # in a chunk's manifest; it belongs to no domain yet
 
 
 class RowChunk:
-    """A finished piece. Its files are open only while rows are read: there may be hundreds of pieces."""
+    """A finished chunk. Its files are open only while rows are read: there may be hundreds of chunks."""
 
     def __init__(self, folder: Path, table: Table) -> None:
         self._folder = folder
@@ -55,16 +43,29 @@ class RowChunk:
 
 
 class RowChunks:
-    """All pieces of one build folder.
+    """All chunks of one build folder."""
 
-    Args:
-        functions: By digest. Finished pieces of these that lie in the folder are taken over, all else in it is removed.
-    """
+    def __init__(
+        self,
+        folder: Path,
+        functions: Mapping[str, Function],
+        row_dtype: RowDtype,
+        hidden_size: int,
+        compute: ComputeRows,
+        most_keys: int,
+    ) -> None:
+        """Take over finished chunks in the folder; remove everything else in it.
 
-    def __init__(self, folder: Path, functions: Mapping[str, Function], row_dtype: RowDtype, hidden_size: int) -> None:
+        Args:
+            functions: By digest; chunks of other functions are removed.
+            most_keys: Limit of keys in one call of `compute`.
+        """
+        self.row_dtype = row_dtype
+        self.hidden_size = hidden_size
         self._folder = folder
-        self._row_dtype = row_dtype
-        self._hidden_size = hidden_size
+        self._functions = functions
+        self._compute_rows = compute
+        self._most_keys = most_keys
         self._of: defaultdict[str, list[RowChunk]] = defaultdict(list)
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             try:
@@ -79,45 +80,60 @@ class RowChunks:
             else:
                 _remove(path)
 
-    def of(self, function: Function) -> list[RowChunk]:
-        return self._of[function.digest]
+    def of(self, function: str) -> list[RowChunk]:
+        """Return the chunks of a function, by its digest."""
+        return self._of[function]
 
-    def compute(
-        self, function: Function, keys: Keys, compute: ComputeRows, chunk: int, progress: Callable[[int], None]
-    ) -> None:
-        """Compute rows into new pieces.
+    def compute(self, function: str, keys: Keys, progress: Callable[[int], None]) -> None:
+        """Compute rows into new chunks.
 
         Args:
-            keys: Ascending, none of which a piece of this function holds.
-            chunk: Most keys in one call of `compute`.
-            progress: Called with the rows done, after each call of `compute`; what it raises ends the computing.
+            function: Digest.
+            keys: Ascending; no chunk of this function holds any of them.
+            progress: Called with the number of rows done, after each call of `compute`; its exceptions end the build.
 
         Raises `Corrupt` for a row that cannot be stored, `StorageFull`.
         """
-        for start in range(0, len(keys), PIECE_ROWS):
-            part = keys[start : start + PIECE_ROWS]
-            # No other piece of this function begins with this key, as none holds it.
-            folder = self._folder / f"{function.digest[:16]}-{int(part[0]):016x}"
-            meta = TableMeta(_DOMAIN, function.digest, self._row_dtype, self._hidden_size, len(part))
-            write_table_blocks(folder, meta, part, self._blocks(function, part, compute, chunk, progress, start))
-            self._of[function.digest].append(RowChunk(folder, Table.open(folder)))
+        for start in range(0, len(keys), ROWS_PER_CHUNK):
+            part = keys[start : start + ROWS_PER_CHUNK]
+            # No other chunk of this function begins with this key, as none holds it.
+            folder = self._folder / f"{function[:16]}-{int(part[0]):016x}"
+            meta = TableMeta(_DOMAIN, function, self.row_dtype, self.hidden_size, len(part))
+            write_table(folder, meta, part, self._blocks(self._functions[function], part, progress, start))
+            self._of[function].append(RowChunk(folder, Table.open(folder)))
 
     def _blocks(
-        self,
-        function: Function,
-        keys: Keys,
-        compute: ComputeRows,
-        chunk: int,
-        progress: Callable[[int], None],
-        before: int,
+        self, function: Function, keys: Keys, progress: Callable[[int], None], before: int
     ) -> Iterator[EncodedRows]:
-        for start in range(0, len(keys), chunk):
-            part = keys[start : start + chunk]
-            rows = compute(function, part)
-            if rows.shape != (len(part), self._hidden_size):
+        for start in range(0, len(keys), self._most_keys):
+            part = keys[start : start + self._most_keys]
+            rows = self._compute_rows(function, part)
+            if rows.shape != (len(part), self.hidden_size):
                 raise ValueError(f"{len(part)} keys gave rows of shape {rows.shape}")
-            yield encode(rows, self._row_dtype)
+            yield encode(rows, self.row_dtype)
             progress(before + start + len(part))
+
+
+def find_rows(sources: Sequence[RowSource], keys: Keys) -> RowRefs:
+    """Find the first source that holds each key.
+
+    Args:
+        keys: Ascending. Each source is searched only for those between its first and its last key, so hundreds of
+            chunks with a range of their own cost no more than one table.
+    """
+    refs = RowRefs(np.full(len(keys), -1, np.int16), np.zeros(len(keys), np.int64))
+    for position, source in enumerate(sources):
+        held = source.keys
+        if not len(held):
+            continue
+        low = int(np.searchsorted(keys, held[0]))
+        high = int(np.searchsorted(keys, held[-1], side="right"))
+        missing = low + np.flatnonzero(refs.table[low:high] < 0)
+        index = np.searchsorted(held, keys[missing])
+        found = np.take(held, index, mode="clip") == keys[missing]
+        refs.table[missing[found]] = position
+        refs.row[missing[found]] = index[found]
+    return refs
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A new version's rows, recomputed by sample before anybody looks up in it."""
+"""Checking a new version before it serves: a sample of its rows is recomputed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def verify_sample(
 
     Args:
         functions: Of every domain.
-        tolerance: What the tree's aliases were set with.
+        tolerance: The one that the tree was built with.
         noise: How far a row may move between two batches of the model's arithmetic: as a share of its largest value, or
-            of its length where it is marked. One step of the stored form comes on top.
+            of its length for an alias. One step of the stored form comes on top.
 
-    Raises `Corrupt`, naming the table and the n-gram, for a row that is not what `compute` gives, and for an alias
-    where the ancestors give no row or one that is too far off.
+    Raises `Corrupt`, naming the table and the n-gram, for a row that differs from the computed one, and for an alias
+    whose ancestors give no row or one that is too far off.
     """
     random = np.random.default_rng(seed)
     for domain in sorted(tree.tables):

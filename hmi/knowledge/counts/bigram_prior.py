@@ -1,8 +1,8 @@
-"""What the counts of bigrams say about n-grams: most n-grams were asked for once, and are not worth the same.
+"""What bigram counts add to n-gram counts: most n-grams were seen once, and are not all worth the same.
 
 As in the smoothing of n-gram models (Chen and Goodman, "An empirical study of smoothing techniques for language
-modeling", 1999) a window's future is its own count less a discount, and more the likelier its bigrams make it. The
-discount is the same for all, so that it is left out where windows are compared.
+modeling", 1999), a window's expected count is its own count less a discount, plus more the likelier its bigrams make
+it. The discount is the same for all windows, so it is left out where they are compared.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from numpy.typing import NDArray
 from hmi.knowledge import ngrams
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["worth_of_bigrams"]
+__all__ = ["prior_weights"]
 
-_SHARE = 0.5
-"""Found on held-out text; from 0.3 to 1 the hit rates differ by less than 0.2 points."""
+_SHARE = 0.5  # chosen on held-out text; from 0.3 to 1 the hit rates differ by less than 0.2 points
 
 
-def worth_of_bigrams(keys: Keys, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lookups `[n]` that each window is worth beyond its own count: half the square root of what is expected of it.
+def prior_weights(keys: Keys, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lookups `[n]` that each window is worth beyond its own count: half the square root of its expectation.
 
-    Expected is (prev, mid) times (mid, next) over (mid): its count if neighbours knew nothing of each other. The root
-    keeps three promises: of two windows asked for as often one gets a little more, seldom as much as a lookup; if no
-    weight grows by more than a share, what windows are worth does not either (so hysteresis holds); and where a window
-    outweighs another in one domain, more weight for it never lets the other overtake.
+    The expectation is count(prev, mid) x count(mid, next) / count(mid), as if neighbours were independent. The root has
+    three properties. Windows with equal counts differ a little, seldom by as much as a lookup. If no weight grows by
+    more than a share, no worth does either, so hysteresis holds. Where a window outweighs another in one domain, more
+    weight for it never lets the other overtake.
 
     Args:
-        keys: In any order; one may be there several times, as several domains ask for it.
-        weights: Decayed counts above 0 `[n]`, in lookups of now.
+        keys: In any order; with duplicates where several domains request the same key.
+        weights: Decayed counts above 0 `[n]`.
     """
     if not len(keys):
         return np.empty(0)
@@ -43,7 +42,7 @@ def worth_of_bigrams(keys: Keys, weights: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _sums(groups: NDArray[np.uint64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each `[n]` the sum of the weights of its group."""
+    """Return, for each key `[n]`, the sum of the weights of its group."""
     is_sorted = bool((groups[1:] >= groups[:-1]).all())
     order: Any = slice(None) if is_sorted else np.argsort(groups)
     ordered = groups[order]

@@ -1,9 +1,9 @@
-"""What domains are asked for, and what holding it would save: each domain's own lookups, and its subtree's together.
+"""The demand for n-grams: what holding each would save, for a domain's own lookups and for its whole subtree.
 
-The unit of saving is one lookup that is answered instead of missed. Future lookups are what counts: n-grams are weighed
-by how often they were asked for, and a little by their bigrams (`evidence`). A domain's lookups under the miss policy
-`backoff` save less: a miss costs no computing there, only the error of the row that stands in, relative to the right
-one. There bigrams are wanted that nobody asked for: they stand in for windows to come.
+The unit is one lookup that hits and would have missed. Future lookups are what counts: n-grams are weighed by how often
+they were looked up, and a little by their bigrams (`bigram_prior`). A lookup under the miss policy `backoff` saves
+less: a miss costs no computing there, only the relative error of the row that it gets instead. Such a domain also
+requests bigrams that were never looked up, for the sake of windows to come.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
-from hmi.knowledge.counts.bigram_prior import worth_of_bigrams
+from hmi.knowledge.counts.bigram_prior import prior_weights
 from hmi.knowledge.domains import Parents, children_of
 from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, union
 
-__all__ = ["BackoffEstimates", "Demand", "subtree_demands"]
+__all__ = ["BackoffEstimates", "Demand", "DomainCounts", "subtree_demands"]
+
+# The part of the unigram's error that (mid, next) spares, next to (prev, mid), which is preferred: rows of MiniLM with
+# k = 3 were 0.485 of their length from the unigram's, 0.401 from (mid, next)'s and 0.289 from (prev, mid)'s.
+_OTHER_SIDE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +52,14 @@ class BackoffEstimates:
         return BackoffEstimates(errors, bigram_gain) if means else self
 
 
-# What (mid, next) spares of the unigram's error, beside (prev, mid): rows of MiniLM with k = 3 were 0.485 of their
-# length from the unigram's, 0.401 from the one's and 0.289 from the other's, which is taken where both are there.
-_OTHER_SIDE = 0.4
-
-
 @dataclass(frozen=True, slots=True)
 class DomainCounts:
-    """How often a domain was asked for what.
+    """How often a domain's n-grams were looked up.
 
     Attributes:
         keys: uint64 `[n]`, in any order.
         weights: float64 `[n]`, finite and not negative; decayed counts: a lookup of now is 1.
-        total: All its lookups in that unit, those of n-grams that are not kept included; None: the sum of `weights`.
+        total: All its lookups in that unit, including those of n-grams that are not kept; None: the sum of `weights`.
         approximate_share: Share (0..1) of its lookups that ran under the miss policy `backoff`.
     """
 
@@ -72,45 +71,51 @@ class DomainCounts:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a domain and all below it are asked for.
+    """What a domain and its descendants request.
 
     Attributes:
         keys: uint64 `[n]`, ascending.
-        savings: float64 `[n]`, summed over the subtree: more for every lookup, be it of this key alone.
-        voters: int64 `[n]`, how many want that the domain itself holds the key: a child whose subtree is asked for it
-            is one, the domain's own lookups are two.
-        votes: float64 `[n]`, how many rows that is expected to make needless: a child of another function has the part
-            of a vote that its aliases are of what its ancestors hold.
-        common: Ascending keys, those that more than one domain of the subtree asks for.
-        per_lookup: What one of the domain's own lookups saves on average: 1, or less where rows stand in.
+        savings: float64 `[n]`, summed over the subtree.
+        requesters: int64 `[n]`, how many want the domain itself to hold the key: a child whose subtree requests it is
+            one, the domain's own lookups are two.
+        rows_saved: float64 `[n]`, how many rows that is expected to make needless: a child of another function counts
+            with the expected share of aliases among its keys that ancestors hold.
+        common: Ascending keys that more than one domain of the subtree requests.
+        per_lookup: What one of the domain's own lookups saves on average: 1, or less under `backoff`.
     """
 
     keys: Keys
     savings: NDArray[np.float64]
-    voters: NDArray[np.int64]
-    votes: NDArray[np.float64]
+    requesters: NDArray[np.int64]
+    rows_saved: NDArray[np.float64]
     common: Keys
     per_lookup: float
 
-    def offered(self, kept: NDArray[np.bool_], hysteresis: float) -> NDArray[np.bool_]:
-        """Whether the domain itself may hold each key: what a single child wants stays with the child, and what several
-        want is worth a row where it spares more than one.
+    def is_offered(self, kept: NDArray[np.bool_], hysteresis: float) -> NDArray[np.bool_]:
+        """Return whether the domain itself may hold each key. A key that a single child requests stays with the child;
+        one that several request is worth a row if it saves more than one.
 
         Args:
-            kept: bool `[n]`, it was held before: its votes count `hysteresis` times.
+            kept: bool `[n]`, it was held before: its `rows_saved` count `hysteresis` times.
         """
-        return (self.voters >= 2) & (np.where(kept, self.votes * hysteresis, self.votes) > 1)
+        return (self.requesters >= 2) & (np.where(kept, self.rows_saved * hysteresis, self.rows_saved) > 1)
 
 
-class _Own(NamedTuple):
-    """What a domain itself is asked for: ascending keys `[n]`, what holding each saves, and a lookup on average."""
+class _OwnDemand(NamedTuple):
+    """A domain's own ascending keys `[n]`, what holding each saves, and what a lookup saves on average."""
 
     keys: Keys
     savings: NDArray[np.float64]
     per_lookup: float
 
 
-_Part = tuple[Keys, NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]  # as a demand's
+class _Requests(NamedTuple):
+    """Keys `[n]` with the values of `Demand`, to be summed by `_merge`."""
+
+    keys: Keys
+    savings: NDArray[np.float64]
+    requesters: NDArray[np.int64]
+    rows_saved: NDArray[np.float64]
 
 
 def subtree_demands(
@@ -118,118 +123,108 @@ def subtree_demands(
     parents: Parents,
     upwards: Sequence[str],
     vocabulary: int,
-    passed_on: Mapping[str, float],
+    shares: Mapping[str, float],
     backoff: BackoffEstimates | None,
 ) -> dict[str, Demand]:
-    """Every domain's demand, its descendants' included.
+    """Return every domain's demand, including its descendants'.
 
     Args:
         upwards: All domains, children before their parents.
-        passed_on: By what share of itself a domain's demand, and its vote, count at its parent; 1 for those not named.
+        shares: The share of a domain's demand that counts at its parent; 1 for domains that are not named.
         backoff: None: a lookup under `backoff` that misses is worth as much as one under `exact`.
 
-    Raises `InvalidInput` for weights or shares that are none.
+    Raises `InvalidInput` for invalid weights or shares.
     """
     children = children_of(parents)
     own = _own_demands(counts, vocabulary, backoff)
     demands: dict[str, Demand] = {}
     for domain in upwards:
-        parts = [_votes(own[domain].keys, own[domain].savings, 2, 2.0)] if domain in own else []
+        parts = [_requests(own[domain].keys, own[domain].savings, 2, 2.0)] if domain in own else []
         for child in children[domain]:
-            below, share = demands[child], passed_on.get(child, 1.0)
-            parts.append(_votes(below.keys, below.savings * share, 1, share))
-        keys, savings, voters, votes = _merge(parts)
+            below, share = demands[child], shares.get(child, 1.0)
+            parts.append(_requests(below.keys, below.savings * share, 1, share))
+        merged = _merge(parts)
         common = NO_KEYS
         if children[domain]:
-            asked = [own[domain].keys] if domain in own else []
-            several = (voters > 2) | ((voters == 2) & ~holds(asked, keys))
-            common = union([keys[several], *(demands[child].common for child in children[domain])])
-        per_lookup = own[domain].per_lookup if domain in own else 1.0
-        demands[domain] = Demand(keys, savings, voters, votes, common, per_lookup)
+            direct = [own[domain].keys] if domain in own else []
+            several = (merged.requesters > 2) | ((merged.requesters == 2) & ~holds(direct, merged.keys))
+            common = union([merged.keys[several], *(demands[child].common for child in children[domain])])
+        demands[domain] = Demand(*merged, common, own[domain].per_lookup if domain in own else 1.0)
     return demands
 
 
 def _own_demands(
     counts: Mapping[str, DomainCounts], vocabulary: int, backoff: BackoffEstimates | None
-) -> dict[str, _Own]:
-    domains = sorted(counts)
-    asked = {domain: _checked(domain, counts[domain], vocabulary) for domain in domains}
-    # Bigrams tell most where they are counted over all domains together.
-    worth = worth_of_bigrams(
-        np.concatenate([NO_KEYS, *(keys for keys, _ in asked.values())]),
-        np.concatenate([np.empty(0), *(weights for _, weights in asked.values())]),
+) -> dict[str, _OwnDemand]:
+    requested = {domain: _checked(domain, counts[domain], vocabulary) for domain in sorted(counts)}
+    # Bigram counts tell most when they are summed over all domains.
+    worth = prior_weights(
+        np.concatenate([NO_KEYS, *(keys for keys, _ in requested.values())]),
+        np.concatenate([np.empty(0), *(weights for _, weights in requested.values())]),
     )
-    own = dict[str, _Own]()
+    own = dict[str, _OwnDemand]()
     end = 0
-    for domain, (keys, weights) in asked.items():
+    for domain, (keys, weights) in requested.items():
         start, end = end, end + len(keys)
         savings = weights + worth[start:end]
+        exact = float(weights.sum() + worth[start:end].sum())
         share = counts[domain].approximate_share
         if share > 0 and backoff is not None:
             savings *= (1 - share) + share * backoff.errors(domain, keys).astype(np.float64)
-        exact = float(weights.sum() + worth[start:end].sum())
         per_lookup = float(savings.sum()) / exact if exact else 1.0
         if share > 0 and backoff is not None:
-            new = np.minimum(weights, 1.0) * (share * backoff.bigram_gain(domain, keys))
-            own[domain] = _Own(*_with_bigrams(keys, savings, new), per_lookup)
+            gains = np.minimum(weights, 1.0) * (share * backoff.bigram_gain(domain, keys))
+            own[domain] = _OwnDemand(*_with_bigrams(keys, savings, gains), per_lookup)
         else:
-            own[domain] = _Own(keys, savings, per_lookup)
+            own[domain] = _OwnDemand(keys, savings, per_lookup)
     return own
 
 
 def _checked(domain: str, counts: DomainCounts, vocabulary: int) -> tuple[Keys, NDArray[np.float64]]:
-    """N-grams of the vocabulary that were asked for, each once and ascending, and their weights."""
+    """Return the vocabulary's n-grams that were looked up, ascending without duplicates, and their weights."""
     if len(counts.keys) != len(counts.weights) or not (np.isfinite(counts.weights) & (counts.weights >= 0)).all():
         raise InvalidInput(f"domain {domain}: each key needs one weight, finite and not negative")
     if not 0 <= counts.approximate_share <= 1:
         raise InvalidInput(f"domain {domain}: {counts.approximate_share} is not a share of its lookups")
     good = ngrams.in_vocabulary(counts.keys, vocabulary) & (counts.weights > 0)
-    keys, weights, _, _ = _merge([_votes(counts.keys[good], counts.weights[good], 2, 2.0)])
-    return keys, weights
+    merged = _merge([_requests(counts.keys[good], counts.weights[good], 2, 2.0)])
+    return merged.keys, merged.savings
 
 
 def _with_bigrams(
-    keys: Keys, savings: NDArray[np.float64], new: NDArray[np.float64]
+    keys: Keys, savings: NDArray[np.float64], gains: NDArray[np.float64]
 ) -> tuple[Keys, NDArray[np.float64]]:
-    """The same and the bigrams of the windows, (prev, mid) and (mid, next).
+    """Add the bigrams of the windows, (prev, mid) and (mid, next).
 
-    What a bigram stands in for is not what its windows are asked for, as they may be held, but what is new of it: as
-    in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995) it weighs by how many
-    windows it has, for each was new once.
+    A bigram's row replaces new windows, not held ones. So it weighs by how many different windows it has, each of which
+    was new once, as in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995).
 
     Args:
-        new: What standing in for each window once would save, `[n]`, of (prev, mid).
+        gains: What the row of (prev, mid) would have saved for each window once, `[n]`.
     """
-    parts = [_votes(keys, savings, 2, 2.0)]
-    for bigrams, gain in ((ngrams.without_next(keys), new), (ngrams.without_prev(keys), new * _OTHER_SIDE)):
+    parts = [_requests(keys, savings, 2, 2.0)]
+    for bigrams, gain in ((ngrams.without_next(keys), gains), (ngrams.without_prev(keys), gains * _OTHER_SIDE)):
         longer = (bigrams != keys) & (bigrams != ngrams.unigram(keys)) & (gain > 0)
-        parts.append(_votes(bigrams[longer], gain[longer], 2, 2.0))
-    keys, savings, _, _ = _merge(parts)
-    return keys, savings
+        parts.append(_requests(bigrams[longer], gain[longer], 2, 2.0))
+    merged = _merge(parts)
+    return merged.keys, merged.savings
 
 
-def _votes(keys: Keys, savings: NDArray[np.float64], voters: int, votes: float) -> _Part:
-    return keys, savings, np.full(len(keys), voters, np.int64), np.full(len(keys), votes)
+def _requests(keys: Keys, savings: NDArray[np.float64], requesters: int, rows_saved: float) -> _Requests:
+    return _Requests(keys, savings, np.full(len(keys), requesters, np.int64), np.full(len(keys), rows_saved))
 
 
-def _merge(parts: Sequence[_Part]) -> _Part:
-    """Each key once, ascending, with the sums of all else."""
-    parts = parts or [(np.empty(0, np.uint64), np.empty(0), np.empty(0, np.int64), np.empty(0))]
+def _merge(parts: Sequence[_Requests]) -> _Requests:
+    """Return ascending keys without duplicates, and the sums of the other values."""
     if len(parts) == 1:
-        keys, savings, voters, votes = parts[0]
+        keys, savings, requesters, rows_saved = parts[0]
     else:
-        keys, savings, voters, votes = (np.concatenate(each) for each in zip(*parts, strict=True))
-    if not len(keys):
-        return keys, savings, voters, votes
+        parts = parts or [_requests(NO_KEYS, np.empty(0), 0, 0.0)]
+        keys, savings, requesters, rows_saved = (np.concatenate(each) for each in zip(*parts, strict=True))
     if not (keys[1:] >= keys[:-1]).all():
         order = np.argsort(keys, kind="stable")  # stable: sums of floats come out the same every time
-        keys, savings, voters, votes = keys[order], savings[order], voters[order], votes[order]
-    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    if len(first) == len(keys):
-        return keys, savings, voters, votes
-    return (
-        keys[first],
-        np.add.reduceat(savings, first),
-        np.add.reduceat(voters, first),
-        np.add.reduceat(votes, first),
-    )
+        keys, savings, requesters, rows_saved = keys[order], savings[order], requesters[order], rows_saved[order]
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+    if len(first) < len(keys):
+        savings, requesters, rows_saved = (np.add.reduceat(each, first) for each in (savings, requesters, rows_saved))
+    return _Requests(keys[first], savings, requesters, rows_saved)

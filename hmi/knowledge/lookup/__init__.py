@@ -7,20 +7,19 @@ rows of missing windows in host memory until a rebuild takes them into the tree;
 
 from __future__ import annotations
 
-from hmi.knowledge.lookup.diff import DomainDiff, TreeContents, WeightedKeys, diff_trees
-from hmi.knowledge.lookup.location import KEY_FILES, KeyLocation, find_holders, open_keys
+from hmi.knowledge.lookup.diff import DomainDiff, TreeContents, TreeDiff, WeightedKeys, diff_trees
+from hmi.knowledge.lookup.location import KeyLocation, find_holders
 from hmi.knowledge.lookup.miss_cache import MissCache
 from hmi.knowledge.lookup.tree import KnowledgeTree
 
 __all__ = [
-    "KEY_FILES",
     "DomainDiff",
     "KeyLocation",
     "KnowledgeTree",
     "MissCache",
     "TreeContents",
+    "TreeDiff",
     "WeightedKeys",
     "diff_trees",
     "find_holders",
-    "open_keys",
 ]

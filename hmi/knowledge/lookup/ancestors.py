@@ -1,45 +1,48 @@
-"""A domain's line of ancestors as lookups walk it: tables, nearest first, in segments of one function each.
+"""A domain's ancestor chain as lookups search it: tables, nearest first, in runs of one function each.
 
-Rows of one function stand in for one another whichever ancestor holds them. Where the function changes on the way up,
-an ancestor's row is another model's: it is taken only for keys that a table below aliases as being as good.
+Within a run, the row of any table serves the domain. A foreign ancestor's row (see `domains`) is another model's: it is
+taken only for keys that are aliases in a table below.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hmi.knowledge.ngrams import Keys, unigram
-from hmi.knowledge.store import RowRefs, Table, find_first
+from hmi.knowledge.ngrams import BACKOFF, Keys, unigram
+from hmi.knowledge.store import RowRefs, Table, decode, find_first, gather_rows
 
 __all__ = ["AncestorChain"]
 
-
 _SAMPLE = 512  # rows of each table
-_FAR = 0.3  # of a row's length: how far the row of a bigram (prev, mid) is from that of its window, on average
+_FAR = 0.3  # of a row's length: the mean distance of the bigram (prev, mid)'s row from its window's
 
 
 @dataclass(frozen=True, slots=True)
 class _FunctionRun:
-    """Attributes:
-    start, stop: Which of the line's tables are of this function.
-    marking: Those of them whose aliases refer to the next segment's function.
+    """Consecutive tables of one function.
+
+    Attributes:
+        start, stop: Their positions in the chain's tables.
+        aliasing: Those whose aliases refer to the next run's function.
     """
 
     start: int
     stop: int
-    marking: tuple[Table, ...]
+    aliasing: tuple[Table, ...]
 
 
 class AncestorChain:
     """Attributes:
     domains: The domain, its parent, ..., the root.
-    tables: Of those of them that have one, in this order.
+    tables: The tables of those that have one, in this order.
     positions: int16 `[tables]`, each table's domain in `domains`.
+    has_own: Whether the first domain has a table.
     """
 
     def __init__(
@@ -50,76 +53,107 @@ class AncestorChain:
         self.positions = np.array(with_table, np.int16)
         self.tables = tuple(tables[domains[i]] for i in with_table)
         self.has_own = domains[0] in tables
-        self._segments = _segments(self.domains, tables, functions)
-
-    @property
-    def crosses(self) -> bool:
-        """Whether its domains have more than one function."""
-        return len(self._segments) > 1
+        self._runs = _function_runs(self.domains, tables, functions)
 
     def find(self, keys: Keys) -> RowRefs:
-        """Where lookups of `keys` `[n]` (ascending, for speed) find a row of the domain's own function, or one that is
-        marked as standing in for it. `RowRefs.table` counts in `tables`."""
-        nearest = self._segments[0]
-        places = find_first(self.tables[nearest.start : nearest.stop], keys)
-        if not self.crosses or not nearest.marking:
-            return places
-        asked = np.flatnonzero(places.table < 0)
-        for below, segment in itertools.pairwise(self._segments):
-            wanted = keys[asked]
-            marked = np.zeros(len(asked), bool)
-            for table in below.marking:
-                marked |= table.is_alias(wanted)
-            asked = asked[marked]
-            if not len(asked):
+        """Find where lookups of `keys` `[n]` (ascending, for speed) take their row: one of the domain's own function,
+        or a foreign ancestor's that an alias allows. `RowRefs.table` counts in `tables`."""
+        nearest = self._runs[0]
+        refs = find_first(self.tables[nearest.start : nearest.stop], keys)
+        if len(self._runs) == 1 or not nearest.aliasing:
+            return refs
+        missing = np.flatnonzero(refs.table < 0)
+        for below, run in itertools.pairwise(self._runs):
+            queries = keys[missing]
+            is_alias = np.zeros(len(missing), bool)
+            for table in below.aliasing:
+                is_alias |= table.is_alias(queries)
+            missing = missing[is_alias]
+            if not len(missing):
                 break
-            above = find_first(self.tables[segment.start : segment.stop], keys[asked])
+            above = find_first(self.tables[run.start : run.stop], keys[missing])
             found = above.table >= 0
-            places.table[asked[found]] = above.table[found] + segment.start
-            places.row[asked[found]] = above.row[found]
-            asked = asked[~found]
-        return places
+            refs.table[missing[found]] = above.table[found] + run.start
+            refs.row[missing[found]] = above.row[found]
+            missing = missing[~found]
+        return refs
+
+    def find_backoff(self, keys: Keys) -> tuple[RowRefs, NDArray[np.int8]]:
+        """Find the row that each key `[n]` gets under the miss policy `backoff` when its own row is not held.
+
+        It is the n-gram's row of a foreign ancestor, else that of the longest shorter n-gram, each from the nearest
+        table of any function. If foreign rows are far, shorter n-grams of the domain's own function come first.
+
+        Returns:
+            The rows, and the number of the step that found each, -1 where none did.
+        """
+        refs = RowRefs(np.full(len(keys), -1, np.int16), np.zeros(len(keys), np.int64))
+        levels = np.full(len(keys), -1, np.int8)
+        missing = np.arange(len(keys))
+        for level, (shorten, find) in enumerate(self._backoff_steps() if len(keys) else ()):
+            candidates, shorter = missing, keys[missing]
+            if shorten is not None:
+                shorter = shorten(shorter)
+                is_shorter = shorter != keys[missing]
+                candidates, shorter = missing[is_shorter], shorter[is_shorter]
+            unique, inverse = np.unique(shorter, return_inverse=True)
+            found = find(unique)[inverse]
+            held = found.table >= 0
+            at = candidates[held]
+            refs.table[at], refs.row[at], levels[at] = found.table[held], found.row[held], level
+            missing = missing[levels[missing] < 0]
+            if not len(missing):
+                break
+        return refs, levels
+
+    def _backoff_steps(self) -> list[tuple[Callable[[Keys], Keys] | None, Callable[[Keys], RowRefs]]]:
+        """Functions that shorten keys (None: leave them as they are) and that find the shorter keys, in order."""
+        steps = [(shorten, functools.partial(find_first, self.tables)) for shorten in BACKOFF]
+        if len(self._runs) == 1:
+            return [*steps]
+        own = [(shorten, self.find) for shorten in BACKOFF] if self.foreign_is_far else []
+        return [*own, (None, self._find_foreign), *steps]
+
+    def _find_foreign(self, keys: Keys) -> RowRefs:
+        start = self._runs[0].stop
+        refs = find_first(self.tables[start:], keys)
+        refs.table[refs.table >= 0] += start
+        return refs
 
     @functools.cached_property
     def foreign_is_far(self) -> bool:
-        """Whether the domain's rows are so far from those of another function above that one of these, of the very same
-        n-gram, is a worse stand-in than a shorter one's of its own function. Measured on a sample of those that both
-        have, aliases counted as equal; where there are none, nothing is far."""
-        if not self.crosses:
+        """Whether foreign rows are so far from the domain's that a shorter n-gram's row of its own function is closer
+        to a window's row than the foreign row of the window itself.
+
+        Measured on a sample of n-grams that both have, aliases counted as equal; False where there are none.
+        """
+        if len(self._runs) == 1:
             return False
-        own, above = self.tables[: self._segments[0].stop], self.tables[self._segments[0].stop :]
-        apart = shared = 0.0
+        own, above = self.tables[: self._runs[0].stop], self.tables[self._runs[0].stop :]
+        distance = shared = 0.0
         for table in own:
-            # Unigrams are all there, whoever asks for them: they say little of the n-grams that are asked for.
+            # All unigrams are held whatever is requested, so they say little about requested n-grams.
             longer = np.flatnonzero(unigram(table.keys) != table.keys)
-            places = find_first(above, table.keys[longer])
-            both = np.flatnonzero(places.table >= 0)
-            some = both[:: len(both) // _SAMPLE + 1]
-            if len(some):
-                ours = table.read(longer[some])
-                theirs = np.empty_like(ours)
-                for number, each in enumerate(above):
-                    here = places.table[some] == number
-                    theirs[here] = each.read(places.row[some][here])
-                distance = np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(ours, axis=1), 1e-12)
-                apart += float(distance.mean()) * len(both)
-            aliases = int(np.count_nonzero(unigram(table.aliases) != table.aliases))
-            shared += len(both) + aliases
-        return shared > 0 and apart / shared > _FAR
-
-    def find_anywhere(self, keys: Keys) -> RowRefs:
-        """The nearest table that holds each key, of whatever function."""
-        return find_first(self.tables, keys)
+            refs = find_first(above, table.keys[longer])
+            both = np.flatnonzero(refs.table >= 0)
+            sample = both[:: len(both) // _SAMPLE + 1]
+            if len(sample):
+                ours = table.read(longer[sample])
+                theirs = decode(gather_rows(above, refs[sample], table.meta.row_dtype, table.meta.hidden_size))
+                apart = np.linalg.norm(ours - theirs, axis=1) / np.maximum(np.linalg.norm(ours, axis=1), 1e-12)
+                distance += float(apart.mean()) * len(both)
+            shared += len(both) + int(np.count_nonzero(unigram(table.aliases) != table.aliases))
+        return shared > 0 and distance / shared > _FAR
 
 
-def _segments(
+def _function_runs(
     domains: Sequence[str], tables: Mapping[str, Table], functions: Mapping[str, str | None]
 ) -> tuple[_FunctionRun, ...]:
-    runs = [(function, list(each)) for function, each in itertools.groupby(domains, key=functions.__getitem__)]
-    segments, start = list[_FunctionRun](), 0
-    for (_, members), (above, _) in itertools.zip_longest(runs, runs[1:], fillvalue=(None, [])):
+    grouped = [(function, list(each)) for function, each in itertools.groupby(domains, key=functions.__getitem__)]
+    runs, start = list[_FunctionRun](), 0
+    for (_, members), (above, _) in itertools.zip_longest(grouped, grouped[1:], fillvalue=(None, [])):
         own = [tables[each] for each in members if each in tables]
-        marking = tuple(table for table in own if table.meta.aliases and table.meta.alias_function == above)
-        segments.append(_FunctionRun(start, start + len(own), marking))
+        aliasing = tuple(table for table in own if table.meta.aliases and table.meta.alias_function == above)
+        runs.append(_FunctionRun(start, start + len(own), aliasing))
         start += len(own)
-    return tuple(segments)
+    return tuple(runs)

@@ -1,12 +1,12 @@
-"""Which keys stay in a cache of fixed size: a set-associative index that no scan of once-used keys empties.
+"""Which keys stay in a cache of fixed size: a set-associative index that a scan of once-used keys does not empty.
 
-A key may lie only in the few places (ways) of the set that its hash names, so finding and putting in are a handful
-of numpy calls for any number of keys, and nothing has to be rebuilt as keys come and go.
+A key may lie only in the few places (ways) of the set that its hash selects. Finding and inserting any number of keys
+takes a handful of numpy calls, and nothing is rebuilt as keys come and go.
 
-What has to leave is decided as in ARC (Megiddo and Modha, FAST 2003), set by set: the least recently used goes, but
-a key that was used again is *protected* and counts as used `lead` later than it was. Who is sent away or not let in
-is remembered for a while by a fingerprint. One that comes back enters protected, and moves the lead: down where it
-had never been used again (new keys had too little room), up where it had.
+Eviction follows ARC (Megiddo and Modha, FAST 2003), set by set: the least recently used key goes, but a key that was
+used again is *protected*: it counts as used `lead` later than it was. A fingerprint of each evicted or rejected key is
+remembered for a while. A key that returns enters protected and moves the lead: down if it had never been used again
+(new keys had too little room), up if it had.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["AssociativeIndex"]
 
 _WAYS = 8  # eight keys are one line of the processor's cache
 _REMEMBERED = 4  # fingerprints for each place
-_LARGEST_LEAD = 8  # times the number of places, in keys that were offered
-_RAISE = 3  # a protected key's return weighs more: it has shown its worth twice
+_LARGEST_LEAD = 8  # times the number of places, in offered keys
+_RAISE = 3  # a protected key's return weighs more: it was useful twice
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
@@ -36,7 +36,7 @@ class AssociativeIndex:
     """
 
     PLACE_BYTES = 8 + 4 + 8 + 4 * _REMEMBERED + 1
-    """Host memory for each place, at most."""
+    """Most host memory of one place."""
 
     def __init__(self, places: int) -> None:
         sets = places // _WAYS
@@ -47,7 +47,7 @@ class AssociativeIndex:
         self._used = np.full((sets, _WAYS), -2, np.int64)  # time of the last use x 2, plus 1 where protected
         self._gone = np.zeros((sets, _WAYS * _REMEMBERED), np.uint32)  # fingerprints; the low bit says protected
         self._oldest_gone = np.zeros(sets, np.int64)  # where each set's next fingerprint goes
-        self._now = 0  # counts keys that were offered
+        self._now = 0  # counts offered keys
         self._most_lead = _LARGEST_LEAD * self.places
         self._lead = self._most_lead
 
@@ -55,20 +55,20 @@ class AssociativeIndex:
         return int(np.count_nonzero(self._groups))
 
     def find(self, group: int, keys: Keys) -> NDArray[np.int64]:
-        """The place of each key `[n]`, -1 where it has none. Keys in any order, repeated or not."""
+        """Return the place of each key `[n]`, -1 where it has none. Keys in any order, with or without duplicates."""
         if not self.places:
             return np.full(len(keys), -1, np.int64)
         return self._find(group, keys, self._set_of(_hashed(group, keys)))
 
     def use(self, places: NDArray[np.int64]) -> None:
-        """Say that the keys at these places were used again."""
+        """Record that the keys at these places were used again."""
         self._used.reshape(-1)[places] = self._now << 1 | 1
 
     def offer(self, group: int, keys: Keys) -> NDArray[np.int64]:
-        """Let in as many of these different keys as deserve it, in the place of others.
+        """Insert keys without duplicates, evicting others that are worth less.
 
         Returns:
-            The new place of each key `[n]`; -1 where it was not let in, or was in already (which is a use).
+            The new place of each key `[n]`; -1 where it was rejected, or was present already (which counts as a use).
         """
         found = self.find(group, keys)
         self.use(found[found >= 0])
@@ -80,14 +80,14 @@ class AssociativeIndex:
         hashed = _hashed(group, keys[new])
         sets, prints = self._set_of(hashed), _print_of(hashed)
         returned = self._returned(sets, prints)
-        order = np.lexsort((~returned, sets))  # by set, those that came back first
+        order = np.lexsort((~returned, sets))  # by set, returned keys first
         new, sets, prints, returned = new[order], sets[order], prints[order], returned[order]
-        let_in, ways = self._make_room(sets, returned)
-        self._remember(sets[let_in], ways[let_in], sets[~let_in], prints[~let_in])
-        new, sets, ways = new[let_in], sets[let_in], ways[let_in]
+        admitted, ways = self._make_room(sets, returned)
+        self._remember(sets[admitted], ways[admitted], sets[~admitted], prints[~admitted])
+        new, sets, ways = new[admitted], sets[admitted], ways[admitted]
         self._keys[sets, ways] = keys[new]
         self._groups[sets, ways] = group
-        self._used[sets, ways] = self._now << 1 | returned[let_in]
+        self._used[sets, ways] = self._now << 1 | returned[admitted]
         places[new] = sets * _WAYS + ways
         return places
 
@@ -100,7 +100,7 @@ class AssociativeIndex:
         return np.where(same[np.arange(len(keys)), way], sets * _WAYS + way, -1)
 
     def _returned(self, sets: NDArray[np.int64], prints: NDArray[np.uint32]) -> NDArray[np.bool_]:
-        """Which of the keys are remembered; moves the lead by what they had been."""
+        """Return which keys are remembered as evicted or rejected; adjust the lead by whether they were protected."""
         gone = self._gone[sets]  # [n, remembered]
         once: NDArray[np.bool_] = (gone == prints[:, None]).any(axis=1)
         protected: NDArray[np.bool_] = (gone == (prints | np.uint32(1))[:, None]).any(axis=1)
@@ -112,10 +112,10 @@ class AssociativeIndex:
     def _make_room(
         self, sets: NDArray[np.int64], returned: NDArray[np.bool_]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """For keys in the order of their sets: who is let in `[n]`, and the way that each would get `[n]`.
+        """Return, for keys ordered by set, which are admitted `[n]`, and the way that each gets `[n]`.
 
-        The first of a set gets the place that is worth least, the next the next. Of keys that never came back, only
-        the first of a set may take a protected one's place: a batch of them cannot empty a set.
+        The first key of a set gets the place that is worth least, the next the next. Of keys that never returned, only
+        the first of a set may take a protected key's place: a batch of them cannot empty a set.
         """
         rank = _rank(sets)
         used = self._used[sets]  # [n, ways]
@@ -128,22 +128,22 @@ class AssociativeIndex:
         self,
         sets: NDArray[np.int64],
         ways: NDArray[np.int64],
-        refused_sets: NDArray[np.int64],
-        refused: NDArray[np.uint32],
+        rejected_sets: NDArray[np.int64],
+        rejected: NDArray[np.uint32],
     ) -> None:
-        """Keep the fingerprints of those that lie at `sets`, `ways` and of those that were not let in."""
+        """Keep the fingerprints of the keys at `sets`, `ways`, which are evicted, and of rejected keys."""
         groups = self._groups[sets, ways]
-        sent = groups > 0
-        self.evictions += int(np.count_nonzero(sent))
-        sets, ways = sets[sent], ways[sent]
-        prints = _print_of(_hashed(groups[sent], self._keys[sets, ways]))
+        evicted = groups > 0
+        self.evictions += int(np.count_nonzero(evicted))
+        sets, ways = sets[evicted], ways[evicted]
+        prints = _print_of(_hashed(groups[evicted], self._keys[sets, ways]))
         prints |= (self._used[sets, ways] & 1).astype(np.uint32)
-        where = np.concatenate([sets, refused_sets])
+        where = np.concatenate([sets, rejected_sets])
         order = where.argsort(kind="stable")
         where = where[order]
         column = (self._oldest_gone[where] + _rank(where)) % self._gone.shape[1]
-        self._gone[where, column] = np.concatenate([prints, refused])[order]
-        self._oldest_gone[where] = (column + 1) % self._gone.shape[1]  # of a set's many, the last one stays
+        self._gone[where, column] = np.concatenate([prints, rejected])[order]
+        self._oldest_gone[where] = (column + 1) % self._gone.shape[1]  # of duplicates of a set, the last one stays
 
 
 def _hashed(groups: int | NDArray[np.uint32], keys: Keys) -> NDArray[np.uint64]:
@@ -155,12 +155,12 @@ def _hashed(groups: int | NDArray[np.uint32], keys: Keys) -> NDArray[np.uint64]:
 
 
 def _print_of(hashed: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """32 bits that the choice of the set did not use, the lowest left free."""
+    """Return 32 bits that did not select the set, the lowest left free."""
     return hashed.astype(np.uint32) & ~np.uint32(1)
 
 
 def _rank(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same number stand before each, in numbers that ascend; `[n]`."""
+    """Return how many equal numbers precede each, in ascending numbers `[n]`."""
     index = np.arange(len(ordered))
     first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]
     return index - np.maximum.accumulate(np.where(first, index, 0))

@@ -1,4 +1,4 @@
-"""What two versions of a knowledge tree hold differently: set operations on ascending keys, rows never read.
+"""How two versions of a knowledge tree differ: set operations on ascending keys, without reading rows.
 
 A domain holds a key as a row or as an alias. A key that only went up or down the ancestor chain has *moved*: it is held
 by a *relative* of the domain, an ancestor of the same function, whose rows serve the domain, or a descendant.
@@ -6,17 +6,17 @@ by a *relative* of the domain, an ancestor of the same function, whose rows serv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hmi.knowledge.domains import Parents, ancestor_chains
-from hmi.knowledge.ngrams import Keys, holds
+from hmi.knowledge.ngrams import NO_KEYS, Keys, holds
 from hmi.knowledge.store import Table
 
-__all__ = ["DomainDiff", "Size", "TreeContents", "WeightedKeys", "diff_trees"]
+__all__ = ["DomainDiff", "TableSize", "TreeContents", "TreeDiff", "WeightedKeys", "diff_trees"]
 
 _BLOCK = 1 << 20  # keys at a time: of tables of any size, only what differs is kept
 
@@ -29,27 +29,27 @@ class TreeContents:
     parents: Parents
 
     def relatives(self, domain: str, function: str) -> list[Table]:
-        """Tables that may have a domain's n-grams in its place: of ancestors of its function, and of descendants."""
-        lines = ancestor_chains(self.parents)
-        above = lines.get(domain, ())[1:]
+        """Return the tables of a domain's ancestors of its function, and of its descendants."""
+        chains = ancestor_chains(self.parents)
+        above = chains.get(domain, ())[1:]
         return [
             table
             for each, table in self.tables.items()
-            if (each in above and table.meta.function == function) or domain in lines.get(each, ())[1:]
+            if (each in above and table.meta.function == function) or domain in chains.get(each, ())[1:]
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """Of one domain's table: n-grams with a row, n-grams with an alias, bytes on disk."""
+class TableSize:
+    """Number of rows, number of aliases, and bytes on disk of one domain's table."""
 
-    entries: int
-    aliases: int
-    bytes: int
+    entries: int = 0
+    aliases: int = 0
+    bytes: int = 0
 
     @classmethod
-    def of(cls, table: Table | None) -> Size:
-        return cls(0, 0, 0) if table is None else cls(table.meta.entries, table.meta.aliases, table.bytes)
+    def of(cls, table: Table | None) -> TableSize:
+        return cls() if table is None else cls(table.meta.entries, table.meta.aliases, table.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +57,41 @@ class DomainDiff:
     """One domain in two versions.
 
     Attributes:
-        added: Ascending keys that the domain holds in the later version alone, and no relative held before.
-        dropped: Ascending keys that it held in the earlier version alone, and no relative holds now.
-        moved_in: How many keys came here that a relative held before.
-        moved_out: How many keys went from here that a relative holds now.
+        added: Ascending keys that the domain holds only in the later version, and no relative held before.
+        dropped: Ascending keys that it held only in the earlier version, and no relative holds now.
+        moved_in: Number of keys that came here from a relative.
+        moved_out: Number of keys that went from here to a relative.
     """
 
-    before: Size
-    after: Size
+    before: TableSize
+    after: TableSize
     added: Keys
     dropped: Keys
     moved_in: int
     moved_out: int
 
 
-def diff_trees(earlier: TreeContents, later: TreeContents) -> dict[str, DomainDiff]:
-    """The difference of each domain that has a table in either version, or is in the later one's tree.
+TreeDiff = Mapping[str, DomainDiff]
+"""By domain."""
+
+
+def diff_trees(earlier: TreeContents, later: TreeContents) -> TreeDiff:
+    """Compare each domain that has a table in either version, or is in the later version's tree.
 
     Takes memory for the keys that differ, 8 bytes each. Raises `Corrupt` where parents are no tree.
     """
-    found = {}
+    diff = {}
     for domain in sorted({*earlier.tables, *later.tables, *later.parents}):
         old, new = earlier.tables.get(domain), later.tables.get(domain)
         before, after = _function(old, new), _function(new, old)
         added, moved_in = _only_in(new, old, earlier.relatives(domain, before))
         dropped, moved_out = _only_in(old, new, later.relatives(domain, after))
-        found[domain] = DomainDiff(Size.of(old), Size.of(new), added, dropped, moved_in, moved_out)
-    return found
+        diff[domain] = DomainDiff(TableSize.of(old), TableSize.of(new), added, dropped, moved_in, moved_out)
+    return diff
 
 
 class WeightedKeys:
-    """Keys whose counts come block by block and are summed.
+    """Keys whose counts arrive block by block and are summed.
 
     Attributes:
         keys: uint64 `[n]`, ascending.
@@ -99,7 +103,7 @@ class WeightedKeys:
         self.counts = np.zeros(len(keys))
 
     def add(self, keys: Keys, counts: NDArray[np.float64]) -> None:
-        """Counts of some keys `[m]`, ascending and each once; those that are not asked about are passed over."""
+        """Add counts of keys `[m]`, ascending without duplicates; keys that are not in `self.keys` are ignored."""
         if not len(self.keys):
             return
         place = np.searchsorted(self.keys, keys)
@@ -107,10 +111,10 @@ class WeightedKeys:
         self.counts[place[known]] += counts[known]
 
     def heaviest(self, limit: int) -> tuple[Keys, NDArray[np.float64]]:
-        """Up to `limit` keys and their counts, the heaviest first, of equals the smaller key."""
+        """Return up to `limit` keys and their counts, the heaviest first, among equals the smaller key first."""
         order = np.arange(len(self.keys))
         if 0 < limit < len(order):
-            # Of a million keys all but a few need no sorting; those as heavy as the last of the few stay for now.
+            # Of a million keys all but a few need no sorting; ties with the last of the few stay for now.
             least = np.partition(self.counts, len(order) - limit)[len(order) - limit]
             order = np.flatnonzero(self.counts >= least)
         order = order[np.lexsort((self.keys[order], -self.counts[order]))][:limit]
@@ -118,26 +122,22 @@ class WeightedKeys:
 
 
 def _function(table: Table | None, other: Table | None) -> str:
-    """A domain's function: of its table, or of the other version's where it has none."""
+    """Return a domain's function: its table's, or the other version's where it has none."""
     found = table or other
     return "" if found is None else found.meta.function
 
 
 def _only_in(table: Table | None, other: Table | None, relatives: Sequence[Table]) -> tuple[Keys, int]:
-    """Keys of `table` that neither `other` nor a relative holds, ascending; and how many only a relative holds."""
-    lost, moved = [np.empty(0, np.uint64)], 0
-    for keys in _blocks(table):
-        mine = keys[~_held([other] if other is not None else [], keys)]
-        elsewhere = _held(relatives, mine)
-        moved += int(np.count_nonzero(elsewhere))
-        lost.append(mine[~elsewhere])
-    return np.sort(np.concatenate(lost)), moved
-
-
-def _blocks(table: Table | None) -> Iterator[Keys]:
+    """Return the keys of `table` that neither `other` nor a relative holds, and how many only a relative holds."""
+    lost, moved = [NO_KEYS], 0
     for array in () if table is None else (table.keys, table.aliases):
         for start in range(0, len(array), _BLOCK):
-            yield array[start : start + _BLOCK]
+            keys = array[start : start + _BLOCK]
+            mine = keys[~_held([] if other is None else [other], keys)]
+            elsewhere = _held(relatives, mine)
+            moved += int(np.count_nonzero(elsewhere))
+            lost.append(mine[~elsewhere])
+    return np.sort(np.concatenate(lost)), moved
 
 
 def _held(tables: Sequence[Table], keys: Keys) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Rows that were computed for missing windows, kept in host memory until a rebuild takes them into the tree.
+"""Rows computed for missing windows, kept in host memory until a rebuild takes them into the tree.
 
 They serve the next lookups of the same window and function. A rebuild reads them and need not compute them.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hmi.knowledge.lookup.cache_index import AssociativeIndex
 from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.store import NO_ROW, EncodedRows, StoredRows, code_dtype, decode, encode, entry_bytes
+from hmi.knowledge.store import NO_ROW, EncodedRows, StoredRows, decode, encode, entry_bytes
 from hmi.spec import RowDtype
 from hmi.stats import MissCacheStats
 
@@ -20,36 +20,31 @@ __all__ = ["MissCache"]
 
 
 class MissCache:
-    """Rows of one base model by (function, window), encoded as tables store them. Thread-safe.
-
-    Args:
-        max_bytes: Of rows and index together, all functions sharing it; 0 keeps nothing.
-    """
+    """Rows of one base model by (function, window), encoded as tables store them. Thread-safe."""
 
     def __init__(self, max_bytes: int, row_dtype: RowDtype, hidden_size: int) -> None:
+        """`max_bytes` limits rows and index of all functions together; 0 keeps nothing."""
         self.row_dtype = row_dtype
         self.hidden_size = hidden_size
         self._max_bytes = max_bytes
         # The key's 8 bytes are in the index.
         self._row_bytes = entry_bytes(row_dtype, hidden_size) - 8 + AssociativeIndex.PLACE_BYTES
         self._index = AssociativeIndex(max_bytes // self._row_bytes)
-        # Pages that no row has been written to take no memory yet.
-        self._codes = np.empty((self._index.places, hidden_size), code_dtype(row_dtype))
-        self._scales = np.empty(self._index.places, np.float32) if row_dtype is RowDtype.INT8 else None
-        self._groups: dict[str, int] = {}  # of each function's digest; never 0
+        self._rows = EncodedRows.empty(self._index.places, row_dtype, hidden_size)
+        self._groups: dict[str, int] = {}  # by function digest; never 0
         self._lock = threading.Lock()
         self._lookups = 0
         self._hits = 0
 
     def gather(self, function: str, keys: Keys, rows: StoredRows) -> NDArray[np.int64]:
-        """Bring what is held together in `rows`, not decoded yet, and count the use.
+        """Copy the rows that are held into `rows`, not decoded yet, and count the use.
 
         Args:
             function: Digest.
-            keys: Windows `[n]`, in any order, repeated or not.
+            keys: Windows `[n]`, in any order, with or without duplicates.
 
         Returns:
-            int64 `[n]`: the position in `rows` of each, `NO_ROW` where it is not held.
+            int64 `[n]`: the position of each in `rows`, `NO_ROW` where it is not held.
         """
         with self._lock:
             places = self._places(function, keys)
@@ -58,15 +53,15 @@ class MissCache:
             self._index.use(places)
             self._lookups += len(keys)
             self._hits += len(places)
-            encoded = self._encoded(places)
+            encoded = self._rows.take(places)
         positions = np.full(len(keys), NO_ROW, np.int64)
         positions[found] = rows.add_encoded(encoded)
         return positions
 
     def add(self, function: str, keys: Keys, rows: NDArray[np.float32]) -> None:
-        """Keep rows float32 `[n, hidden]` of different windows `[n]`, rounded as stored rows are.
+        """Keep rows float32 `[n, hidden]` of windows `[n]` without duplicates, rounded as stored rows are.
 
-        Under pressure, a window that was never seen before may be left out, and comes in when it is seen again.
+        Under pressure, a new window may be rejected; it is admitted when it comes again.
 
         Raises `Corrupt` for rows that are not finite.
         """
@@ -75,15 +70,14 @@ class MissCache:
             group = self._groups.setdefault(function, len(self._groups) + 1)
             places = self._index.offer(group, keys)
             new = np.flatnonzero(places >= 0)
-            self._codes[places[new]] = encoded.rows[new]
-            if self._scales is not None and encoded.scales is not None:
-                self._scales[places[new]] = encoded.scales[new]
+            self._rows.put(places[new], encoded.take(new))
 
     def read(self, function: str, keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """For a rebuild: which keys are held, bool `[n]`, and their rows float32 `[held, hidden]`. Counts as no use."""
+        """For a rebuild: return which keys `[n]` are held, and their rows float32 `[held, hidden]`. Counts as no
+        use."""
         with self._lock:
             places = self._places(function, keys)
-            encoded = self._encoded(places[places >= 0])
+            encoded = self._rows.take(places[places >= 0])
         return places >= 0, decode(encoded)
 
     def stats(self) -> MissCacheStats:
@@ -101,7 +95,3 @@ class MissCache:
     def _places(self, function: str, keys: Keys) -> NDArray[np.int64]:
         group = self._groups.get(function)
         return np.full(len(keys), -1, np.int64) if group is None else self._index.find(group, keys)
-
-    def _encoded(self, places: NDArray[np.int64]) -> EncodedRows:
-        """Copies of stored rows."""
-        return EncodedRows(self._codes[places], None if self._scales is None else self._scales[places])

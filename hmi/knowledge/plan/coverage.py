@@ -1,4 +1,4 @@
-"""What a plan's tables will answer of lookups to come."""
+"""Predicting the hit rates of a plan's tables."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from hmi.knowledge.ngrams import Keys, holds
 
 __all__ = ["PlannedTable", "predicted_hit_rates"]
 
-_LOOKUP = 1.0  # what one of now weighs; an older one weighs less, so that more than this is more than one
+_LOOKUP = 1.0  # weight of a lookup of now; an older one weighs less, so more than this is more than one lookup
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """A planned table, and how firmly each n-gram stands in it.
+    """The keys of a planned table, and how far each is from losing its place.
 
     Attributes:
         keys: Ascending, `[n]`.
-        spare: float64 `[n]`, by how much its saving may fall before it loses its place.
-        voters: int64 `[n]`, as in `Demand`.
+        margin: float64 `[n]`, by how much its saving may fall before it loses its place.
+        requesters: int64 `[n]`, as in `Demand`.
         common, per_lookup: As in `Demand`.
     """
 
     keys: Keys
-    spare: NDArray[np.float64]
-    voters: NDArray[np.int64]
+    margin: NDArray[np.float64]
+    requesters: NDArray[np.int64]
     common: Keys
     per_lookup: float
 
@@ -38,51 +38,52 @@ class PlannedTable:
 def predicted_hit_rates(
     counts: Mapping[str, DomainCounts], parents: Parents, held: Mapping[str, PlannedTable], functions: Mapping[str, str]
 ) -> dict[str, float]:
-    """Hit rate (0..1) to be expected of each domain that was asked for anything.
+    """Return the expected hit rate (0..1) of each domain that has lookups.
 
-    It is the share of the lookups counted that would be hits if they themselves had not been counted (leave-one-out,
-    as in Good and Turing's estimate of unseen species): a window that was asked for once is held, but when it was asked
-    for, it was new, and that many of the next ones will be new too. Left out, a lookup can leave its n-gram too light
-    for the budget, or no longer shared by several children, so that it stays where the domain does not look.
+    It is the share of the counted lookups that would be hits if they themselves had not been counted (leave-one-out, as
+    in Good and Turing's estimate of unseen species). A window that was looked up once is held now, but was new then,
+    and as many of the next lookups will be new too. Without one lookup, an n-gram can be too light for the budget, or
+    no longer shared by several children, so that it stays where the domain does not look.
 
-    That is the rate for lookups of the mix that was counted, each drawn for itself. Traffic that drifts has a lower
-    one; texts that were counted and come again have a higher one. A decayed count does not tell two old lookups from
-    one of now: n-grams that weigh at most 1 are all taken for asked for once, which is too strict where the half-life
-    is not much longer than the time between versions.
+    The rate holds for independent lookups of the counted mix. Drifting traffic has a lower one, repeated texts a higher
+    one. A decayed count does not tell two old lookups from one of now: n-grams that weigh at most 1 are taken as looked
+    up once, which is too strict if the half-life is not much longer than the time between versions.
 
     Args:
-        counts: By domain, as given to `plan_tree`. What is asked for and not kept in them counts as missed.
+        counts: By domain, as given to `plan_tree`. Lookups that are not kept in them count as misses.
         held: By domain.
-        functions: Digest of each domain's function: what ancestors of another function hold is no hit.
+        functions: Digest of each domain's function: a foreign ancestor's key is no hit.
     """
-    lines = ancestor_chains(parents)
+    chains = ancestor_chains(parents)
     rates: dict[str, float] = {}
     for domain in sorted(counts):
-        asked = counts[domain]
-        kept = float(asked.weights.sum())
-        total = kept if asked.total is None else max(asked.total, kept)
+        requested = counts[domain]
+        kept = float(requested.weights.sum())
+        total = kept if requested.total is None else max(requested.total, kept)
         if total > 0:
-            segment, _ = function_run(lines[domain], functions)
+            run, _ = function_run(chains[domain], functions)
             hits = 0.0
-            for place, each in enumerate(segment):
-                below = held[segment[place - 1]] if place else None
-                hits += _hits(asked, held[each], below, held[domain].per_lookup)
+            for place, each in enumerate(run):
+                below = held[run[place - 1]] if place else None
+                hits += _hits(requested, held[each], below, held[domain].per_lookup)
             rates[domain] = hits / total
     return rates
 
 
-def _hits(asked: DomainCounts, table: PlannedTable, below: PlannedTable | None, per_lookup: float) -> float:
-    """Weight of a domain's lookups that the table would answer without them.
+def _hits(requested: DomainCounts, table: PlannedTable, below: PlannedTable | None, per_lookup: float) -> float:
+    """Return the weight of a domain's lookups that the table would answer if each had not been counted.
 
     Args:
-        below: What stands between the domain and the table, its next child that way; None: the table is its own.
+        below: The table's child on the chain to the domain; None: the table is the domain's own.
     """
     if not len(table.keys):
         return 0.0
-    places = np.minimum(np.searchsorted(table.keys, asked.keys), len(table.keys) - 1)
-    here = table.keys[places] == asked.keys
-    keys, weights, places = asked.keys[here], asked.weights[here], places[here]
+    places = np.minimum(np.searchsorted(table.keys, requested.keys), len(table.keys) - 1)
+    here = table.keys[places] == requested.keys
+    keys, weights, places = requested.keys[here], requested.weights[here], places[here]
     is_last = weights <= _LOOKUP
     lost = np.where(is_last, 2, 0) if below is None else np.where(is_last & ~holds([below.common], keys), 1, 0)
-    firm = (table.voters[places] - lost >= 2) & (table.spare[places] > np.minimum(weights, _LOOKUP) * per_lookup)
-    return float(np.sum(weights, where=firm))
+    is_firm = (table.requesters[places] - lost >= 2) & (
+        table.margin[places] > np.minimum(weights, _LOOKUP) * per_lookup
+    )
+    return float(np.sum(weights, where=is_firm))

@@ -1,19 +1,20 @@
-"""Which n-grams each domain's table should hold: a pure function of counts and the old version.
+"""Planning tables: which n-grams each domain's next table holds, as a pure function of counts and previous version.
 
-From the root down, each domain takes, within its byte budget, the n-grams that save most lookups per byte: its own and
-its descendants' together, less what the domains above it hold already that have the same function. An n-gram is offered
-to a domain that is asked for it directly, and to one with two or more children whose subtrees want it: there it is
-stored once (hoisted) instead of once in each. One that a single child wants stays with the child.
+From the root down, each domain takes, within its byte budget, the n-grams that save most lookups per byte, for itself
+and its descendants together, except those that an ancestor of the same function holds already. A key is offered to a
+domain
+that looks it up itself, and to one with two or more children whose subtrees request it: there it is stored once
+(hoisted) and not once in each. A key that a single child requests stays with the child.
 
-In a domain with a delta, rows above it are another function's, and it chooses whatever its ancestors hold. What it
-chooses is stored as a row, or as an alias of 8 bytes where the ancestors' row is as good. Only the rows can tell which
-(`build`). The plan counts on an alias where the previous version had one and the ancestors give the same row again, so
-that the budget holds whatever the rows turn out to be.
+A domain with a delta chooses regardless of what its foreign ancestors hold. It stores a row, or an alias of 8 bytes
+where the ancestors' row is close enough. Only the rows can tell which (`build`). The plan counts on an alias if the
+previous version had it and the ancestors give the same row again, so that the budget holds whatever the rows turn out
+to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
-from hmi.knowledge.counts import BackoffEstimates, DomainCounts, subtree_demands
+from hmi.knowledge.counts import BackoffEstimates, Demand, DomainCounts, subtree_demands
 from hmi.knowledge.domains import Function, Parents, ancestor_chains, function_run
 from hmi.knowledge.ngrams import Keys, holds, union
 from hmi.knowledge.plan.coverage import PlannedTable, predicted_hit_rates
@@ -30,7 +31,7 @@ from hmi.knowledge.plan.previous import PreviousTable, kept_aliases
 __all__ = ["ALIAS_BYTES", "TreePlan", "plan_tree"]
 
 ALIAS_BYTES = 8
-"""What an alias takes: its key."""
+"""Bytes of an alias: its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class TreePlan:
 
     Attributes:
         functions: By domain.
-        tables: Ascending keys, as rows or aliases, for every domain, be they none.
-        predicted: Hit rate (0..1) to be expected of each domain that was asked for anything, see `coverage`.
-        alias_shares: Of each domain with another function above it, the share of aliases (0..1) among its n-grams that
-            ancestors hold, as far as it was known. The next plan begins with it.
+        tables: Ascending keys of rows and aliases, for every domain, possibly none.
+        predicted: Expected hit rate (0..1) of each domain that has lookups, see `coverage`.
+        alias_shares: For each domain whose parent has another function: the share of aliases (0..1) among its n-grams
+            that ancestors hold, as far as it was known. The next plan begins with it.
     """
 
     parents: Parents
@@ -53,10 +54,10 @@ class TreePlan:
 
 
 def plan_tree(
-    demands: Mapping[str, DomainCounts],
+    counts: Mapping[str, DomainCounts],
     parents: Parents,
     functions: Mapping[str, Function],
-    old: Mapping[str, PreviousTable],
+    previous: Mapping[str, PreviousTable],
     vocabulary: int,
     node_bytes: int,
     row_bytes: int,
@@ -64,152 +65,150 @@ def plan_tree(
     *,
     backoff: BackoffEstimates | None = None,
 ) -> TreePlan:
-    """Plan the next version.
+    """Plan the next version. The same arguments give the same plan.
 
-    The same arguments give the same plan. While all domains have one function, a plan given as `old` with the same
-    counts comes out again. More weight for a key never loses its place for the domain that asked for it, where its
-    bigrams are no other windows' of other domains: those gain a little of it too, and what that moves between domains
-    may need its place.
+    If all domains have one function, a plan given as `previous` with the same counts comes out again. More weight for a
+    key never costs it its place in the domain that looked it up, unless its bigrams are windows of other domains too.
 
     Args:
-        demands: By domain; n-grams that are no windows of the vocabulary are left out.
+        counts: By domain; n-grams that are no windows of the vocabulary are ignored.
         functions: Of every domain.
-        old: The old version's tables, by domain; empty for the first.
-        vocabulary: Tokens of the model. The root holds all unigrams, outside of any budget; and so does the topmost
-            domain of another function, where domains of that function are served approximately: those of the root
-            would be another model's rows.
+        previous: The previous version's tables, by domain; empty for the first version.
+        vocabulary: Tokens of the model.
         node_bytes: Budget of each domain's own table, rows and aliases.
-        row_bytes: What one entry takes (`rows.entry_bytes`).
-        hysteresis: A key that the old version held in the domain or above it, with the same function, counts as this
-            much heavier there, so that two equals do not take turns.
+        row_bytes: Bytes of one entry (`rows.entry_bytes`).
+        hysteresis: Factor on the saving of a key that the previous version held in the domain, or above it with the
+            same function, so that equals do not alternate.
         backoff: For domains with lookups under `backoff`; None: their misses cost as much as those under `exact`.
 
     Raises:
         Corrupt: The parents are no tree.
-        InvalidInput: Counts of a domain that does not exist, or weights that are none.
+        InvalidInput: Counts of a domain that does not exist, or invalid weights.
     """
     if hysteresis < 1 or row_bytes < ALIAS_BYTES or node_bytes < 0:
         raise ValueError(f"not a budget: {node_bytes} bytes, {row_bytes} a row, hysteresis {hysteresis}")
-    lines = ancestor_chains(parents)
-    if unknown := sorted(set(demands) - set(lines)):
+    chains = ancestor_chains(parents)
+    if unknown := sorted(set(counts) - set(chains)):
         raise InvalidInput(f"counts for domains that do not exist: {', '.join(unknown)}")
-    downwards = sorted(lines, key=lambda domain: (len(lines[domain]), domain))
-    digests = {domain: functions[domain].digest for domain in lines}
-    shares = _alias_shares(parents, digests, old)
-    wanted = subtree_demands(demands, parents, downwards[::-1], vocabulary, shares, backoff)
-    alone = ngrams.unigrams(vocabulary)
-    tops = {
-        function_run(lines[each], digests)[0][-1] for each, counts in demands.items() if counts.approximate_share > 0
-    }
-    tables: dict[str, Keys] = {}
-    held: dict[str, PlannedTable] = {}
-    rows = _SureRows(digests, lines, tables, old)
+    downwards = sorted(chains, key=lambda domain: (len(chains[domain]), domain))
+    digests = {domain: functions[domain].digest for domain in chains}
+    shares = _alias_shares(parents, digests, previous)
+    demands = subtree_demands(counts, parents, downwards[::-1], vocabulary, shares, backoff)
+    # The root holds all unigrams, outside of its budget. So does the topmost domain of another function if a domain of
+    # that function has lookups under `backoff`: the root's unigrams are another model's rows.
+    always = dict.fromkeys((chain[-1] for chain in chains.values()), ngrams.unigrams(vocabulary))
+    for domain in (each for each in counts if counts[each].approximate_share > 0):
+        always[function_run(chains[domain], digests)[0][-1]] = ngrams.unigrams(vocabulary)
+    planner = _Planner(chains, digests, previous, always)
     for domain in downwards:
-        segment, foreign = function_run(lines[domain], digests)
-        holds_all = len(segment) == 1 and (foreign is None or domain in tops)
-        above = [tables[each] for each in segment[1:]] or ([alone] if holds_all else [])
-        demand = wanted.pop(domain)
-        kept = _kept(old, segment, digests[domain], demand.keys)
-        free = demand.offered(kept, hysteresis) & ~holds(above, demand.keys)
-        keys, savings, favour = demand.keys[free], demand.savings[free], np.where(kept, hysteresis, 1.0)[free]
-        costs = np.where(rows.kept_aliases(domain, foreign, keys), ALIAS_BYTES, row_bytes)
-        best, least = _best(savings * favour, costs, node_bytes)
-        spare = savings[best] - least * costs[best] / favour[best] if least else np.full(len(best), np.inf)
-        chosen = PlannedTable(keys[best], spare, demand.voters[free][best], demand.common, demand.per_lookup)
-        held[domain] = _with_all(alone, chosen) if holds_all else chosen
-        tables[domain] = held[domain].keys
-        rows.add(domain, foreign)
-    predicted = predicted_hit_rates(demands, parents, held, digests)
+        planner.plan_domain(domain, demands.pop(domain), node_bytes, row_bytes, hysteresis)
+    predicted = predicted_hit_rates(counts, parents, planner.planned, digests)
+    tables = {domain: table.keys for domain, table in planner.planned.items()}
     return TreePlan(dict(parents), dict(functions), tables, predicted, shares)
 
 
+class _Planner:
+    """Plans one domain after the other, parents first.
+
+    It keeps which function's row lookups will find for planned keys, as far as that is known before rows are compared.
+    A domain without foreign ancestors holds rows. Otherwise a key that was compared for the previous version stays a
+    row or an alias, unless what the ancestors give has changed; a new key is a row if the ancestors give none.
+    """
+
+    def __init__(
+        self,
+        chains: Mapping[str, tuple[str, ...]],
+        digests: Mapping[str, str],
+        previous: Mapping[str, PreviousTable],
+        always: Mapping[str, Keys],
+    ) -> None:
+        """`digests` are of each domain's function; `always` are keys held outside of the budget, by domain."""
+        self._chains = chains
+        self._digests = digests
+        self._previous = previous
+        self._always = always
+        self.planned: dict[str, PlannedTable] = {}
+        self._sources: dict[str, dict[str, Keys]] = {}  # domain -> digest of the rows' function -> ascending keys
+
+    def plan_domain(self, domain: str, demand: Demand, node_bytes: int, row_bytes: int, hysteresis: float) -> None:
+        run, foreign = function_run(self._chains[domain], self._digests)
+        always = self._always.get(domain)
+        above = [self.planned[each].keys for each in run[1:]] + ([] if always is None else [always])
+        kept = self._was_held(run, demand.keys)
+        free = demand.is_offered(kept, hysteresis) & ~holds(above, demand.keys)
+        keys, savings, favour = demand.keys[free], demand.savings[free], np.where(kept, hysteresis, 1.0)[free]
+        costs = np.where(self._kept_aliases(domain, foreign, keys), ALIAS_BYTES, row_bytes)
+        best, least = _best(savings * favour, costs, node_bytes)
+        margin = savings[best] - least * costs[best] / favour[best] if least else np.full(len(best), np.inf)
+        table = PlannedTable(keys[best], margin, demand.requesters[free][best], demand.common, demand.per_lookup)
+        self.planned[domain] = table if always is None else _with_all(always, table)
+        self._sources[domain] = self._sources_of(domain, foreign)
+
+    def _was_held(self, run: Sequence[str], keys: Keys) -> NDArray[np.bool_]:
+        """Return which keys `[n]` the previous version held in a domain of the run, with the same function."""
+        tables = [self._previous[each] for each in run if each in self._previous]
+        same = [table for table in tables if table.function == self._digests[run[0]]]
+        return holds([each for table in same for each in (table.keys, table.aliases)], keys)
+
+    def _kept_aliases(self, domain: str, foreign: str | None, keys: Keys) -> NDArray[np.bool_]:
+        """Return which keys `[n]` are known to be aliases in the domain."""
+        if foreign is None:
+            return np.zeros(len(keys), bool)
+        return kept_aliases(self._compared_tables(domain, foreign), keys, self._gives(foreign))
+
+    def _sources_of(self, domain: str, foreign: str | None) -> dict[str, Keys]:
+        keys, own = self.planned[domain].keys, self._digests[domain]
+        if foreign is None:
+            return {own: keys}
+        tables, gives = self._compared_tables(domain, foreign), self._gives(foreign)
+        is_alias = kept_aliases(tables, keys, gives)
+        is_compared = holds([table.compared for table in tables], keys)
+        is_above = holds([self.planned[each].keys for each in self._run(foreign)], keys)
+        aliases = keys[is_alias]
+        sources = {each for table in tables for each in table.sources}
+        return {own: keys[~is_alias & (is_compared | ~is_above)]} | {
+            source: aliases[gives(source, aliases)] for source in sources
+        }
+
+    def _compared_tables(self, domain: str, foreign: str) -> list[PreviousTable]:
+        functions = self._digests[domain], self._digests[foreign]
+        return [table for table in self._previous.values() if (table.function, table.alias_function) == functions]
+
+    def _gives(self, foreign: str) -> Callable[[str, Keys], NDArray[np.bool_]]:
+        known = [self._sources[each] for each in self._run(foreign)]
+        return lambda source, keys: holds([each[source] for each in known if source in each], keys)
+
+    def _run(self, domain: str) -> tuple[str, ...]:
+        return function_run(self._chains[domain], self._digests)[0]
+
+
 def _with_all(always: Keys, chosen: PlannedTable) -> PlannedTable:
-    """The same with ascending keys that are held whoever asks."""
+    """Add ascending keys that are held whatever is requested."""
     keys = union([always, chosen.keys])
-    spare, voters = np.full(len(keys), np.inf), np.full(len(keys), np.iinfo(np.int64).max)
+    margin, requesters = np.full(len(keys), np.inf), np.full(len(keys), np.iinfo(np.int64).max)
     at = np.searchsorted(keys, chosen.keys)
-    spare[at], voters[at] = chosen.spare, chosen.voters
-    return PlannedTable(keys, spare, voters, chosen.common, chosen.per_lookup)
+    margin[at], requesters[at] = chosen.margin, chosen.requesters
+    return PlannedTable(keys, margin, requesters, chosen.common, chosen.per_lookup)
 
 
-def _alias_shares(parents: Parents, digests: Mapping[str, str], old: Mapping[str, PreviousTable]) -> dict[str, float]:
-    """How many of a domain's n-grams are as good with rows of its parent's other function; 1 where nothing is known."""
+def _alias_shares(
+    parents: Parents, digests: Mapping[str, str], previous: Mapping[str, PreviousTable]
+) -> dict[str, float]:
+    """Return `TreePlan.alias_shares`; 1 where nothing is known."""
     shares = {}
     for domain, parent in parents.items():
         if parent is not None and digests[domain] != digests[parent]:
-            table = old.get(domain)
+            table = previous.get(domain)
             same = table is not None and (table.function, table.alias_function) == (digests[domain], digests[parent])
             shares[domain] = table.alias_share if table is not None and same else 1.0
     return shares
 
 
-def _kept(old: Mapping[str, PreviousTable], segment: tuple[str, ...], function: str, keys: Keys) -> NDArray[np.bool_]:
-    tables = [old[each] for each in segment if each in old and old[each].function == function]
-    return holds([each for table in tables for each in (table.keys, table.aliases)], keys)
-
-
-class _SureRows:
-    """Which function's row lookups will find for planned n-grams, as far as that is sure before rows are compared.
-
-    A domain with no other function above it holds rows. Below one, an n-gram of the old version that was compared stays
-    what it is, unless what the ancestors give has changed; a new one is a row if the ancestors give none.
-    """
-
-    def __init__(
-        self,
-        digests: Mapping[str, str],
-        lines: Mapping[str, tuple[str, ...]],
-        tables: Mapping[str, Keys],
-        old: Mapping[str, PreviousTable],
-    ) -> None:
-        self._digests = digests
-        self._lines = lines
-        self._tables = tables
-        self._old = old
-        self._sure: dict[str, dict[str, Keys]] = {}  # domain -> function's digest -> ascending keys
-
-    def kept_aliases(self, domain: str, foreign: str | None, keys: Keys) -> NDArray[np.bool_]:
-        """For each key `[n]` whether it would surely be an alias in the domain."""
-        if foreign is None:
-            return np.zeros(len(keys), bool)
-        return kept_aliases(self._known(domain, foreign), keys, self._gives(foreign))
-
-    def add(self, domain: str, foreign: str | None) -> None:
-        """The domain's planned keys are final."""
-        keys, own = self._tables[domain], self._digests[domain]
-        if foreign is None:
-            self._sure[domain] = {own: keys}
-            return
-        known, gives = self._known(domain, foreign), self._gives(foreign)
-        aliases = kept_aliases(known, keys, gives)
-        compared = holds([table.compared for table in known], keys)
-        above = holds([self._tables[each] for each in self._segment(foreign)], keys)
-        sure: dict[str, Keys] = {own: keys[~aliases & (compared | ~above)]}
-        marked = keys[aliases]
-        for source in {source for table in known for source in table.sources}:
-            sure[source] = marked[gives(source, marked)]
-        self._sure[domain] = sure
-
-    def _known(self, domain: str, foreign: str) -> list[PreviousTable]:
-        wanted = self._digests[domain], self._digests[foreign]
-        return [table for table in self._old.values() if (table.function, table.alias_function) == wanted]
-
-    def _gives(self, foreign: str) -> Callable[[str, Keys], NDArray[np.bool_]]:
-        segment = self._segment(foreign)
-
-        def gives(source: str, keys: Keys) -> NDArray[np.bool_]:
-            return holds([self._sure[each][source] for each in segment if source in self._sure[each]], keys)
-
-        return gives
-
-    def _segment(self, domain: str) -> tuple[str, ...]:
-        return function_run(self._lines[domain], self._digests)[0]
-
-
 def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -> tuple[NDArray[np.intp], float]:
-    """Which entries `[n]` to hold, ascending: those of most saving per byte that fit, of equals the first.
+    """Return which entries `[n]` to hold, ascending: those with the largest saving per byte that fit, the first of
+    equals.
 
-    Also the saving per byte of the first that does not fit, 0 where all do.
+    Also return the saving per byte of the first that does not fit, 0 if all do.
     """
     if int(costs.sum()) <= budget:
         return np.arange(len(savings)), 0.0

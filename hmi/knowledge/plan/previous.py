@@ -1,7 +1,7 @@
-"""The version that is served, as the next one is planned and built from it.
+"""The version that serves, as the next one is planned and built from it.
 
-A build trusts what an old table says only after reading every byte of it: otherwise a flipped bit would get a good
-checksum in the new version.
+A build trusts an old table only after reading every byte of it: otherwise a flipped bit would get a good checksum in
+the new version.
 """
 
 from __future__ import annotations
@@ -19,13 +19,29 @@ from hmi.knowledge.counts import BackoffEstimates
 from hmi.knowledge.domains import Parents, function_changes, function_run
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, unigram
-from hmi.knowledge.plan.backoff_error import USUAL_BACKOFF, MeasuredBackoff
-from hmi.knowledge.plan.progress import CHECK, BuildProgress
-from hmi.knowledge.store import Table
+from hmi.knowledge.plan.backoff import TYPICAL_BACKOFF, measured_backoff
+from hmi.knowledge.store import Table, TableMeta
 
-__all__ = ["PreviousTable", "PreviousTree", "kept_aliases"]
+__all__ = ["CHECK", "COMPUTE", "WRITE", "BuildProgress", "PreviousTable", "PreviousTree", "kept_aliases"]
 
 _log = logging.getLogger(__name__)
+
+CHECK, COMPUTE, WRITE = "check", "compute", "write"
+"""Stages of a build: the previous version's tables are compared with their checksums, rows are computed that it does
+not have, tables are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """Attributes:
+    stage: One of the above, or a stage of the caller. Where domains have deltas, `compute` and `write` alternate, and
+        the total of `compute` may grow.
+    done, total: In rows.
+    """
+
+    stage: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +51,13 @@ class PreviousTable:
     Attributes:
         function: Digest of the function of its rows.
         keys: N-grams with a row.
-        aliases: N-grams of which it only said that the ancestors' row will do.
-        above: Digest of the function that the aliases refer to; None where no other function lies above.
-        sources: The aliases that can be relied on, by digest of the function of the row that each stood for: it need
-            not be `above`, as the ancestors may have had an alias themselves.
-        compared: N-grams with a row whose ancestors gave one too: the two were compared, and differ by more than the
-            tolerance. They need not be compared again.
-        alias_share: Share (0..1) of aliases among the n-grams that ancestors gave too; 1 where nothing is known.
+        aliases: N-grams without a row, whose ancestors' row was close enough.
+        alias_function: Digest of the function that the aliases refer to; None where there is no foreign ancestor.
+        sources: The aliases that can be relied on, by digest of the function of the row that each referred to. It need
+            not be `alias_function`: the ancestors may have had an alias themselves.
+        compared: N-grams with a row that was compared with the ancestors' and differs by more than the tolerance. They
+            need not be compared again.
+        alias_share: Share (0..1) of aliases among the n-grams that ancestors hold too; 1 where nothing is known.
     """
 
     function: str
@@ -56,27 +72,27 @@ class PreviousTable:
 def kept_aliases(
     known: Sequence[PreviousTable], keys: Keys, gives: Callable[[str, Keys], NDArray[np.bool_]]
 ) -> NDArray[np.bool_]:
-    """For each key `[n]` whether an old alias holds on: what it stood for is what the ancestors give again.
+    """Return which keys `[n]` stay aliases: the ancestors give a row of the same function as before.
 
     Args:
-        known: Old tables whose rows are of the domain's function, and whose aliases refer to the one above it.
+        known: Previous tables of the domain's function, whose aliases refer to the function above it.
         gives: A function's digest and keys `[m]`: whether the ancestors give a row of this function for each, `[m]`.
     """
-    stays = np.zeros(len(keys), bool)
+    kept = np.zeros(len(keys), bool)
     for table in known:
         for source, aliases in table.sources.items():
-            marked = np.flatnonzero(~stays & holds([aliases], keys))
-            stays[marked] = gives(source, keys[marked])
-    return stays
+            at = np.flatnonzero(~kept & holds([aliases], keys))
+            kept[at] = gives(source, keys[at])
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousTree:
     """Attributes:
-    tables: The sound ones, by domain, to copy rows from.
-    held: What is known of them, by domain.
-    sizes: Bytes of all tables by domain, the damaged ones too.
-    backoff: Measured on the sound tables; typical values where there are none.
+    tables: The intact ones, by domain, to copy rows from.
+    held: What they hold, by domain.
+    sizes: Bytes of all tables by domain, including damaged ones.
+    backoff: Measured on the intact tables; typical values where there are none.
     """
 
     tables: Mapping[str, Table]
@@ -86,8 +102,8 @@ class PreviousTree:
 
     @classmethod
     def empty(cls) -> Self:
-        """Before the first version."""
-        return cls({}, {}, {}, USUAL_BACKOFF)
+        """Return what precedes the first version."""
+        return cls({}, {}, {}, TYPICAL_BACKOFF)
 
     @classmethod
     def read(
@@ -101,89 +117,63 @@ class PreviousTree:
         verify: bool = True,
         progress: Callable[[BuildProgress], None] = lambda _: None,
     ) -> Self:
-        """Read the tables; one that is damaged is left out and logged, and its rows are computed anew.
+        """Read the tables. A damaged one is left out and logged, and its rows are computed anew.
 
         Args:
-            tolerance: What the next version is built with.
-            built_tolerance: What this one was built with; None: not known, so no alias is relied on.
-            alias_shares: What this one was planned with (`TreePlan.alias_shares`). Where ancestors have come to hold
-                none of a domain's n-grams, because they hardly were of use to it, nothing else tells so.
-            built_parents: Of the domains when this version was built, None where no domain was moved since. What a
-                moved domain's aliases were compared with may not be what lookups find for them today.
-            verify: False where every byte was just read.
-            progress: What it raises ends the reading.
+            tolerance: The next version's.
+            built_tolerance: This version's; None: not known, so no alias is relied on.
+            alias_shares: This version's `TreePlan.alias_shares`. If ancestors have dropped all of a domain's n-grams,
+                since they were hardly of use to it, the tables alone do not show that.
+            built_parents: The parents when this version was built, None if no domain was moved since. The aliases of a
+                moved domain may have been compared with other rows than lookups find for them today.
+            verify: False if every byte was just read.
+            progress: Its exceptions end the reading.
         """
         if tree is None or not tree.tables:
             return cls.empty()
-        sound = _sound(tree.tables, progress) if verify else dict(tree.tables)
+        intact = _verified(tree.tables, progress) if verify else dict(tree.tables)
         functions = {domain: tree.function_of(domain) or "" for domain in tree.parents}
-        rest = KnowledgeTree(tree.number, tree.parents, sound, tree.row_dtype, tree.hidden_size, functions)
-        known = alias_shares or {}
-        held = {
-            domain: _describe(
-                rest,
-                functions,
-                domain,
-                tolerance,
-                None if _aliases_in_doubt(rest, functions, domain, built_parents) else built_tolerance,
-                known.get(domain, 1.0),
-            )
-            for domain in sound
-        }
+        rest = KnowledgeTree(tree.number, tree.parents, intact, tree.row_dtype, tree.hidden_size, functions)
+        shares = alias_shares or {}
+        held = {}
+        for domain in intact:
+            known = None if _is_moved(rest, functions, domain, built_parents) else built_tolerance
+            held[domain] = _describe(rest, functions, domain, tolerance, known, shares.get(domain, 1.0))
         sizes = {domain: table.bytes for domain, table in tree.tables.items()}
-        measured = MeasuredBackoff(rest)
-        return cls(sound, held, sizes, BackoffEstimates(measured.errors, measured.bigram_gain))
+        return cls(intact, held, sizes, measured_backoff(rest))
 
 
-def _sound(tables: Mapping[str, Table], progress: Callable[[BuildProgress], None]) -> dict[str, Table]:
-    sound: dict[str, Table] = {}
+def _verified(tables: Mapping[str, Table], progress: Callable[[BuildProgress], None]) -> dict[str, Table]:
+    intact: dict[str, Table] = {}
     total = sum(table.meta.entries for table in tables.values())
     done = 0
     for domain in sorted(tables):
-        table = tables[domain]
-        read = _Reading(progress, done, total, table)
+        table, bytes_read = tables[domain], 0
+
+        def count(size: int, meta: TableMeta = table.meta, done: int = done) -> None:
+            nonlocal bytes_read
+            bytes_read += size
+            progress(BuildProgress(CHECK, done + min(meta.entries, bytes_read // meta.entry_bytes), total))
+
         try:
-            table.verify(read)
+            table.verify(count)
         except Corrupt as error:
-            _log.warning("the old rows of domain %s are computed anew: %s", domain, error)
+            _log.warning("the previous rows of domain %s are computed anew: %s", domain, error)
         else:
-            sound[domain] = table
+            intact[domain] = table
         done += table.meta.entries
         progress(BuildProgress(CHECK, done, total))
-    return sound
+    return intact
 
 
-class _Reading:
-    """Bytes read of a table, said as rows."""
-
-    def __init__(self, progress: Callable[[BuildProgress], None], done: int, total: int, table: Table) -> None:
-        self._progress = progress
-        self._done = done
-        self._total = total
-        self._table = table
-        self._bytes = 0
-
-    def __call__(self, size: int) -> None:
-        self._bytes += size
-        meta = self._table.meta
-        rows = min(meta.entries, self._bytes // meta.entry_bytes)
-        self._progress(BuildProgress(CHECK, self._done + rows, self._total))
-
-
-def _aliases_in_doubt(
-    tree: KnowledgeTree, functions: Mapping[str, str], domain: str, built_parents: Parents | None
-) -> bool:
-    """Whether the domain was moved to where its ancestors may have another function's row for what it has marked: they
-    are of several functions, and may have had aliases themselves."""
-    line = tree.chain(domain)
-    _, foreign = function_run(line, functions)
+def _is_moved(tree: KnowledgeTree, functions: Mapping[str, str], domain: str, built_parents: Parents | None) -> bool:
+    """Return whether the domain was moved to where an alias may find another function's row: its foreign ancestors are
+    of several functions, and may have had aliases themselves."""
+    chain = tree.chain(domain)
+    _, foreign = function_run(chain, functions)
     if built_parents is None or foreign is None or not function_changes(tree.chain(foreign), functions):
         return False
-    return any(built_parents.get(each) != parent for each, parent in zip(line, (*line[1:], None), strict=True))
-
-
-def _longer(keys: Keys) -> int:
-    return int(np.count_nonzero(unigram(keys) != keys))
+    return any(built_parents.get(each) != parent for each, parent in zip(chain, (*chain[1:], None), strict=True))
 
 
 def _describe(
@@ -196,31 +186,29 @@ def _describe(
 ) -> PreviousTable:
     table = tree.tables[domain]
     meta = table.meta
-    line = tree.chain(domain)
-    _, foreign = function_run(line, functions)
+    _, foreign = function_run(tree.chain(domain), functions)
     sources: dict[str, Keys] = {}
     compared = NO_KEYS
     if foreign is not None and built_tolerance is not None and meta.alias_function == functions[foreign]:
         if built_tolerance <= tolerance:
-            sources = _sources(tree, functions, domain)
+            sources = _alias_sources(tree, functions, domain)
         if built_tolerance >= tolerance:
             compared = table.keys[tree.holder_positions(foreign, table.keys) >= 0]
+    share = 1.0
     if built_tolerance == tolerance:
-        # Unigrams may all be there, whoever asks for them: they say nothing of what is asked for.
-        aliases = sum(_longer(each) for each in sources.values())
-        share = (aliases + alias_share) / (aliases + _longer(compared) + 1)
-    else:
-        share = 1.0
+        # All unigrams may be held whatever is requested, so they say nothing about requested n-grams.
+        longer = [int(np.count_nonzero(unigram(keys) != keys)) for keys in (compared, *sources.values())]
+        share = (sum(longer[1:]) + alias_share) / (sum(longer) + 1)
     return PreviousTable(meta.function, table.keys, table.aliases, meta.alias_function, sources, compared, share)
 
 
-def _sources(tree: KnowledgeTree, functions: Mapping[str, str], domain: str) -> dict[str, Keys]:
-    """A table's aliases by the function of the row that lookups find for them."""
+def _alias_sources(tree: KnowledgeTree, functions: Mapping[str, str], domain: str) -> dict[str, Keys]:
+    """Return a table's aliases by the function of the row that lookups find for them."""
     aliases = tree.tables[domain].aliases
-    places = tree.holder_positions(domain, aliases)
-    line = tree.chain(domain)
-    by_function: dict[str, NDArray[np.bool_]] = {}
-    for place in np.unique(places[places >= 0]).tolist():
-        digest = functions[line[place]]
-        by_function[digest] = by_function.get(digest, False) | (places == place)
-    return {digest: aliases[here] for digest, here in by_function.items()}
+    positions = tree.holder_positions(domain, aliases)
+    digests = np.array([functions[each] for each in tree.chain(domain)])
+    found = positions >= 0
+    return {
+        digest: aliases[found & (digests[positions] == digest)]
+        for digest in np.unique(digests[positions[found]]).tolist()
+    }

@@ -1,4 +1,4 @@
-"""`table.json`: what a table's files hold, with their checksums and its own.
+"""A table's manifest, `table.json`: what the files hold, with their checksums and its own.
 
 It holds no time and no version number, so equal tables are equal files and are stored once.
 """
@@ -16,36 +16,29 @@ from hmi.errors import Corrupt
 from hmi.knowledge.store.rows import entry_bytes
 from hmi.spec import RowDtype
 
-__all__ = [
-    "ALIASES_FILE",
-    "KEYS_FILE",
-    "MANIFEST_FILE",
-    "ROWS_FILE",
-    "SCALES_FILE",
-    "FileCheck",
-    "Manifest",
-    "TableMeta",
-]
+__all__ = ["FileCheck", "Manifest", "TableMeta"]
 
 MANIFEST_FILE = "table.json"
 KEYS_FILE = "keys.npy"
 ROWS_FILE = "rows.npy"
 SCALES_FILE = "scales.npy"
 ALIASES_FILE = "aliases.npy"
+KEY_FILES = (MANIFEST_FILE, KEYS_FILE, ALIASES_FILE)
+"""Files that say what a table holds: a hundredth of its bytes. The last exists only where there are aliases."""
 
 _FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TableMeta:
-    """What a table is of.
+    """What a table holds.
 
     Attributes:
-        domain: Name of the domain whose own n-grams these are.
-        function: Digest of what computed the rows. Rows of another function are of no use to it.
-        entries: Number of n-grams with a row here.
-        aliases: Number of n-grams of which it only says that the ancestors' row will do.
-        above: Digest of the function of those rows; None where there are no aliases.
+        domain: Name of the domain whose n-grams these are.
+        function: Digest of the function that computed the rows. Rows of another function do not replace them.
+        entries: Number of n-grams with a row.
+        aliases: Number of n-grams without a row, for which the ancestors' row is close enough.
+        alias_function: Digest of the function above that the aliases refer to; None where there are none.
     """
 
     domain: str
@@ -77,6 +70,8 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
+    """A table's meta data and the check of each file by name."""
+
     meta: TableMeta
     files: Mapping[str, FileCheck]
 
@@ -96,7 +91,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raises `Corrupt` where `table.json` is missing, altered, or not of this format."""
+        """Raises `Corrupt` if `table.json` is missing, altered, or of another format."""
         path = folder / MANIFEST_FILE
         try:
             body = json.loads(path.read_bytes())

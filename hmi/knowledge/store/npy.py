@@ -1,4 +1,4 @@
-"""npy files: written with a checksum, mapped only where they are what they should be."""
+"""npy files: written with a checksum, memory-mapped only if they are what the manifest says."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hmi.storage import Storage
 
 __all__ = ["HashedFile", "allow_maps", "create_array", "map_array"]
 
-_MOST_MAPS = 65_536  # what Linux lets a process have by default, and few enough for libraries that close all numbers
+_MOST_MAPS = 65_536  # Linux's default limit for a process, and few enough for libraries that close all descriptors
 
 
 class HashedFile:
-    """Passes bytes on to a file and keeps their number and SHA-256."""
+    """Writes to a file and keeps the size and SHA-256 of what was written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -45,7 +45,7 @@ class HashedFile:
 def create_array(
     storage: Storage, name: str, files: dict[str, FileCheck], dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Iterator[HashedFile]:
-    """A new npy file with its header; its size and checksum are in `files` when the block ends."""
+    """Create an npy file with its header; `files` gets its size and checksum when the block ends."""
     with storage.create(name) as file:
         hashed = HashedFile(file)
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -55,25 +55,25 @@ def create_array(
 
 
 def allow_maps() -> None:
-    """Let this process open as many files as it can map, if it may; to be called once, at its start.
+    """Raise this process's limit of open files to the number of maps it may have; to be called once, at its start.
 
-    Python keeps the file of every map open, and a tree has three or four for each domain, twice that while another
-    version is put in its place. The usual 1,024 would do for a hundred domains.
+    Python keeps the file of every map open. A tree has three or four for each domain, and two versions are open while
+    one replaces the other. The usual 1,024 would do for a hundred domains.
     """
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_MAPS if most == resource.RLIM_INFINITY else min(_MOST_MAPS, most)
-    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+    limit = _MOST_MAPS if most == resource.RLIM_INFINITY else min(_MOST_MAPS, most)
+    if allowed != resource.RLIM_INFINITY and allowed < limit:
         with contextlib.suppress(ValueError, OSError):  # some systems refuse a limit below the one that they name
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def map_array(path: Path, size: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A read-only array over the file's pages, unmapped with its last reference.
+    """Return a read-only array over the file's pages, unmapped with its last reference.
 
     Args:
-        size: Bytes that the file must have, header included.
+        size: Expected bytes of the file, header included.
 
-    Raises `Corrupt` where the file is not exactly what is expected.
+    Raises `Corrupt` if the file is missing or its size, dtype or shape differs.
     """
     try:
         file = path.open("rb")

@@ -1,11 +1,11 @@
-"""Rows of the lower layers' output as they are stored, and back.
+"""Encoding rows: from float32 to the stored form (int8 or float16) and back.
 
-int8 is symmetric with one scale per row. The scale is max|row| / 127, rounded up to 17 significant
-bits: then every product code x scale is exact in float32, decoding gives the same bits on every
-machine, and encoding what was decoded gives the same codes and scale again.
+int8 is symmetric with one scale per row. The scale is max|row| / 127, rounded up to 17 significant bits: then every
+product code x scale is exact in float32, decoding gives the same bits on every machine, and encoding a decoded row
+gives the same codes and scale again.
 
-Every function here treats each row by itself, so a row comes out the same whichever rows it came
-with: an answer may not depend on a request's batch-mates.
+Every function treats each row by itself, so a row does not depend on the rows it is encoded with: an answer may not
+depend on a request's batch-mates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hmi.spec import RowDtype
 __all__ = ["CHUNK_ROWS", "EncodedRows", "code_dtype", "decode", "decode_into", "encode", "entry_bytes", "round_trip"]
 
 CHUNK_ROWS = 256
-"""Rows worked on at a time: what is written by one step is still in the core's cache for the next."""
+"""Rows worked on at a time: the output of one step is still in the core's cache for the next."""
 
 _LARGEST_CODE = np.float32(127)
 _SMALLEST_PEAK = np.float32(2.0**-100)  # below it a row is zero: its scale would not be a normal number
@@ -34,39 +34,55 @@ _FLOAT16_REBIAS = np.float32(2.0**112)
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Rows as stored.
+    """Rows in their stored form.
 
     Attributes:
         rows: int8 or float16 `[n, hidden]`.
         scales: float32 `[n]` for int8; None for float16.
     """
 
-    rows: NDArray[np.int8] | NDArray[np.float16]
+    rows: NDArray[Any]
     scales: NDArray[np.float32] | None
+
+    @classmethod
+    def empty(cls, count: int, dtype: RowDtype, hidden_size: int) -> EncodedRows:
+        """Return uninitialised rows. Pages that no row was written to take no memory yet."""
+        scales = np.empty(count, np.float32) if dtype is RowDtype.INT8 else None
+        return cls(np.empty((count, hidden_size), code_dtype(dtype)), scales)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, index: NDArray[np.int64]) -> EncodedRows:
+        """Return copies of the rows at `index`."""
+        rows: NDArray[Any] = np.take(self.rows, index, axis=0)
+        return EncodedRows(rows, None if self.scales is None else np.take(self.scales, index))
+
+    def put(self, index: NDArray[np.int64] | slice, other: EncodedRows) -> None:
+        """Overwrite the rows at `index` with rows of the same dtype."""
+        self.rows[index] = other.rows
+        if self.scales is not None and other.scales is not None:
+            self.scales[index] = other.scales
+
 
 def code_dtype(dtype: RowDtype) -> np.dtype[Any]:
-    """The array dtype that rows of this kind are stored in."""
+    """Return the array dtype that rows are stored in."""
     return np.dtype(np.int8 if dtype is RowDtype.INT8 else np.float16)
 
 
 def entry_bytes(dtype: RowDtype, hidden_size: int) -> int:
-    """Bytes that one n-gram takes in a table: key, row and, for int8, its scale."""
+    """Return the bytes of one n-gram in a table: key, row and, for int8, its scale."""
     return 8 + code_dtype(dtype).itemsize * hidden_size + (4 if dtype is RowDtype.INT8 else 0)
 
 
 def encode(rows: NDArray[np.float32], dtype: RowDtype) -> EncodedRows:
     """Round float32 rows `[n, hidden]` to the stored form.
 
-    Raises `Corrupt` for a value that is not finite or too large for float16: only broken weights
-    give one, and a table must not keep it.
+    Raises `Corrupt` for a value that is not finite or too large for float16: only broken weights give one, and a table
+    must not keep it.
     """
     count, hidden = rows.shape
-    codes = np.empty((count, hidden), code_dtype(dtype))
-    scales = np.empty(count, np.float32) if dtype is RowDtype.INT8 else None
+    encoded = EncodedRows.empty(count, dtype, hidden)
     largest = np.float32(np.finfo(np.float32).max) if dtype is RowDtype.INT8 else _LARGEST_FLOAT16
     for start in range(0, count, CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
@@ -75,19 +91,19 @@ def encode(rows: NDArray[np.float32], dtype: RowDtype) -> EncodedRows:
         if not (peak <= largest).all():  # a NaN compares false too
             bad = int(np.flatnonzero(~(peak <= largest))[0])
             raise Corrupt(f"row {start + bad} of {count} reaches {peak[bad]}, which {dtype} rows cannot hold")
-        if scales is None:
-            codes[part] = chunk
+        if encoded.scales is None:
+            encoded.rows[part] = chunk
             continue
         scale = _scale(peak)
         divisor = np.where(scale > 0, scale, np.float32(np.inf))  # a zero row gives zero codes
         quotient = chunk / divisor[:, None]
-        np.copyto(codes[part], np.rint(quotient, out=quotient), casting="unsafe")
-        scales[part] = scale
-    return EncodedRows(codes, scales)
+        np.copyto(encoded.rows[part], np.rint(quotient, out=quotient), casting="unsafe")
+        encoded.scales[part] = scale
+    return encoded
 
 
 def _scale(peak: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`peak` / 127 `[n]`, rounded up to 17 significant bits; 0 for a row that counts as zero."""
+    """Return `peak` / 127 `[n]`, rounded up to 17 significant bits; 0 for a row that counts as zero."""
     scale = peak / _LARGEST_CODE
     scale[peak < _SMALLEST_PEAK] = 0
     bits = scale.view(np.uint32)
@@ -97,7 +113,7 @@ def _scale(peak: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def decode(encoded: EncodedRows, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Rows as float32 `[n, hidden]`, written into `out` (C-contiguous) where it is given."""
+    """Return the rows as float32 `[n, hidden]`, written into `out` (C-contiguous) if given."""
     rows = np.empty(encoded.rows.shape, np.float32) if out is None else out
     for start in range(0, len(encoded), CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
@@ -106,7 +122,7 @@ def decode(encoded: EncodedRows, out: NDArray[np.float32] | None = None) -> NDAr
 
 
 def decode_into(codes: NDArray[Any], scales: NDArray[np.float32] | None, out: NDArray[np.float32]) -> None:
-    """Decode a few rows straight into `out` (float32 `[n, hidden]`, C-contiguous), with no copy between."""
+    """Decode a few rows straight into `out` (float32 `[n, hidden]`, C-contiguous), without a copy in between."""
     if scales is not None:
         # Cast, then scale: numpy casts int8 to float32 several times faster alone than inside a product.
         np.copyto(out, codes)
@@ -121,5 +137,5 @@ def decode_into(codes: NDArray[Any], scales: NDArray[np.float32] | None, out: ND
 
 
 def round_trip(rows: NDArray[np.float32], dtype: RowDtype) -> NDArray[np.float32]:
-    """Rows `[n, hidden]` as a table would give them back; applying it twice changes nothing."""
+    """Return rows `[n, hidden]` as a table gives them back; applying it twice changes nothing."""
     return decode(encode(rows, dtype))

@@ -1,7 +1,7 @@
-"""Rows brought together from tables as they are stored, for one batch: decoded later, elsewhere and in any dtype.
+"""A batch's rows, gathered from tables in their stored form and decoded later, in any order and dtype.
 
-A stored row is a quarter or half of a float32 one. Moved in this form, each once, and decoded where and in the order in
-which the values are wanted, rows cost the least memory traffic; a GPU decodes them itself.
+A stored row is a quarter or half of a float32 one. Copied in this form, each once, and decoded where its values are
+used, rows cost the least memory traffic. A GPU decodes them itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, code_dtype, decode_into
+from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, decode_into
 from hmi.knowledge.store.table import Table
 from hmi.spec import RowDtype
 
@@ -22,30 +22,30 @@ NO_ROW = 0
 
 
 class StoredRows:
-    """Grows by `add` up to its capacity; one thread at a time.
+    """Grows by `add` up to its capacity. Not thread-safe.
 
     Attributes:
         codes: int8 or float16 `[capacity + 1, hidden]`; the first `count` are rows.
         scales: float32 `[capacity + 1]` for int8; None for float16.
-        count: Rows so far, that of zeros included.
+        count: Number of rows so far, including the row of zeros.
     """
 
     def __init__(self, row_dtype: RowDtype, hidden_size: int, capacity: int) -> None:
-        """`capacity`: most rows that will be added."""
         self.row_dtype = row_dtype
-        self.codes: NDArray[Any] = np.empty((capacity + 1, hidden_size), code_dtype(row_dtype))
-        self.scales = np.empty(capacity + 1, np.float32) if row_dtype is RowDtype.INT8 else None
+        self._encoded = EncodedRows.empty(capacity + 1, row_dtype, hidden_size)
+        self.codes: NDArray[Any] = self._encoded.rows
+        self.scales = self._encoded.scales
         self.clear()
 
     def clear(self) -> None:
-        """Start again, in the same memory."""
+        """Remove all rows; the memory is reused."""
         self.codes[NO_ROW] = 0
         if self.scales is not None:
             self.scales[NO_ROW] = 0
         self.count = 1
 
     def add(self, table: Table, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Copy a table's rows at `index` `[n]`; gives the position of each."""
+        """Copy a table's rows at `index` `[n]`; return the position of each."""
         first, stop = self._reserve(len(index))
         # `clip` for speed alone: with `raise`, numpy gathers into a buffer of its own first.
         np.take(table.rows, index, axis=0, out=self.codes[first:stop], mode="clip")
@@ -54,17 +54,15 @@ class StoredRows:
         return np.arange(first, stop)
 
     def add_encoded(self, encoded: EncodedRows) -> NDArray[np.int64]:
-        """Copy rows that come from elsewhere; gives the position of each."""
+        """Copy rows that come from elsewhere; return the position of each."""
         first, stop = self._reserve(len(encoded))
-        self.codes[first:stop] = encoded.rows
-        if self.scales is not None and encoded.scales is not None:
-            self.scales[first:stop] = encoded.scales
+        self._encoded.put(slice(first, stop), encoded)
         return np.arange(first, stop)
 
     def decode(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows at `positions` `[n]`: float32 `[n, hidden]`."""
+        """Return the rows at `positions` `[n]` as float32 `[n, hidden]`."""
         rows = np.empty((len(positions), self.codes.shape[1]), np.float32)
-        # What of one chunk is brought together here is decoded while it is still in the core's cache.
+        # A chunk's codes are decoded while they are still in the core's cache.
         codes = np.empty((min(CHUNK_ROWS, len(positions)), self.codes.shape[1]), self.codes.dtype)
         for start in range(0, len(positions), CHUNK_ROWS):
             part = positions[start : start + CHUNK_ROWS]
@@ -75,6 +73,6 @@ class StoredRows:
     def _reserve(self, rows: int) -> tuple[int, int]:
         first, stop = self.count, self.count + rows
         if stop > len(self.codes):
-            raise ValueError(f"{stop - 1} rows where {len(self.codes) - 1} were expected")
+            raise ValueError(f"{stop - 1} rows exceed the capacity of {len(self.codes) - 1}")
         self.count = stop
         return first, stop

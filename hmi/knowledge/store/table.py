@@ -1,22 +1,21 @@
 """One immutable table: a domain's own n-grams and their rows, memory-mapped.
 
-A folder with `keys.npy` (uint64, ascending), `rows.npy` (int8 or float16 `[n, hidden]`), for int8
-`scales.npy` (float32), and `table.json` with their sizes and checksums. `table.json` is written last:
-a folder without one is a write that did not end.
+A table is a folder with `keys.npy` (uint64, ascending), `rows.npy` (int8 or float16 `[n, hidden]`), for int8
+`scales.npy` (float32), and `table.json` with their sizes and checksums. `table.json` is written last: a folder without
+it is an unfinished write.
 
-A domain whose rows come from another function than its ancestors' may say of an n-gram that the ancestors' row is
-as good as its own: an *alias*, in `aliases.npy` (uint64, ascending), which is there only where there are aliases.
+A domain with a delta may hold an *alias* of an n-gram: no row, since the ancestors' row of another function is close
+enough. Aliases are in `aliases.npy` (uint64, ascending), which exists only where there are any.
 
-A table has no `close`: the maps go with the last reference to it, so a batch that still reads an old
-version cannot have the pages taken from under it.
+A table has no `close`: the maps go with the last reference to it, so a batch that still reads an old version keeps its
+pages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,30 +23,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
-from hmi.knowledge.ngrams import Keys
-from hmi.knowledge.store.manifest import (
-    ALIASES_FILE,
-    KEYS_FILE,
-    MANIFEST_FILE,
-    ROWS_FILE,
-    SCALES_FILE,
-    FileCheck,
-    Manifest,
-    TableMeta,
-)
-from hmi.knowledge.store.npy import create_array, map_array
+from hmi.knowledge.ngrams import NO_KEYS, Keys
+from hmi.knowledge.store.manifest import ALIASES_FILE, KEYS_FILE, ROWS_FILE, SCALES_FILE, Manifest
+from hmi.knowledge.store.npy import map_array
 from hmi.knowledge.store.rows import EncodedRows, code_dtype, decode
 from hmi.knowledge.store.search import KeySearch
 from hmi.spec import RowDtype
-from hmi.storage import Storage
 
-__all__ = ["RowRefs", "Table", "TableMeta", "find_first", "write_table", "write_table_blocks"]
+__all__ = ["Table", "is_ascending"]
 
-_VERIFIED_BYTES = 4 * 1024**2  # read at once
+_BLOCK_BYTES = 4 * 1024**2  # read at once
 
 
 class Table:
-    """Opened with `Table.open`. Safe to read from many threads at once: nothing in it changes."""
+    """Opened with `Table.open`. Thread-safe: nothing in it changes.
+
+    Attributes:
+        keys: Ascending uint64 `[entries]`.
+        rows, scales: As in `EncodedRows`, in the order of `keys`.
+        aliases: Ascending uint64 `[aliases]`.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, keys: Keys, encoded: EncodedRows, aliases: Keys) -> None:
         self.folder = folder
@@ -56,29 +51,35 @@ class Table:
         self.aliases = aliases
         self.rows = encoded.rows
         self.scales = encoded.scales
+        self._encoded = encoded
         self._files = manifest.files
         self._key_search = KeySearch(keys)
         self._alias_search = KeySearch(aliases)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, *, keys_only: bool = False) -> Self:
         """Map a table's files; reads only headers, whatever the size.
 
-        Raises `Corrupt`, naming the file, where one is missing, of another size, dtype or shape than
-        `table.json` says, or where `table.json` itself was altered. What only a look at every byte
-        can show is left to `verify`.
+        Args:
+            keys_only: Do not map the rows, whose files (other than `KEY_FILES`) need not exist. The table finds keys
+                and reads no rows.
+
+        Raises `Corrupt`, naming the file, if one is missing, its size, dtype or shape is not that of `table.json`, or
+        `table.json` itself was altered. `verify` compares the checksums.
         """
         manifest = Manifest.read(folder)
-        meta, files = manifest.meta, manifest.files
-        keys = map_array(folder / KEYS_FILE, files[KEYS_FILE].bytes, np.dtype(np.uint64), (meta.entries,))
-        shape = (meta.entries, meta.hidden_size)
-        rows: NDArray[Any] = map_array(folder / ROWS_FILE, files[ROWS_FILE].bytes, code_dtype(meta.row_dtype), shape)
-        scales = None
-        if meta.row_dtype is RowDtype.INT8:
-            scales = map_array(folder / SCALES_FILE, files[SCALES_FILE].bytes, np.dtype(np.float32), (meta.entries,))
-        aliases: Keys = np.empty(0, np.uint64)
-        if meta.aliases:
-            aliases = map_array(folder / ALIASES_FILE, files[ALIASES_FILE].bytes, aliases.dtype, (meta.aliases,))
+        meta = manifest.meta
+
+        def mapped(name: str, dtype: np.dtype[Any], *shape: int) -> NDArray[Any]:
+            return map_array(folder / name, manifest.files[name].bytes, dtype, shape)
+
+        keys = mapped(KEYS_FILE, NO_KEYS.dtype, meta.entries)
+        aliases = mapped(ALIASES_FILE, NO_KEYS.dtype, meta.aliases) if meta.aliases else NO_KEYS
+        if keys_only:
+            return cls(folder, manifest, keys, EncodedRows.empty(0, meta.row_dtype, meta.hidden_size), aliases)
+        rows = mapped(ROWS_FILE, code_dtype(meta.row_dtype), meta.entries, meta.hidden_size)
+        is_int8 = meta.row_dtype is RowDtype.INT8
+        scales = mapped(SCALES_FILE, np.dtype(np.float32), meta.entries) if is_int8 else None
         return cls(folder, manifest, keys, EncodedRows(rows, scales), aliases)
 
     @property
@@ -86,34 +87,24 @@ class Table:
         """Bytes of its arrays on disk, headers included."""
         return sum(check.bytes for check in self._files.values())
 
-    def find(self, keys: Keys) -> NDArray[np.int64]:
-        """Row index of each key, -1 where it is not held; `[n]`. Several times faster on ascending keys."""
-        index, found = self._key_search.find(keys)
-        index[~found] = -1
-        return index
-
-    def search(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """As `find`, with what is held said apart: the index of a key that is not held means nothing."""
+    def find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the row index of each key `[n]`, and whether it is held; without that the index means nothing."""
         return self._key_search.find(keys)
 
     def is_alias(self, keys: Keys) -> NDArray[np.bool_]:
-        """Whether each key is marked: held only as "what the ancestors have"; `[n]`."""
+        """Return which keys `[n]` are aliases here."""
         return self._alias_search.find(keys)[1]
 
     def encoded(self, index: NDArray[np.int64]) -> EncodedRows:
-        """Copies of the stored rows at `index`, as they are."""
-        rows: NDArray[Any] = np.take(self.rows, index, axis=0)
-        return EncodedRows(rows, None if self.scales is None else np.take(self.scales, index))
+        """Return copies of the stored rows at `index`."""
+        return self._encoded.take(index)
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows at `index`, decoded: float32 `[n, hidden]`."""
+        """Return the rows at `index`, decoded: float32 `[n, hidden]`."""
         return decode(self.encoded(index))
 
     def warm(self, progress: Callable[[int], None] | None = None) -> None:
-        """Touch every page once, other threads running on.
-
-        Rows that lookups reach first cost a page fault each, which is dearer than the rest of the
-        lookup; done here, in order, many pages come with one fault.
+        """Touch every page once, in order, so that many pages come with one fault and lookups wait for none.
 
         Args:
             progress: As in `verify`.
@@ -122,8 +113,8 @@ class Table:
             if array is None or not array.size:
                 continue
             pages = array.reshape(-1).view(np.uint8)
-            for start in range(0, len(pages), _VERIFIED_BYTES):
-                block = pages[start : start + _VERIFIED_BYTES]
+            for start in range(0, len(pages), _BLOCK_BYTES):
+                block = pages[start : start + _BLOCK_BYTES]
                 block[:: mmap.PAGESIZE].max()
                 if progress is not None:
                     progress(len(block))
@@ -134,16 +125,16 @@ class Table:
         """Read every byte.
 
         Args:
-            progress: Called with the number of bytes read, block after block; what it raises ends the reading.
+            progress: Called with the number of bytes of each block that was read; its exceptions end the reading.
 
-        Raises `Corrupt` where a file does not match its checksum, keys or aliases are out of order, or a key is both.
+        Raises `Corrupt` if a file does not match its checksum, keys or aliases are out of order, or a key is both.
         """
         for name, check in self._files.items():
             path = self.folder / name
             digest = hashlib.sha256()
             try:
                 with path.open("rb") as file:
-                    while block := file.read(_VERIFIED_BYTES):
+                    while block := file.read(_BLOCK_BYTES):
                         digest.update(block)
                         if progress is not None:
                             progress(len(block))
@@ -151,103 +142,13 @@ class Table:
                 raise Corrupt(f"{path} is missing") from None
             if digest.hexdigest() != check.sha256:
                 raise Corrupt(f"{path} does not match its checksum")
-        if not _ascending(self.keys):
-            raise Corrupt(f"{self.folder / KEYS_FILE}: its keys do not ascend")
-        if not _ascending(self.aliases):
-            raise Corrupt(f"{self.folder / ALIASES_FILE}: its keys do not ascend")
+        for name, keys in ((KEYS_FILE, self.keys), (ALIASES_FILE, self.aliases)):
+            if not is_ascending(keys):
+                raise Corrupt(f"{self.folder / name}: its keys do not ascend")
         if self.is_alias(self.keys).any():
             raise Corrupt(f"{self.folder / ALIASES_FILE}: it holds keys that have a row")
 
 
-@dataclass(frozen=True, slots=True)
-class RowRefs:
-    """Where keys were found.
-
-    Attributes:
-        table: Position of the table `[n]`, -1 where no table holds the key.
-        row: Row index in that table `[n]`, 0 where none does.
-    """
-
-    table: NDArray[np.int16]
-    row: NDArray[np.int64]
-
-
-def find_first(tables: Sequence[Table], keys: Keys) -> RowRefs:
-    """The first of the tables that holds each key; keys that one table holds are not looked for in the next."""
-    table = np.full(len(keys), -1, np.int16)
-    row = np.zeros(len(keys), np.int64)
-    missing: NDArray[np.intp] | None = None  # None: all of them
-    for position, each in enumerate(tables):
-        if not len(each.keys):
-            continue
-        index, held = each.search(keys)
-        found = np.flatnonzero(held)
-        at = found if missing is None else missing[found]
-        table[at] = position
-        row[at] = index[found]
-        if position + 1 == len(tables) or len(found) == len(keys):
-            break
-        lost = np.flatnonzero(~held)
-        missing = lost if missing is None else missing[lost]
-        keys = keys[lost]
-    return RowRefs(table, row)
-
-
-def write_table(folder: Path, meta: TableMeta, keys: Keys, encoded: EncodedRows, aliases: Keys | None = None) -> None:
-    """Write a whole table that is in memory; see `write_table_blocks`."""
-    write_table_blocks(folder, meta, keys, [encoded], aliases)
-
-
-def write_table_blocks(
-    folder: Path, meta: TableMeta, keys: Keys, blocks: Iterable[EncodedRows], aliases: Keys | None = None
-) -> None:
-    """Write a table into `folder`, its rows block by block in the order of `keys`.
-
-    Files are written through, not mapped, so that a full disk is an error and not a signal.
-
-    Args:
-        aliases: Ascending uint64 `[meta.aliases]`, none of them in `keys`; None for none.
-
-    Raises:
-        StorageFull: No room left.
-        ValueError: Keys or aliases do not ascend, a key is both, or they or the rows are not what `meta` says.
-    """
-    if len(keys) != meta.entries or not _ascending(keys):
-        raise ValueError(f"table of {meta.domain}: expected {meta.entries} ascending keys, got {len(keys)}")
-    aliases = np.empty(0, np.uint64) if aliases is None else aliases
-    if len(aliases) != meta.aliases or not _ascending(aliases):
-        raise ValueError(f"table of {meta.domain}: expected {meta.aliases} ascending aliases, got {len(aliases)}")
-    if KeySearch(keys).find(aliases)[1].any():
-        raise ValueError(f"table of {meta.domain}: a key that has a row is an alias too")
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = Storage(str(folder))
-    files: dict[str, FileCheck] = {}
-    with create_array(storage, KEYS_FILE, files, np.dtype(np.uint64), (meta.entries,)) as out:
-        out.write(np.ascontiguousarray(keys, np.uint64))
-    dtype = code_dtype(meta.row_dtype)
-    scales: list[NDArray[np.float32]] = []
-    written = 0
-    with create_array(storage, ROWS_FILE, files, dtype, (meta.entries, meta.hidden_size)) as out:
-        for block in blocks:
-            if block.rows.dtype != dtype or block.rows.shape[1] != meta.hidden_size:
-                found = f"{block.rows.dtype} rows of {block.rows.shape[1]}"
-                raise ValueError(f"table of {meta.domain}: {found} values instead of {dtype} of {meta.hidden_size}")
-            out.write(np.ascontiguousarray(block.rows))
-            written += len(block)
-            if block.scales is not None:
-                scales.append(block.scales)
-    if written != meta.entries:
-        raise ValueError(f"table of {meta.domain}: {written} rows for {meta.entries} keys")
-    if meta.row_dtype is RowDtype.INT8:
-        with create_array(storage, SCALES_FILE, files, np.dtype(np.float32), (meta.entries,)) as out:
-            for part in scales:
-                out.write(np.ascontiguousarray(part))
-    if meta.aliases:
-        with create_array(storage, ALIASES_FILE, files, np.dtype(np.uint64), (meta.aliases,)) as out:
-            out.write(np.ascontiguousarray(aliases, np.uint64))
-    with storage.create(MANIFEST_FILE) as file:
-        file.write(Manifest(meta, files).to_json())
-
-
-def _ascending(keys: Keys) -> bool:
+def is_ascending(keys: Keys) -> bool:
+    """Return whether the keys ascend without duplicates."""
     return bool((keys[1:] > keys[:-1]).all())

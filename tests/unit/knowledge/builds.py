@@ -101,6 +101,6 @@ class Builder:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every table's files, pieces left out."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and ".pieces" not in path.parts]
+    """Every table's files, chunks left out."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".chunks" not in path.parts]
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}

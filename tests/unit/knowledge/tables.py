@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge import Keys
+from hmi.knowledge import NO_KEYS, Keys
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
@@ -28,6 +28,12 @@ def rows_of(keys: Keys, function: str = FUNCTION) -> NDArray[np.float32]:
     return np.sin(angle).astype(np.float32)
 
 
+def row_index(table: Table, keys: Keys) -> NDArray[np.int64]:
+    """Row index of each key in the table, -1 where it is not held."""
+    index, found = table.find(keys)
+    return np.where(found, index, -1)
+
+
 def make_table(
     folder: Path,
     domain: str,
@@ -35,10 +41,10 @@ def make_table(
     dtype: RowDtype = RowDtype.INT8,
     *,
     function: str = FUNCTION,
-    aliases: Keys | None = None,
+    aliases: Keys = NO_KEYS,
     alias_function: str | None = None,
 ) -> Table:
-    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys), 0 if aliases is None else len(aliases), alias_function)
+    meta = TableMeta(domain, function, dtype, HIDDEN, len(keys), len(aliases), alias_function)
     write_table(folder / domain, meta, keys, encode(rows_of(keys, function), dtype), aliases)
     return Table.open(folder / domain)
 

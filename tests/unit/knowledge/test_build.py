@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from hmi.errors import Corrupt
 from hmi.knowledge import Function, Keys, functions_of
-from hmi.knowledge.build import row_chunks as pieces
-from hmi.knowledge.build import verify_sample
+from hmi.knowledge.build import row_chunks, verify_sample
 from hmi.knowledge.plan import BuildProgress, PreviousTree, TreePlan
 from hmi.knowledge.store import Table, encode
 from hmi.spec import RowDtype
@@ -128,8 +127,8 @@ def test_nothing_is_copied_when_the_old_rows_were_damaged(tmp_path: Path, caplog
 
 
 @pytest.mark.parametrize("dies_at", [0, 1, 2, 20, 30, 51])
-def test_a_killed_build_loses_at_most_one_piece(tmp_path: Path, dies_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 10)
+def test_a_killed_build_loses_at_most_one_chunk(tmp_path: Path, dies_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_chunks, "ROWS_PER_CHUNK", 10)
     builder, killed, model = Builder(), Model(dies_at=dies_at), Model()
     plan = builder.plan_of(general=[*range(100)], movies=[100, 101, 102])
     with pytest.raises(RuntimeError, match="killed"):
@@ -157,10 +156,10 @@ def test_a_piece_left_damaged_is_computed_anew(tmp_path: Path, name: str) -> Non
     builder, model = Builder(), Model()
     plan = builder.plan_of(general=[1, 2, 3])
     builder.build(tmp_path, plan)
-    (piece,) = (tmp_path / ".pieces").iterdir()
-    path = piece / name
+    (chunk,) = (tmp_path / ".chunks").iterdir()
+    path = chunk / name
     path.write_bytes(path.read_bytes()[:-1])
-    (tmp_path / ".pieces" / "stray").write_bytes(b"")
+    (tmp_path / ".chunks" / "stray").write_bytes(b"")
     builder.build(tmp_path, plan, model)
     assert model.computed == [1, 2, 3]
     assert_holds(tmp_path, plan)
@@ -174,7 +173,7 @@ def test_pieces_of_another_kind_are_removed(tmp_path: Path, other: Builder) -> N
     other.build(tmp_path, other.plan_of(general=[1, 2, 3]))
     builder.build(tmp_path, builder.plan_of(general=[1, 2, 3]), model)
     assert model.computed == [1, 2, 3]
-    assert len(list((tmp_path / ".pieces").iterdir())) == 1
+    assert len(list((tmp_path / ".chunks").iterdir())) == 1
 
 
 def test_a_table_left_by_another_build_is_written_anew(tmp_path: Path) -> None:
@@ -189,7 +188,7 @@ def test_a_table_left_by_another_build_is_written_anew(tmp_path: Path) -> None:
 def test_a_build_ended_at_any_step_comes_to_the_same_when_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 4)
+    monkeypatch.setattr(row_chunks, "ROWS_PER_CHUNK", 4)
     builder = Builder(functions=functions_of(FUNCTION, PARENTS, {"reviews": "d1", "news": "d2"}), tolerance=0.1)
     first = builder.plan_of(general=[*range(8)], reviews=[*range(4, 10)], movies=[12], news=[1, 2, 20])
     builder.build(tmp_path / "first", first)

@@ -41,7 +41,7 @@ def count(
 
 
 def kept_keys(counter: FrequencyCounter) -> int:
-    return sum(len(place.tally) for place in counter._domains.values())
+    return sum(len(place.key_counts) for place in counter._domains.values())
 
 
 def waiting_keys(counter: FrequencyCounter) -> int:

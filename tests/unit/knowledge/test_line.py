@@ -146,7 +146,7 @@ def test_lookup_and_backoff_are_those_of_dicts(
         backed = [
             at or case.back_off(domain, key, tree.foreign_is_far(domain)) for at, key in zip(own, asked, strict=True)
         ]
-        backoff = tree.backoff(domain, keys)
+        backoff = tree.lookup(domain, keys, backoff=True)
         assert backoff.hit.tolist() == [at is not None for at in backed]
         assert backoff.exact.tolist() == exact
         assert backoff.inherited.tolist() == [at is not None and at[0] != domain for at in backed]
@@ -169,7 +169,7 @@ def test_what_a_key_gets_does_not_depend_on_its_companions(
         flags = [(part.hit, part.exact, part.inherited) for part in parts]
         for number in range(len(asked)):
             one = keys[number : number + 1]
-            alone = tree.backoff(domain, one) if backoff else tree.lookup(domain, one)
+            alone = tree.lookup(domain, one, backoff=True) if backoff else tree.lookup(domain, one)
             np.testing.assert_array_equal(together[number], alone.rows[0])
             for kind, value in enumerate((alone.hit, alone.exact, alone.inherited)):
                 assert np.concatenate([each[kind] for each in flags])[number] == value[0]
@@ -226,7 +226,7 @@ def test_backoff_prefers_another_functions_row_of_the_window_to_a_shorter_one_of
     }
     functions = dict.fromkeys(PARENTS, BASE) | {"movies": "d" * 64}
     tree = KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
-    found = tree.backoff("movies", as_keys([window]))
+    found = tree.lookup("movies", as_keys([window]), backoff=True)
     assert (found.hit[0], found.exact[0], found.inherited[0]) == (True, False, True)
     np.testing.assert_array_equal(found.rows, round_trip(rows_of(as_keys([window]), BASE), RowDtype.INT8))
 
@@ -245,7 +245,7 @@ def test_backoff_prefers_shorter_ones_of_its_own_to_rows_of_a_function_that_is_f
     tree = KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
     assert tree.foreign_is_far("movies")
     assert not tree.foreign_is_far("reviews")
-    found = tree.backoff("movies", as_keys([window]))
+    found = tree.lookup("movies", as_keys([window]), backoff=True)
     assert (found.hit[0], found.exact[0], found.inherited[0]) == (True, False, False)
     np.testing.assert_array_equal(found.rows, round_trip(rows_of(as_keys([token]), "d" * 64), RowDtype.INT8))
 
@@ -276,7 +276,7 @@ def test_stored_rows_from_several_places_are_decoded_in_any_order(tmp_path: Path
     np.testing.assert_array_equal(
         decoded, np.stack([expected[9], 0 * expected[0], expected[4], expected[3], expected[8]])
     )
-    with pytest.raises(ValueError, match="6 rows where 5 were expected"):
+    with pytest.raises(ValueError, match="6 rows exceed the capacity of 5"):
         rows.add(table, np.array([0]))
     rows.clear()
     assert rows.decode(np.array([NO_ROW])).tolist() == [[0.0] * HIDDEN]

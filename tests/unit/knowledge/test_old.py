@@ -9,7 +9,7 @@ import pytest
 from hmi.knowledge import functions_of
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.plan import BuildProgress, PreviousTable, PreviousTree, kept_aliases
-from hmi.knowledge.plan.backoff_error import usual_errors, usual_gain
+from hmi.knowledge.plan.backoff import TYPICAL_BACKOFF
 from hmi.spec import RowDtype
 from tests.unit.knowledge.builds import Builder, function_rows
 from tests.unit.knowledge.tables import FUNCTION, HIDDEN, PARENTS, as_keys, make_tree, rows_of
@@ -46,7 +46,7 @@ def test_a_damaged_table_is_left_out_and_its_size_is_known(tmp_path: Path, caplo
         old = PreviousTree.read(tree, tolerance=0)
     assert set(old.tables) == set(old.held) == {"news"}
     assert old.sizes == {domain: table.bytes for domain, table in tree.tables.items()}
-    assert "the old rows of domain movies are computed anew" in caplog.text
+    assert "the previous rows of domain movies are computed anew" in caplog.text
     assert set(PreviousTree.read(tree, tolerance=0, verify=False).tables) == {"movies", "news"}
 
 
@@ -137,7 +137,7 @@ def test_the_error_of_what_is_not_held_is_the_mean_of_its_level(tmp_path: Path) 
     by_key = dict(zip(sorted([*held, unknown, without]), found.tolist(), strict=True))
     assert by_key[unknown] == pytest.approx(mean, abs=0.02)
     assert by_key[without] == 1.0  # nothing at all stands in
-    assert errors("sports", as_keys(held)).tolist() == usual_errors("sports", as_keys(held)).tolist()
+    assert errors("sports", as_keys(held)).tolist() == TYPICAL_BACKOFF.errors("sports", as_keys(held)).tolist()
 
 
 def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> None:
@@ -157,12 +157,12 @@ def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> 
             ({"general": as_keys([*alone, *bigrams]), "movies": as_keys(windows)}, of_unigrams - of_bigrams),
             ({"general": as_keys([*alone, *bigrams[:9]]), "movies": as_keys(windows)}, of_unigrams / 2),
             ({"general": as_keys([*alone, *bigrams]), "movies": as_keys(windows[:9])}, few / 2),
-            ({"general": as_keys(alone)}, usual_gain("movies", as_keys(windows))),
+            ({"general": as_keys(alone)}, TYPICAL_BACKOFF.bigram_gain("movies", as_keys(windows))),
         ]
     ):
         measure = PreviousTree.read(make_tree(tmp_path / str(number), held), tolerance=0).backoff.bigram_gain
         assert measure("movies", as_keys([*windows, *packed((9, 8, 9))])) == pytest.approx(gain, abs=0.02)
-        assert measure("sports", as_keys(windows)) == usual_gain("sports", as_keys(windows)) > 0
+        assert measure("sports", as_keys(windows)) == TYPICAL_BACKOFF.bigram_gain("sports", as_keys(windows)) > 0
 
 
 def test_what_is_estimated_is_off_by_the_estimators_error_and_wants_no_bigrams(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_arrays_stay_within_the_budget() -> None:
     miss_cache = MissCache(100_000, RowDtype.INT8, HIDDEN)
     add(miss_cache, "f", range(20_000))
     index = miss_cache._index
-    arrays = [miss_cache._codes, miss_cache._scales]
+    arrays = [miss_cache._rows.rows, miss_cache._rows.scales]
     arrays += [index._keys, index._groups, index._used, index._gone, index._oldest_gone]
     assert 90_000 < sum(array.nbytes for array in arrays if array is not None) <= 100_000
     assert miss_cache.stats().entries > 0.99 * index.places

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.errors import Corrupt, StorageFull
-from hmi.knowledge.store import Table, TableMeta, encode, find_first, round_trip, write_table, write_table_blocks
+from hmi.knowledge.store import Table, TableMeta, encode, find_first, round_trip, write_table
 from hmi.spec import RowDtype
-from tests.unit.knowledge.tables import FUNCTION, HIDDEN, as_keys, make_table, rows_of
+from tests.unit.knowledge.tables import FUNCTION, HIDDEN, as_keys, make_table, row_index, rows_of
 
 DTYPES = pytest.mark.parametrize("dtype", list(RowDtype))
 KEYS = as_keys(range(10, 400, 3))
-MARKS = as_keys(range(500, 505))
+ALIASES = as_keys(range(500, 505))
 
 
 @DTYPES
@@ -40,7 +40,7 @@ def test_a_table_gives_back_what_was_written(tmp_path: Path, dtype: RowDtype) ->
 def test_an_empty_table_holds_nothing(tmp_path: Path, dtype: RowDtype) -> None:
     table = make_table(tmp_path, "movies", as_keys([]), dtype)
     table.verify()
-    assert table.find(KEYS).tolist() == [-1] * len(KEYS)
+    assert row_index(table, KEYS).tolist() == [-1] * len(KEYS)
     assert table.read(np.empty(0, np.int64)).shape == (0, HIDDEN)
 
 
@@ -48,7 +48,7 @@ def test_an_empty_table_holds_nothing(tmp_path: Path, dtype: RowDtype) -> None:
 def test_find_is_that_of_a_dict(tmp_path_factory: pytest.TempPathFactory, held: set[int], asked: list[int]) -> None:
     table = make_table(tmp_path_factory.mktemp("table"), "movies", as_keys(held))
     expected = {key: i for i, key in enumerate(sorted(held))}
-    assert table.find(np.array(asked, np.uint64)).tolist() == [expected.get(key, -1) for key in asked]
+    assert row_index(table, np.array(asked, np.uint64)).tolist() == [expected.get(key, -1) for key in asked]
 
 
 def test_a_table_gives_back_its_aliases(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_table_gives_back_its_aliases(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.aliases, aliases)
     asked = as_keys(range(420))
     np.testing.assert_array_equal(table.is_alias(asked), np.isin(asked, aliases))
-    assert (table.find(aliases) == -1).all()
+    assert (row_index(table, aliases) == -1).all()
     assert table.bytes == sum(path.stat().st_size for path in table.folder.glob("*.npy"))
     table.warm()
     table.verify()
@@ -92,9 +92,7 @@ def test_equal_tables_are_equal_files_when_written_in_other_blocks(tmp_path: Pat
     meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS))
     encoded = encode(rows_of(KEYS), RowDtype.INT8)
     write_table(tmp_path / "whole", meta, KEYS, encoded)
-    write_table_blocks(
-        tmp_path / "parts", meta, KEYS, (encode(rows_of(part), RowDtype.INT8) for part in [KEYS[:7], KEYS[7:]])
-    )
+    write_table(tmp_path / "parts", meta, KEYS, (encode(rows_of(part), RowDtype.INT8) for part in [KEYS[:7], KEYS[7:]]))
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert names == ["keys.npy", "rows.npy", "scales.npy", "table.json"]
     for name in names:
@@ -200,7 +198,7 @@ def replace_array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], o
 def test_open_names_file_and_reason_when_a_table_is_not_whole(
     tmp_path: Path, harm: Callable[[Path], object], file: str, reason: str
 ) -> None:
-    folder = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION).folder
+    folder = make_table(tmp_path, "movies", KEYS, aliases=ALIASES, alias_function=FUNCTION).folder
     harm(folder)
     with pytest.raises(Corrupt, match=f"{re.escape(str(folder / file))}.*{reason}"):
         Table.open(folder)
@@ -208,7 +206,7 @@ def test_open_names_file_and_reason_when_a_table_is_not_whole(
 
 @pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "scales.npy", "aliases.npy"])
 def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
-    table = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION)
+    table = make_table(tmp_path, "movies", KEYS, aliases=ALIASES, alias_function=FUNCTION)
     path = table.folder / name
     last = path.read_bytes()[-1]
     _overwrite(path, path.stat().st_size - 1, bytes([last ^ 1]))
@@ -218,14 +216,14 @@ def test_verify_finds_one_flipped_bit(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["keys.npy", "aliases.npy"])
 def test_verify_finds_keys_out_of_order(tmp_path: Path, name: str) -> None:
-    folder = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION).folder
+    folder = make_table(tmp_path, "movies", KEYS, aliases=ALIASES, alias_function=FUNCTION).folder
     replace_array(name, lambda keys: keys[::-1].copy())(folder)
     with pytest.raises(Corrupt, match=f"{name}: its keys do not ascend"):
         Table.open(folder).verify()
 
 
 def test_verify_finds_aliases_of_keys_that_have_a_row(tmp_path: Path) -> None:
-    folder = make_table(tmp_path, "movies", KEYS, aliases=MARKS, alias_function=FUNCTION).folder
+    folder = make_table(tmp_path, "movies", KEYS, aliases=ALIASES, alias_function=FUNCTION).folder
     replace_array("aliases.npy", lambda aliases: KEYS[: len(aliases)])(folder)
     with pytest.raises(Corrupt, match=r"aliases.npy: it holds keys that have a row"):
         Table.open(folder).verify()
@@ -248,7 +246,7 @@ def test_nothing_opens_when_writing_stopped_half_way(tmp_path: Path) -> None:
 
     meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS))
     with pytest.raises(RuntimeError, match="stopped"):
-        write_table_blocks(tmp_path / "movies", meta, KEYS, blocks())
+        write_table(tmp_path / "movies", meta, KEYS, blocks())
     assert sorted(path.name for path in (tmp_path / "movies").iterdir()) == ["keys.npy"]
     with pytest.raises(Corrupt, match=r"table.json is missing"):
         Table.open(tmp_path / "movies")
@@ -280,16 +278,16 @@ def test_write_refuses_what_its_meta_does_not_say(tmp_path: Path, keys: Any, row
     assert not (tmp_path / "movies" / "table.json").exists()
 
 
-@pytest.mark.parametrize("aliases", [MARKS[::-1], MARKS[:-1], as_keys([*KEYS[:4], 500]), None])
+@pytest.mark.parametrize("aliases", [ALIASES[::-1], ALIASES[:-1], as_keys([*KEYS[:4], 500])])
 def test_write_refuses_aliases_that_are_not_its_metas(tmp_path: Path, aliases: Any) -> None:
-    meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS), len(MARKS), FUNCTION)
+    meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS), len(ALIASES), FUNCTION)
     with pytest.raises(ValueError, match=r"table of movies: .*alias"):
         write_table(tmp_path / "movies", meta, KEYS, encode(rows_of(KEYS), RowDtype.INT8), aliases)
     assert not (tmp_path / "movies").exists()
 
 
 def test_tables_lie_in_folders_of_any_name(tmp_path: Path) -> None:
-    make_table(tmp_path / "a folder %20 with [aliases]*", "movies", KEYS).verify()
+    make_table(tmp_path / "a folder %20 with [brackets]*", "movies", KEYS).verify()
 
 
 def test_many_threads_read_one_table(tmp_path: Path) -> None:
@@ -301,7 +299,7 @@ def test_many_threads_read_one_table(tmp_path: Path) -> None:
         random = np.random.default_rng(seed)
         for _ in range(50):
             keys = random.choice(KEYS, 40)
-            if not np.array_equal(table.read(table.find(keys)), round_trip(rows_of(keys), RowDtype.INT8)):
+            if not np.array_equal(table.read(row_index(table, keys)), round_trip(rows_of(keys), RowDtype.INT8)):
                 return False
         return True
 

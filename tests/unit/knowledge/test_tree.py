@@ -73,7 +73,7 @@ def test_the_empty_tree_knows_lines_and_holds_nothing() -> None:
     tree = KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)
     keys = ngrams.unigrams(4)
     assert tree.chain("movies") == ("movies", "reviews", "general")
-    for found in (tree.lookup("movies", keys), tree.backoff("movies", keys)):
+    for found in (tree.lookup("movies", keys), tree.lookup("movies", keys, backoff=True)):
         assert not found.hit.any()
         assert found.rows.shape == (4, HIDDEN)
     assert tree.holder_positions("movies", keys).tolist() == [-1] * 4
@@ -88,15 +88,15 @@ def test_a_warm_tree_answers_as_a_cold_one(tmp_path: Path) -> None:
 
 
 def test_no_keys_give_no_rows(tmp_path: Path) -> None:
-    found = make_tree(tmp_path, {"general": as_keys([1])}).backoff("general", as_keys([]))
+    found = make_tree(tmp_path, {"general": as_keys([1])}).lookup("general", as_keys([]), backoff=True)
     assert found.rows.shape == (0, HIDDEN)
 
 
 def test_an_unknown_domain_is_not_found(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys([1])})
-    for ask in (tree.lookup, tree.backoff, tree.holder_positions):
+    for look_up in (tree.lookup, tree.next_best, tree.holder_positions):
         with pytest.raises(NotFound, match="no domain sports"):
-            ask("sports", as_keys([1]))
+            look_up("sports", as_keys([1]))
 
 
 # Back-off
@@ -127,7 +127,7 @@ def test_backoff_takes_the_longest_that_is_held(
     exact: bool,
 ) -> None:
     tree = make_tree(tmp_path, {domain: np.sort(packed(*ids)) for domain, ids in held.items()}, dtype)
-    found = tree.backoff("movies", packed((1, 2, 3)))
+    found = tree.lookup("movies", packed((1, 2, 3)), backoff=True)
     assert found.hit.tolist() == [expected is not None]
     assert found.exact.tolist() == [exact]
     if expected is not None:
@@ -140,7 +140,7 @@ def test_backoff_leaves_what_is_held_as_lookup_gives_it(tmp_path: Path) -> None:
     vocabulary = 12
     held = {"general": np.union1d(ngrams.unigrams(vocabulary), windows[:100]), "movies": np.unique(windows[100:250])}
     tree = make_tree(tmp_path, held)
-    plain, backed = tree.lookup("movies", windows), tree.backoff("movies", windows)
+    plain, backed = tree.lookup("movies", windows), tree.lookup("movies", windows, backoff=True)
     assert backed.hit.all()
     np.testing.assert_array_equal(backed.exact, plain.hit)
     np.testing.assert_array_equal(backed.rows[plain.hit], plain.rows[plain.hit])

@@ -181,7 +181,7 @@ def _expected(world: World, item: Item, tree: KnowledgeTree | None) -> NDArray[n
             [_estimated(tree, item.model.domain, keys[place], own, estimator) for place, own in enumerate(rows)]
         )
     elif tree is not None and item.model.miss_policy is MissPolicy.BACKOFF:
-        found = [tree.backoff(item.model.domain, keys[place : place + 1]) for place in range(len(keys))]
+        found = [tree.lookup(item.model.domain, keys[place : place + 1], backoff=True) for place in range(len(keys))]
         rows = np.stack([each.rows[0] if each.hit[0] else own for each, own in zip(found, rows, strict=True)])
     return world.answer(rows)
 

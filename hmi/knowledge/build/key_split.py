@@ -1,0 +1,69 @@
+"""Which of a domain's planned keys stay aliases, which need a row, and which rows have to be compared first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hmi.knowledge.domains import function_run
+from hmi.knowledge.lookup import KnowledgeTree
+from hmi.knowledge.ngrams import NO_KEYS, Keys, holds
+from hmi.knowledge.plan import PreviousTable, kept_aliases
+
+__all__ = ["KeySplit", "split_keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeySplit:
+    """Attributes:
+    domain, function: The domain, and the digest of its function.
+    foreign: The nearest foreign ancestor; None where there is none.
+    alias_function: Digest of that one's function.
+    aliases: Ascending keys that were aliases and stay aliases.
+    rows: Ascending keys whose own row is needed.
+    is_uncompared: bool, for each of `rows`: ancestors give a row too, and the two have not been compared.
+    """
+
+    domain: str
+    function: str
+    foreign: str | None
+    alias_function: str | None
+    aliases: Keys
+    rows: Keys
+    is_uncompared: NDArray[np.bool_]
+
+
+def split_keys(
+    domain: str,
+    keys: Keys,
+    functions: Mapping[str, str],
+    chain: tuple[str, ...],
+    previous: Mapping[str, PreviousTable],
+    tree: KnowledgeTree,
+) -> KeySplit:
+    """Split a domain's planned keys.
+
+    Args:
+        functions: Digest of each domain's function.
+        chain: The domain's ancestor chain.
+        tree: The new version, of which at least the tables of the foreign ancestors are written.
+    """
+    function = functions[domain]
+    _, foreign = function_run(chain, functions)
+    if foreign is None:
+        return KeySplit(domain, function, None, None, NO_KEYS, keys, np.zeros(len(keys), bool))
+    above, alias_function = np.array([functions[each] for each in tree.chain(foreign)]), functions[foreign]
+    known = [each for each in previous.values() if (each.function, each.alias_function) == (function, alias_function)]
+
+    def gives(source: str, keys: Keys) -> NDArray[np.bool_]:
+        positions = tree.holder_positions(foreign, keys)
+        given: NDArray[np.bool_] = (positions >= 0) & (above[positions] == source)
+        return given
+
+    is_alias = kept_aliases(known, keys, gives)
+    rows = keys[~is_alias]
+    is_uncompared = (tree.holder_positions(foreign, rows) >= 0) & ~holds([each.compared for each in known], rows)
+    return KeySplit(domain, function, foreign, alias_function, keys[is_alias], rows, is_uncompared)
