@@ -21,7 +21,7 @@ def view_tree(session: Session, base: RegisteredBase) -> TreeObject:
     used = trees.hit_counts(session, base.id, version.number if version else 0)
     report = dict(version.report) if version else {}
     built: Mapping[str, Any] = report.get("domains", {})
-    parents, own_deltas = domains.parents(session), deltas.list_deltas(session, base.id)
+    parents, own_deltas = domains.parents(session), deltas.delta_artifacts(session, base.id)
     functions = functions_of(base.artifact, parents, own_deltas)
     return TreeObject(
         base=base.name,

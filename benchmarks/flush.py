@@ -43,6 +43,7 @@ from hmi.catalog import (
     ChunkedTransactions,
     Database,
     FrequencyLimits,
+    NgramCounts,
     Tenant,
     bases,
     domains,
@@ -202,7 +203,8 @@ class _Others:
     def _count(self) -> None:
         with self._database.session() as session:
             counts = np.ones(len(self._keys))
-            frequencies.add(session, self._base_id, self._domain_id, self._keys, counts, half_life_seconds=_HALF_LIFE)
+            part = NgramCounts(self._base_id, self._domain_id, self._keys, counts)
+            frequencies.add(session, [part], half_life_seconds=_HALF_LIFE)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from api.services import Services
 from hmi.adapters import Activation, Adapter, AdapterKind, Lora
 from hmi.adapters.formats import FILE_NAME, save_adapter
-from hmi.catalog import bases, deltas, domains, frequencies, trees
+from hmi.catalog import NgramCounts, bases, deltas, domains, frequencies, trees
 from hmi.knowledge import Keys, ancestor_chains, functions_of, pack
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype, Site
@@ -45,7 +45,7 @@ def count(services: Services, domain: str, counts: Mapping[int, float]) -> None:
         base, place = bases.get_base(session, BASE), domains.get_domain(session, domain)
         words = sorted(counts)
         weights = [counts[word] for word in words]
-        frequencies.add(session, base.id, place.id, windows(*words), weights, half_life_seconds=1e9)
+        frequencies.add(session, [NgramCounts(base.id, place.id, windows(*words), weights)], half_life_seconds=1e9)
 
 
 def publish(
@@ -64,7 +64,7 @@ def publish(
     aliases = aliases or {}
     with services.database.session(read_only=True) as session:
         base, parents = bases.get_base(session, BASE), domains.parents(session)
-        functions = functions_of(base.artifact, parents, deltas.list_deltas(session, base.id))
+        functions = functions_of(base.artifact, parents, deltas.delta_artifacts(session, base.id))
     lines = ancestor_chains(parents)
     tables, built = {}, {}
     for domain in parents:

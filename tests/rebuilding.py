@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.catalog import TreeVersion, bases, deltas, domains, frequencies, trees
+from hmi.catalog import NgramCounts, TreeVersion, bases, deltas, domains, frequencies, trees
 from hmi.knowledge import Keys, ngrams
 from tests.worksite import Worksite
 from worker.runtime import Runtime
@@ -46,10 +46,7 @@ def count(site: Worksite, domain: str, middles: list[int], times: int = 10) -> K
     with site.database.session() as session:
         frequencies.add(
             session,
-            base_id(site),
-            domains.get_domain(session, domain).id,
-            keys,
-            np.full(len(keys), times),
+            [NgramCounts(base_id(site), domains.get_domain(session, domain).id, keys, np.full(len(keys), times))],
             half_life_seconds=site.settings.frequency_half_life_seconds,
         )
     return keys

@@ -15,18 +15,6 @@ from hmi.catalog.registry import check_idempotency_key, check_json, get_file, lo
 from hmi.catalog.schema import OPEN_JOB, Batch, BatchStatus, File, JobState, Shard, new_id
 from hmi.errors import InvalidInput, NotFound, Overloaded
 
-__all__ = [
-    "BatchView",
-    "NewBatch",
-    "Problem",
-    "cancel_batch",
-    "create_batch",
-    "expire_batches",
-    "find_batch",
-    "get_batch",
-    "list_batches",
-]
-
 
 class Problem(Protocol):
     """Why an input file cannot run; `line` is 1-based, None for the whole file."""

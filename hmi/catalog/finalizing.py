@@ -9,8 +9,6 @@ from hmi.catalog.database import execute_dml, now
 from hmi.catalog.registry import NewFile, create_file
 from hmi.catalog.schema import OPEN_BATCH, OPEN_JOB, Batch, BatchStatus, JobState, Shard
 
-__all__ = ["begin_finalizing", "complete", "finalizable"]
-
 
 def finalizable(session: Session) -> list[str]:
     """Ids of the batches whose shards have all ended and that no process is assembling, oldest first."""

@@ -25,9 +25,6 @@ from hmi.catalog.schema import OPEN_JOB, EventLevel, File, JobState, TuningJob, 
 from hmi.errors import InvalidInput, NotFound, Overloaded
 from hmi.spec import MissPolicy
 
-__all__ = ["NewTuningJob", "cancel_job", "check_quota", "create_job", "find_job", "get_job", "list_jobs"]
-
-
 _ID = "ftjob-"
 _NAME_DIGITS = 12  # of the job's id, in a generated name
 _NAME_STEM = 50

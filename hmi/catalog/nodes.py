@@ -11,9 +11,6 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import execute_dml, insert_or, now
 from hmi.catalog.schema import ScheduleTick, WorkerNode
 
-__all__ = ["claim_tick", "list_nodes", "report_node"]
-
-
 _STORED_TICKS = 100  # a message older than that starts no run either
 
 

@@ -103,8 +103,8 @@ def in_order(name: str) -> tuple[int, list[int | str]]:
 def test_all_is_sorted_and_names_what_is_there(path: Path) -> None:
     tree = ast.parse(path.read_text())
     names = published(tree)
-    if names is None and 'if __name__ == "__main__":' in path.read_text():
-        return  # it is run, not imported
+    if names is None and path.name != "__init__.py":
+        return  # a module inside a package, whose face has the names
     if names is None:
         own = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
         public = [node.name for node in own if not node.name.startswith("_")]

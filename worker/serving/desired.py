@@ -42,7 +42,7 @@ class OpenedTree:
 def wanted_tree(session: Session, base: RegisteredBase) -> DesiredTree:
     """The published tree, with today's domains: a domain that is newer than the tree looks up in its ancestors."""
     parents = domains.parents(session)
-    functions = functions_of(base.artifact, parents, deltas.list_deltas(session, base.id))
+    functions = functions_of(base.artifact, parents, deltas.delta_artifacts(session, base.id))
     published = trees.published(session, base.id)
     if published is None:
         return DesiredTree(0, {}, parents, functions)

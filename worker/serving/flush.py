@@ -75,7 +75,7 @@ class FrequencyFlusher:
         known = [(places[delta.base, delta.domain], delta) for delta in piece if (delta.base, delta.domain) in places]
         counts = [NgramCounts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
         if counts:
-            frequencies.add_all(session, counts, half_life_seconds=self._half_life_seconds)
+            frequencies.add(session, counts, half_life_seconds=self._half_life_seconds)
         used = {
             (base_id, delta.number, domain_id): HitCounts(delta.lookups, delta.hits, delta.inherited, delta.approximate)
             for (base_id, domain_id), delta in known

@@ -52,7 +52,7 @@ def _is_due(session: Session, base: RegisteredBase, oldest_fresh: float) -> bool
     if newest is None or (newest.published_at or 0.0) <= oldest_fresh:
         return True
     # A recent version is enough, unless a delta changed since its build began: it has the deltas of its beginning.
-    return any(delta.created_at > newest.created_at for delta in deltas.delta_views(session, base.id))
+    return any(delta.created_at > newest.created_at for delta in deltas.list_deltas(session, base.id))
 
 
 def send_requested(runtime: Runtime, name: str | None = None) -> None:

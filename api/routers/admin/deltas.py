@@ -64,7 +64,7 @@ def list_deltas(
     """By base model and domain."""
     with services.database.session(read_only=True) as session:
         rows = bases.list_bases(session) if base is None else [bases.get_base(session, base)]
-        found = [(row.name, each) for row in rows for each in deltas.delta_views(session, row.id)]
+        found = [(row.name, each) for row in rows for each in deltas.list_deltas(session, row.id)]
     return Listing(data=[DeltaObject.from_view(name, each) for name, each in found])
 
 

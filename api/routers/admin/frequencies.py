@@ -14,7 +14,15 @@ from tokenizers import Tokenizer
 from api.dependencies import AdminRoute, Served, bearer
 from api.schemas.common import errors
 from api.schemas.knowledge import FrequenciesCounted, FrequenciesCreate
-from hmi.catalog import ChunkedTransactions, FrequencyLimits, bases, domains, frequencies, trim_frequencies_if_due
+from hmi.catalog import (
+    ChunkedTransactions,
+    FrequencyLimits,
+    NgramCounts,
+    bases,
+    domains,
+    frequencies,
+    trim_frequencies_if_due,
+)
 from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
 from hmi.knowledge import Keys, window_keys
@@ -62,7 +70,9 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
         ngrams, counts = counted.ngrams[part], counted.counts[part]
         with pieces.transaction(len(ngrams)) as session:
             frequencies.add(
-                session, base.id, domain.id, ngrams, counts, half_life_seconds=settings.frequency_half_life_seconds
+                session,
+                [NgramCounts(base.id, domain.id, ngrams, counts)],
+                half_life_seconds=settings.frequency_half_life_seconds,
             )
         start += len(ngrams)
     trim_frequencies_if_due(

@@ -52,7 +52,7 @@ def list_top(
         ngrams = count_ngrams(session, row.id, place.id)
         published = trees.published(session, row.id)
         parents = domains.parents(session)
-        functions = functions_of(row.artifact, parents, deltas.list_deltas(session, row.id))
+        functions = functions_of(row.artifact, parents, deltas.delta_artifacts(session, row.id))
     shown = found[:limit]
     keys = np.array([each.ngram for each in shown], np.uint64)
     line = ancestor_chains(parents)[domain]

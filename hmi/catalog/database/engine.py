@@ -21,9 +21,6 @@ from hmi.catalog.database.failures import translated
 from hmi.catalog.database.sqlite import begin_sqlite, set_up_sqlite
 from hmi.catalog.database.statements import database_time
 
-__all__ = ["Database"]
-
-
 _POSTGRES_SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
 # Driver errors are logged with their statement, whose parameters are tenants' names, labels and metadata.
 _ENGINE_OPTIONS: dict[str, Any] = {"pool_size": 5, "max_overflow": 40, "hide_parameters": True}

@@ -15,9 +15,6 @@ from sqlalchemy import exc
 
 from hmi.errors import Conflict, Corrupt, HmiError, InvalidInput, StorageFull, Transient
 
-__all__ = ["translate", "translated"]
-
-
 _NOT_MIGRATED = "the catalog's tables are missing or old; run `hmi db upgrade`"
 _SQLITE_TRANSIENT = {
     sqlite3.SQLITE_BUSY,

@@ -15,9 +15,6 @@ from sqlalchemy import func, select
 from hmi.catalog.database.engine import Database
 from hmi.catalog.database.failures import translated
 
-__all__ = ["is_schema_current", "upgrade_schema"]
-
-
 _MIGRATION_LOCK = 0x686D6900  # "hmi", 0
 _ALEMBIC = threading.Lock()  # its context is one per process
 

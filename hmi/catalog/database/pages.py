@@ -11,9 +11,6 @@ from sqlalchemy.orm import Session
 from hmi.catalog.schema import Batch, File, TuningJob
 from hmi.errors import InvalidInput
 
-__all__ = ["Order", "Page", "read_page"]
-
-
 Order = Literal["asc", "desc"]
 ItemT = TypeVar("ItemT")
 RowT = TypeVar("RowT", File, Batch, TuningJob)

@@ -10,9 +10,6 @@ import sqlalchemy
 import tenacity
 from sqlalchemy import exc
 
-__all__ = ["begin_sqlite", "set_up_sqlite"]
-
-
 _BUSY_TIMEOUT_MS = 30_000
 _BEGIN_TIMEOUT_MS = 15  # of one attempt
 

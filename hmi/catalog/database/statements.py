@@ -13,8 +13,6 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from hmi.catalog.schema import Base
 
-__all__ = ["database_time", "execute_dml", "insert_or", "lock_for_transaction", "now"]
-
 
 class now(FunctionElement[float]):  # noqa: N801 - written like the SQL function it is
     """The database's own clock in Unix seconds, one value within a statement."""

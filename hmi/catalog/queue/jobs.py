@@ -12,9 +12,6 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from hmi.catalog.database import lock_for_transaction, now
 from hmi.catalog.schema import JobState, QueuedJob, Tenant
 
-__all__ = ["FairOrder", "JobMessage", "JobQueue"]
-
-
 JobT = TypeVar("JobT", bound=QueuedJob)
 Waiting = Select[str, str, float, float, float, float]
 

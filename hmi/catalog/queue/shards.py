@@ -15,30 +15,6 @@ from hmi.catalog.registry import Principal, principal_of
 from hmi.catalog.schema import Batch, BatchStatus, JobState, Shard, Tenant, new_id
 from hmi.errors import InvalidInput
 
-__all__ = [
-    "IS_RUNNING",
-    "ClaimedShard",
-    "LineSpan",
-    "NewShard",
-    "ShardResult",
-    "claim",
-    "create_shards",
-    "dispatch",
-    "drop_waiting",
-    "dropped_shards",
-    "exhausted",
-    "expire_leases",
-    "extend",
-    "fail_line",
-    "finish",
-    "finished_shards",
-    "is_quarantined",
-    "release",
-    "requeue_lost",
-    "split",
-]
-
-
 IS_RUNNING = and_(Batch.status == BatchStatus.IN_PROGRESS, Batch.expires_at > now())
 """Condition on `Batch`. A batch that stops running drops its waiting shards and lets the leased ones finish."""
 

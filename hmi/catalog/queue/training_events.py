@@ -13,8 +13,6 @@ from hmi.catalog.registry import check_json
 from hmi.catalog.schema import EventLevel, EventType, TuningEvent, new_id
 from hmi.errors import InvalidInput
 
-__all__ = ["add_event", "list_events"]
-
 
 def add_event(
     session: Session,

@@ -14,8 +14,6 @@ from hmi.catalog.registry import NewFile, ServedModel, create_file, register_mod
 from hmi.catalog.schema import EventLevel, JobState
 from hmi.errors import HmiError, LeaseLost, NotFound
 
-__all__ = ["TrainingResult", "fail", "succeed"]
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:

@@ -16,25 +16,6 @@ from hmi.catalog.registry import Principal, nearest_deltas, principal_of, spec_o
 from hmi.catalog.schema import OPEN_JOB, Domain, EventLevel, JobState, RegisteredBase, Tenant, TuningJob
 from hmi.spec import HPLMSpec, MissPolicy
 
-__all__ = [
-    "ClaimedTraining",
-    "claim",
-    "decline",
-    "dispatch",
-    "expire_leases",
-    "extend",
-    "fail_exhausted",
-    "leased",
-    "open_jobs",
-    "queue",
-    "record_checkpoint",
-    "record_epoch",
-    "record_progress",
-    "release",
-    "requeue_lost",
-]
-
-
 queue = JobQueue(
     TuningJob,
     FairOrder(

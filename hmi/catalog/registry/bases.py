@@ -13,8 +13,6 @@ from hmi.catalog.schema import RegisteredBase, new_id
 from hmi.errors import Conflict, NotFound
 from hmi.spec import HPLMSpec
 
-__all__ = ["get_base", "list_bases", "register_base", "spec_of"]
-
 
 def register_base(session: Session, name: str, artifact: str, spec: HPLMSpec) -> RegisteredBase:
     """Give an artifact a name; the same name for the same artifact again is no change.

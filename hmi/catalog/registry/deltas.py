@@ -15,8 +15,6 @@ from hmi.catalog.registry.names import check_json
 from hmi.catalog.schema import Domain, DomainDelta
 from hmi.errors import NotFound
 
-__all__ = ["DeltaView", "delta_views", "get_delta", "list_deltas", "nearest_deltas", "remove_delta", "set_delta"]
-
 
 @dataclass(frozen=True, slots=True)
 class DeltaView:
@@ -57,19 +55,14 @@ def get_delta(session: Session, base_id: str, domain: str) -> DeltaView:
     return DeltaView(*row)
 
 
-def delta_views(session: Session, base_id: str) -> list[DeltaView]:
+def list_deltas(session: Session, base_id: str) -> list[DeltaView]:
     """All deltas of a base model, by domain."""
     return [DeltaView(*row) for row in session.execute(_views(base_id).order_by(Domain.name))]
 
 
-def list_deltas(session: Session, base_id: str) -> dict[str, str]:
+def delta_artifacts(session: Session, base_id: str) -> dict[str, str]:
     """Artifact digest of each domain's own delta, by the domain's name."""
-    rows = session.execute(
-        select(Domain.name, DomainDelta.artifact)
-        .join(Domain, Domain.id == DomainDelta.domain_id)
-        .where(DomainDelta.base_id == base_id)
-    )
-    return {row[0]: row[1] for row in rows}
+    return {delta.domain: delta.artifact for delta in list_deltas(session, base_id)}
 
 
 def nearest_deltas(session: Session, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:

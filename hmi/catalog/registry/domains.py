@@ -12,8 +12,6 @@ from hmi.catalog.registry.names import check_name
 from hmi.catalog.schema import GENERAL, Domain, new_id
 from hmi.errors import Conflict, InvalidInput, NotFound
 
-__all__ = ["DomainView", "create_domain", "get_domain", "list_domains", "move_domain", "parents"]
-
 
 @dataclass(frozen=True, slots=True)
 class DomainView:

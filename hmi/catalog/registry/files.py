@@ -12,8 +12,6 @@ from hmi.catalog.registry.names import check_text
 from hmi.catalog.schema import OPEN_BATCH, OPEN_JOB, Batch, File, TuningJob
 from hmi.errors import Conflict, NotFound
 
-__all__ = ["NewFile", "create_file", "delete_expired_files", "delete_file", "get_file", "list_files"]
-
 
 @dataclass(frozen=True, slots=True)
 class NewFile:

@@ -14,9 +14,6 @@ from dataclasses import dataclass, field
 
 from hmi.errors import InvalidInput
 
-__all__ = ["KeyText", "mint_key", "parse_key"]
-
-
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _PREFIX = "hmi"
 _ID_LENGTH = 8

@@ -19,9 +19,6 @@ from hmi.catalog.schema import AdapterRevision, Domain, RegisteredBase, Tenant, 
 from hmi.errors import NotFound
 from hmi.spec import MissPolicy
 
-__all__ = ["ServedModel", "approximate_shares", "delete_model", "get_model", "list_models", "register_model", "resolve"]
-
-
 _NAMES_PER_QUERY = 400  # two bound values each; SQLite may be built with room for 999
 
 

@@ -9,17 +9,6 @@ from typing import Any
 
 from hmi.errors import InvalidInput
 
-__all__ = [
-    "check_idempotency_key",
-    "check_json",
-    "check_model_name",
-    "check_name",
-    "check_text",
-    "reused_idempotency_key",
-    "split_model_name",
-]
-
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

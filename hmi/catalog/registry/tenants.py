@@ -17,23 +17,6 @@ from hmi.catalog.registry.names import check_name, check_text
 from hmi.catalog.schema import OPERATOR, ApiKey, File, Role, Shard, Tenant, new_id
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 
-__all__ = [
-    "DeletedTenant",
-    "Principal",
-    "authenticate",
-    "create_key",
-    "create_tenant",
-    "delete_tenant",
-    "get_tenant",
-    "list_keys",
-    "list_tenants",
-    "lock_tenant",
-    "principal_of",
-    "register_admin_key",
-    "revoke_key",
-]
-
-
 _MAX_WEIGHT = 1_000_000
 _UNKNOWN_KEY = "the API key is unknown, expired or revoked"
 

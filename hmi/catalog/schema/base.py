@@ -13,9 +13,6 @@ from sqlalchemy import JSON, Double, Enum, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-__all__ = ["JSON_TYPE", "Base", "new_id"]
-
-
 JSON_TYPE = JSON().with_variant(JSONB(), "postgresql")
 
 

@@ -11,8 +11,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from hmi.catalog.schema.base import Base
 from hmi.catalog.schema.jobs import QueuedJob
 
-__all__ = ["OPEN_BATCH", "Batch", "BatchStatus", "File", "Shard"]
-
 
 class BatchStatus(StrEnum):
     FAILED = "failed"

@@ -12,8 +12,6 @@ from hmi.catalog.schema.base import JSON_TYPE, Base
 from hmi.catalog.schema.jobs import QueuedJob
 from hmi.spec import MissPolicy
 
-__all__ = ["EventLevel", "EventType", "TuningEvent", "TuningJob"]
-
 
 class EventLevel(StrEnum):
     INFO = "info"

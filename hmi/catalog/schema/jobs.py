@@ -7,8 +7,6 @@ from enum import StrEnum
 from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-__all__ = ["OPEN_JOB", "WAITING_JOB", "JobState", "QueuedJob"]
-
 
 class JobState(StrEnum):
     """Every job waits, is queued and leased in the same states; the last six are ends."""

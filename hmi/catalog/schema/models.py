@@ -10,9 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from hmi.catalog.schema.base import Base
 from hmi.spec import MissPolicy
 
-__all__ = ["GENERAL", "AdapterRevision", "Domain", "DomainDelta", "RegisteredBase", "TenantModel"]
-
-
 GENERAL = "general"  # the root of all domains
 
 

@@ -9,8 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from hmi.catalog.schema.base import Base
 
-__all__ = ["ScheduleTick", "WorkerNode"]
-
 
 class WorkerNode(Base):
     """A worker process's last report: liveness and the adapters it has loaded."""

@@ -9,9 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from hmi.catalog.schema.base import Base
 
-__all__ = ["OPERATOR", "ApiKey", "Role", "Tenant"]
-
-
 OPERATOR = "operator"  # the tenant that admin keys belong to
 
 

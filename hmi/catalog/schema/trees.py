@@ -10,8 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from hmi.catalog.schema.base import JSON_TYPE, Base
 
-__all__ = ["FrequencyPlace", "NgramFrequency", "TreeStatus", "TreeUsage", "TreeVersion"]
-
 
 class TreeStatus(StrEnum):
     BUILDING = "building"

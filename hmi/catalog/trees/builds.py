@@ -17,18 +17,6 @@ from hmi.catalog.trees.history import last_number, lock_base, ready_versions, ve
 from hmi.catalog.trees.requests import request_rebuild, requested_version
 from hmi.errors import Conflict, NotFound
 
-__all__ = [
-    "ARTIFACTS_LOCK",
-    "begin_build",
-    "extend_build",
-    "fail_build",
-    "fail_expired_builds",
-    "publish",
-    "register_artifact",
-    "rollback",
-]
-
-
 ARTIFACTS_LOCK = 0x7AB1E  # held to register or delete a table's artifact
 
 

@@ -15,9 +15,6 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import Database
 from hmi.catalog.trees.frequencies import take_turn
 
-__all__ = ["ChunkedTransactions"]
-
-
 _TARGET_SECONDS = 0.025
 _FIRST, _LEAST, _MOST = 500, 50, 20_000  # rows
 _GROWTH, _SHRINKING = 1.5, 0.25  # at most, from one transaction to the next

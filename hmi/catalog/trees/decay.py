@@ -16,9 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOG_ADD", "Clock"]
-
-
 _LN2 = math.log(2.0)
 LOG_ADD = {
     "sqlite": "hmi_log_add({0}.log_weight, {1}.log_weight)",

@@ -21,19 +21,6 @@ from hmi.catalog.schema import Domain, FrequencyPlace, NgramFrequency, Registere
 from hmi.catalog.trees.decay import LOG_ADD, Clock
 from hmi.errors import NotFound
 
-__all__ = [
-    "CountedBlock",
-    "DomainFrequencies",
-    "NgramCounts",
-    "add",
-    "add_all",
-    "clock_of",
-    "iter_blocks",
-    "load",
-    "take_turn",
-]
-
-
 _WRITE_LOCK = 0x686D6966  # held by the one transaction that writes frequencies
 _PAGE = 50_000  # rows read in one transaction
 _INSERT = {
@@ -72,23 +59,7 @@ class DomainFrequencies(NamedTuple):
     weights: NDArray[np.float64]
 
 
-def add(
-    session: Session,
-    base_id: str,
-    domain_id: str,
-    ngrams: ArrayLike,
-    counts: ArrayLike,
-    *,
-    half_life_seconds: float,
-    at: float | None = None,
-) -> None:
-    """As `add_all`, for one domain."""
-    add_all(session, [NgramCounts(base_id, domain_id, ngrams, counts)], half_life_seconds=half_life_seconds, at=at)
-
-
-def add_all(
-    session: Session, parts: Sequence[NgramCounts], *, half_life_seconds: float, at: float | None = None
-) -> None:
+def add(session: Session, parts: Sequence[NgramCounts], *, half_life_seconds: float, at: float | None = None) -> None:
     """Add counts of the time `at` (Unix seconds, None for now), in any order; repeated n-grams are summed.
 
     It is one transaction; use `ChunkedTransactions` for many rows. Raises `NotFound`.

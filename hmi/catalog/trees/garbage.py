@@ -17,8 +17,6 @@ from hmi.catalog.schema import RegisteredBase, TreeStatus, TreeUsage, TreeVersio
 from hmi.catalog.trees.builds import ARTIFACTS_LOCK
 from hmi.catalog.trees.history import lock_base, ready_versions, versions
 
-__all__ = ["delete_if_unneeded", "find_garbage", "forget_tables", "retire_versions", "retired_versions"]
-
 
 def retired_versions(session: Session, base_id: str, keep: int = 2) -> list[TreeVersion]:
     """The ready versions that are neither served nor among the `keep` that were published last, newest first."""

@@ -12,17 +12,6 @@ from hmi.catalog.database import now
 from hmi.catalog.schema import RegisteredBase, TreeStatus, TreeVersion
 from hmi.errors import NotFound
 
-__all__ = [
-    "PublishedTree",
-    "is_rolled_back",
-    "last_number",
-    "lock_base",
-    "published",
-    "ready_versions",
-    "running_builds",
-    "versions",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class PublishedTree:

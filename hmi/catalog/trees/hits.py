@@ -11,8 +11,6 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import insert_or
 from hmi.catalog.schema import Domain, TreeUsage
 
-__all__ = ["HitCounts", "hit_counts", "record_hits"]
-
 
 @dataclass(frozen=True, slots=True)
 class HitCounts:

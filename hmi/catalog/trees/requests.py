@@ -9,9 +9,6 @@ from hmi.catalog.database import execute_dml
 from hmi.catalog.schema import RegisteredBase, TreeStatus, TreeVersion
 from hmi.catalog.trees.history import last_number, lock_base, running_builds
 
-__all__ = ["open_requests", "request_rebuild", "requested_version"]
-
-
 _MAX_BUILDS = 3  # of a requested tree that may fail before the request is closed
 
 

@@ -13,8 +13,6 @@ from hmi.catalog.schema import FrequencyPlace, NgramFrequency
 from hmi.catalog.trees.frequencies import clock_of
 from hmi.errors import InvalidInput
 
-__all__ = ["CountedNgram", "count_ngrams", "list_top_ngrams"]
-
 
 @dataclass(frozen=True, slots=True)
 class CountedNgram:

@@ -20,9 +20,6 @@ from hmi.catalog.schema import FrequencyPlace, NgramFrequency
 from hmi.catalog.trees.chunks import ChunkedTransactions
 from hmi.catalog.trees.frequencies import clock_of, take_turn
 
-__all__ = ["FrequencyLimits", "trim_frequencies", "trim_frequencies_if_due"]
-
-
 _TICK_SECONDS = 60
 _KEPT_SHARE = 0.875  # of the limit, so that the next flush does not exceed it again
 _BUCKETS = 64  # of the histogram, for each factor e: rows in one differ by 3.2 % at most

@@ -7,7 +7,7 @@ from sqlalchemy import event
 
 from hmi.catalog import Database, Tenant, domains, models
 from hmi.catalog.registry import nearest_deltas, register_model
-from hmi.catalog.registry.deltas import delta_views, get_delta, list_deltas, remove_delta, set_delta
+from hmi.catalog.registry.deltas import delta_artifacts, get_delta, list_deltas, remove_delta, set_delta
 from hmi.catalog.registry.domains import move_domain
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
@@ -50,9 +50,9 @@ def test_a_delta_is_known_when_set_and_replaced_when_set_again(database: Databas
         assert (again.domain, again.artifact, again.summary) == ("reviews", "e" * 64, {"rank": 8})
         assert again.created_at > 0
         assert get_delta(session, base.id, "reviews") == again
-        assert delta_views(session, base.id) == [again]
-        assert list_deltas(session, base.id) == {"reviews": "e" * 64}
-        assert list_deltas(session, other.id) == {}
+        assert list_deltas(session, base.id) == [again]
+        assert delta_artifacts(session, base.id) == {"reviews": "e" * 64}
+        assert delta_artifacts(session, other.id) == {}
 
 
 def test_what_is_missing_is_named_when_a_delta_is_set_or_removed(database: Database) -> None:
@@ -122,4 +122,4 @@ def test_one_delta_is_left_when_several_are_set_at_once(database: Database) -> N
     digests = [letter * 64 for letter in "abcd"]
     assert race([lambda d=d: give(d) for d in digests]) == digests  # type: ignore[misc]
     with database.session() as session:
-        assert list_deltas(session, base.id)["news"] in digests
+        assert delta_artifacts(session, base.id)["news"] in digests

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmi.catalog import Database, RegisteredBase, count_ngrams, domains, frequencies, list_top_ngrams
+from hmi.catalog import Database, NgramCounts, RegisteredBase, count_ngrams, domains, frequencies, list_top_ngrams
 from hmi.catalog.trees.top_ngrams import CountedNgram
 from hmi.errors import InvalidInput
 from tests.integration.catalog.seeding import add_base
@@ -14,7 +14,7 @@ HALF_LIFE = 1e9
 def _count(database: Database, base: RegisteredBase, domain_id: str, counts: dict[int, float]) -> None:
     with database.session() as session:
         ngrams, weights = list(counts), list(counts.values())
-        frequencies.add(session, base.id, domain_id, ngrams, weights, half_life_seconds=HALF_LIFE)
+        frequencies.add(session, [NgramCounts(base.id, domain_id, ngrams, weights)], half_life_seconds=HALF_LIFE)
 
 
 def _domain(database: Database, name: str) -> str:
@@ -39,8 +39,8 @@ def test_each_ngram_comes_once_heaviest_first_when_read_in_pages(database: Datab
 def test_older_counts_weigh_less_when_ngrams_are_ranked(database: Database) -> None:
     base, news = add_base(database), _domain(database, "news")
     with database.session() as session:
-        frequencies.add(session, base.id, news, [1], [10.0], half_life_seconds=100.0, at=1000.0)
-        frequencies.add(session, base.id, news, [2], [9.0], half_life_seconds=100.0, at=1100.0)
+        frequencies.add(session, [NgramCounts(base.id, news, [1], [10.0])], half_life_seconds=100.0, at=1000.0)
+        frequencies.add(session, [NgramCounts(base.id, news, [2], [9.0])], half_life_seconds=100.0, at=1100.0)
     with database.session(read_only=True) as session:
         found = list_top_ngrams(session, base.id, news, limit=5)
     assert [each.ngram for each in found] == [2, 1]

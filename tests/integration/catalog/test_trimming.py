@@ -10,6 +10,7 @@ from hmi.catalog import (
     ChunkedTransactions,
     Database,
     FrequencyLimits,
+    NgramCounts,
     database_time,
     domains,
     trim_frequencies,
@@ -44,7 +45,7 @@ def the_same_choice_of_equals_each_time(monkeypatch: pytest.MonkeyPatch) -> None
 def _add(database: Database, base_id: str, domain_id: str, weights: np.ndarray, half_life: float = _DAY) -> None:
     """N-grams 0, 1, ... asked for so often."""
     with database.session() as session:
-        add(session, base_id, domain_id, range(len(weights)), weights, half_life_seconds=half_life)
+        add(session, [NgramCounts(base_id, domain_id, range(len(weights)), weights)], half_life_seconds=half_life)
 
 
 def _kept(database: Database, base_id: str) -> dict[str, list[int]]:

@@ -68,7 +68,7 @@ def test_only_the_rest_is_kept_when_a_flush_fails_midway(
     monkeypatch.setattr(ChunkedTransactions, "rows", 4)
     site.submit("acme", [line("a", MODEL, list(range(5, 15)))])
     run_waiting(runtime, site)
-    real, calls = frequencies.add_all, []
+    real, calls = frequencies.add, []
 
     def add(*arguments: object, **keywords: object) -> None:
         calls.append(arguments)
@@ -76,7 +76,7 @@ def test_only_the_rest_is_kept_when_a_flush_fails_midway(
             raise Transient("the database is gone")
         real(*arguments, **keywords)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(frequencies, "add_all", add)
+    monkeypatch.setattr(frequencies, "add", add)
     with pytest.raises(Transient):
         runtime.flusher.flush()
     assert len(loaded(site)["general"].ngrams) == 4

@@ -11,7 +11,7 @@ import safetensors.numpy
 from sqlalchemy.orm import Session
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import HitCounts, bases, domains, frequencies, nodes, trees
+from hmi.catalog import HitCounts, NgramCounts, bases, domains, frequencies, nodes, trees
 from hmi.jobs import QueueName
 from hmi.knowledge import pack
 from hmi.spec import Family, HPLMSpec
@@ -233,9 +233,9 @@ def test_others_may_write_in_between_when_many_ngrams_are_counted(api: Api, monk
     sizes = []
     add = frequencies.add
 
-    def watch(session: Session, base_id: str, domain_id: str, ngrams: Any, counts: Any, **options: Any) -> None:
-        sizes.append((session, len(ngrams)))
-        add(session, base_id, domain_id, ngrams, counts, **options)
+    def watch(session: Session, parts: list[NgramCounts], **options: Any) -> None:
+        sizes.append((session, np.size(parts[0].ngrams)))
+        add(session, parts, **options)
 
     monkeypatch.setattr("hmi.catalog.trees.frequencies.add", watch)
     monkeypatch.setattr("hmi.catalog.ChunkedTransactions.rows", 2)
