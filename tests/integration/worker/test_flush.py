@@ -172,13 +172,13 @@ def test_counts_lost_on_the_way_come_again_when_the_database_is_back(
         counter.count(digest, name, np.arange(25, dtype=np.uint64), np.zeros(25, bool), 0, approximate=True)
     real, failing = trees.record_hits, [True]
 
-    def record_all_usage(*arguments: Any) -> None:
+    def record_hits(*arguments: Any) -> None:
         real(*arguments)
         if failing:
             failing.pop()
             raise Transient("the database is gone")
 
-    monkeypatch.setattr(trees, "record_all_usage", record_all_usage)
+    monkeypatch.setattr(trees, "record_hits", record_hits)
     with pytest.raises(Transient):
         flusher.flush()
     assert loaded(site) == {}  # what had not been committed
