@@ -57,9 +57,9 @@ FULL = Scale(
         DemoTenant("chirpwatch", "tweets", "bottleneck", 48),
         DemoTenant("pulseboard", "tweets", "lora", 4),
     ),
-    most_training=500,
+    most_training=400,
     most_test=200,
-    most_counted=1000,
+    most_counted=750,
     epochs=3,
     batch_size=32,
 )
