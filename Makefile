@@ -77,6 +77,10 @@ test-integration: $(VENV)/.installed-test $(ADAPTERHUB)/.installed ## Run the te
 test-e2e: $(VENV)/.installed-test ## Run the tests against the services as processes
 	$(PYTEST) tests/e2e $(PYTEST_ARGS)
 
+.PHONY: test-installs
+test-installs: $(VENV)/.installed-test ## Install each extra alone and run what it promises: about 20 minutes
+	$(BIN)/python -m pytest tests/install $(PYTEST_ARGS)
+
 .PHONY: test-gpu
 test-gpu: $(VENV)/.installed-test ## Run the tests that need CUDA
 	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)

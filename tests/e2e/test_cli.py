@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from examples import batch_with_openai
+from hmi.cli.client import DataFolder
 from tests.running import Up, running_up
 from tests.tiny import TINY_WORDS, tiny_bert_folder
 
@@ -81,7 +84,9 @@ def _ask(up: Up, folder: Path) -> dict[str, object]:
     return {each["custom_id"]: each["response"]["body"]["data"][0]["label"] for each in answers}
 
 
-def test_answers_come_from_trained_adapters_when_only_commands_were_used(tmp_path: Path) -> None:
+def test_answers_come_from_trained_adapters_when_only_commands_were_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with running_up(tmp_path / "data", HMI_FLUSH_SECONDS="1") as up:
         up.run("domain", "add", "reviews")
         _train_and_register(up, tmp_path)
@@ -100,6 +105,15 @@ def test_answers_come_from_trained_adapters_when_only_commands_were_used(tmp_pat
         assert {each["held"] for each in top["data"]} <= {"own", "inherited"}
 
         assert _ask(up, tmp_path) == before  # the tree changes speed only
+        data = DataFolder(up.folder)
+        running, key = data.find_running(), data.find_admin_key()
+        assert running
+        assert key
+        batch_with_openai.main(
+            ["--model", "tenant0/lora", "--url", running.api_url, "--key", key, "w0 w7 w9", "w1 w8 w4"]
+        )
+        lines = capsys.readouterr().out.splitlines()
+        assert [re.sub(r" \(0\.\d\d\)$", "", line) for line in lines] == ["'w0 w7 w9': no", "'w1 w8 w4': yes"]
         (tree,) = json.loads(up.run("tree", "show", "--json"))
         assert tree["domains"]["general"]["entries"] >= 100  # all unigrams
         status = up.run("status")
