@@ -85,10 +85,8 @@ def main() -> None:
 def make_base(folder: Path) -> None:
     """Make a base model with k = 1 of a random BERT: its lowest layer reads windows of three tokens."""
     import torch
+    from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
     words = [word for labels in WORDS.values() for listed in labels.values() for word in listed]
     vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *words])}
@@ -105,7 +103,9 @@ def make_base(folder: Path) -> None:
         max_position_embeddings=32,
     )
     pretrained = folder.with_name("pretrained")
-    BertModel(config).save_pretrained(pretrained)
+    pretrained.mkdir()
+    save_file(BertModel(config).state_dict(), pretrained / "model.safetensors")
+    config.to_json_file(pretrained / "config.json", use_diff=False)
     tokenizer.save(str(pretrained / "tokenizer.json"))
     convert_pretrained(pretrained, folder, k=1)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hmi.cli.commands.options import AsJson, Key, Url, connect, follow, print_answer, show
+from hmi.cli.commands.options import AsJson, Key, Url, connect, follow, print_answer
+from hmi.spec import MissPolicy, TaskKind
 
 if TYPE_CHECKING:
     from hmi.cli.client import HmiClient
@@ -62,21 +63,13 @@ def watch_batch(batch_id: _BatchId, url: Url = None, key: Key = None, as_json: A
 
 
 @batches.command("list", epilog="Example: `hmi batch list --limit 5`")
-def list_batches(
-    limit: _Limit = 20,
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
+def list_batches(limit: _Limit = 20, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """List batches."""
     from hmi.cli.render import batch_table
 
     with connect(url, key) as client:
         found = client.batches(limit)
-    if as_json:
-        print_answer(found)
-    else:
-        show(batch_table(found) if found else "no batches")
+    print_answer(found, as_json, batch_table(found) if found else "no batches")
 
 
 @batches.command("cancel", epilog="Example: `hmi batch cancel batch_5f...`")
@@ -128,27 +121,13 @@ def _follow_batch(client: HmiClient, batch_id: str) -> BatchObject:
 
 def _print_batch(batch: BatchObject, as_json: bool) -> None:
     counts = batch.request_counts
-    if as_json:
-        print_answer(batch)
-    else:
-        typer.echo(
-            f"{batch.id} {batch.status}: {counts.completed} of {counts.total} lines done, {counts.failed} failed"
-        )
-        for problem in batch.errors.data if batch.errors else ():
-            where = f"line {problem.line}: " if problem.line is not None else ""
-            typer.echo(f"  {where}{problem.message} ({problem.code})", err=True)
+    lines = f"{counts.completed} of {counts.total} lines done, {counts.failed} failed"
+    print_answer(batch, as_json, f"{batch.id} {batch.status}: {lines}")
+    for problem in batch.errors.data if batch.errors and not as_json else ():
+        where = f"line {problem.line}: " if problem.line is not None else ""
+        typer.echo(f"  {where}{problem.message} ({problem.code})", err=True)
     if batch.status == "failed":
         raise typer.Exit(1)
-
-
-class _Task(StrEnum):
-    """The values of `hmi.spec.TaskKind`."""
-
-    CLASSIFICATION = "classification"
-    MULTI_LABEL = "multi_label"
-    TOKENS = "tokens"
-    EMBEDDING = "embedding"
-    LANGUAGE = "language"
 
 
 class _Kind(StrEnum):
@@ -156,11 +135,6 @@ class _Kind(StrEnum):
 
     LORA = "lora"
     BOTTLENECK = "bottleneck"
-
-
-class _Policy(StrEnum):
-    EXACT = "exact"
-    BACKOFF = "backoff"
 
 
 @tunings.command(
@@ -177,7 +151,7 @@ def create_tuning(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same weights.")
     ] = None,
-    task: Annotated[_Task | None, typer.Option(help="Default: what the file's fields say.")] = None,
+    task: Annotated[TaskKind | None, typer.Option(help="Default: what the file's fields say.")] = None,
     domain: Annotated[str | None, typer.Option(help="Where n-grams are looked up first.")] = None,
     start: Annotated[
         str | None,
@@ -188,7 +162,7 @@ def create_tuning(
     kind: Annotated[_Kind | None, typer.Option(help="What is trained besides the head.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of LoRA pairs, or width of bottlenecks.")] = None,
     miss_policy: Annotated[
-        _Policy | None, typer.Option(help="Compute the rows of missing n-grams (exact) or estimate them (backoff).")
+        MissPolicy | None, typer.Option(help="Compute the rows of missing n-grams (exact) or estimate them (backoff).")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Longer texts are truncated in training.")] = None,
     wait: _Wait = False,
@@ -237,21 +211,13 @@ def watch_tuning(job_id: _JobId, url: Url = None, key: Key = None, as_json: AsJs
 
 
 @tunings.command("list", epilog="Example: `hmi tune list --limit 5`")
-def list_tunings(
-    limit: _Limit = 20,
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
+def list_tunings(limit: _Limit = 20, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """List jobs."""
     from hmi.cli.render import job_table
 
     with connect(url, key) as client:
         found = client.tunings(limit)
-    if as_json:
-        print_answer(found)
-    else:
-        show(job_table(found) if found else "no fine-tuning jobs")
+    print_answer(found, as_json, job_table(found) if found else "no fine-tuning jobs")
 
 
 @tunings.command("events", epilog="Example: `hmi tune events ftjob-5f...`")
@@ -267,12 +233,9 @@ def list_events(
 
     with connect(url, key) as client:
         found = client.tuning_events(job_id, limit)[::-1]
-    if as_json:
-        print_answer(found)
-        return
-    for event in found:
-        level = "" if event.level == "info" else f"{event.level}: "
-        typer.echo(f"{moment(event.created_at)}  {level}{event.message}")
+    levels = ("" if event.level == "info" else f"{event.level}: " for event in found)
+    lines = [f"{moment(event.created_at)}  {level}{event.message}" for event, level in zip(found, levels, strict=True)]
+    print_answer(found, as_json, *lines)
 
 
 @tunings.command("cancel", epilog="Example: `hmi tune cancel ftjob-5f...`")
@@ -295,13 +258,10 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def _print_job(job: JobObject, as_json: bool) -> None:
     progress = job.hmi.progress
-    if as_json:
-        print_answer(job)
-    else:
-        far = f", step {progress.done} of {progress.steps}" if progress and not job.fine_tuned_model else ""
-        made = f": {job.fine_tuned_model}" if job.fine_tuned_model else ""
-        typer.echo(f"{job.id} {job.status}{far}{made}")
-        if job.error is not None:
-            typer.echo(f"  {job.error.message} ({job.error.code})", err=True)
+    step = f", step {progress.done} of {progress.steps}" if progress and not job.fine_tuned_model else ""
+    made = f": {job.fine_tuned_model}" if job.fine_tuned_model else ""
+    print_answer(job, as_json, f"{job.id} {job.status}{step}{made}")
+    if job.error is not None and not as_json:
+        typer.echo(f"  {job.error.message} ({job.error.code})", err=True)
     if job.status == "failed":
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table, show
+from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, table_or
 
 if TYPE_CHECKING:
     from hmi.schemas import DeltaObject
@@ -34,10 +34,7 @@ def register_base(
     """Upload a base model."""
     with connect(url, key) as client:
         made = client.register_base(name, folder)
-    if as_json:
-        print_answer(made)
-    else:
-        typer.echo(f"base model {made.name} is registered ({made.artifact[:12]})")
+    print_answer(made, as_json, f"base model {made.name} is registered ({made.artifact[:12]})")
 
 
 @bases.command("list", epilog="Example: `hmi base list`")
@@ -45,12 +42,11 @@ def list_bases(url: Url = None, key: Key = None, as_json: AsJson = False) -> Non
     """List base models with their shapes and the number of their published tree."""
     with connect(url, key) as client:
         found = client.bases()
-    if as_json:
-        print_answer(found)
-        return
     names = ("family", "layers", "hidden_size", "k", "row_dtype")
     rows = ((each.name, *(each.spec.get(name, "") for name in names), each.tree or "none") for each in found)
-    print_table(("base", "family", "layers", "hidden", "k", "rows", "tree"), rows, empty="no base models")
+    print_answer(
+        found, as_json, table_or(("base", "family", "layers", "hidden", "k", "rows", "tree"), rows, "no base models")
+    )
 
 
 @domains.command("add", epilog="Example: `hmi domain add movies --parent reviews`")
@@ -64,10 +60,7 @@ def add_domain(
     """Create a domain under another one. Its lookups use its ancestors' rows until a rebuild stores rows of its own."""
     with connect(url, key) as client:
         made = client.create_domain(name, parent=parent)
-    if as_json:
-        print_answer(made)
-    else:
-        typer.echo(f"domain {made.name} was created under {made.parent}")
+    print_answer(made, as_json, f"domain {made.name} was created under {made.parent}")
 
 
 @domains.command("move", epilog="Example: `hmi domain move movies --parent general`")
@@ -81,10 +74,7 @@ def move_domain(
     """Move a domain with its descendants under another parent. Jobs continue to run."""
     with connect(url, key) as client:
         moved = client.move_domain(name, parent=parent)
-    if as_json:
-        print_answer(moved)
-    else:
-        typer.echo(f"domain {moved.name} is under {moved.parent} now; the next rebuild moves its rows")
+    print_answer(moved, as_json, f"domain {moved.name} is under {moved.parent} now; the next rebuild moves its rows")
 
 
 @domains.command("list", epilog="Example: `hmi domain list`")
@@ -94,10 +84,7 @@ def list_domains(url: Url = None, key: Key = None, as_json: AsJson = False) -> N
 
     with connect(url, key) as client:
         found = client.domains()
-    if as_json:
-        print_answer(found)
-    else:
-        show(domain_tree({each.name: each.parent for each in found}))
+    print_answer(found, as_json, domain_tree({each.name: each.parent for each in found}))
 
 
 @deltas.command("set", epilog="Example: `hmi domain delta set minilm-k3 movies ./movies-delta`")
@@ -118,11 +105,12 @@ def set_delta(
     """
     with connect(url, key) as client:
         made = client.set_delta(base, domain, weights)
-    if as_json:
-        print_answer(made)
-    else:
-        typer.echo(f"{domain} runs on {base} with delta {made.artifact[:12]} ({_words(made)})")
-        typer.echo(f"the next rebuild stores its rows: hmi tree rebuild {base}")
+    print_answer(
+        made,
+        as_json,
+        f"{domain} runs on {base} with delta {made.artifact[:12]} ({_words(made)})",
+        f"the next rebuild stores its rows: hmi tree rebuild {base}",
+    )
 
 
 @deltas.command("list", epilog="Example: `hmi domain delta list minilm-k3`")
@@ -137,11 +125,12 @@ def list_deltas(
 
     with connect(url, key) as client:
         found = client.deltas(base)
-    if as_json:
-        print_answer(found)
-        return
     rows = ((each.base, each.domain, each.artifact[:12], _words(each), moment(each.created_at)) for each in found)
-    print_table(("base", "domain", "delta", "what it is", "set"), rows, empty="no domain has a delta of its own")
+    print_answer(
+        found,
+        as_json,
+        table_or(("base", "domain", "delta", "what it is", "set"), rows, "no domain has a delta of its own"),
+    )
 
 
 @deltas.command("remove", epilog="Example: `hmi domain delta remove minilm-k3 movies`")
@@ -149,10 +138,7 @@ def remove_delta(base: _Base, domain: _Domain, url: Url = None, key: Key = None,
     """Remove the domain's delta; the nearest ancestor's delta, or none, applies again."""
     with connect(url, key) as client:
         gone = client.remove_delta(base, domain)
-    if as_json:
-        print_answer(gone)
-    else:
-        typer.echo(f"{domain} has no delta of its own on {base} any more")
+    print_answer(gone, as_json, f"{domain} has no delta of its own on {base} any more")
 
 
 def _words(delta: DeltaObject) -> str:

@@ -32,8 +32,8 @@ __all__ = [
     "load_settings",
     "only_base",
     "print_answer",
-    "print_table",
     "show",
+    "table_or",
 ]
 
 _T = TypeVar("_T")
@@ -135,19 +135,23 @@ def follow(
     raise Transient(f"{what} was not ready within {timeout_seconds:g} s; does a worker run?")
 
 
-def print_answer(answer: ResponseModel | Sequence[ResponseModel]) -> None:
-    """Print one answer as a JSON object, several as a list."""
+def print_answer(answer: ResponseModel | Sequence[ResponseModel], as_json: bool, *drawn: RenderableType) -> None:
+    """Print one answer as a JSON object and several as a list, or `drawn` for people."""
+    if not as_json:
+        for each in drawn:
+            show(each)
+        return
     listed = answer if isinstance(answer, Sequence) else [answer]
     data = [each.model_dump(mode="json") for each in listed]
     typer.echo(json.dumps(data if listed is answer else data[0], indent=1, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print rows under headings, or the sentence `empty` if there are none."""
+def table_or(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> RenderableType:
+    """A table of the rows, or the sentence `empty` if there are none."""
     from hmi.cli.render import table
 
     listed = list(rows)
-    show(table(columns, listed) if listed else empty)
+    return table(columns, listed) if listed else empty
 
 
 def show(drawn: RenderableType) -> None:

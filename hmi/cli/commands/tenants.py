@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hmi.cli.commands import model_import
-from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
+from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, table_or
 from hmi.spec import MissPolicy
 
 __all__ = ["keys", "models", "tenants"]
@@ -33,12 +33,11 @@ def add_tenant(
     with connect(url, key) as client:
         made = client.create_tenant(name, weight=weight)
         new_key = client.create_key(name) if with_key else None
-    if as_json:
-        print_answer([made, new_key] if new_key else made)
-    elif new_key:
-        typer.echo(new_key.key)
+    if new_key:
+        print_answer([made, new_key], as_json, new_key.key)
     else:
-        typer.echo(f"tenant {made.name} was created; give it a key with `hmi key create {made.name}`")
+        hint = f"give it a key with `hmi key create {made.name}`"
+        print_answer(made, as_json, f"tenant {made.name} was created; {hint}")
 
 
 @tenants.command("list", epilog="Example: `hmi tenant list --json`")
@@ -46,10 +45,8 @@ def list_tenants(url: Url = None, key: Key = None, as_json: AsJson = False) -> N
     """List all tenants."""
     with connect(url, key) as client:
         found = client.tenants()
-    if as_json:
-        print_answer(found)
-    else:
-        print_table(("tenant", "weight"), ((each.name, each.weight) for each in found), empty="no tenants")
+    rows = ((each.name, each.weight) for each in found)
+    print_answer(found, as_json, table_or(("tenant", "weight"), rows, "no tenants"))
 
 
 @tenants.command("remove", epilog="Example: `hmi tenant remove acme --yes`")
@@ -80,10 +77,7 @@ def create_key(
     seconds = expires_in_days * 86_400 if expires_in_days else None
     with connect(url, key) as client:
         made = client.create_key(tenant, label=label, expires_in_seconds=seconds)
-    if as_json:
-        print_answer(made)
-    else:
-        typer.echo(made.key)
+    print_answer(made, as_json, made.key)
 
 
 @keys.command("list", epilog="Example: `hmi key list acme`")
@@ -93,14 +87,13 @@ def list_keys(tenant: _Tenant, url: Url = None, key: Key = None, as_json: AsJson
 
     with connect(url, key) as client:
         found = client.keys(tenant)
-    if as_json:
-        print_answer(found)
-        return
     rows = (
         (each.id, each.label, moment(each.created_at), moment(each.expires_at), moment(each.revoked_at))
         for each in found
     )
-    print_table(("key", "label", "created", "expires", "revoked"), rows, empty=f"{tenant} has no keys")
+    print_answer(
+        found, as_json, table_or(("key", "label", "created", "expires", "revoked"), rows, f"{tenant} has no keys")
+    )
 
 
 @keys.command("revoke", epilog="Example: `hmi key revoke acme 5f0c2a9d`")
@@ -142,10 +135,7 @@ def register_model(
         made = client.register_model(
             name, base=base, domain=domain, adapter=adapter, miss_policy=policy.value, labels=label or None
         )
-    if as_json:
-        print_answer(made)
-    else:
-        typer.echo(f"{made.name} is served (revision {made.revision})")
+    print_answer(made, as_json, f"{made.name} is served (revision {made.revision})")
 
 
 @models.command("list", epilog="Example: `hmi model list --tenant acme`")
@@ -160,14 +150,13 @@ def list_models(
 
     with connect(url, key) as client:
         found = client.models(tenant)
-    if as_json:
-        print_answer(found)
-        return
     rows = (
         (each.name, each.base, each.domain, each.miss_policy, each.revision, adapter_words(each.summary))
         for each in found
     )
-    print_table(("model", "base", "domain", "policy", "revision", "adapter"), rows, empty="no models")
+    print_answer(
+        found, as_json, table_or(("model", "base", "domain", "policy", "revision", "adapter"), rows, "no models")
+    )
 
 
 @models.command("remove", epilog="Example: `hmi model remove acme/sentiment`")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hmi.cli.commands.files import read_lines
-from hmi.cli.commands.options import AsJson, Key, Url, connect, follow, only_base, print_answer, show
+from hmi.cli.commands.options import AsJson, Key, Url, connect, follow, only_base, print_answer
 
 if TYPE_CHECKING:
     from hmi.cli.client import HmiClient
@@ -63,13 +63,7 @@ def show_(
         if found and not any(domain in each.domains for each in found):
             raise NotFound(f"there is no domain {domain!r}")
         found = [related(each, domain) for each in found]
-    if as_json:
-        print_answer(found)
-        return
-    for each in found:
-        show(knowledge_tree(each))
-    if not found:
-        show("no base models")
+    print_answer(found, as_json, *(map(knowledge_tree, found) if found else ["no base models"]))
 
 
 @app.command(epilog="Example: `hmi tree versions minilm-k3`")
@@ -84,10 +78,7 @@ def versions(base: _Base = None, url: Url = None, key: Key = None, as_json: AsJs
     with connect(url, key) as client:
         base = only_base(client, base)
         found = client.tree_versions(base)
-    if as_json:
-        print_answer(found)
-    else:
-        show(versions_list(found) if found else f"{base} has no tree yet")
+    print_answer(found, as_json, versions_list(found) if found else f"{base} has no tree yet")
 
 
 @app.command(epilog="Examples: `hmi tree top movies --limit 50`, `hmi tree top movies --after 0000180000a00007`")
@@ -112,12 +103,8 @@ def top(
 
     with connect(url, key) as client:
         page = client.top_ngrams(only_base(client, base), domain, limit=limit, after=after)
-    if as_json:
-        print_answer(page)
-        return
-    show(top_ngrams(page))
-    if page.has_more:
-        typer.echo(f"more: --after {page.last_id}")
+    more = [f"more: --after {page.last_id}"] if page.has_more else []
+    print_answer(page, as_json, top_ngrams(page), *more)
 
 
 @app.command(epilog="Example: `hmi tree diff 3 4`")
@@ -139,10 +126,7 @@ def diff(
 
     with connect(url, key) as client:
         found = client.tree_difference(only_base(client, base), before, after, limit=limit)
-    if as_json:
-        print_answer(found)
-    else:
-        show(difference(found))
+    print_answer(found, as_json, difference(found))
 
 
 @app.command(epilog="Example: `hmi tree rebuild minilm-k3 --wait`")
@@ -158,18 +142,18 @@ def rebuild(
 
     A running build is followed by another one: the answer names the version that will contain the counts.
     """
+    from hmi.cli.render import versions_list
+
     with connect(url, key) as client:
         requested = client.rebuild_tree(only_base(client, base))
         before = "" if requested.building is None else f", after tree {requested.building}, which is being built"
         typer.echo(f"tree {requested.number} of {requested.base} will contain every count so far{before}", err=as_json)
         made = _follow_build(client, requested, timeout) if wait else None
-    if as_json:
-        print_answer(made or requested)
-    elif made is not None:
-        from hmi.cli.render import versions_list
-
-        typer.echo(f"tree {made.number} of {requested.base} is published")
-        show(versions_list([made]))
+    if made is None:
+        print_answer(requested, as_json)
+    else:
+        published = f"tree {made.number} of {requested.base} is published"
+        print_answer(made, as_json, published, versions_list([made]))
 
 
 def _follow_build(client: HmiClient, requested: RebuildRequested, timeout_seconds: float) -> TreeVersionObject:
@@ -225,10 +209,7 @@ def rollback(
     with connect(url, key) as client:
         base = only_base(client, base)
         served = client.roll_back_tree(base, to)
-    if as_json:
-        print_answer(served)
-    else:
-        typer.echo(f"tree {served.number} of {base} serves; `hmi tree rebuild {base}` builds on it")
+    print_answer(served, as_json, f"tree {served.number} of {base} serves; `hmi tree rebuild {base}` builds on it")
 
 
 @app.command(epilog="Example: `hmi tree count minilm-k3 movies reviews.txt && hmi tree rebuild minilm-k3`")
@@ -247,8 +228,5 @@ def count(
             client.count_text(base, domain, lines[start : start + _TEXTS_PER_REQUEST])
             for start in range(0, len(lines), _TEXTS_PER_REQUEST)
         ]
-    if as_json:
-        print_answer(counted)
-    else:
-        windows = sum(each.windows for each in counted)
-        typer.echo(f"{len(lines):,} lines with {windows:,} windows were counted for {domain}")
+    windows = sum(each.windows for each in counted)
+    print_answer(counted, as_json, f"{len(lines):,} lines with {windows:,} windows were counted for {domain}")
