@@ -38,7 +38,7 @@ class ThreeVectors(Tried):
         model.register_parameter("mixing", nn.Parameter(logits, requires_grad=False))
 
     def rows(self, windows: Tensor) -> Tensor:
-        model, there = self.model, windows >= 0
+        model, there = self.bert, windows >= 0
         x: Tensor = model.embeddings(windows.clamp(min=0), model.window.position)  # [n, 3, H]
         for layer in model.transformer_layers[: model.spec.k]:
             x = layer(x, there, NoAdapters())

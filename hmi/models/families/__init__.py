@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from hmi.models.families.bert import BertLayer, HBert
 from hmi.models.families.decoder import HGpt
+from hmi.models.families.hplm import HPLM
 from hmi.models.families.loader import (
-    HPLM,
     TOKENIZER,
     build_hplm,
     load_hbert,

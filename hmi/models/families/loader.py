@@ -1,14 +1,13 @@
 """Base artifacts: writing and loading them.
 
 A base artifact is a folder with `spec.json`, `model.safetensors` under HMI's own tensor names, and
-`tokenizer.json`; those of models that were taught to chat have `chat.json` too. Only safetensors are read.
+`tokenizer.json`; chat models also have `chat.json`. Only safetensors are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +18,7 @@ from torch import Tensor
 from hmi.errors import Corrupt, InvalidInput
 from hmi.models.families.bert import HBert
 from hmi.models.families.decoder import HGpt
+from hmi.models.families.hplm import HPLM
 from hmi.models.families.protocol import ServedModel
 from hmi.models.families.served_bert import ServedBert
 from hmi.models.families.served_decoder import ServedGpt
@@ -27,7 +27,6 @@ from hmi.spec import SPEC_FILE, HPLMSpec
 from hmi.spec import read_spec as load_spec
 
 __all__ = [
-    "HPLM",
     "TOKENIZER",
     "build_hplm",
     "load_hbert",
@@ -41,13 +40,9 @@ __all__ = [
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
-HPLM = HBert | HGpt
-
-ModelT = TypeVar("ModelT", HBert, HGpt)
-
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The base model's tokenizer, with truncation and padding off. Raises `Corrupt`."""
+    """Load the base model's tokenizer, with truncation and padding off. Raises `Corrupt`."""
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # tokenizers raises bare Exception
@@ -58,19 +53,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HPLM:
-    """The model of a base artifact, in evaluation mode. Raises `Corrupt` for any missing or surplus tensor."""
+    """Load a base artifact's model in evaluation mode. Raises `Corrupt` for a missing or surplus tensor."""
     spec = load_spec(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise Corrupt(f"{folder.name}: {WEIGHTS} cannot be read: {error}") from error
     return build_hplm(spec, tensors, folder.name, device, dtype)
-
-
-def load_served(folder: Path, device: torch.device, dtype: torch.dtype) -> ServedModel:
-    """The model of a base artifact, arranged for serving. Raises `Corrupt`, as `load_hplm`."""
-    model = load_hplm(folder, device, dtype)
-    return ServedGpt(model) if isinstance(model, HGpt) else ServedBert(model)
 
 
 def load_hbert(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HBert:
@@ -89,13 +78,25 @@ def load_hgpt(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
     return model
 
 
+def load_served(folder: Path, device: torch.device, dtype: torch.dtype) -> ServedModel:
+    """Load a base artifact's model for serving. Raises `Corrupt`, as `load_hplm`."""
+    if load_spec(folder).family.decodes:
+        return ServedGpt(load_hgpt(folder, device, dtype))
+    return ServedBert(load_hbert(folder, device, dtype))
+
+
 def build_hplm(
     spec: HPLMSpec, tensors: Mapping[str, Tensor], name: str, device: torch.device | str, dtype: torch.dtype
 ) -> HPLM:
-    """The model of these tensors, under the artifact's names. Raises `Corrupt`."""
-    if spec.family.decodes:
-        return _filled(HGpt, spec, tensors, name, device, dtype)
-    return _filled(HBert, spec, tensors, name, device, dtype)
+    """Build a model from tensors under the artifact's names. Raises `Corrupt`."""
+    with torch.device("meta"):
+        model = HGpt(spec) if spec.family.decodes else HBert(spec)
+    try:
+        model.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise Corrupt(f"{name}: {WEIGHTS} does not fit {SPEC_FILE}: {error}") from error
+    model.requires_grad_(False)
+    return model.eval()
 
 
 def save_hplm(
@@ -110,21 +111,3 @@ def save_hplm(
     tokenizer.save(str(out / TOKENIZER))
     if chat is not None:
         (out / CHAT).write_text(chat.to_json())
-
-
-def _filled(
-    kind: type[ModelT],
-    spec: HPLMSpec,
-    tensors: Mapping[str, Tensor],
-    name: str,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> ModelT:
-    with torch.device("meta"):
-        model = kind(spec)
-    try:
-        model.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise Corrupt(f"{name}: {WEIGHTS} does not fit {SPEC_FILE}: {error}") from error
-    model.requires_grad_(False)
-    return model.eval()

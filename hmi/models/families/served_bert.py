@@ -17,7 +17,7 @@ from hmi.adapters.maths import QKV, Norm, ServingAdapters
 from hmi.errors import InvalidInput
 from hmi.models.families.bert import BertLayer, HBert
 from hmi.models.families.protocol import ServedDecoder
-from hmi.models.layers import ACTIVATIONS, ServedEstimator, make_dense, pad_rows
+from hmi.models.layers import ACTIVATIONS, ServedEstimator, join_dense, pad_rows
 from hmi.spec import Placement, Site
 
 __all__ = ["ServedBert"]
@@ -27,7 +27,7 @@ _FIRST = 0  # of a sequence
 
 
 class ServedBert:
-    """A `ServedModel` of an hBERT. It takes the model's tensors over: `model` must not be used afterwards."""
+    """A `ServedModel` of an hBERT. It takes over the tensors of `model`, which must not be used afterwards."""
 
     def __init__(self, model: HBert) -> None:
         self.spec = model.spec
@@ -36,10 +36,10 @@ class ServedBert:
         self._embeddings = model.embeddings
         self._layers = [_ServedLayer(layer, self.spec.activation) for layer in model.transformer_layers]
         if self.spec.has_pooler:
-            self._pooler = make_dense(model.pooler.weight, model.pooler.bias)
+            self._pooler = join_dense(model.pooler)
         if self.spec.k:
             self._window_position = model.window.position
-            self._projection = make_dense(model.window.projection.weight, model.window.projection.bias)
+            self._projection = join_dense(model.window.projection)
             self._correction = model.correction.position
         self.estimator = ServedEstimator(model.estimator) if self.spec.estimator_size else None
 
@@ -55,12 +55,12 @@ class ServedBert:
         return range(self.spec.layers - 1, self.spec.layers) if first_only else range(0)
 
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
-        mask = _additive(windows >= 0, self.dtype)
+        mask = _additive(windows >= 0, self.dtype)  # [n, 1, 1, 3]
         x = pad_rows(self._embeddings(windows.clamp(min=0), self._window_position).flatten(0, 1))  # [n * 3 or more, H]
         for number in range(self.spec.k):
             last = number == self.spec.k - 1
             x = self._layers[number](x, windows.shape, mask, delta, only=_MIDDLE if last else None)
-        return self._projection(x)[: len(windows)]
+        return self._projection(x)[: len(windows)]  # [n, H]
 
     def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         table = self._embeddings.position
@@ -80,7 +80,7 @@ class ServedBert:
     ) -> Tensor:
         shape = hidden.shape[:2]
         tokens = shape[0] * shape[1]
-        x = pad_rows(hidden.reshape(tokens, -1))
+        x = pad_rows(hidden.reshape(tokens, -1))  # [B * T or more, H]
         weights = None if mask is None else _additive(mask, self.dtype)
         for number in range(self.spec.k, self.spec.layers):
             only = _FIRST if first_only and number == self.spec.layers - 1 else None
@@ -88,7 +88,7 @@ class ServedBert:
         return x[: shape[0]].unsqueeze(1) if first_only else x[:tokens].view(*shape, -1)
 
     def _pool(self, first: Tensor) -> Tensor:
-        """BERT's pooler on first tokens `[B, H]` -> `[B, H]`."""
+        """BERT's pooler on first tokens [B, H] -> [B, H]."""
         return torch.tanh(self._pooler(first.contiguous()))
 
 
@@ -98,22 +98,32 @@ class _ServedLayer:
         self._heads = layer.heads
         self._activation = activation
         self._hidden = layer.q.out_features
-        self._qkv = make_dense(*_joined(layer.q, layer.k, layer.v))
-        self._o = make_dense(layer.o.weight, layer.o.bias)
-        self._fc1 = make_dense(layer.fc1.weight, layer.fc1.bias)
-        self._fc2 = make_dense(layer.fc2.weight, layer.fc2.bias)
-        self._attention_norm = layer.attention_norm
-        self._output_norm = layer.output_norm
+        self._qkv = join_dense(layer.q, layer.k, layer.v)
+        self._o = join_dense(layer.o)
+        self._fc1 = join_dense(layer.fc1)
+        self._fc2 = join_dense(layer.fc2)
+        self._attention_norm: Norm = layer.attention_norm
+        self._output_norm: Norm = layer.output_norm
 
     def __call__(
         self, x: Tensor, shape: tuple[int, ...], mask: Tensor | None, adapters: ServingAdapters | None, only: int | None
     ) -> Tensor:
-        """x [n, H], n >= B * T for shape [B, T] -> [n, H]; with `only` that token of each sequence, [B or more, H]."""
+        """Run the layer.
+
+        Args:
+            x: [n, H], n >= B * T; rows behind the real tokens are padding.
+            shape: [B, T]
+            mask: [B, 1, 1, T], added to attention's scores.
+            only: Compute this token of each sequence alone.
+
+        Returns:
+            [n, H]; [B or more, H] with `only`.
+        """
         batch, tokens = shape[0], shape[1]
         real = batch * tokens
-        qkv = self._qkv(x)[:real].view(batch, tokens, 3, self._heads, -1)
+        qkv = self._qkv(x)[:real].view(batch, tokens, 3, self._heads, -1)  # [B, T, 3, heads, size]
         if adapters is not None:
-            parts = qkv.view(batch, tokens, 3, self._hidden)
+            parts = qkv.view(batch, tokens, 3, self._hidden)  # [B, T, 3, H]
             states = x[:real].view(batch, tokens, -1)
             if only is None:
                 adapters.lora(self._number, QKV, states, parts)
@@ -126,12 +136,11 @@ class _ServedLayer:
             q = q[:, :, only : only + 1]
             x = pad_rows(x[:real].view(batch, tokens, -1)[:, only])
             real, tokens = batch, 1
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        context = pad_rows(context.transpose(1, 2).reshape(real, -1))
-        x = self._close(Placement.ATTENTION, Site.O, context, x, (batch, tokens), adapters)
-        return self._close(
-            Placement.OUTPUT, Site.FC2, self._inner(x, (batch, tokens), adapters), x, (batch, tokens), adapters
-        )
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # [B, heads, T or 1, size]
+        context = pad_rows(context.transpose(1, 2).reshape(real, -1))  # [B * T or B or more, H]
+        computed = (batch, tokens)
+        x = self._finish(Placement.ATTENTION, context, x, computed, adapters)
+        return self._finish(Placement.OUTPUT, self._inner(x, computed, adapters), x, computed, adapters)
 
     def _inner(self, x: Tensor, shape: tuple[int, int], adapters: ServingAdapters | None) -> Tensor:
         if adapters is None or not adapters.has_lora(self._number, Site.FC1):
@@ -140,18 +149,14 @@ class _ServedLayer:
         adapters.lora(self._number, (Site.FC1,), _rows(x, shape), _rows(inner, shape).unsqueeze(2))
         return ACTIVATIONS[self._activation](inner)
 
-    def _close(
-        self,
-        place: Placement,
-        site: Site,
-        x: Tensor,
-        residual: Tensor,
-        shape: tuple[int, int],
-        adapters: ServingAdapters | None,
+    def _finish(
+        self, place: Placement, x: Tensor, residual: Tensor, shape: tuple[int, int], adapters: ServingAdapters | None
     ) -> Tensor:
-        """A sub-layer's end: dense, adapters, residual, norm."""
-        dense = self._o if site is Site.O else self._fc2
-        norm: Norm = self._attention_norm if site is Site.O else self._output_norm
+        """Finish a sub-layer: dense, adapters, residual, norm. x [n, in], residual [n, H] -> [n, H]"""
+        if place is Placement.ATTENTION:
+            dense, site, norm = self._o, Site.O, self._attention_norm
+        else:
+            dense, site, norm = self._fc2, Site.FC2, self._output_norm
         if adapters is None:
             return norm(dense.plus(x, residual))
         hidden: Tensor | None = None
@@ -169,16 +174,11 @@ class _ServedLayer:
 
 
 def _rows(x: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The real tokens of a flat [n, width] as [B, T, width]."""
+    """View the real tokens of a flat [n, width] as [B, T, width]."""
     return x[: shape[0] * shape[1]].view(*shape, -1)
 
 
-def _joined(*linears: torch.nn.Linear) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one linear layer that computes all of them side by side."""
-    return torch.cat([each.weight for each in linears]), torch.cat([each.bias for each in linears])
-
-
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What attention adds to its scores: bool [B, T] -> [B, 1, 1, T]. Made once, not in every layer."""
+    """Return what attention adds to its scores: bool [B, T] -> [B, 1, 1, T]."""
     weights = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
     return weights[:, None, None, :]

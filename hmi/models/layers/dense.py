@@ -1,8 +1,8 @@
-"""The linear layers of serving: weights fixed, no gradients, arranged once for the processor that runs them.
+"""The linear layers of serving: fixed weights without gradients, prepared once for the processor that runs them.
 
-On a CPU oneDNN multiplies fastest from weights in its own blocked order. torch's ordinary `linear` brings them
-into that order at every call; here it is done once, and activation and residual are added while a result
-is still in registers. The operators are those that torch's own compiler emits for a CPU.
+On a CPU oneDNN multiplies fastest from weights in its own blocked order. torch's `linear` reorders them at every call;
+here that happens once, and activation and residual are added while a result is still in registers. The operators are
+those that torch's compiler emits for a CPU.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ACTIVATIONS", "Dense", "make_dense", "pad_rows"]
+__all__ = ["ACTIVATIONS", "Dense", "join_dense", "make_dense", "pad_rows"]
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -24,7 +24,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-# oneDNN's names, (attribute, algorithm), of those that it computes as the exact functions above.
+# oneDNN's names, (attribute, algorithm), of the functions that it computes exactly.
 _FUSED = {"gelu": ("gelu", "none"), "relu": ("relu", "")}
 
 
@@ -56,7 +56,7 @@ class _PlainDense:
 
 
 class _PackedDense:
-    _EXPECTED_ROWS = 2048  # what oneDNN chooses the blocks for; any number of rows can be multiplied
+    _EXPECTED_ROWS = 2048  # oneDNN chooses its blocks for this number; any number of rows can be multiplied
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), self._EXPECTED_ROWS)
@@ -78,16 +78,31 @@ class _PackedDense:
         return y
 
 
-def make_dense(weight: Tensor, bias: Tensor) -> Dense:
-    """A linear layer of weight [out, in] and bias [out], in the form that suits their device and dtype."""
+def make_dense(weight: Tensor, bias: Tensor | None) -> Dense:
+    """Make a linear layer of weight [out, in] and bias [out], in the form that suits their device and dtype."""
+    bias = _bias(weight, bias)
     if weight.device.type == "cpu" and _can_pack(weight.dtype):
         return _PackedDense(weight, bias)
     return _PlainDense(weight, bias)
 
 
+def join_dense(*linears: nn.Linear) -> Dense:
+    """Make one linear layer of several that read the same input: [n, in] -> [n, sum of out]."""
+    if len(linears) == 1:
+        return make_dense(linears[0].weight, linears[0].bias)
+    weights, biases = zip(*((each.weight, _bias(each.weight, each.bias)) for each in linears), strict=True)
+    return make_dense(torch.cat(weights), torch.cat(biases))
+
+
+def _bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    return weight.new_zeros(len(weight)) if bias is None else bias
+
+
 def pad_rows(x: Tensor) -> Tensor:
-    """On a CPU x [n, H] with zeros below, so that n is a multiple of 8 and one of sixteen steps between two powers
-    of two: by at most 6 %, mostly less."""
+    """Pad x [n, H] with rows of zeros on a CPU, to one of sixteen steps between two powers of two.
+
+    oneDNN prepares itself for every new n, which takes tens of milliseconds. Padding adds at most 6 %, mostly less.
+    """
     count = len(x)
     step = max(8, (1 << (count - 1).bit_length()) // 32)
     missing = -count % step if x.device.type == "cpu" else 0
@@ -96,7 +111,7 @@ def pad_rows(x: Tensor) -> Tensor:
 
 @functools.cache
 def _can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the operators, and they give what `linear` gives."""
+    """Return whether this build of torch has the operators, and their results equal those of `linear`."""
     if not torch._C._has_mkldnn or dtype not in (torch.bfloat16, torch.float32):
         return False
     values = torch.linspace(-1, 1, 32 * 32).to(dtype)

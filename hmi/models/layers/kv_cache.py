@@ -82,7 +82,7 @@ class PagedKvCache:
         for kept, given in zip(self._pool[layer - self._first], (keys, values), strict=True):
             kept.view(kept.shape[0], -1, self._width).index_copy_(1, places, given.transpose(0, 1))
 
-    def look_back(self, layer: int, queries: Tensor, parts: Sequence[PageGroup]) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, parts: Sequence[PageGroup]) -> Tensor:
         """What each sequence's newest token finds in all that the sequence holds.
 
         Args:
@@ -93,13 +93,13 @@ class PagedKvCache:
             `[B, 1, heads, size]`.
         """
         if len(parts) == 1 and parts[0].rows is None:
-            return self._look_back(layer, queries, parts[0])
+            return self._attend(layer, queries, parts[0])
         found = torch.empty_like(queries)
         for part in parts:
-            found[part.rows] = self._look_back(layer, queries[part.rows], part)
+            found[part.rows] = self._attend(layer, queries[part.rows], part)
         return found
 
-    def _look_back(self, layer: int, queries: Tensor, part: PageGroup) -> Tensor:
+    def _attend(self, layer: int, queries: Tensor, part: PageGroup) -> Tensor:
         keys, values = self._gather(layer, part.table)
         # Queries that share keys stand side by side, as if they were tokens: nothing is repeated for them.
         asked = queries.view(len(queries), keys.shape[1], -1, queries.shape[3])
