@@ -12,8 +12,6 @@ from hmi.adapters.weights import Activation, Array, Bottleneck, Estimator, Lora,
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["Adapter", "AdapterKind"]
-
 _ENCODER_POOLINGS = (Pooling.CLS, Pooling.MEAN, Pooling.TOKENS)
 _DECODER_POOLINGS = (Pooling.LAST, Pooling.MEAN)
 

@@ -8,8 +8,6 @@ from enum import StrEnum
 from hmi.adapters.weights import Activation, Array, Weights, require_array
 from hmi.errors import AdapterRefused
 
-__all__ = ["MAX_LABELS", "MAX_TOKEN_LABELS", "Head", "Pooling", "Transform", "label_fault"]
-
 # A batch pads its rows to the largest head.
 MAX_LABELS = 4096
 MAX_TOKEN_LABELS = 1024  # every token of a batch has this many logits

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from hmi.errors import AdapterRefused
 
-__all__ = ["MAX_RANK", "Activation", "Array", "Bottleneck", "Estimator", "Lora", "Weights", "require_array"]
-
 Array = NDArray[np.float32]
 
 # A batch gathers each row's matrices. Without a bound, one tenant's adapter would take the memory of all batches.

@@ -22,8 +22,6 @@ from hmi.adapters.weights import MAX_RANK
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement
 
-__all__ = ["CONFIG_FILE", "HEAD_CONFIG_FILE", "HEAD_WEIGHTS_FILE", "WEIGHTS_FILE", "read_adapterhub"]
-
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter.safetensors"
 HEAD_CONFIG_FILE = "head_config.json"

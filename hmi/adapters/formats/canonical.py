@@ -19,8 +19,6 @@ from hmi.adapters.formats.tensors import MAX_BYTES, TensorFile, TensorReader, re
 from hmi.errors import AdapterRefused
 from hmi.spec import Placement, Site
 
-__all__ = ["FILE_NAME", "METADATA_KEY", "decode_adapter", "load_adapter", "save_adapter"]
-
 FILE_NAME = "adapter.safetensors"
 METADATA_KEY = "hmi"
 _FORMAT = 1

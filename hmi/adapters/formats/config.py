@@ -7,8 +7,6 @@ from typing import Any
 
 from hmi.errors import AdapterRefused
 
-__all__ = ["ConfigReader"]
-
 _MAX_NUMBER = sys.float_info.max  # JSON also has integers that no float can hold
 
 

@@ -10,8 +10,6 @@ from hmi.adapters.formats.config import ConfigReader
 from hmi.adapters.formats.tensors import TensorFile, TensorReader, read_tensors
 from hmi.errors import AdapterRefused
 
-__all__ = ["AdapterFolder"]
-
 _MAX_CONFIG_BYTES = 1024**2
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 # Files that may be present without being read: they hold no weights.

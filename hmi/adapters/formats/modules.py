@@ -10,8 +10,6 @@ from hmi.adapters.formats.config import ConfigReader
 from hmi.errors import AdapterRefused
 from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["LAYERS_PATTERNS", "MODULES", "PREFIXES", "ModulePattern", "linear_modules"]
-
 PREFIXES: Mapping[Family, str] = {Family.BERT: "bert.", Family.GPT2: "transformer.", Family.LLAMA: "model."}
 """The prefix of module names where the model has a head."""
 LAYERS_PATTERNS: Mapping[Family, tuple[str, ...]] = {

@@ -24,8 +24,6 @@ from hmi.adapters.formats.tensors import TensorReader, scale
 from hmi.errors import AdapterRefused
 from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_peft"]
-
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _ROOT = "base_model.model."

@@ -20,8 +20,6 @@ from hmi.adapters.formats.tensors import MAX_BYTES
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec
 
-__all__ = ["Origin", "check_delta", "load_delta", "read_adapter", "read_delta", "read_origin"]
-
 _MAX_NAME_CHARACTERS = 200
 
 

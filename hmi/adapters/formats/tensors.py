@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from hmi.adapters import Array
 from hmi.errors import AdapterRefused
 
-__all__ = ["MAX_BYTES", "MAX_HEADER_BYTES", "TensorFile", "TensorReader", "read_tensors", "scale"]
-
 MAX_BYTES = 512 * 1024**2
 MAX_HEADER_BYTES = 4 * 1024**2  # about 20,000 tensors; the file format itself would allow 100 MB
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Method", "choose_method", "saved_bytes"]
-
 
 class Method(StrEnum):
     """How rows of a batch get their adapters.

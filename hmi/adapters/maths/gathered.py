@@ -17,8 +17,6 @@ from hmi.adapters.maths.plan import GatheredPlan, RowGroup, SiteGroup
 from hmi.adapters.maths.single import activate
 from hmi.spec import Placement, Site
 
-__all__ = ["GatheredAdapters"]
-
 
 class GatheredAdapters:
     """`hmi.adapters.maths.serving.ServingAdapters` by gathered weights.

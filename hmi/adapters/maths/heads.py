@@ -16,8 +16,6 @@ from hmi.adapters import Activation, Head, Pooling
 from hmi.adapters.maths.single import activate
 from hmi.adapters.tiers import HeadLayout, Resident
 
-__all__ = ["HeadPlan", "HeadTensors", "Pooler", "TokenHeadPlan", "apply_head", "mean_pool", "pool"]
-
 Pooler = Callable[[Tensor], Tensor]
 """The base model's dense + tanh: [n, hidden] -> [n, hidden]."""
 

@@ -16,8 +16,6 @@ from hmi.adapters.maths.plan import NO_LAYERS, LayerPlace, SiteGroup, adapted_pl
 from hmi.adapters.tiers import Resident
 from hmi.spec import Placement, Site
 
-__all__ = ["KernelAdapters", "KernelPlan"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Launch:

@@ -28,8 +28,6 @@ from torch import Tensor
 
 from hmi.adapters import Activation
 
-__all__ = ["bottleneck_segmented", "kernels_run_on", "lora_segmented"]
-
 _LARGEST_RANK_BITS = 7  # a block of 128 ranks by 32 tokens is what registers hold well
 _OPTIONS = {"num_warps": 4, "num_stages": 3}
 

@@ -21,18 +21,6 @@ from hmi.adapters.maths.crossover import Method, choose_method
 from hmi.adapters.tiers import BodyLayout, BottleneckSpan, LoraSpan, Resident
 from hmi.spec import Placement, Site
 
-__all__ = [
-    "NO_LAYERS",
-    "QKV",
-    "AdapterOp",
-    "GatheredPlan",
-    "LayerPlace",
-    "RowGroup",
-    "SiteGroup",
-    "adapted_places",
-    "order_key",
-]
-
 SiteGroup = tuple[Site, ...]
 """Linear layers that read the same states and whose adapters are computed together."""
 

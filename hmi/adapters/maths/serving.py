@@ -15,8 +15,6 @@ from hmi.adapters.maths.plan import NO_LAYERS, GatheredPlan
 from hmi.adapters.tiers import Resident
 from hmi.spec import Placement, Site
 
-__all__ = ["AdapterPlan", "ServingAdapters", "bind_adapters", "plan_adapters"]
-
 AdapterPlan = GatheredPlan | KernelPlan
 
 

@@ -16,17 +16,6 @@ from torch.nn import functional as F
 from hmi.adapters import Activation, Adapter
 from hmi.spec import Placement, Site
 
-__all__ = [
-    "BottleneckTensors",
-    "LoraTensors",
-    "NoAdapters",
-    "Norm",
-    "SharedLora",
-    "SingleAdapter",
-    "TrainingAdapters",
-    "activate",
-]
-
 Norm = Callable[[Tensor], Tensor]
 
 

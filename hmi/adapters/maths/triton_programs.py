@@ -28,9 +28,6 @@ else:
         return triton.jit(function, do_not_specialize=sorted(varying))
 
 
-__all__ = ["segmented"]
-
-
 @_jit
 def segmented(
     y: tl.tensor,

@@ -18,8 +18,6 @@ from hmi.adapters.tiers.eviction import EvictionPolicy
 from hmi.adapters.tiers.layout import BodyLayout, HeadLayout, Labels, PackedAdapter
 from hmi.stats import TierStats
 
-__all__ = ["DeviceTier", "Resident"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resident:

@@ -17,8 +17,6 @@ from collections import Counter
 from hmi.errors import Overloaded, TooLarge
 from hmi.stats import TierStats
 
-__all__ = ["EvictionPolicy"]
-
 # The weight of a use halves after this many uses per resident key. Traces of Zipf 1.0 with scans, and with half of
 # the keys replaced in the middle, gain most between 8 and 32 at every size of tier.
 _HALF_LIFE = 16

@@ -12,8 +12,6 @@ from typing import Generic, Protocol, Self, TypeVar
 from hmi.adapters.tiers.eviction import EvictionPolicy
 from hmi.stats import TierStats
 
-__all__ = ["HostTier"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -20,8 +20,6 @@ from torch import Tensor
 from hmi.adapters import Activation, Adapter, Array, Head, Pooling
 from hmi.spec import Placement, Site
 
-__all__ = ["BodyLayout", "BottleneckSpan", "HeadLayout", "Labels", "LoraSpan", "PackedAdapter", "pack_adapter"]
-
 
 @dataclass(frozen=True, slots=True)
 class LoraSpan:

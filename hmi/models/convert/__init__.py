@@ -6,15 +6,20 @@ distilled model as a small difference from the pretrained weights; some of them 
 
 from __future__ import annotations
 
+from hmi.models.convert.files import resolve_source
 from hmi.models.convert.pretrained import (
     convert_pretrained,
     family_of,
     load_pretrained,
     pretrained_tensors,
-    resolve_source,
 )
-from hmi.models.convert.shipped import find_shipped_diff, shipped_diff_path
-from hmi.models.convert.weight_diff import WeightDiff, read_weight_diff, weights_digest
+from hmi.models.convert.weight_diff import (
+    WeightDiff,
+    find_shipped_diff,
+    read_weight_diff,
+    shipped_diff_path,
+    weights_digest,
+)
 
 __all__ = [
     "WeightDiff",

@@ -1,21 +1,14 @@
-"""BERT of a transformers folder, under the artifact's names."""
+"""BERT's settings and tensor names in transformers."""
 
 from __future__ import annotations
 
 import re
 
-import torch
 from torch import Tensor
 
 from hmi.errors import InvalidInput
-from hmi.models.convert.source import Config, Tensors, activation_of, identity_projection
+from hmi.models.convert.source import Config, activation_of
 from hmi.spec import Family, HPLMSpec, RowDtype
-
-__all__ = ["read_spec", "rename", "window_tensors"]
-
-# Positions that windows borrow from the original. Lower layers lean on position 0 as a place to rest
-# once `correction.position` is fitted (0.67 against 0.71 to 0.82 at k = 2 on MiniLM-L6).
-_WINDOW_POSITIONS = slice(0, 3)
 
 _EMBEDDINGS = {
     "embeddings.word_embeddings.weight": "embeddings.word",
@@ -37,14 +30,13 @@ _LAYER = {
     "output.LayerNorm": "output_norm",
 }
 _LAYER_NAME = re.compile(r"^encoder\.layer\.(\d+)\.(.+)\.(weight|bias)$")
-# Buffers and heads of pretraining that serving has no use for.
+# Buffers, and heads of pretraining, which serving does not use.
 _IGNORED = re.compile(
     r"^(embeddings\.position_ids$|embeddings\.token_type_ids$|cls\.|classifier\.|qa_outputs\.|dropout)"
 )
 
 
 def read_spec(config: Config, k: int, row_dtype: RowDtype) -> HPLMSpec:
-    """Raises `InvalidInput` for what is not supported, `KeyError` for what is missing, `ValueError` for bad sizes."""
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise InvalidInput(f"position_embedding_type {config['position_embedding_type']!r} is not supported")
     if config.get("is_decoder"):
@@ -74,10 +66,3 @@ def rename(name: str, tensor: Tensor) -> dict[str, Tensor] | None:
     if layer and layer[2] in _LAYER:
         return {f"layers.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}": tensor}
     return {_EMBEDDINGS[plain]: tensor} if plain in _EMBEDDINGS else None
-
-
-def window_tensors(tensors: Tensors, spec: HPLMSpec) -> dict[str, Tensor]:
-    return identity_projection(spec) | {
-        "window.position": tensors["embeddings.position"][_WINDOW_POSITIONS].clone(),
-        "correction.position": torch.zeros_like(tensors["embeddings.position"]),
-    }

@@ -1,4 +1,4 @@
-"""A pretrained model on this machine's disk: found, and read without running anything of it."""
+"""Pretrained models on disk: found or downloaded, and read without running their code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from hmi.models.convert.source import Config
 from hmi.models.families import TOKENIZER
 from hmi.models.text import ChatTemplate
 
-__all__ = ["Folder", "Opened", "resolve_source"]
-
 
 def resolve_source(source: str) -> Path:
-    """A local folder or GGUF file as it is, or a hub repository's safetensors, config and tokenizer downloaded.
+    """Return a local folder or GGUF file, or download a hub repository's safetensors, config and tokenizer.
 
-    Raises `InvalidInput` where neither is there.
+    Raises `InvalidInput` where neither exists.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -32,31 +30,31 @@ def resolve_source(source: str) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only for users who name a repository
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    wanted = ["config.json", "*.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.jinja"]
+    patterns = ["config.json", "*.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(source, allow_patterns=wanted))
+        return Path(snapshot_download(source, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InvalidInput(f"{source!r} is neither a folder nor a model that can be downloaded: {error}") from error
 
 
-class Opened(Protocol):
-    """What can be asked of a pretrained model, whatever it is kept in. Everything raises `InvalidInput`."""
+class PretrainedSource(Protocol):
+    """A pretrained model in any file format. Everything raises `InvalidInput`."""
 
     @property
     def config(self) -> Config:
-        """As transformers has it."""
+        """In transformers' form."""
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All weights under transformers' names, float32."""
+        """Yield all weights under transformers' names, float32."""
 
     def tokenizer(self) -> Tokenizer: ...
 
     def chat(self) -> ChatTemplate | None:
-        """None where the model was not taught to chat."""
+        """None for a model without a chat template."""
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class PretrainedFolder:
     """A transformers folder: safetensors, `config.json` and a tokenizer."""
 
     path: Path
@@ -94,8 +92,8 @@ class Folder:
         settings = (
             _read_object(self.path / "tokenizer_config.json") if (self.path / "tokenizer_config.json").exists() else {}
         )
-        beside = self.path / "chat_template.jinja"
-        template = beside.read_text() if beside.exists() else settings.get("chat_template")
+        file = self.path / "chat_template.jinja"
+        template = file.read_text() if file.exists() else settings.get("chat_template")
         if not isinstance(template, str):
             return None
         return ChatTemplate(template, _token(settings.get("bos_token")), _token(settings.get("eos_token")))
@@ -107,11 +105,11 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise InvalidInput(f"{path} is no object")
+        raise InvalidInput(f"{path} is not a JSON object")
     return found
 
 
 def _token(value: object) -> str:
-    """A special token's text: older files have an object in its place."""
+    """Return a special token's text; older files have an object instead of a string."""
     found = value.get("content") if isinstance(value, dict) else value
     return found if isinstance(found, str) else ""

@@ -1,4 +1,4 @@
-"""A GGUF file, by way of transformers: its quantised weights as float32, under transformers' names."""
+"""GGUF files, read by transformers: quantised weights as float32, under transformers' names."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from hmi.errors import InvalidInput
 from hmi.models.convert.source import Config
 from hmi.models.text import ChatTemplate
 
-__all__ = ["GgufFile"]
-
 _MAGIC = b"GGUF"
 
 
 class GgufFile:
-    """Reads nothing but the file: its metadata are settings, and no code."""
+    """A `PretrainedSource`. The file holds weights and settings, and no code."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with path.open("rb") as stream:
             if stream.read(len(_MAGIC)) != _MAGIC:
-                raise InvalidInput(f"{path} is no GGUF file")
+                raise InvalidInput(f"{path} is not a GGUF file")
 
     @property
     def config(self) -> Config:
@@ -65,7 +63,7 @@ class GgufFile:
         return model
 
     def _check_positions(self) -> None:
-        """Raises `InvalidInput` for scaled rotary positions: transformers reads such a file as if they were not."""
+        """Raises `InvalidInput` for scaled rotary positions, because transformers ignores the scaling."""
         from gguf import GGUFReader  # noqa: PLC0415
 
         reader = GGUFReader(self._path)
@@ -77,7 +75,7 @@ class GgufFile:
 
     def _load(self, kind: Any, **options: Any) -> Any:
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # bars of some seconds, which nothing else turns off
+            with contextlib.redirect_stderr(io.StringIO()):  # hides progress bars
                 return kind.from_pretrained(
                     str(self._path.parent),
                     gguf_file=self._path.name,

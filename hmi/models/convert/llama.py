@@ -1,4 +1,4 @@
-"""Llama of a transformers folder, under the artifact's names."""
+"""Llama's settings and tensor names in transformers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import re
 from torch import Tensor
 
 from hmi.errors import InvalidInput
-from hmi.models.convert.source import Config, Tensors, activation_of, eos_ids_of, identity_projection
+from hmi.models.convert.source import Config, activation_of, decoder_fields
 from hmi.spec import Family, HPLMSpec, RowDtype
-
-__all__ = ["read_spec", "rename", "window_tensors"]
 
 _PLAIN = {"embed_tokens.weight": "embeddings.word", "norm.weight": "norm.weight", "lm_head.weight": "head"}
 _LAYER = {
@@ -32,8 +30,6 @@ def read_spec(config: Config, k: int, row_dtype: RowDtype) -> HPLMSpec:
     for name in ("attention_bias", "mlp_bias"):
         if config.get(name):
             raise InvalidInput(f"{name} {config[name]!r} is not supported")
-    eos = eos_ids_of(config)
-    padding = config.get("pad_token_id")
     return HPLMSpec(
         family=Family.LLAMA,
         vocab_size=config["vocab_size"],
@@ -42,18 +38,15 @@ def read_spec(config: Config, k: int, row_dtype: RowDtype) -> HPLMSpec:
         heads=config["num_attention_heads"],
         intermediate_size=config["intermediate_size"],
         max_positions=config["max_position_embeddings"],
-        type_vocab_size=0,
         layer_norm_eps=config["rms_norm_eps"],
         activation=activation_of(config, "hidden_act", "silu"),
-        pad_token_id=(eos[0] if eos else 0) if padding is None else padding,
         k=k,
         row_dtype=row_dtype,
-        has_pooler=False,
         kv_heads=config.get("num_key_value_heads"),
         head_size=config.get("head_dim"),
         rope_theta=_theta(config),
         tied=config.get("tie_word_embeddings", False),
-        eos_token_ids=eos,
+        **decoder_fields(config),
     )
 
 
@@ -76,8 +69,3 @@ def rename(name: str, tensor: Tensor) -> dict[str, Tensor] | None:
     if layer is None or layer[2] not in _LAYER:
         return None
     return {f"layers.{layer[1]}.{_LAYER[layer[2]]}.weight": tensor}
-
-
-def window_tensors(tensors: Tensors, spec: HPLMSpec) -> dict[str, Tensor]:
-    # Positions are in the attention: windows and places in a sequence need nothing learned.
-    return identity_projection(spec)

@@ -1,9 +1,9 @@
-"""A distilled hPLM as what it differs by from the pretrained model: a few megabytes beside the original's weights.
+"""A distilled hPLM as its difference from the pretrained weights: a few megabytes. Some ship with the package.
 
 Matrices of the layers are kept in 4 bits with a float16 scale for each group of 64 values in a row, everything else
-in float16. `python -m benchmarks.recipes` sets it beside matrices of low rank of about the same bytes.
+in float16. `python -m benchmarks.recipes` compares this with low-rank matrices of about the same size.
 
-The file is a safetensors file; its metadata says which weights it belongs to, and which hPLM comes of them.
+The file is a safetensors file; its metadata names the pretrained weights by digest and holds the hPLM's spec.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import hmi
 from hmi.errors import Corrupt, InvalidInput
+from hmi.models.convert.pretrained import pretrained_tensors
 from hmi.spec import HPLMSpec
 
-__all__ = ["WeightDiff", "read_weight_diff", "weights_digest"]
-
+_SHIPPED = Path(hmi.__file__).parent / "differences"
 _FORMAT = "hmi-difference/1"
 _METADATA_KEY = "hmi_difference"
 _GROUP = 64
@@ -35,19 +36,19 @@ _POSITIONS = "correction.position"
 
 @dataclass(frozen=True, slots=True)
 class WeightDiff:
-    """
-    Attributes:
-        source: Digest of the pretrained weights, see `weights_digest`.
-        spec: Of the hPLM.
-        about: How it was made and what was measured, JSON-ready.
-        tensors: As in the file: `<name>.codes` uint8 `[out, in / 2]`, two values in a byte, with `<name>.scales`
-            float16 `[out, in / 64]`; `<name>` float16, to be added; `<name>.whole` float16, the tensor itself,
-            of which missing rows at the end are zero.
-    """
+    """What turns pretrained weights into those of an hPLM."""
 
+    # Digest of the pretrained weights, see `weights_digest`
     source: str
+    # Of the hPLM
     spec: HPLMSpec
+    # How it was made and what was measured, JSON-ready
     about: Mapping[str, Any]
+    # One of three forms for each name:
+    #   `<name>.codes` uint8 [out, in / 2], two values in a byte, and
+    #       `<name>.scales` float16 [out, in / 64]; to be added
+    #   `<name>` float16, to be added
+    #   `<name>.whole` float16, the tensor itself; missing rows at the end are zero
     tensors: Mapping[str, Tensor]
 
     @classmethod
@@ -58,11 +59,11 @@ class WeightDiff:
         spec: HPLMSpec,
         about: Mapping[str, Any],
     ) -> WeightDiff:
-        """What leads from a pretrained model's tensors (under the artifact's names) to an hPLM's, rounded."""
+        """Compute the rounded difference between two models' tensors, both under the artifact's names."""
         kept: dict[str, Tensor] = {}
         for name, tensor in changed.items():
             if name not in original:
-                kept[name + _WHOLE] = _shortened(name, tensor.float()).half().contiguous()
+                kept[name + _WHOLE] = _without_zero_tail(name, tensor.float()).half().contiguous()
                 continue
             difference = tensor.float() - original[name].float()
             if not difference.any():
@@ -74,7 +75,7 @@ class WeightDiff:
         return cls(weights_digest(original), spec, about, kept)
 
     def apply(self, original: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The hPLM's tensors, float32. Raises `InvalidInput` where it was made for other weights, `Corrupt`."""
+        """Return the hPLM's tensors, float32. Raises `InvalidInput` for other pretrained weights, and `Corrupt`."""
         if weights_digest(original) != self.source:
             raise InvalidInput("the difference was made for other pretrained weights than these")
         whole = {name: tensor.float().clone() for name, tensor in original.items()}
@@ -85,7 +86,7 @@ class WeightDiff:
                     whole[plain] += _decode(tensor, self.tensors[plain + _SCALES])
                 elif name.endswith(_WHOLE):
                     plain = name.removesuffix(_WHOLE)
-                    whole[plain] = _lengthened(plain, tensor.float(), self.spec)
+                    whole[plain] = _with_zero_tail(plain, tensor.float(), self.spec)
                 elif not name.endswith(_SCALES):
                     whole[name] += tensor.float()
         except (KeyError, RuntimeError) as error:
@@ -97,35 +98,49 @@ class WeightDiff:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def save(self, path: Path) -> None:
-        """Write the file; the same content gives the same bytes."""
-        said = {"format": _FORMAT, "source": self.source, "spec": self.spec.to_json(), "about": self.about}
-        beside = path.with_name(f".{path.name}.tmp")
-        # One entry: safetensors writes several in an order of chance.
-        save_file(dict(sorted(self.tensors.items())), beside, {_METADATA_KEY: json.dumps(said, sort_keys=True)})
-        beside.replace(path)
+        """Write the file. Equal content gives equal bytes."""
+        metadata = {"format": _FORMAT, "source": self.source, "spec": self.spec.to_json(), "about": self.about}
+        temporary = path.with_name(f".{path.name}.tmp")
+        # One entry, because safetensors writes several in random order.
+        save_file(dict(sorted(self.tensors.items())), temporary, {_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        temporary.replace(path)
 
 
 def read_weight_diff(path: Path) -> WeightDiff:
-    """Raises `Corrupt` where the file is no difference that this version understands."""
+    """Raises `Corrupt` where the file is damaged or has another format."""
     try:
         with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {})[_METADATA_KEY])
-            if said["format"] != _FORMAT:
+            metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
+            if metadata["format"] != _FORMAT:
                 raise Corrupt(f"{path.name} is not a difference of the format {_FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return WeightDiff(said["source"], HPLMSpec.from_json(said["spec"]), said["about"], tensors)
+        return WeightDiff(metadata["source"], HPLMSpec.from_json(metadata["spec"]), metadata["about"], tensors)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise Corrupt(f"{path.name} cannot be read as a difference: {error}") from error
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values, whatever file they came from."""
+    """Return the SHA-256 of names, shapes and float32 values, independent of the file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].float().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().data)
     return digest.hexdigest()
+
+
+def shipped_diff_path(name: str, k: int) -> Path:
+    """Return the path of the shipped difference for the pretrained model `name` at `k`."""
+    return _SHIPPED / f"{name}-k{k}.safetensors"
+
+
+def find_shipped_diff(source: Path, k: int) -> WeightDiff | None:
+    """Find the shipped difference for the weights in a transformers folder, by their digest. Raises `InvalidInput`."""
+    found = [read_weight_diff(path) for path in sorted(_SHIPPED.glob(f"*-k{k}.safetensors"))]
+    if not found:
+        return None
+    digest = weights_digest(pretrained_tensors(source))
+    return next((each for each in found if each.source == digest), None)
 
 
 def _encode(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,14 +158,14 @@ def _decode(codes: Tensor, scales: Tensor) -> Tensor:
     return ((pairs.float() - (_LARGEST_CODE + 1)) * scales.float()[..., None]).view(len(codes), -1)
 
 
-def _shortened(name: str, tensor: Tensor) -> Tensor:
-    """Corrections without those of the last positions where there are none."""
+def _without_zero_tail(name: str, tensor: Tensor) -> Tensor:
+    """Cut the zero rows at the end of the position correction."""
     if name != _POSITIONS:
         return tensor
     used = tensor.any(1).nonzero()
     return tensor[: int(used[-1]) + 1 if len(used) else 0]
 
 
-def _lengthened(name: str, tensor: Tensor, spec: HPLMSpec) -> Tensor:
+def _with_zero_tail(name: str, tensor: Tensor, spec: HPLMSpec) -> Tensor:
     missing = spec.max_positions - len(tensor)
     return torch.cat([tensor, tensor.new_zeros(missing, spec.hidden_size)]) if name == _POSITIONS else tensor

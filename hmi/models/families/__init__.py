@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hmi.models.families.bert import BertLayer, HBert
 from hmi.models.families.decoder import HGpt
-from hmi.models.families.hplm import HPLM
+from hmi.models.families.hplm import HPLM, WINDOW
 from hmi.models.families.loader import (
     TOKENIZER,
     build_hplm,
@@ -17,17 +17,18 @@ from hmi.models.families.loader import (
     load_hgpt,
     load_hplm,
     load_served,
-    load_spec,
     load_tokenizer,
     save_hplm,
 )
 from hmi.models.families.protocol import ServedDecoder, ServedModel
 from hmi.models.families.served_bert import ServedBert
 from hmi.models.families.served_decoder import ServedGpt
+from hmi.spec import read_spec as load_spec
 
 __all__ = [
     "HPLM",
     "TOKENIZER",
+    "WINDOW",
     "BertLayer",
     "HBert",
     "HGpt",

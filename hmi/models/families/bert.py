@@ -12,8 +12,6 @@ from hmi.adapters.maths import TrainingAdapters
 from hmi.models.families.hplm import HPLM, Embeddings, TransformerLayer
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["BertLayer", "HBert"]
-
 _MIDDLE = 1  # of a window
 
 

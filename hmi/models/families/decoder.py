@@ -17,8 +17,6 @@ from hmi.models.families.hplm import HPLM, WINDOW, Embeddings, TransformerLayer
 from hmi.models.layers import Rotary, causal_mask
 from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["READING_ORDER", "DecoderLayer", "HGpt"]
-
 # A key holds a window as (t-1, t, t-2), see `hmi.knowledge.ngrams`. This puts it into the order of the text.
 READING_ORDER = (2, 0, 1)
 

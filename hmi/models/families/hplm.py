@@ -18,8 +18,6 @@ from hmi.errors import Corrupt
 from hmi.models.layers import ACTIVATIONS, Rotary, RowEstimator, attend
 from hmi.spec import Family, HPLMSpec, Site
 
-__all__ = ["HPLM", "WINDOW", "Embeddings", "TransformerLayer"]
-
 WINDOW = 3
 
 

@@ -23,20 +23,7 @@ from hmi.models.families.protocol import ServedModel
 from hmi.models.families.served_bert import ServedBert
 from hmi.models.families.served_decoder import ServedGpt
 from hmi.models.text import CHAT, ChatTemplate
-from hmi.spec import SPEC_FILE, HPLMSpec
-from hmi.spec import read_spec as load_spec
-
-__all__ = [
-    "TOKENIZER",
-    "build_hplm",
-    "load_hbert",
-    "load_hgpt",
-    "load_hplm",
-    "load_served",
-    "load_spec",
-    "load_tokenizer",
-    "save_hplm",
-]
+from hmi.spec import SPEC_FILE, HPLMSpec, read_spec
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
@@ -54,7 +41,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def load_hplm(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HPLM:
     """Load a base artifact's model in evaluation mode. Raises `Corrupt` for a missing or surplus tensor."""
-    spec = load_spec(folder)
+    spec = read_spec(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -80,7 +67,7 @@ def load_hgpt(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
 
 def load_served(folder: Path, device: torch.device, dtype: torch.dtype) -> ServedModel:
     """Load a base artifact's model for serving. Raises `Corrupt`, as `load_hplm`."""
-    if load_spec(folder).family.decodes:
+    if read_spec(folder).family.decodes:
         return ServedGpt(load_hgpt(folder, device, dtype))
     return ServedBert(load_hbert(folder, device, dtype))
 

@@ -12,8 +12,6 @@ from hmi.adapters.maths import ServingAdapters
 from hmi.models.layers import PagedKvCache, PageGroup, ServedEstimator
 from hmi.spec import HPLMSpec
 
-__all__ = ["ServedDecoder", "ServedModel"]
-
 
 class ServedModel(Protocol):
     """A model on its device, arranged for serving many tenants' adapters at once.

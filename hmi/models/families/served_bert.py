@@ -20,8 +20,6 @@ from hmi.models.families.protocol import ServedDecoder
 from hmi.models.layers import ACTIVATIONS, ServedEstimator, join_dense, pad_rows
 from hmi.spec import Placement, Site
 
-__all__ = ["ServedBert"]
-
 _MIDDLE = 1  # of a window (t-1, t, t+1)
 _FIRST = 0  # of a sequence
 

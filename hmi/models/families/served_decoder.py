@@ -30,8 +30,6 @@ from hmi.models.layers import (
 )
 from hmi.spec import HPLMSpec, Site
 
-__all__ = ["ServedGpt"]
-
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Layer number, q [B, T, heads, size], k and v [B, T, key heads, size] -> [B, T, heads, size]."""
 

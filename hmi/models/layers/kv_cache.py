@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 from hmi.spec import HPLMSpec
 
-__all__ = ["PAGE_TOKENS", "PageGroup", "PagedKvCache", "page_bytes"]
-
 PAGE_TOKENS = 16
 
 

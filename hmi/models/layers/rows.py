@@ -17,8 +17,6 @@ from hmi.errors import Corrupt
 from hmi.models.layers.dense import join_dense, make_dense, pad_rows
 from hmi.spec import RowDtype
 
-__all__ = ["RowEstimator", "ServedEstimator", "round_rows"]
-
 _CHUNK = 2048  # n-grams at once, which bounds the memory of what is gathered for them
 _WINDOW = 3
 _OWN_TOKEN = 1  # the index, in a key's (prev, mid, next), of the token whose row it is

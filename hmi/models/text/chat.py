@@ -19,8 +19,6 @@ from typing import Any
 
 from hmi.errors import Corrupt, InvalidInput
 
-__all__ = ["CHAT", "ChatTemplate", "load_chat"]
-
 CHAT = "chat.json"
 _MAX_CHARACTERS = 100_000  # of a template
 _MAX_ROUNDS = 100_000  # that a rendering counts to, all its ranges together

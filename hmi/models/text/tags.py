@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BEGIN", "INSIDE", "OUTSIDE", "Entity", "bio_entities", "is_bio"]
-
 OUTSIDE = "O"
 BEGIN, INSIDE = "B-", "I-"
 

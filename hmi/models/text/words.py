@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding
 
-__all__ = ["Word", "words_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Word:
