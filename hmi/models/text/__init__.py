@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from hmi.models.text.chat import CHAT, ChatTemplate, load_chat
-from hmi.models.text.tags import BEGIN, INSIDE, OUTSIDE, bio_entities, is_bio
-from hmi.models.text.words import Word, words_of
+from hmi.models.text.words import BEGIN, INSIDE, OUTSIDE, Word, bio_entities, is_bio, words_of
 
 __all__ = [
     "BEGIN",

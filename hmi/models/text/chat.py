@@ -1,11 +1,11 @@
-"""A model's chat template: messages become the text that the model was taught to answer.
+"""A model's chat template: it turns messages into the text that the model was trained to continue.
 
-Templates come with models and are programs in Jinja's language, so they run in Jinja's sandbox, without access to
-anything but the messages, and with bounds on what they count to, multiply, add and write.
+Templates come with models and are programs in Jinja's language. They run in Jinja's sandbox, which gives access to the
+messages only, with bounds on ranges, numbers, sizes and output.
 
-What remains is time and memory of what is not counted: loops within loops over the messages or their characters, and
-strings that are joined by `~` or made by filters. A thread cannot be stopped. But templates are registered with their
-base models, by whoever runs the service; a tenant chooses the messages alone.
+Nested loops over the messages, and strings joined by `~` or made by filters, are not bounded, and a thread cannot be
+stopped. This is acceptable because the operator registers templates with the base models; a tenant chooses the
+messages only.
 """
 
 from __future__ import annotations
@@ -21,33 +21,31 @@ from hmi.errors import Corrupt, InvalidInput
 
 CHAT = "chat.json"
 _MAX_CHARACTERS = 100_000  # of a template
-_MAX_ROUNDS = 100_000  # that a rendering counts to, all its ranges together
-_MAX_SIZE = 2**24  # characters or members of what is added or repeated
+_MAX_ROUNDS = 100_000  # the total length of a rendering's ranges
+_MAX_SIZE = 2**24  # characters or members of a sum or a repetition
 _MAX_BITS = 4096  # of a number
-# What a template may write: as much as it has itself, for each message some words around it, and its characters as
-# JSON's longest escapes.
-_WRITTEN_AROUND, _WRITTEN_FOR_ONE = 1024, 6
+# The output may be as long as the template, plus, for each message, some words and its characters as JSON's longest
+# escapes.
+_OUTPUT_PER_MESSAGE, _OUTPUT_PER_CHARACTER = 1024, 6
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """
-    Attributes:
-        template: In Jinja's language, as transformers' tokenizers have it.
-        bos_token, eos_token: What it may call by these names.
-    """
-
+    # In Jinja's language, for transformers' environment
     template: str
+    # Variables of the template
     bos_token: str = ""
     eos_token: str = ""
 
     def render(self, messages: Sequence[tuple[str, str]]) -> str:
-        """The text of messages (role, content), with the beginning of the answer.
+        """Return the text of messages (role, content), with the prompt for the answer.
 
-        Raises `InvalidInput` for messages that the template does not take.
+        Raises `InvalidInput` for messages that the template refuses.
         """
-        most = _MAX_CHARACTERS + sum(_WRITTEN_AROUND + _WRITTEN_FOR_ONE * len(content) for _, content in messages)
-        written, pieces = 0, []
+        limit = _MAX_CHARACTERS + sum(
+            _OUTPUT_PER_MESSAGE + _OUTPUT_PER_CHARACTER * len(content) for _, content in messages
+        )
+        length, pieces = 0, []
         try:
             for piece in self._compiled.generate(
                 messages=[{"role": role, "content": content} for role, content in messages],
@@ -56,16 +54,16 @@ class ChatTemplate:
                 eos_token=self.eos_token,
                 range=_Ranges(),
             ):
-                written += len(piece)
-                if written > most:
-                    _refuse(f"it writes more than {most} characters for them")
+                length += len(piece)
+                if length > limit:
+                    _refuse(f"it writes more than {limit} characters for them")
                 pieces.append(piece)
-        except Exception as error:  # whatever a template does wrong
+        except Exception as error:  # a template may raise anything
             raise InvalidInput(f"the model's chat template refused the messages: {error}", param="messages") from error
         return "".join(pieces)
 
     def check(self) -> None:
-        """Raises `InvalidInput` for a template that cannot be read."""
+        """Raises `InvalidInput` for a template that is too long or cannot be parsed."""
         import jinja2  # noqa: PLC0415
 
         if len(self.template) > _MAX_CHARACTERS:
@@ -83,8 +81,8 @@ class ChatTemplate:
         from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
-        class AnswersAreMarked(Extension):
-            """`{% generation %}` marks what training looks at; here it changes nothing."""
+        class GenerationTag(Extension):
+            """`{% generation %}` marks what a model is trained on; here it has no effect."""
 
             tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -99,9 +97,9 @@ class ChatTemplate:
                 _check_size(operator, left, right)
                 return super().call_binop(context, operator, left, right)
 
-        # As transformers sets it up, for templates are written for that; but the date, `strftime_now`, is not told:
-        # what runs again on another day gives the same answer. Templates that want one have a date of their own.
-        extensions = [loopcontrols, AnswersAreMarked]
+        # The environment of transformers, which templates are written for, without the date (`strftime_now`): a batch
+        # that runs again on another day gives the same answer. Templates fall back to a fixed date.
+        extensions = [loopcontrols, GenerationTag]
         environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.globals["raise_exception"] = _refuse
         environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
@@ -109,7 +107,7 @@ class ChatTemplate:
 
 
 def load_chat(folder: Path) -> ChatTemplate | None:
-    """That of a base artifact; None where it has none. Raises `Corrupt`."""
+    """Load the chat template of a base artifact; None where it has none. Raises `Corrupt`."""
     path = folder / CHAT
     if not path.exists():
         return None
@@ -125,7 +123,7 @@ def _refuse(message: str) -> None:
 
 
 class _Ranges:
-    """`range` for one rendering, which ends those that count too far in all."""
+    """`range` for one rendering, with a bound on the total length."""
 
     def __init__(self) -> None:
         self._left = _MAX_ROUNDS
@@ -139,7 +137,7 @@ class _Ranges:
 
 
 def _check_size(operator: str, left: Any, right: Any) -> None:
-    """Raises `ValueError` for what would be far larger than a template needs."""
+    """Raises `ValueError` for a result that is far larger than a template needs."""
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
         if bits > _MAX_BITS:

@@ -42,5 +42,5 @@ def test_plain_positions_pass(tmp_path: Path, scaling: str | None) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"PK\x03\x04")
-    with pytest.raises(InvalidInput, match="is no GGUF file"):
+    with pytest.raises(InvalidInput, match="is not a GGUF file"):
         GgufFile(tmp_path / "model.gguf")

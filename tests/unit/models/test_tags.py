@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmi.models.text import bio_entities, is_bio
-from hmi.models.text.tags import Entity
+from hmi.models.text.words import Entity
 
 
 @pytest.mark.parametrize(
