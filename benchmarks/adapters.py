@@ -41,7 +41,7 @@ from benchmarks.crossover import Case, derive
 from benchmarks.harness import alternate, machine, synchronise
 from benchmarks.options import add_options
 from benchmarks.tables import as_table
-from hmi.adapters.maths import Method, choose_method, kernels_run_on, lora_segmented
+from hmi.adapters.maths import Method, apply_segmented, choose_method, kernels_run_on
 from hmi.devices import resolve_device, resolve_dtype
 
 ROWS = 64
@@ -118,7 +118,7 @@ class _Bench:
             starts = torch.arange(tenants, device=self._device).repeat_interleave(size) * self._rank
             offsets = torch.stack([starts, starts + tenants * self._rank])[None]
             ranks = torch.full((1, ROWS), self._rank, device=self._device)
-            ways[Method.KERNEL] = lambda layer: lora_segmented(
+            ways[Method.KERNEL] = lambda layer: apply_segmented(
                 y, x, self._arena, ranks, offsets, of_tenants[layer].view(-1), self._rank
             )
         layers = itertools.cycle(range(LAYERS))

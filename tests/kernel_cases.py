@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hmi.adapters import Activation
-from hmi.adapters.maths import lora_segmented
-from hmi.adapters.maths.kernels import bottleneck_segmented
+from hmi.adapters.maths import apply_segmented
 from hmi.adapters.maths.single import activate
 
 __all__ = ["BottleneckCase", "LoraCase", "check_bottleneck", "check_lora"]
@@ -106,7 +105,7 @@ def check_lora(case: LoraCase, device: str = "cpu") -> None:
                 expected[row, :, site * case.outputs :][:, : case.outputs] += x[row].float() @ a.t() @ b
     found = y_whole.to(device, copy=True)
     rows, index = arena.tensors(index_dtype)
-    lora_segmented(
+    apply_segmented(
         found[:, :, beside:],
         x_whole.to(device)[:, :, : case.inputs],
         rows.to(device),
@@ -142,7 +141,7 @@ def check_bottleneck(case: BottleneckCase, device: str = "cpu") -> None:
             expected[row] += inner @ up + up_bias
     found = y.to(device, copy=True)
     rows, index = arena.tensors(index_dtype)
-    bottleneck_segmented(
+    apply_segmented(
         found,
         x.to(device),
         rows.to(device),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hmi.adapters import Activation
-from hmi.adapters.maths import kernels_run_on, lora_segmented
+from hmi.adapters.maths import apply_segmented, kernels_run_on
 from tests.kernel_cases import BottleneckCase, LoraCase, check_bottleneck, check_lora
 
 pytestmark = [
@@ -60,9 +60,9 @@ def test_a_launch_does_not_wait_for_the_device() -> None:
     index = torch.arange(100, device=device)
     ranks = torch.full((1, 4), 8, device=device)
     offsets = torch.tensor([[[0, 20, 40, 60], [10, 30, 50, 70]]], device=device)
-    lora_segmented(y, x, arena, ranks, offsets, index, 8)  # compiles
+    apply_segmented(y, x, arena, ranks, offsets, index, 8)  # compiles
     try:
         torch.cuda.set_sync_debug_mode("error")
-        lora_segmented(y, x, arena, ranks, offsets, index, 8)
+        apply_segmented(y, x, arena, ranks, offsets, index, 8)
     finally:
         torch.cuda.set_sync_debug_mode("default")

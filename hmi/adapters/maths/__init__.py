@@ -8,11 +8,9 @@ gathered products on a CPU (`plan.py`, `gathered.py`), Triton kernels on CUDA (`
 from __future__ import annotations
 
 from hmi.adapters.maths.crossover import Method, choose_method, saved_bytes
-from hmi.adapters.maths.gathered import GatheredAdapters
 from hmi.adapters.maths.heads import HeadPlan, HeadTensors, TokenHeadPlan, apply_head, mean_pool, pool
-from hmi.adapters.maths.kernel_adapters import KernelAdapters, KernelPlan
-from hmi.adapters.maths.kernels import kernels_run_on, lora_segmented
-from hmi.adapters.maths.plan import NO_LAYERS, QKV, GatheredPlan, order_key
+from hmi.adapters.maths.kernels import apply_segmented, kernels_run_on
+from hmi.adapters.maths.plan import QKV, order_key
 from hmi.adapters.maths.serving import AdapterPlan, ServingAdapters, bind_adapters, plan_adapters
 from hmi.adapters.maths.single import (
     BottleneckTensors,
@@ -25,16 +23,11 @@ from hmi.adapters.maths.single import (
 )
 
 __all__ = [
-    "NO_LAYERS",
     "QKV",
     "AdapterPlan",
     "BottleneckTensors",
-    "GatheredAdapters",
-    "GatheredPlan",
     "HeadPlan",
     "HeadTensors",
-    "KernelAdapters",
-    "KernelPlan",
     "LoraTensors",
     "Method",
     "NoAdapters",
@@ -45,10 +38,10 @@ __all__ = [
     "TokenHeadPlan",
     "TrainingAdapters",
     "apply_head",
+    "apply_segmented",
     "bind_adapters",
     "choose_method",
     "kernels_run_on",
-    "lora_segmented",
     "mean_pool",
     "order_key",
     "plan_adapters",

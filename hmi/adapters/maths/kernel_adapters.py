@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hmi.adapters import Activation
-from hmi.adapters.maths.kernels import bottleneck_segmented, lora_segmented
+from hmi.adapters.maths.kernels import apply_segmented
 from hmi.adapters.maths.plan import NO_LAYERS, LayerPlace, SiteGroup, adapted_places
 from hmi.adapters.tiers import Resident
 from hmi.spec import Placement, Site
@@ -89,7 +89,7 @@ class KernelAdapters:
 
     def lora(self, layer: int, sites: SiteGroup, x: Tensor, y: Tensor) -> None:
         for launch in self._launches.get((layer, sites), ()):
-            lora_segmented(y.flatten(2), x, self._arena, launch.ranks, launch.offsets, self._index, launch.max_rank)
+            apply_segmented(y.flatten(2), x, self._arena, launch.ranks, launch.offsets, self._index, launch.max_rank)
 
     def bottleneck(
         self, layer: int, place: Placement, total: Tensor, hidden: Tensor | None, norm: Callable[[Tensor], Tensor]
@@ -101,7 +101,7 @@ class KernelAdapters:
             x = normed if launch.before_norm else hidden
             if x is None:
                 raise ValueError("an adapter reads the output before the residual, and it was not given")
-            bottleneck_segmented(
+            apply_segmented(
                 total, x, self._arena, launch.ranks, launch.offsets, self._index, launch.max_rank, launch.activation
             )
 

@@ -44,68 +44,37 @@ def kernels_run_on(device: torch.device) -> bool:
     return device.type == "cpu" and _interpreted()
 
 
-def lora_segmented(
-    y: Tensor, x: Tensor, arena: Tensor, ranks: Tensor, offsets: Tensor, index: Tensor, max_rank: int
+def apply_segmented(
+    y: Tensor,
+    x: Tensor,
+    arena: Tensor,
+    ranks: Tensor,
+    offsets: Tensor,
+    index: Tensor,
+    max_rank: int,
+    activation: Activation | None = None,
 ) -> None:
-    """y[b, :, site] += (x[b] @ A^T) @ B for each row b and each site, summed in float32.
+    """Add each row's LoRA or, with an activation, each row's bottleneck to y, summed in float32.
 
-    Sites that read the same x, such as q, k and v, share one launch over their fused output.
+    LoRA: y[b, :, site] += (x[b] @ A^T) @ B. Sites that read the same x, such as q, k and v, share one launch over their
+    fused output. Bottleneck: y[b] += act(x[b] @ A^T + a_bias) @ B + b_bias, with one site. Rows with another activation
+    get rank 0 here and a launch of their own.
 
     Args:
         y: [batch, tokens, sites * out], written in place; the last dimension contiguous, the others of any stride.
             A part of a wider output is a slice of it: `qkv[:, :, :width]` for q alone.
         x: [batch, tokens, in], likewise; must not overlap y.
         arena: [rows, width], contiguous, of the same dtype as y and x: float32, bfloat16 or float16.
-        ranks: [sites, batch].
-        offsets: [sites, 2, batch], of A and of B.
+        ranks: [sites, batch]
+        offsets: [sites, 2, batch], of A and B; of a bottleneck [1, 4, batch], of A, B, a_bias and b_bias.
         index: [any]; the module's docstring explains these three.
         max_rank: The largest rank, known on the host. Chooses the block; 0 launches nothing.
 
     Raises:
         ValueError: Shapes, strides or dtypes do not fit each other.
     """
-    _launch(y, x, arena, ranks, offsets, index, max_rank, Activation.IDENTITY, biased=False)
-
-
-def bottleneck_segmented(
-    y: Tensor,
-    x: Tensor,
-    arena: Tensor,
-    ranks: Tensor,
-    offsets: Tensor,
-    index: Tensor,
-    max_rank: int,
-    activation: Activation,
-) -> None:
-    """y[b] += act(x[b] @ down^T + down_bias) @ up + up_bias for each row b, summed in float32.
-
-    Rows of another activation are given rank 0 and get a launch of their own.
-
-    Args:
-        y: [batch, tokens, width], written in place; strides as for `lora_segmented`.
-        x: [batch, tokens, width]; must not overlap y.
-        arena: [rows, width]; `ranks`, `index` and `max_rank`: as for `lora_segmented`, with one site.
-        offsets: [1, 4, batch], of down, up (transposed), down_bias and up_bias.
-
-    Raises:
-        ValueError: As `lora_segmented`.
-    """
-    _launch(y, x, arena, ranks, offsets, index, max_rank, activation, biased=True)
-
-
-def _launch(
-    y: Tensor,
-    x: Tensor,
-    arena: Tensor,
-    ranks: Tensor,
-    offsets: Tensor,
-    index: Tensor,
-    max_rank: int,
-    activation: Activation,
-    *,
-    biased: bool,
-) -> None:
-    _check(y, x, arena, ranks, offsets, index, matrices=4 if biased else 2)
+    is_biased = activation is not None
+    _check(y, x, arena, ranks, offsets, index, matrices=4 if is_biased else 2)
     batch, tokens, inputs = x.shape
     sites = ranks.shape[0]
     if not batch or not tokens or not sites or max_rank < 1:
@@ -129,8 +98,8 @@ def _launch(
             WIDTH=arena.shape[1],
             IN=inputs,
             OUT=y.shape[2] // sites,
-            BIASED=biased,
-            ACTIVATION=activation.value,
+            BIASED=is_biased,
+            ACTIVATION=(activation or Activation.IDENTITY).value,
             OPERAND=_operand(arena.dtype),
             **blocks,
             **_OPTIONS,

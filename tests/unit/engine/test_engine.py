@@ -11,7 +11,7 @@ import pytest
 
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
-from hmi.adapters.maths import GatheredPlan
+from hmi.adapters.maths.plan import GatheredPlan
 from hmi.engine import Engine, EngineConfig
 from hmi.engine.stages import ComputedBatch, StagedBatch
 from hmi.errors import AdapterRefused, Cancelled, ContextTooLong, InvalidInput, NotFound

@@ -12,20 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hmi.adapters import Activation, Adapter
-from hmi.adapters.maths import (
-    NO_LAYERS,
-    GatheredAdapters,
-    GatheredPlan,
-    KernelAdapters,
-    KernelPlan,
-    Method,
-    NoAdapters,
-    ServingAdapters,
-    SingleAdapter,
-    TrainingAdapters,
-    order_key,
-)
+from hmi.adapters.maths import Method, NoAdapters, ServingAdapters, SingleAdapter, TrainingAdapters, order_key
+from hmi.adapters.maths.gathered import GatheredAdapters
+from hmi.adapters.maths.kernel_adapters import KernelAdapters, KernelPlan
 from hmi.adapters.maths.kernels import _check as check_kernel_arguments
+from hmi.adapters.maths.plan import NO_LAYERS, GatheredPlan
 from hmi.adapters.maths.single import activate
 from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.models.families import HBert, ServedBert
@@ -195,8 +186,7 @@ def test_a_mixed_batch_equals_each_tenant_alone_when_each_place_is_one_launch(
     k: int, first_only: bool, inner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels themselves are tested apart; here it is what they are given."""
-    monkeypatch.setattr("hmi.adapters.maths.kernel_adapters.lora_segmented", _loop_over_rows)
-    monkeypatch.setattr("hmi.adapters.maths.kernel_adapters.bottleneck_segmented", _loop_over_rows)
+    monkeypatch.setattr("hmi.adapters.maths.kernel_adapters.apply_segmented", _loop_over_rows)
     _check(sample_spec(k=k, inner=inner), MIXED, first_only=first_only, make=_segmented)
 
 

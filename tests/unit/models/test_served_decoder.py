@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from hmi.adapters import Adapter
-from hmi.adapters.maths import GatheredAdapters, GatheredPlan, NoAdapters, SharedLora, SingleAdapter
+from hmi.adapters.maths import NoAdapters, SharedLora, SingleAdapter
+from hmi.adapters.maths.gathered import GatheredAdapters
+from hmi.adapters.maths.plan import GatheredPlan
 from hmi.adapters.tiers import DeviceTier, pack_adapter
 from hmi.knowledge import unpack, window_keys
 from hmi.models.families import HGpt, ServedGpt

@@ -15,10 +15,7 @@ from torch import Tensor
 
 from hmi.adapters import Adapter
 from hmi.adapters.maths import (
-    NO_LAYERS,
     QKV,
-    GatheredAdapters,
-    GatheredPlan,
     HeadPlan,
     HeadTensors,
     Method,
@@ -27,6 +24,8 @@ from hmi.adapters.maths import (
     TrainingAdapters,
     apply_head,
 )
+from hmi.adapters.maths.gathered import GatheredAdapters
+from hmi.adapters.maths.plan import NO_LAYERS, GatheredPlan
 from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.spec import Placement, Site
 from tests.adapter_samples import bottleneck_adapter, sample_spec, sixteen_tenants

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmi.adapters import Activation
-from hmi.adapters.maths import kernels_run_on, lora_segmented
+from hmi.adapters.maths import apply_segmented, kernels_run_on
 from tests.kernel_cases import BottleneckCase, LoraCase, check_bottleneck, check_lora
 
 Interpreter = Callable[..., Any]
@@ -106,4 +106,4 @@ def test_tensors_are_refused_when_they_do_not_fit(change: dict[str, torch.Tensor
         "index": torch.zeros(5, dtype=torch.int64),
     }
     with pytest.raises(ValueError, match=message):
-        lora_segmented(**{**tensors, **change}, max_rank=1)
+        apply_segmented(**{**tensors, **change}, max_rank=1)  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmi.adapters.maths import NO_LAYERS, QKV, GatheredPlan, Method, order_key
-from hmi.adapters.maths.plan import RowGroup, adapted_places
+from hmi.adapters.maths import QKV, Method, order_key
+from hmi.adapters.maths.plan import NO_LAYERS, GatheredPlan, RowGroup, adapted_places
 from hmi.adapters.tiers import DeviceTier, Resident, pack_adapter
 from hmi.spec import Placement, Site
 from tests.adapter_samples import sample_spec, sixteen_tenants
