@@ -1,4 +1,4 @@
-"""Adapters with random weights, wide enough for a wrong row, rank or tenant to show."""
+"""Adapters with random weights, large enough to detect a wrong row, rank or tenant."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 def sample_spec(
     *, k: int = 0, hidden: int = 32, inner: int | None = None, activation: str = "gelu", has_pooler: bool = True
 ) -> HPLMSpec:
-    """`inner`: intermediate size; twice the hidden size unless told otherwise."""
+    """`inner`: intermediate size; twice the hidden size by default."""
     return HPLMSpec(
         family=Family.BERT,
         vocab_size=100,
@@ -113,12 +113,12 @@ def bottleneck_adapter(
 
 
 def head_adapter(head: Head) -> Adapter:
-    """A head on the base model as it is."""
+    """A head on the unchanged base model."""
     return Adapter(AdapterKind.NONE, {}, {}, True, Activation.IDENTITY, head)
 
 
 def sixteen_tenants(spec: HPLMSpec) -> list[Adapter]:
-    """Every kind, rank, placement, activation, head and label count, in no order; some on upper layers alone."""
+    """Every kind, rank, placement, activation, head and label count, in random order; some on upper layers only."""
     rng = np.random.default_rng(3)
     heads = [
         head(rng, 2),

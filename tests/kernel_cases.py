@@ -52,7 +52,7 @@ class BottleneckCase:
 
 
 class _Arena:
-    """Matrices put into rows in no order, as the bank does, and what finds them."""
+    """Matrices put into rows in random order, as in the device tier, with their index."""
 
     def __init__(self, width: int, dtype: torch.dtype, generator: torch.Generator) -> None:
         self._width = width
@@ -62,7 +62,7 @@ class _Arena:
         self._index: list[int] = []
 
     def put(self, matrix: Tensor) -> tuple[int, Tensor]:
-        """Takes [vectors, length]; gives the offset in the index and the values as the arena holds them."""
+        """Store [vectors, length]; return the offset in the index and the values in the arena's precision."""
         vectors, length = matrix.shape
         parts = -(-length // self._width)
         padded = functional.pad(matrix, (0, parts * self._width - length)).to(self._dtype)
@@ -72,7 +72,7 @@ class _Arena:
         return offset, padded[:, :length].float()
 
     def tensors(self, index_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The arena, rows that nobody may read among them, and the index."""
+        """Return the arena, which includes rows that must not be read, and the index."""
         count = max(1, len(self._rows))
         place = torch.randperm(3 * count, generator=self._generator)[:count]
         arena = torch.full((3 * count, self._width), torch.nan, dtype=self._dtype)
@@ -82,7 +82,7 @@ class _Arena:
 
 
 def check_lora(case: LoraCase, device: str = "cpu") -> None:
-    """Raises `AssertionError` unless the kernel gives what the loop gives and leaves everything else alone."""
+    """Raises `AssertionError` unless the kernel equals the loop and writes nothing else."""
     generator = torch.Generator().manual_seed(case.seed)
     dtype, index_dtype = getattr(torch, case.dtype), getattr(torch, case.index_dtype)
     sites, batch = len(case.ranks), len(case.ranks[0])
@@ -155,7 +155,7 @@ def check_bottleneck(case: BottleneckCase, device: str = "cpu") -> None:
 
 
 def _matrix(generator: torch.Generator, vectors: int, length: int, *, terms: int) -> Tensor:
-    """Random, so that a sum of `terms` products with it is of about one: a wrong row shows."""
+    """Random, scaled so that a sum of `terms` products is about one and a wrong row is detected."""
     return torch.randn(vectors, length, generator=generator) / math.sqrt(terms)
 
 

@@ -1,8 +1,8 @@
-"""Adapters that say who they are: the answer to any text spells the number of the adapter that gave it.
+"""Adapters that identify themselves: the answer to any text encodes the number of its adapter.
 
-A head spells its number with its biases. A bottleneck spells the same number a second time: its bias towers
-over the hidden states of the last layer, and the head reads it there. So an answer that was put together from
-two adapters, or from rows that another one had left behind, shows.
+A head encodes its number in its biases. A bottleneck encodes the same number again: its bias dominates the hidden
+states of the last layer, which the head reads. So an answer that mixes two adapters, or uses rows of an evicted one, is
+detected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_NUMBER = 2**_BITS - 1
 
 @dataclass(frozen=True, slots=True)
 class Spelt:
-    """The numbers that an answer spells; `body` means nothing for a LoRA, which only the head names."""
+    """The numbers that an answer encodes; `body` is meaningless for a LoRA."""
 
     head: int
     body: int
@@ -53,7 +53,7 @@ def spelt(outcome: Outcome) -> Spelt:
     if outcome.error is not None:
         raise outcome.error
     if not isinstance(outcome.result, Classification):
-        raise TypeError(f"{outcome.result} is no classification")
+        raise TypeError(f"{outcome.result} is not a classification")
     bits = [probability > 0.5 for probability in outcome.result.probs]
     return Spelt(head=_number(bits[_BITS:]), body=_number(bits[:_BITS]))
 

@@ -1,4 +1,4 @@
-"""Tiny seeded models for tests, made in milliseconds and the same in every run."""
+"""Tiny seeded models for tests, made in milliseconds and equal in every run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def tiny_bert_config(**changes: int) -> BertConfig:
 
 
 def tiny_bert_folder(folder: Path, *, seed: int = 7, **changes: int) -> Path:
-    """A transformers folder of a BERT whose weights are wide enough for every part to matter."""
+    """A transformers folder of a BERT whose weights are large enough for every part to matter."""
     torch.manual_seed(seed)
     model = BertModel(tiny_bert_config(**changes))
     with torch.no_grad():
@@ -115,6 +115,6 @@ def _drawn(kind: type[ModelT], config: Any, seed: int) -> ModelT:
 
 
 def tiny_base(folder: Path, *, k: int) -> Path:
-    """A base artifact of it, not calibrated."""
+    """A base artifact of the tiny BERT, not calibrated."""
     convert_pretrained(tiny_bert_folder(folder / "bert"), folder / f"k{k}", k=k)
     return folder / f"k{k}"

@@ -1,4 +1,4 @@
-"""A model of nothing but the places where adapters sit, for tests of their maths without a transformer around it."""
+"""A model that consists of the places of adapters only, for tests of their maths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TinyModel"]
 
 
 class TinyModel:
-    """The places where a model asks for adapters, in a model's order; a mean over the tokens stands for attention."""
+    """Calls adapters in the order of a real model; a mean over the tokens replaces attention."""
 
     def __init__(self, spec: HPLMSpec) -> None:
         torch.manual_seed(0)
@@ -26,7 +26,7 @@ class TinyModel:
 
     @torch.inference_mode()
     def run(self, x: Tensor, maths: TrainingAdapters) -> Tensor:
-        """One adapter for all rows, asked as training asks it: every site by itself, for every token."""
+        """Run one adapter for all rows as training does: every site alone, for every token."""
         for layer in range(self._layers):
             q, k, v = (self._linear(maths, layer, site, x) for site in QKV)
             attended = self._linear(maths, layer, Site.O, _attend(q, k, v))
@@ -37,7 +37,7 @@ class TinyModel:
 
     @torch.inference_mode()
     def run_batch(self, x: Tensor, adapters: ServingAdapters, *, first_only: bool = False) -> Tensor:
-        """Each row's own adapter, asked as serving asks them: q, k and v together, everything added in place."""
+        """Run each row's own adapter as serving does: q, k and v together, everything added in place."""
         for layer in range(self._layers):
             parts = torch.stack([self.linears[site](x) for site in QKV], 2)  # [B, T, 3, H]
             if first_only and layer == self._layers - 1:

@@ -1,4 +1,4 @@
-"""Small tokenizers of the two kinds that decoders have: byte-level BPE, and sentencepiece's with bytes besides."""
+"""Small tokenizers of decoders' two kinds: byte-level BPE, and sentencepiece's with byte fallback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def byte_level() -> Tokenizer:
 
 
 def sentencepiece() -> Tokenizer:
-    """Llama 2's kind: whatever begins a text loses its space, and characters beyond ASCII are bytes."""
+    """Llama 2's kind: the first token of a text loses its space, and characters beyond ASCII are bytes."""
     letters = ["▁", *(chr(code) for code in range(0x21, 0x7F))]
     more = {"unk_token": "<unk>", "byte_fallback": True}
     bytewise = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -82,7 +82,7 @@ class ChatTemplate:
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
         class GenerationTag(Extension):
-            """`{% generation %}` marks what a model is trained on; here it has no effect."""
+            """`{% generation %}` encloses what a model is trained on; here it has no effect."""
 
             tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 

@@ -36,7 +36,7 @@ def test_rank_and_bytes_count_all_parts_when_ranks_differ() -> None:
     assert adapter.nbytes == sum(array.nbytes for array in adapter.tensors().values())
 
 
-def test_summary_is_json_with_all_that_a_listing_shows() -> None:
+def test_summary_is_json_with_every_field_of_a_listing() -> None:
     summary = bottleneck_adapter(RNG, 8, before_norm=False, head=head(RNG, 2)).summary()
     assert json.loads(json.dumps(summary)) == summary
     assert summary["kind"] == "bottleneck"
@@ -109,7 +109,7 @@ REFUSALS: list[tuple[str, Callable[[], Adapter], str]] = [
     ("up_bias", lambda: _with_bottleneck(bottleneck_adapter(RNG), up_bias=random_array(RNG, 8)), "up_bias has shape"),
     ("labels", lambda: _with_head(labels=("a", "b")), "head.out has shape"),
     ("regression", lambda: _with_head(labels=("a",)), "regression"),
-    ("twins", lambda: _with_head(labels=("a", "a", "b")), "distinct"),
+    ("duplicate labels", lambda: _with_head(labels=("a", "a", "b")), "distinct"),
     ("many labels", lambda: head_adapter(head(RNG, 4097)), "4097 labels; at most 4096"),
     ("long label", lambda: _with_head(labels=("a" * 257, "b", "c")), "longer than 256"),
     ("line break", lambda: _with_head(labels=("a\nb", "b", "c")), r"label 'a\\nb' holds control"),

@@ -27,7 +27,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> AdapterHubOracle:
     return make_adapterhub_oracle(tmp_path_factory.mktemp("adapterhub"))
 
 
-def test_every_adapter_of_the_library_is_read_whole(oracle: AdapterHubOracle) -> None:
+def test_every_adapter_of_the_library_is_read_completely(oracle: AdapterHubOracle) -> None:
     for folder in oracle.adapters.values():
         adapter = read_adapter(folder, SPEC)
         values = sum(array.size for file in folder.glob("*.safetensors") for array in load_file(file).values())
@@ -35,7 +35,7 @@ def test_every_adapter_of_the_library_is_read_whole(oracle: AdapterHubOracle) ->
         assert adapter.nbytes == 4 * values
 
 
-def test_pfeiffer_and_houlsby_are_told_apart(oracle: AdapterHubOracle) -> None:
+def test_pfeiffer_and_houlsby_are_distinguished(oracle: AdapterHubOracle) -> None:
     pfeiffer, houlsby = (read_adapter(oracle.adapters[name], SPEC) for name in ("pfeiffer", "houlsby"))
     assert (pfeiffer.adapter_before_norm, pfeiffer.activation, pfeiffer.rank) == (True, Activation.RELU, 8)
     assert {place for _, place in pfeiffer.bottleneck} == {Placement.OUTPUT}
@@ -79,12 +79,12 @@ def test_adapter_on_all_layers_is_refused_when_the_lower_ones_are_looked_up(orac
 
 
 def test_oracle_is_not_the_identity(oracle: AdapterHubOracle) -> None:
-    """A guard: adapters as the library makes them do nothing, and would prove nothing."""
+    """New adapters of the library are the identity, which would prove nothing."""
     hidden = [oracle.hidden[name] for name in sorted(oracle.hidden)]
     assert all(np.abs(left - right).max() > 0.1 for left, right in itertools.pairwise(hidden))
 
 
-def test_folder_is_read_when_a_readme_lies_beside(oracle: AdapterHubOracle, tmp_path: Path) -> None:
+def test_folder_is_read_when_it_holds_a_readme(oracle: AdapterHubOracle, tmp_path: Path) -> None:
     for file in oracle.adapters["pfeiffer"].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "README.md").write_text("# A model card")

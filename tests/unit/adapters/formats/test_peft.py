@@ -30,7 +30,7 @@ _SITE_OF_MODULE = {module: site for module, (site,) in MODULES[Family.BERT].item
 
 
 def _peft(config: LoraConfig, *, labels: int = 3) -> Any:
-    """A `PeftModel` of a tiny BERT, with adapters that do something."""
+    """A `PeftModel` of a tiny BERT, with random adapters."""
     torch.manual_seed(5)
     if config.task_type == TaskType.FEATURE_EXTRACTION:
         base: Any = BertModel(tiny_bert_config())
@@ -52,7 +52,7 @@ def _lora_modules(model: Any) -> Iterator[tuple[tuple[int, Site], PeftLinear]]:
 
 
 def _assert_same_maths(model: Any, adapter: Adapter) -> None:
-    """Each linear layer's addition, and no place more or less."""
+    """The addition to each linear layer, at exactly these places."""
     modules = dict(_lora_modules(model))
     assert set(modules) == set(adapter.lora)
     for key, module in modules.items():
@@ -107,7 +107,7 @@ def test_lora_adds_what_peft_adds(options: dict[str, Any], tmp_path: Path) -> No
     assert adapter.head is not None
 
 
-def test_classifier_is_read_whole_with_the_bases_pooler(tmp_path: Path) -> None:
+def test_classifier_is_read_with_the_bases_pooler(tmp_path: Path) -> None:
     model = _peft(LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules=["query"]), labels=7)
     model.save_pretrained(tmp_path)
     head = read_adapter(tmp_path, SPEC).head
@@ -119,7 +119,7 @@ def test_classifier_is_read_whole_with_the_bases_pooler(tmp_path: Path) -> None:
     assert head.labels == tuple(f"LABEL_{number}" for number in range(7))
 
 
-def test_own_pooler_comes_with_the_head_when_it_was_saved(tmp_path: Path) -> None:
+def test_head_has_its_own_pooler_when_it_was_saved(tmp_path: Path) -> None:
     options: dict[str, Any] = {"r": 4, "target_modules": ["query"], "modules_to_save": ["classifier", "pooler"]}
     model = _peft(LoraConfig(task_type=TaskType.SEQ_CLS, **options))
     model.save_pretrained(tmp_path)
@@ -226,7 +226,7 @@ def test_labels_are_refused_when_there_is_no_head(tmp_path: Path) -> None:
 
 
 def test_every_tensor_of_peft_matters(tmp_path: Path) -> None:
-    """Whatever single tensor is taken out of a real file, the adapter is refused and the tensor named."""
+    """Without any single tensor of a real file the adapter is refused, and the tensor is named."""
     _peft(LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules=ALL)).save_pretrained(tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     tensors = load_file(path)

@@ -174,7 +174,7 @@ PEFT_CASES: dict[str, tuple[Callable[[Sample], None], str]] = {
     "a pickle of settings": (_file("training_args.bin", b"\x80\x04."), r"training_args\.bin is a pickle file"),
     "a pickle by another name": (_file("optimizer.PT", b"\x80\x04."), r"optimizer\.PT is a pickle file"),
     "weights of another format": (_file("model.onnx", b""), r"model\.onnx is not a kind of file"),
-    "weights nobody reads": (_file("model.safetensors", save({"x": _array(2)})), r"model\.safetensors holds weights"),
+    "unread weights": (_file("model.safetensors", save({"x": _array(2)})), r"model\.safetensors holds weights"),
     "an empty weights file": (_file(PEFT_WEIGHTS, b""), "not a whole safetensors file: it has 0 bytes"),
     "weights cut short": (lambda s: s.raw.update({PEFT_WEIGHTS: save(s.weights)[:-5]}), "not a whole safetensors file"),
     "bytes behind the weights": (
@@ -412,7 +412,7 @@ def test_adapterhub_folder_is_refused_with_the_reason(
 
 
 def test_folders_are_accepted_when_nothing_is_changed(tmp_path: Path) -> None:
-    """A guard: without it, every case above could fail for another reason."""
+    """Otherwise every case above could be refused for another reason."""
     (tmp_path / "peft").mkdir()
     peft_sample().write(tmp_path / "peft", PEFT_WEIGHTS)
     assert len(read_adapter(tmp_path / "peft", SPEC).lora) == 4
@@ -480,7 +480,7 @@ EXPLOSIVE = {
 
 @pytest.mark.parametrize("pattern", EXPLOSIVE.values(), ids=EXPLOSIVE)
 @pytest.mark.parametrize("field", ["target_modules", "exclude_modules", "rank_pattern"])
-def test_pattern_is_refused_when_it_could_keep_the_matcher_busy(field: str, pattern: str, tmp_path: Path) -> None:
+def test_pattern_is_refused_when_its_worst_case_is_slow(field: str, pattern: str, tmp_path: Path) -> None:
     sample = peft_sample()
     sample.config |= {field: {pattern: 4} if field == "rank_pattern" else pattern, "layers_to_transform": None}
     _refuses(sample, PEFT_WEIGHTS, f"{field} = .* too complicated", tmp_path)
@@ -493,7 +493,7 @@ def test_patterns_are_refused_when_there_are_too_many(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", [".*" * 3 + "!", "(?:b|b)" * 9 + ".*!", "(b|b)(e|e)(r|r)(t|t).*.*!"])
-def test_worst_patterns_that_are_taken_end_soon(pattern: str, tmp_path: Path) -> None:
+def test_slowest_accepted_patterns_finish_quickly(pattern: str, tmp_path: Path) -> None:
     sample = peft_sample()
     sample.config |= {"target_modules": pattern, "layers_to_transform": None}
     sample.write(tmp_path, PEFT_WEIGHTS)
@@ -511,7 +511,7 @@ def test_worst_patterns_that_are_taken_end_soon(pattern: str, tmp_path: Path) ->
         r".*layer\.([2-9]|10|11)\..*(query|value)",
     ],
 )
-def test_ordinary_pattern_is_taken(pattern: str, tmp_path: Path) -> None:
+def test_ordinary_pattern_is_accepted(pattern: str, tmp_path: Path) -> None:
     sample = peft_sample()
     sample.config |= {"target_modules": pattern, "layers_to_transform": None}
     sample.write(tmp_path, PEFT_WEIGHTS)

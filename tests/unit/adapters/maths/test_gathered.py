@@ -44,21 +44,21 @@ TENANTS = {inner: sixteen_tenants(spec) for inner, spec in SPECS.items()}
 MODEL = MODELS[64]
 
 
-def _bank(dtype: torch.dtype = torch.float32) -> DeviceTier:
+def _tier(dtype: torch.dtype = torch.float32) -> DeviceTier:
     return DeviceTier(HIDDEN, 8 * 1024**2, "cpu", dtype)
 
 
-def _residents(bank: DeviceTier, chosen: Sequence[int | None], inner: int = 64) -> list[Resident | None]:
-    return [None if number is None else _resident(bank, f"{number}", TENANTS[inner][number]) for number in chosen]
+def _residents(tier: DeviceTier, chosen: Sequence[int | None], inner: int = 64) -> list[Resident | None]:
+    return [None if number is None else _resident(tier, f"{number}", TENANTS[inner][number]) for number in chosen]
 
 
-def _resident(bank: DeviceTier, digest: str, adapter: Adapter) -> Resident:
-    return bank.find(digest) or bank.insert(digest, pack_adapter(adapter, HIDDEN, bank.arena.dtype))
+def _resident(tier: DeviceTier, digest: str, adapter: Adapter) -> Resident:
+    return tier.find(digest) or tier.insert(digest, pack_adapter(adapter, HIDDEN, tier.arena.dtype))
 
 
-def _batched(bank: DeviceTier, residents: Sequence[Resident | None], *, first_only: bool = False) -> GatheredAdapters:
+def _batched(tier: DeviceTier, residents: Sequence[Resident | None], *, first_only: bool = False) -> GatheredAdapters:
     apart = range(LAST, LAST + 1) if first_only else NO_LAYERS
-    return GatheredAdapters(bank.arena, GatheredPlan(residents, "cpu", unfused=apart))
+    return GatheredAdapters(tier.arena, GatheredPlan(residents, "cpu", unfused=apart))
 
 
 @functools.cache
@@ -90,12 +90,12 @@ def _check(
 ) -> None:
     """States, and the logits where all tokens are there."""
     x, mask = _inputs(len(chosen), seed)
-    model, bank = MODELS[inner], _bank()
-    residents = _residents(bank, chosen, inner)
+    model, tier = MODELS[inner], _tier()
+    residents = _residents(tier, chosen, inner)
     with pytest.MonkeyPatch.context() as patch:
         if method is not None:
             patch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
-        adapters = _batched(bank, residents, first_only=first_only)
+        adapters = _batched(tier, residents, first_only=first_only)
     hidden = model.run_batch(x, adapters, first_only=first_only)
     assert hidden.shape[1] == (1 if first_only else TOKENS)
     alone = [model.run(x[row : row + 1], _single(number, inner))[0] for row, number in enumerate(chosen)]
@@ -111,7 +111,7 @@ def _check(
         return
     with torch.inference_mode():
         heads = HeadPlan(residents, HIDDEN, "cpu")
-        logits = heads.apply(bank.arena, hidden, mask, model.pooler)
+        logits = heads.apply(tier.arena, hidden, mask, model.pooler)
         assert logits.dtype == torch.float32
         for row, number in enumerate(chosen):
             wanted = _expected_logits(number, alone[row], mask[row], inner)
@@ -164,7 +164,7 @@ def test_batch_of_one_tenant_equals_that_tenant(number: int, method: Method) -> 
 
 
 @pytest.mark.parametrize("chosen", [[None, None, 0], [None, 12, None, None, 6, 6, None, None, 3]])
-def test_tenants_keep_their_rows_when_several_without_an_adapter_stand_before_them(chosen: list[int | None]) -> None:
+def test_tenants_keep_their_rows_when_rows_without_an_adapter_precede_them(chosen: list[int | None]) -> None:
     _check(chosen)
 
 
@@ -172,15 +172,13 @@ def test_tenants_keep_their_rows_when_several_without_an_adapter_stand_before_th
 @pytest.mark.parametrize(
     "chosen", [[0] * 5 + [6] * 9 + [8] * 7 + [None] * 3, [None, 1, 1, 1, 1, 1, 3], [9] * 5 + [10] * 5]
 )
-def test_neighbours_that_are_multiplied_with_nothing_stay_as_they_are(
-    chosen: list[int | None], first_only: bool
-) -> None:
+def test_neighbours_in_a_padded_group_are_unchanged(chosen: list[int | None], first_only: bool) -> None:
     """Five rows are multiplied as six."""
     _check(chosen, method=Method.GATHERED, first_only=first_only)
 
 
 def test_adapters_change_the_answer() -> None:
-    """A guard for the tests above: with weights that do nothing they would all pass."""
+    """With weights that have no effect, all tests above would pass."""
     x, _ = _inputs(1)
     for inner, tenants in TENANTS.items():
         base = MODELS[inner].run(x, NoAdapters())
@@ -193,20 +191,20 @@ def test_adapters_change_the_answer() -> None:
 @pytest.mark.parametrize("value", [100.0, torch.nan])
 def test_rows_do_not_depend_on_their_batch_mates(value: float, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
-    bank = _bank()
+    tier = _tier()
     x, _ = _inputs(6)
-    together = MODEL.run_batch(x, _batched(bank, _residents(bank, [3, 8, None, 10, 3, 5])))
+    together = MODEL.run_batch(x, _batched(tier, _residents(tier, [3, 8, None, 10, 3, 5])))
     other = x.clone()
     other[[0, 2, 3, 4, 5]] = value
-    apart = MODEL.run_batch(other, _batched(bank, _residents(bank, [7, 8, 1, None, 9, 0])))
+    apart = MODEL.run_batch(other, _batched(tier, _residents(tier, [7, 8, 1, None, 9, 0])))
     torch.testing.assert_close(together[1], apart[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", APART)
-def test_nothing_is_added_where_nobody_has_an_adapter(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_added_when_no_row_has_an_adapter(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
-    bank = _bank()
-    adapters = _batched(bank, _residents(bank, [0, None, 12]))
+    tier = _tier()
+    adapters = _batched(tier, _residents(tier, [0, None, 12]))
     x, _ = _inputs(3)
     total = x.clone()
     adapters.bottleneck(0, Placement.OUTPUT, total, None, MODEL.norms[Placement.OUTPUT])
@@ -223,10 +221,10 @@ def test_nothing_is_added_where_nobody_has_an_adapter(method: Method, monkeypatc
 
 
 @pytest.mark.parametrize("method", APART)
-def test_only_the_sum_is_written_to(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_total_is_written_to(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
-    bank = _bank()
-    adapters = _batched(bank, _residents(bank, [6, 9, None, 1]))
+    tier = _tier()
+    adapters = _batched(tier, _residents(tier, [6, 9, None, 1]))
     x, _ = _inputs(4)
     hidden, total = x.clone(), 2 * x
     adapters.bottleneck(0, Placement.OUTPUT, total, hidden, MODEL.norms[Placement.OUTPUT])
@@ -237,9 +235,9 @@ def test_only_the_sum_is_written_to(method: Method, monkeypatch: pytest.MonkeyPa
     assert torch.equal(read, x)
 
 
-def test_an_adapter_that_reads_the_output_alone_is_not_given_the_sum_for_it() -> None:
-    bank = _bank()
-    adapters = _batched(bank, _residents(bank, [6, 9]))
+def test_an_adapter_that_reads_the_output_alone_needs_the_hidden_states() -> None:
+    tier = _tier()
+    adapters = _batched(tier, _residents(tier, [6, 9]))
     assert adapters.reads_hidden(0, Placement.OUTPUT)
     assert not adapters.reads_hidden(0, Placement.ATTENTION)
     with pytest.raises(ValueError, match="before the residual"):
@@ -251,9 +249,9 @@ def test_bfloat16_batch_is_near_float32(method: Method, monkeypatch: pytest.Monk
     monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
     chosen = [0, 1, 6, 9, None]
     x, _ = _inputs(5)
-    exact_bank, bank = _bank(), _bank(torch.bfloat16)
+    exact_bank, tier = _tier(), _tier(torch.bfloat16)
     exact = _batched(exact_bank, _residents(exact_bank, chosen))
-    rounded = _batched(bank, _residents(bank, chosen))
+    rounded = _batched(tier, _residents(tier, chosen))
     expected = torch.zeros(5, TOKENS, 3, HIDDEN)
     found = expected.bfloat16()
     exact.lora(1, QKV, x, expected)

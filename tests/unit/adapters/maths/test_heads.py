@@ -1,4 +1,4 @@
-"""Each row's own head against that head alone, computed by `apply_head`."""
+"""Each row's own head in a batch against that head alone, computed by `apply_head`."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def _pooler(first: Tensor) -> Tensor:
     return torch.tanh(first @ WEIGHT.to(first.dtype))
 
 
-def _bank(dtype: torch.dtype = torch.float32) -> DeviceTier:
+def _tier(dtype: torch.dtype = torch.float32) -> DeviceTier:
     return DeviceTier(HIDDEN, 8 * 1024**2, "cpu", dtype)
 
 
-def _residents(bank: DeviceTier, chosen: Sequence[int | None]) -> list[Resident | None]:
+def _residents(tier: DeviceTier, chosen: Sequence[int | None]) -> list[Resident | None]:
     """-1 is an adapter without a head."""
     headless = lora_adapter(np.random.default_rng(0), 4)
 
     def resident(number: int) -> Resident:
         adapter: Adapter = headless if number < 0 else head_adapter(HEADS[number])
-        return bank.find(f"{number}") or bank.insert(f"{number}", pack_adapter(adapter, HIDDEN, bank.arena.dtype))
+        return tier.find(f"{number}") or tier.insert(f"{number}", pack_adapter(adapter, HIDDEN, tier.arena.dtype))
 
     return [None if number is None else resident(number) for number in chosen]
 
@@ -88,9 +88,9 @@ def _expected(number: int | None, hidden: Tensor, mask: Tensor) -> Tensor:
 @given(st.lists(st.one_of(st.none(), st.integers(-1, len(HEADS) - 1)), min_size=1, max_size=12), st.integers(0, 99))
 def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -> None:
     hidden, mask = _inputs(len(chosen), seed)
-    bank = _bank()
-    heads = HeadPlan(_residents(bank, chosen), HIDDEN, "cpu")
-    logits = heads.apply(bank.arena, hidden, mask, _pooler)
+    tier = _tier()
+    heads = HeadPlan(_residents(tier, chosen), HIDDEN, "cpu")
+    logits = heads.apply(tier.arena, hidden, mask, _pooler)
     assert logits.dtype == torch.float32
     assert logits.shape == (len(chosen), heads.counts.max())
     for row, number in enumerate(chosen):
@@ -103,10 +103,10 @@ def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -
 @pytest.mark.parametrize("chosen", [FIRST_TOKEN, [3], [3, 4, 10]], ids=["all", "one", "pooler-for-all"])
 def test_the_first_token_alone_gives_the_same_when_all_heads_read_it(chosen: list[int]) -> None:
     hidden, mask = _inputs(len(chosen))
-    bank = _bank()
-    heads = HeadPlan(_residents(bank, chosen), HIDDEN, "cpu")
+    tier = _tier()
+    heads = HeadPlan(_residents(tier, chosen), HIDDEN, "cpu")
     assert heads.first_only
-    logits = heads.apply(bank.arena, hidden[:, :1], None, _pooler)
+    logits = heads.apply(tier.arena, hidden[:, :1], None, _pooler)
     for row, number in enumerate(chosen):
         expected = _expected(number, hidden[row], mask[row])
         torch.testing.assert_close(logits[row, : len(expected)], expected, rtol=0, atol=1e-5)
@@ -115,15 +115,15 @@ def test_the_first_token_alone_gives_the_same_when_all_heads_read_it(chosen: lis
 @pytest.mark.parametrize(
     "chosen", [[0, len(HEADS) - 1], [0, -1], [0, None], [None]], ids=["mean", "headless", "base", "none"]
 )
-def test_other_tokens_are_wanted_when_a_row_reads_them_or_has_no_head(chosen: list[int | None]) -> None:
-    assert not HeadPlan(_residents(_bank(), chosen), HIDDEN, "cpu").first_only
+def test_first_only_is_false_when_a_row_reads_other_tokens_or_has_no_head(chosen: list[int | None]) -> None:
+    assert not HeadPlan(_residents(_tier(), chosen), HIDDEN, "cpu").first_only
 
 
 def test_bfloat16_heads_are_near_float32() -> None:
     chosen = list(range(len(HEADS)))
     hidden, mask = _inputs(len(chosen))
-    bank = _bank(torch.bfloat16)
-    logits = HeadPlan(_residents(bank, chosen), HIDDEN, "cpu").apply(bank.arena, hidden.bfloat16(), mask, _pooler)
+    tier = _tier(torch.bfloat16)
+    logits = HeadPlan(_residents(tier, chosen), HIDDEN, "cpu").apply(tier.arena, hidden.bfloat16(), mask, _pooler)
     assert logits.dtype == torch.float32
     for row, number in enumerate(chosen):
         expected = _expected(number, hidden[row], mask[row])
@@ -137,30 +137,30 @@ def test_mean_pool_reads_real_tokens_only() -> None:
 
 
 def test_mean_pool_loses_nothing_when_many_tokens_are_in_half_precision() -> None:
-    """A sum in bfloat16 would stand still at 256."""
+    """A sum in bfloat16 would not grow beyond 256."""
     hidden = torch.ones(1, 1000, 2, dtype=torch.bfloat16)
     pooled = mean_pool(hidden, torch.ones(1, 1000, dtype=torch.bool))
     assert pooled.dtype == torch.bfloat16
     assert pooled.tolist() == [[1.0, 1.0]]
 
 
-def test_heads_refuse_when_a_pooler_is_wanted_and_none_is_given() -> None:
-    bank = _bank()
+def test_heads_refuse_when_a_pooler_is_needed_and_none_is_given() -> None:
+    tier = _tier()
     hidden, mask = _inputs(2)
     for chosen in ([3, 3], [3, 0]):
         with pytest.raises(ValueError, match="pooler"):
-            HeadPlan(_residents(bank, chosen), HIDDEN, "cpu").apply(bank.arena, hidden, mask, None)
+            HeadPlan(_residents(tier, chosen), HIDDEN, "cpu").apply(tier.arena, hidden, mask, None)
 
 
-def test_heads_refuse_when_a_mean_is_wanted_and_no_mask_is_given() -> None:
-    bank = _bank()
+def test_heads_refuse_when_a_mean_is_needed_and_no_mask_is_given() -> None:
+    tier = _tier()
     with pytest.raises(ValueError, match="mask"):
-        HeadPlan(_residents(bank, [len(HEADS) - 1]), HIDDEN, "cpu").apply(bank.arena, _inputs(1)[0], None, None)
+        HeadPlan(_residents(tier, [len(HEADS) - 1]), HIDDEN, "cpu").apply(tier.arena, _inputs(1)[0], None, None)
 
 
 def test_batch_without_heads_gives_no_logits() -> None:
-    bank = _bank()
+    tier = _tier()
     hidden, mask = _inputs(2)
-    heads = HeadPlan(_residents(bank, [-1, None]), HIDDEN, "cpu")
-    assert heads.apply(bank.arena, hidden, mask, None).shape == (2, 0)
+    heads = HeadPlan(_residents(tier, [-1, None]), HIDDEN, "cpu")
+    assert heads.apply(tier.arena, hidden, mask, None).shape == (2, 0)
     assert heads.counts.tolist() == [0, 0]

@@ -21,7 +21,7 @@ Interpreter = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[Interpreter]:
-    """Calls a function in a process where Triton interprets: it has to know when it is imported."""
+    """Calls a function in a process where Triton interprets, which is decided when it is imported."""
     with (
         pytest.MonkeyPatch.context() as patch,
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
@@ -41,7 +41,7 @@ def interpreted() -> Iterator[Interpreter]:
         pytest.param(LoraCase(48, 80, 112, 20, ((3, 20),), strided=True), id="matrices-padded-to-rows"),
         pytest.param(LoraCase(384, 384, 384, 18, ((8, 24),)), id="384"),
         pytest.param(LoraCase(64, 64, 64, 17, ((4, 0, 9), (0, 0, 0), (16, 32, 0)), strided=True), id="qkv-in-one"),
-        pytest.param(LoraCase(16, 16, 16, 1, ((0, 0),)), id="nobody"),
+        pytest.param(LoraCase(16, 16, 16, 1, ((0, 0),)), id="no row"),
         pytest.param(LoraCase(32, 32, 32, 9, ((300, 2, 128),)), id="ranks-over-the-largest-block"),
         pytest.param(LoraCase(48, 48, 48, 37, ((8, 0, 48),), dtype="bfloat16", strided=True), id="bfloat16"),
         pytest.param(LoraCase(48, 48, 48, 70, ((8, 64),), dtype="float16"), id="float16"),
@@ -81,7 +81,7 @@ def test_any_shape_equals_a_loop_over_rows(
     interpreted(check_lora, LoraCase(width, width, width, tokens, (tuple(ranks),), seed=seed))
 
 
-def test_kernels_are_not_offered_when_nothing_would_run_them() -> None:
+def test_kernels_are_not_offered_when_the_device_or_triton_is_missing() -> None:
     assert not kernels_run_on(torch.device("cpu"))
     assert not kernels_run_on(torch.device("meta"))
 

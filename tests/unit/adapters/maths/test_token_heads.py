@@ -29,21 +29,21 @@ HEADS: list[Head] = [
 ]
 
 
-def residents(bank: DeviceTier, chosen: list[int | None]) -> list[Resident | None]:
+def residents(tier: DeviceTier, chosen: list[int | None]) -> list[Resident | None]:
     def resident(number: int) -> Resident:
-        packed = pack_adapter(head_adapter(HEADS[number]), HIDDEN, bank.arena.dtype)
-        return bank.find(f"{number}") or bank.insert(f"{number}", packed)
+        packed = pack_adapter(head_adapter(HEADS[number]), HIDDEN, tier.arena.dtype)
+        return tier.find(f"{number}") or tier.insert(f"{number}", packed)
 
     return [None if number is None else resident(number) for number in chosen]
 
 
 @settings(max_examples=50)
 @given(st.lists(st.one_of(st.none(), st.integers(0, len(HEADS) - 1)), min_size=1, max_size=10), st.integers(0, 99))
-def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -> None:
-    bank = DeviceTier(HIDDEN, 1024**2, "cpu", torch.float32)
+def test_token_heads_of_any_batch_equal_each_head_alone(chosen: list[int | None], seed: int) -> None:
+    tier = DeviceTier(HIDDEN, 1024**2, "cpu", torch.float32)
     hidden = torch.randn(len(chosen), TOKENS, HIDDEN, generator=torch.Generator().manual_seed(seed))
     mask = torch.ones(len(chosen), TOKENS, dtype=torch.bool)
-    found = residents(bank, chosen)
+    found = residents(tier, chosen)
     plan, whole = TokenHeadPlan(found, HIDDEN, "cpu"), HeadPlan(found, HIDDEN, "cpu")
     expected_rows = [row for row, n in enumerate(chosen) if n is not None and HEADS[n].pooling is Pooling.TOKENS]
     assert plan.rows == expected_rows
@@ -51,7 +51,7 @@ def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -
     assert not (whole.first_only and expected_rows)
     if not expected_rows:
         return
-    labels, scores = plan.apply(bank.arena, hidden)
+    labels, scores = plan.apply(tier.arena, hidden)
     assert labels.shape == scores.shape == (len(expected_rows), TOKENS)
     for place, row in enumerate(expected_rows):
         own = HEADS[chosen[row] or 0]
@@ -61,12 +61,12 @@ def test_any_batch_equals_each_head_alone(chosen: list[int | None], seed: int) -
         assert torch.equal(labels[place], best.indices)
 
 
-def test_numbers_that_are_none_are_seen_when_the_states_hold_them() -> None:
-    bank = DeviceTier(HIDDEN, 1024**2, "cpu", torch.float32)
-    plan = TokenHeadPlan(residents(bank, [0, 2]), HIDDEN, "cpu")
+def test_scores_are_nan_when_the_states_hold_nan() -> None:
+    tier = DeviceTier(HIDDEN, 1024**2, "cpu", torch.float32)
+    plan = TokenHeadPlan(residents(tier, [0, 2]), HIDDEN, "cpu")
     hidden = torch.ones(2, TOKENS, HIDDEN)
     hidden[0, 3] = torch.nan
-    scores = plan.apply(bank.arena, hidden)[1]
+    scores = plan.apply(tier.arena, hidden)[1]
     assert scores.isnan().nonzero().tolist() == [[0, 3]]
 
 
@@ -83,12 +83,12 @@ def token_head(labels: int, **changes: object) -> Head:
         (token_head(MAX_TOKEN_LABELS + 1), f"at most {MAX_TOKEN_LABELS}"),
     ],
 )
-def test_head_is_refused_when_it_would_not_be_applied_whole(wrong: Head, reason: str) -> None:
+def test_head_is_refused_when_a_part_would_not_be_applied(wrong: Head, reason: str) -> None:
     with pytest.raises(AdapterRefused, match=reason):
         head_adapter(wrong).validate(sample_spec())
 
 
-def test_file_gives_the_same_head_when_it_is_read_back(tmp_path: Path) -> None:
+def test_head_is_the_same_when_saved_and_loaded(tmp_path: Path) -> None:
     path = tmp_path / "adapter.safetensors"
     adapter = Adapter(AdapterKind.NONE, {}, {}, True, Activation.RELU, token_head(3))
     save_adapter(adapter, path)

@@ -13,7 +13,7 @@ KEYS = st.sampled_from([f"key {number}" for number in range(12)])
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Against a plain model: what is there, how large it is, how often it is pinned, what waits to go."""
+    """Compares the policy with a plain model of keys, sizes, pins and drops."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_pinned_key_comes_back_into_the_order_when_released() -> None:
+def test_pinned_key_can_be_evicted_again_after_its_unpin() -> None:
     policy = EvictionPolicy(2, tier="test")
     policy.admit("a", 1)
     policy.pin("a")
@@ -121,7 +121,7 @@ def _lru_hit_rate(requests: list[str], slots: int) -> float:
 
 
 def _skewed_with_scans() -> list[str]:
-    """Zipf 1.0 over a thousand tenants; now and then a job over tenants that are never asked for again."""
+    """Zipf 1.0 over a thousand tenants; now and then a job over tenants that are used only once."""
     rng = np.random.default_rng(5)
     weights = 1 / np.arange(1, 1001)
     requests: list[str] = []
@@ -137,7 +137,7 @@ def test_order_beats_lru_by_five_points_when_scans_run_through_skewed_traffic(sl
     assert _hit_rate(requests, slots) >= _lru_hit_rate(requests, slots) + 0.05
 
 
-def test_key_is_known_when_it_comes_back_again_and_again() -> None:
+def test_key_keeps_its_score_when_it_returns_often() -> None:
     policy = EvictionPolicy(2, tier="test")
     policy.admit("steady", 1)
     policy.hit("steady")
@@ -147,11 +147,11 @@ def test_key_is_known_when_it_comes_back_again_and_again() -> None:
         if "again" not in policy:
             left += policy.admit("again", 1)
         left += policy.admit(f"once {turn}", 1)
-    assert left.index("again") < left.index("steady")  # at first it is worth less, for all its comings together more
+    assert left.index("again") < left.index("steady")  # at first its score is lower, after all its uses higher
     assert "again" in policy
 
 
-def test_dropped_key_is_a_new_one_when_it_comes_back() -> None:
+def test_dropped_key_has_no_score_when_it_returns() -> None:
     policy = EvictionPolicy(2, tier="test")
     policy.admit("dropped", 1)
     for _ in range(9):
@@ -163,7 +163,7 @@ def test_dropped_key_is_a_new_one_when_it_comes_back() -> None:
     assert policy.admit("new", 1) == ["dropped"]
 
 
-def test_once_popular_key_leaves_in_the_end_when_others_took_its_place() -> None:
+def test_formerly_popular_key_is_evicted_in_the_end() -> None:
     policy = EvictionPolicy(3, tier="test")
     policy.admit("old favourite", 1)
     for _ in range(50):

@@ -20,7 +20,7 @@ DEADLINE = 20.0
 
 
 class Disk:
-    """Counts loads; each can be held back, and failed."""
+    """Counts loads; each can be delayed and can fail."""
 
     def __init__(self) -> None:
         self.loads: Counter[str] = Counter()
@@ -70,7 +70,7 @@ def _until(holds: Callable[[], bool]) -> None:
 MakeTier = Callable[[int], HostTier[PackedAdapter]]
 
 
-def test_adapter_is_loaded_once_when_many_ask_at_once(disk: Disk, make_tier: MakeTier) -> None:
+def test_adapter_is_loaded_once_when_many_threads_request_it(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(4)
     disk.gate.clear()
     with ThreadPoolExecutor(16) as pool:
@@ -84,7 +84,7 @@ def test_adapter_is_loaded_once_when_many_ask_at_once(disk: Disk, make_tier: Mak
 
 
 @pytest.mark.parametrize("error", [AdapterRefused("damaged"), NotFound("gone"), SystemExit(3)])
-def test_failed_load_reaches_every_waiter_and_is_not_remembered(
+def test_failed_load_reaches_every_waiter_and_is_retried_later(
     error: BaseException, disk: Disk, make_tier: MakeTier
 ) -> None:
     tier = make_tier(4)
@@ -112,7 +112,7 @@ def test_failure_leaves_no_pin_behind(disk: Disk, make_tier: MakeTier) -> None:
     assert tier.stats().evictions == 1
 
 
-def test_pinned_adapter_stays_when_others_need_room(disk: Disk, make_tier: MakeTier) -> None:
+def test_pinned_adapter_stays_when_others_need_space(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(2)
     kept = tier.acquire("kept")
     for number in range(10):
@@ -138,7 +138,7 @@ def test_adapter_keeps_its_place_when_its_uses_were_served_on_the_device(disk: D
     assert (tier.stats().hits, tier.stats().misses) == (1, 3)
 
 
-def test_anything_that_knows_its_bytes_can_be_kept() -> None:
+def test_any_value_with_nbytes_can_be_kept() -> None:
     with HostTier(3 * BYTES, lambda digest: np.full(BYTES, ord(digest), np.uint8)) as tier:
         assert tier.acquire("a")[0] == ord("a")
         tier.acquire("b")
@@ -164,7 +164,7 @@ def test_overload_names_both_sizes_when_an_adapter_is_larger_than_the_tier(disk:
         tier.acquire("a")
 
 
-def test_prefetched_adapter_is_a_hit_when_it_is_asked_for(disk: Disk, make_tier: MakeTier) -> None:
+def test_prefetched_adapter_is_a_hit_when_it_is_acquired(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(4)
     tier.prefetch("a")
     tier.prefetch("a")
@@ -175,7 +175,7 @@ def test_prefetched_adapter_is_a_hit_when_it_is_asked_for(disk: Disk, make_tier:
     assert (tier.stats().hits, tier.stats().misses) == (1, 0)
 
 
-def test_failed_prefetch_is_tried_again_when_the_adapter_is_asked_for(disk: Disk, make_tier: MakeTier) -> None:
+def test_failed_prefetch_is_retried_when_the_adapter_is_acquired(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(4)
     disk.failures["a"] = AdapterRefused("damaged")
     tier.prefetch("a")
@@ -185,12 +185,12 @@ def test_failed_prefetch_is_tried_again_when_the_adapter_is_asked_for(disk: Disk
     assert disk.loads["a"] == 2
 
 
-def test_caller_does_not_wait_for_others_wishes_when_the_threads_are_busy(disk: Disk, make_tier: MakeTier) -> None:
+def test_caller_does_not_wait_for_queued_prefetches_when_the_threads_are_busy(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(9)
     disk.gate.clear()
     for number in range(5):
         tier.prefetch(f"slow {number}")
-    _until(lambda: disk.loads.total() == 2)  # both threads are held up; "slow 4" waits in line
+    _until(lambda: disk.loads.total() == 2)  # both threads are busy; "slow 4" is queued
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(tier.acquire, "slow 4")
         _until(lambda: disk.loads["slow 4"] == 1)
@@ -216,7 +216,7 @@ def test_dropped_adapter_frees_its_bytes_at_once_or_at_its_last_release(make_tie
     tier.drop("never there")
 
 
-def test_adapter_is_not_kept_when_it_is_dropped_on_its_way_in(disk: Disk, make_tier: MakeTier) -> None:
+def test_adapter_is_not_kept_when_it_is_dropped_during_its_load(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(4)
     disk.gate.clear()
     tier.prefetch("a")
@@ -230,7 +230,9 @@ def test_adapter_is_not_kept_when_it_is_dropped_on_its_way_in(disk: Disk, make_t
     assert tier.stats().entries == 1
 
 
-def test_budget_holds_and_nobody_gets_anothers_adapter_when_threads_compete(disk: Disk, make_tier: MakeTier) -> None:
+def test_budget_holds_and_every_thread_gets_its_own_adapter_when_threads_compete(
+    disk: Disk, make_tier: MakeTier
+) -> None:
     tier = make_tier(8)
     reference = {f"{number}": disk.load(f"{number}") for number in range(24)}
 
@@ -252,7 +254,7 @@ def test_budget_holds_and_nobody_gets_anothers_adapter_when_threads_compete(disk
     assert tier.stats().evictions > 10
 
 
-def test_nothing_is_begun_when_a_closed_tier_is_asked_to_prefetch(disk: Disk, make_tier: MakeTier) -> None:
+def test_a_closed_tier_does_not_prefetch(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(2)
     tier.close()
     tier.prefetch("a")

@@ -1,4 +1,4 @@
-"""What BIO tags spell."""
+"""Entities of BIO tags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hmi.models.text.words import Entity
         ("B-X O I-X", [Entity(0, 0, "X"), Entity(2, 2, "X")]),
     ],
 )
-def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expected: list[Entity]) -> None:
+def test_entities_are_those_of_conlleval_in_any_order_of_tags(tags: str, expected: list[Entity]) -> None:
     assert bio_entities(tags.split()) == expected
 
 
@@ -36,11 +36,11 @@ def test_parts_are_those_of_conlleval_when_tags_are_in_any_order(tags: str, expe
         ([], False),
     ],
 )
-def test_form_is_told_from_the_labels(labels: list[str], expected: bool) -> None:
+def test_bio_is_recognised_by_the_labels(labels: list[str], expected: bool) -> None:
     assert is_bio(labels) is expected
 
 
 @given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"])))
-def test_every_labelled_word_is_in_one_part(tags: list[str]) -> None:
+def test_every_labelled_word_is_in_one_entity(tags: list[str]) -> None:
     covered = [place for chunk in bio_entities(tags) for place in range(chunk.first, chunk.last + 1)]
     assert covered == [place for place, tag in enumerate(tags) if tag != "O"]

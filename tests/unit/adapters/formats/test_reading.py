@@ -24,14 +24,14 @@ def save(folder: Path, layer: int) -> Path:
     return folder
 
 
-def test_a_delta_is_what_an_adapter_must_not_be(tmp_path: Path) -> None:
+def test_a_delta_is_not_an_adapter_and_an_adapter_is_not_a_delta(tmp_path: Path) -> None:
     lower = save(tmp_path, layer=0)
     assert list(read_delta(lower, SPEC).lora) == [(0, Site.V)]
     with pytest.raises(AdapterRefused, match="lower layers"):
         read_adapter(lower, SPEC)
 
 
-def test_a_delta_is_refused_when_it_reaches_above_the_lookup(tmp_path: Path) -> None:
+def test_a_delta_is_refused_when_it_holds_upper_layers(tmp_path: Path) -> None:
     with pytest.raises(AdapterRefused, match=r"lora\.1\.v.*lower layers 0\.\.0 only"):
         read_delta(save(tmp_path, layer=1), SPEC)
 
@@ -42,7 +42,7 @@ def with_estimator(folder: Path, estimator: Estimator) -> Path:
     return folder
 
 
-def test_a_delta_may_bring_an_estimator_of_its_rows(tmp_path: Path) -> None:
+def test_a_delta_may_have_an_estimator_of_its_rows(tmp_path: Path) -> None:
     hidden = SPEC.hidden_size
     delta = read_delta(with_estimator(tmp_path, random_estimator(hidden, seed=1).weights()), SPEC)
     assert delta.estimator is not None
@@ -59,7 +59,7 @@ def test_a_delta_may_bring_an_estimator_of_its_rows(tmp_path: Path) -> None:
         ({"outer_bias": np.full(32, np.nan, np.float32)}, "estimator.outer_bias"),
     ],
 )
-def test_a_delta_is_refused_when_its_estimator_is_none(
+def test_a_delta_is_refused_when_its_estimator_is_invalid(
     changes: dict[str, NDArray[np.float32]], reason: str, tmp_path: Path
 ) -> None:
     delta = read_delta(save(tmp_path, layer=0), SPEC)
@@ -79,7 +79,7 @@ def test_a_delta_is_refused_when_it_has_a_head(tmp_path: Path) -> None:
         read_delta(adapter_file(tmp_path).parent, SPEC)
 
 
-def test_a_delta_is_refused_when_weights_lie_beside_it(tmp_path: Path) -> None:
+def test_a_delta_is_refused_when_the_folder_holds_other_weights(tmp_path: Path) -> None:
     (save(tmp_path, layer=0) / "more.safetensors").write_bytes(b"x")
     with pytest.raises(AdapterRefused, match="would not be applied"):
         read_delta(tmp_path, SPEC)

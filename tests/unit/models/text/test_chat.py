@@ -1,4 +1,4 @@
-"""Chat templates against transformers' rendering, and what they may not do."""
+"""Chat templates against transformers' rendering, and their bounds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder_with(template: str, path: Path) -> Path:
     return folder
 
 
-# What some models' templates have beside it: loops that are left, marks for training, a date where one is told.
+# Further features of some models' templates: `break`, tags for training, and a fallback date.
 RICH = (
     "{% if strftime_now is defined and false %}{{ strftime_now('%Y') }}{% else %}2024{% endif %}\n"
     "{% for message in messages %}{% if loop.index > 2 %}{% break %}{% endif %}\n"
@@ -51,7 +51,7 @@ def test_text_is_that_of_transformers(tmp_path: Path, template: str) -> None:
     assert chat.render(MESSAGES) == expected
 
 
-def test_a_template_beside_the_settings_is_preferred(tmp_path: Path) -> None:
+def test_a_template_file_is_preferred_to_the_settings(tmp_path: Path) -> None:
     folder = folder_with(TEMPLATE, tmp_path / "source")
     (folder / "chat_template.jinja").write_text("{{ messages | length }}")
     convert_pretrained(folder, tmp_path / "base")
@@ -65,7 +65,7 @@ def test_a_base_without_a_template_cannot_chat(tmp_path: Path) -> None:
     assert load_chat(tmp_path / "base") is None
 
 
-def test_what_the_template_refuses_is_the_callers_fault() -> None:
+def test_messages_that_the_template_refuses_are_invalid_input() -> None:
     with pytest.raises(InvalidInput, match="no tools here") as caught:
         ChatTemplate(TEMPLATE).render([("tool", "x")])
     assert caught.value.param == "messages"
@@ -75,7 +75,7 @@ def test_what_the_template_refuses_is_the_callers_fault() -> None:
     "template",
     ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ messages.__init__.__globals__ }}"],
 )
-def test_a_template_reaches_nothing_beyond_the_messages(template: str) -> None:
+def test_a_template_has_access_to_the_messages_only(template: str) -> None:
     with pytest.raises(InvalidInput):
         ChatTemplate(template).render(MESSAGES)
 
@@ -94,7 +94,7 @@ def test_a_template_reaches_nothing_beyond_the_messages(template: str) -> None:
         "{% set n = namespace(t=9) %}{% for a in range(60) %}{% set n.t = n.t * n.t %}{% endfor %}",
     ],
 )
-def test_a_template_that_goes_too_far_is_ended(template: str) -> None:
+def test_a_template_that_exceeds_a_bound_is_stopped(template: str) -> None:
     with pytest.raises(InvalidInput, match=r"it (counts|writes|makes|calculates)"):
         ChatTemplate(template).render(MESSAGES)
 
@@ -105,7 +105,7 @@ def test_ordinary_work_is_within_the_bounds() -> None:
         "{{ '-' * 3 }}{{ [1] + [2] }}{% endfor %}"
     )
     many = [("user", "x" * 500)] * 2000
-    for _ in range(2):  # what one rendering counts is not another's
+    for _ in range(2):  # each rendering has its own bound
         assert ChatTemplate(template).render(many) == ("x" * 500 + "!12.0---[1, 2]") * 2000
     assert len(ChatTemplate("{{ messages[0].content | tojson }}").render([("user", "\x01" * 10**6)])) == 6 * 10**6 + 2
 
@@ -117,7 +117,7 @@ def test_a_template_is_refused_when_the_base_is_made(template: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"template": "x"}'])
-def test_a_damaged_template_is_no_template(content: str, tmp_path: Path) -> None:
+def test_a_damaged_template_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / CHAT).write_text(content)
     with pytest.raises(Corrupt, match=CHAT):
         load_chat(tmp_path)

@@ -94,7 +94,7 @@ def windowed(theirs: PreTrainedModel, ids: Tensor, k: int) -> Tensor:
         rows.append(states[k][0, -1])
     merged = torch.stack(rows)[None]
     if theirs.config.model_type == Family.GPT2:
-        merged = merged - body.wpe.weight[: len(ids)]  # transformers adds positions to whatever it is given
+        merged = merged - body.wpe.weight[: len(ids)]  # transformers adds positions to its input
         layers, body.h = body.h, body.h[k:]
     else:
         layers, body.layers = body.layers, body.layers[k:]
@@ -121,7 +121,7 @@ def test_logits_are_those_of_a_plain_windowed_model_when_layers_are_looked_up(
 
 
 @BOTH
-def test_a_token_says_nothing_to_those_before_it(make: Make, tmp_path: Path) -> None:
+def test_a_token_has_no_influence_on_earlier_tokens(make: Make, tmp_path: Path) -> None:
     ours, _ = converted(make, tmp_path, 2)
     ids = prompts()[-1]
     changed = ids.clone()
@@ -134,7 +134,7 @@ def test_a_token_says_nothing_to_those_before_it(make: Make, tmp_path: Path) -> 
 
 @BOTH
 def test_gradients_are_those_of_serving_attention(make: Make, tmp_path: Path) -> None:
-    """Training has an attention of its own."""
+    """Training uses its own attention."""
     ours, _ = converted(make, tmp_path)
     ids, mask = padded(prompts())
     served = all_logits(ours, ids, mask)
@@ -142,7 +142,7 @@ def test_gradients_are_those_of_serving_attention(make: Make, tmp_path: Path) ->
     torch.testing.assert_close(trained[mask], served[mask], atol=1e-4, rtol=1e-4)
 
 
-def test_spec_says_what_the_models_are(tmp_path: Path) -> None:
+def test_spec_describes_the_models(tmp_path: Path) -> None:
     convert_pretrained(tiny_decoder_folder(tiny_llama(), tmp_path / "llama"), tmp_path / "a", k=2)
     spec = load_spec(tmp_path / "a")
     assert (spec.family, spec.key_heads, spec.head_width, spec.rope_theta) == (Family.LLAMA, 2, 8, 10_000.0)
@@ -155,7 +155,7 @@ def test_spec_says_what_the_models_are(tmp_path: Path) -> None:
     assert spec.tied
 
 
-def test_a_decoder_is_no_encoder(tmp_path: Path) -> None:
+def test_a_decoder_is_refused_as_an_encoder(tmp_path: Path) -> None:
     converted(tiny_gpt2, tmp_path)
     with pytest.raises(InvalidInput, match="an encoder is needed"):
         load_hbert(tmp_path / "base")
@@ -180,6 +180,6 @@ def test_what_is_not_understood_is_refused(make: Make, changes: dict[str, object
         convert_pretrained(folder, tmp_path / "base")
 
 
-def test_windows_look_back_and_cross_no_border() -> None:
+def test_windows_look_back_and_stay_within_the_sequence() -> None:
     keys = window_keys(np.array([5, 6, 7, 8, 9]), np.array([4, 1]), looks_back=True)
     assert unpack(keys).tolist() == [[-1, 5, -1], [5, 6, -1], [6, 7, 5], [7, 8, 6], [-1, 9, -1]]

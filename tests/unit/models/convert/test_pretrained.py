@@ -1,4 +1,4 @@
-"""What `convert_pretrained` takes, what it refuses, and what `load_hbert` notices."""
+"""What `convert_pretrained` accepts and refuses, and what `load_hbert` refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_an_artifact_says_what_it_is_when_it_is_converted(folder: Path, tmp_path: Path) -> None:
+def test_converted_artifact_has_the_models_spec(folder: Path, tmp_path: Path) -> None:
     spec = convert_pretrained(folder, tmp_path / "out", k=2)
     assert spec == load_spec(tmp_path / "out")
     assert (spec.k, spec.layers, spec.hidden_size, spec.has_pooler) == (2, 4, 32, True)
@@ -59,7 +59,7 @@ def test_a_model_is_refused_with_the_reason_when_its_config_is_not_understood(
         convert_pretrained(folder, tmp_path / "out")
 
 
-def test_k_is_refused_when_no_upper_layer_would_be_left(folder: Path, tmp_path: Path) -> None:
+def test_k_is_refused_when_no_upper_layer_remains(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"k must be in 0\.\.3, not 4"):
         convert_pretrained(folder, tmp_path / "out", k=4)
 
@@ -70,7 +70,7 @@ def test_a_pickle_is_refused_when_there_is_no_safetensors_file(folder: Path, tmp
         convert_pretrained(folder, tmp_path / "out")
 
 
-def test_a_foreign_tensor_is_named_when_the_weights_hold_one(folder: Path, tmp_path: Path) -> None:
+def test_a_foreign_tensor_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | {"encoder.layer.0.magic.weight": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(InvalidInput, match=r"encoder\.layer\.0\.magic\.weight"):

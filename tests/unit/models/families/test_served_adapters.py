@@ -1,4 +1,4 @@
-"""Many tenants' adapters in one forward of serving, each row against its own adapter in the model alone."""
+"""Many tenants' adapters in one serving forward, each row against its own adapter alone."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def _tenants(spec: HPLMSpec) -> list[Adapter]:
     return sixteen_tenants(spec)
 
 
-def _residents(bank: DeviceTier, spec: HPLMSpec, chosen: Sequence[int | None]) -> list[Resident | None]:
+def _residents(tier: DeviceTier, spec: HPLMSpec, chosen: Sequence[int | None]) -> list[Resident | None]:
     def resident(number: int) -> Resident:
-        packed = pack_adapter(_tenants(spec)[number], spec.hidden_size, bank.arena.dtype)
-        return bank.find(f"{number}") or bank.insert(f"{number}", packed)
+        packed = pack_adapter(_tenants(spec)[number], spec.hidden_size, tier.arena.dtype)
+        return tier.find(f"{number}") or tier.insert(f"{number}", packed)
 
     return [None if number is None else resident(number) for number in chosen]
 
@@ -83,9 +83,9 @@ def _check(
     make: Callable[[Tensor, Sequence[Resident | None], bool, int], ServingAdapters] = _batched,
 ) -> None:
     model, served = _pair(spec)
-    bank = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
-    residents = _residents(bank, spec, chosen)
-    adapters = make(bank.arena, residents, first_only, spec.layers - 1)
+    tier = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
+    residents = _residents(tier, spec, chosen)
+    adapters = make(tier.arena, residents, first_only, spec.layers - 1)
     x, mask = _inputs(len(chosen), spec.hidden_size, padded=padded)
     found = served.upper(x, mask if padded else None, adapters, first_only=first_only)
     for row, number in enumerate(chosen):
@@ -110,7 +110,7 @@ def test_a_mixed_batch_equals_each_tenant_alone(k: int, first_only: bool, padded
 
 @pytest.mark.parametrize("method", [Method.GATHERED, Method.SEGMENTS])
 @pytest.mark.parametrize("first_only", [False, True])
-def test_a_mixed_batch_equals_each_tenant_alone_whichever_way_is_taken(
+def test_a_mixed_batch_equals_each_tenant_alone_with_each_method(
     first_only: bool, method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hmi.adapters.maths.plan.choose_method", lambda *_, **__: method)
@@ -123,7 +123,7 @@ def test_a_batch_of_one_tenant_equals_that_tenant(number: int) -> None:
         _check(sample_spec(k=1), [number] * 3, first_only=first_only)
 
 
-def test_adapters_do_not_reach_into_filled_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_do_not_read_padding_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         serving, "pad_rows", lambda x: F.pad(x, (0, 0, 0, 8 + -len(x) % 8), value=torch.nan).contiguous()
     )
@@ -134,18 +134,18 @@ def test_adapters_do_not_reach_into_filled_rows(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("first_only", [False, True])
 @torch.inference_mode()
 def test_the_order_of_rows_changes_nothing(first_only: bool) -> None:
-    """Ordered, each layout is one part; unordered, nearly each row is one."""
+    """When ordered, each layout is one group; unordered, nearly each row is one."""
     spec = sample_spec()
     _, served = _pair(spec)
-    bank = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
-    residents = _residents(bank, spec, MIXED)
+    tier = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
+    residents = _residents(tier, spec, MIXED)
     x, mask = _inputs(len(MIXED), spec.hidden_size, padded=True)
     order = sorted(range(len(MIXED)), key=lambda row: order_key(residents[row]))
 
     def run(rows: list[int]) -> Tensor:
         members = [residents[row] for row in rows]
         plan = GatheredPlan(members, "cpu", unfused=apart(first_only, spec.layers - 1))
-        return served.upper(x[rows], mask[rows], GatheredAdapters(bank.arena, plan), first_only=first_only)
+        return served.upper(x[rows], mask[rows], GatheredAdapters(tier.arena, plan), first_only=first_only)
 
     seen = mask[order][:, :1] if first_only else mask[order]
     torch.testing.assert_close(run(order)[seen], run(list(range(len(MIXED))))[order][seen], rtol=0, atol=1e-5)
@@ -161,7 +161,7 @@ def _loop_over_rows(
     max_rank: int,
     activation: Activation | None = None,
 ) -> None:
-    """What a kernel launch computes, of what it is given."""
+    """Compute a kernel launch as a loop over rows."""
     check_kernel_arguments(y, x, arena, ranks, offsets, index, matrices=4 if activation else 2)
     outputs, width = y.shape[2] // len(ranks), arena.shape[1]
 
@@ -185,12 +185,12 @@ def _loop_over_rows(
 def test_a_mixed_batch_equals_each_tenant_alone_when_each_place_is_one_launch(
     k: int, first_only: bool, inner: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernels themselves are tested apart; here it is what they are given."""
+    """This tests the kernels' arguments; other tests run the kernels."""
     monkeypatch.setattr("hmi.adapters.maths.kernel_adapters.apply_segmented", _loop_over_rows)
     _check(sample_spec(k=k, inner=inner), MIXED, first_only=first_only, make=_segmented)
 
 
-def test_nothing_is_launched_when_nobody_has_an_adapter() -> None:
-    bank = DeviceTier(32, 8 * 1024**2, "cpu", torch.float32)
-    for residents in ([], [None], _residents(bank, sample_spec(), [None, 12, 13])):
+def test_nothing_is_launched_when_no_row_has_an_adapter() -> None:
+    tier = DeviceTier(32, 8 * 1024**2, "cpu", torch.float32)
+    for residents in ([], [None], _residents(tier, sample_spec(), [None, 12, 13])):
         assert not KernelPlan(residents, "cpu").launches

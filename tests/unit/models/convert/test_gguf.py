@@ -1,4 +1,4 @@
-"""What of a GGUF file would be read as something else is refused."""
+"""GGUF files that transformers would misread are refused."""
 
 from __future__ import annotations
 

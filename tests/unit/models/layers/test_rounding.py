@@ -1,4 +1,4 @@
-"""Rows rounded on the device against rows that went into a table and back."""
+"""Rows rounded on the device against rows written to a table and read back."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_int8_rows_at_the_ends_are_those_of_a_table(peak: float) -> None:
     assert round_rows(torch.from_numpy(rows), RowDtype.INT8).any() == (peak >= 2.0**-100)
 
 
-def test_halves_go_to_the_even_code() -> None:
+def test_halves_round_to_the_even_code() -> None:
     """Codes of halves, with a scale that is exact: 127 / 127 rounds up to itself."""
     rows = np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5]], np.float32)
     assert round_rows(torch.from_numpy(rows), RowDtype.INT8).tolist() == [[127, 0, 2, 2, 0, -2, -2]]
@@ -79,9 +79,7 @@ def test_rounding_twice_is_rounding_once(dtype: RowDtype) -> None:
 
 @pytest.mark.parametrize("dtype", RowDtype)
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_does_not_become_an_answer_and_leaves_other_rows_alone(
-    dtype: RowDtype, broken: float
-) -> None:
+def test_non_finite_rows_stay_non_finite_and_leave_other_rows_unchanged(dtype: RowDtype, broken: float) -> None:
     rows = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(0))
     whole = round_rows(rows, dtype)
     rows[1, 4] = broken
@@ -90,7 +88,7 @@ def test_what_is_not_finite_does_not_become_an_answer_and_leaves_other_rows_alon
     assert torch.equal(found[[0, 2]], whole[[0, 2]])
 
 
-def test_what_float16_cannot_hold_is_not_finite() -> None:
+def test_values_beyond_float16_become_infinite() -> None:
     rows = torch.tensor([[1.0, 2 * FLOAT16_MAX], [1.0, FLOAT16_MAX]])
     found = round_rows(rows, RowDtype.FLOAT16)
     assert not found[0].isfinite().all()

@@ -1,4 +1,4 @@
-"""What a distilled model differs by is kept small, close, and for its own weights alone."""
+"""A weight difference is small, close to the original, and bound to its pretrained weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_tensors_come_back_within_the_codes_rounding() -> None:
     assert torch.equal(found["correction.position"], wanted["correction.position"])
 
 
-def test_four_bits_are_taken_for_each_value_of_a_matrix() -> None:
+def test_a_matrix_takes_four_bits_for_each_value() -> None:
     original = tensors(1)
     difference = WeightDiff.between(
         original, {**changed(original), "correction.position": torch.zeros(48, 64)}, SPEC, {}
@@ -54,12 +54,12 @@ def test_four_bits_are_taken_for_each_value_of_a_matrix() -> None:
     assert difference.nbytes == values // 2 + values // 64 * 2 + 64 * 2 + 64 * 2
 
 
-def test_what_did_not_change_is_not_kept() -> None:
+def test_unchanged_tensors_are_not_kept() -> None:
     original = tensors(1)
     assert not WeightDiff.between(original, dict(original), SPEC, {}).tensors
 
 
-def test_file_gives_the_same_when_it_is_read_back(tmp_path: Path) -> None:
+def test_file_is_the_same_when_it_is_read_back(tmp_path: Path) -> None:
     original = tensors(1)
     difference = WeightDiff.between(original, changed(original), SPEC, {"steps": 3})
     difference.save(tmp_path / "one.safetensors")
@@ -79,7 +79,7 @@ def test_digest_depends_on_values_and_names_alone() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of tensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
-def test_file_is_refused_when_it_is_no_difference(tmp_path: Path, content: bytes) -> None:
+def test_file_is_refused_when_it_is_not_a_difference(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "difference.safetensors"
     path.write_bytes(content)
     with pytest.raises(Corrupt, match="difference"):

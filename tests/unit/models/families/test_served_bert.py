@@ -1,4 +1,4 @@
-"""The forward of serving against the model that it was made from."""
+"""The serving forward of BERT against the model that it was made from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _no_gradients() -> object:
 
 
 def _hbert(spec: HPLMSpec, dtype: torch.dtype = torch.float32) -> HBert:
-    """Weights wide enough for every part to matter, the same at every call."""
+    """Weights large enough for every part to matter, equal at every call."""
     model = HBert(spec).requires_grad_(requires_grad=False)
     generator = torch.Generator().manual_seed(spec.k)
     for name, parameter in model.named_parameters():
@@ -55,7 +55,7 @@ def _batch(shape: tuple[int, int], *, padded: bool) -> tuple[Tensor, Tensor]:
 
 
 def _rows(model: HBert, ids: Tensor) -> Tensor:
-    """What the lower part gives, as the upper wants it: `[B, T, H]`."""
+    """The input of the upper layers: `[B, T, H]`."""
     if not model.spec.k:
         return model.embed(ids)
     windows = F.pad(ids, (1, 1), value=-1).unfold(1, 3, 1)  # [B, T, 3]
@@ -85,8 +85,8 @@ def test_upper_equals_the_model_when_sequences_are_padded_and_when_they_are_full
             _near(first[:, 0], expected[:, 0])
 
 
-def test_padding_matters_when_nothing_says_that_it_is() -> None:
-    """A guard for the test above."""
+def test_padding_changes_the_result_without_a_mask() -> None:
+    """Without this the test above could pass for another reason."""
     model, served = _pair(sample_spec())
     ids, mask = _batch((5, 13), padded=True)
     hidden = model.embed(ids)
@@ -94,7 +94,7 @@ def test_padding_matters_when_nothing_says_that_it_is() -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation_is_the_models_own(activation: str) -> None:
+def test_every_activation_equals_the_models(activation: str) -> None:
     model, served = _pair(sample_spec(k=1, inner=80, activation=activation))
     ids, mask = _batch((5, 13), padded=True)
     hidden = _rows(model, ids)
@@ -129,10 +129,10 @@ def test_embedding_merging_and_pooling_equal_the_model(k: int) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("k", [0, 2])
-def test_filled_rows_have_no_influence_whatever_is_in_them(
+def test_padding_rows_have_no_influence_on_the_result(
     k: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NaN in any of them would reach every number that was computed with it."""
+    """A NaN in any of them would reach every number that was computed from it."""
     model, served = _pair(sample_spec(k=k))
     padded: list[int] = []
 
@@ -152,8 +152,8 @@ def test_filled_rows_have_no_influence_whatever_is_in_them(
     assert {shape[0], shape[0] * shape[1]} <= set(padded)
 
 
-def test_numbers_of_rows_that_are_multiplied_are_few_when_batches_are_of_any_size() -> None:
-    """Each new one costs the library that multiplies tens of milliseconds."""
+def test_few_distinct_numbers_of_rows_are_multiplied() -> None:
+    """oneDNN prepares itself for tens of milliseconds for each new number."""
     lengths = {count: len(pad_rows(torch.zeros(count, 1))) for count in range(1, 4097)}
     for count, length in lengths.items():
         assert count <= length <= max(count + 7, 1.07 * count)
@@ -183,7 +183,7 @@ def test_bfloat16_is_near_the_model_in_float32(k: int, first_only: bool) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_plain_layers_give_the_same_when_weights_cannot_be_packed(
+def test_plain_layers_give_equal_results_when_weights_cannot_be_packed(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = sample_spec(k=1)

@@ -1,4 +1,4 @@
-"""The forward of serving for decoders against `HGpt`: read at once, then token by token, with and without adapters."""
+"""The serving forward of decoders against `HGpt`: prefill, then token by token, with and without adapters."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rows_of(model: HGpt | ServedGpt, ids: Tensor) -> Tensor:
 
 
 def expected_states(model: HGpt, ids: Tensor, adapter: Adapter | None) -> Tensor:
-    """[T, H] of one sequence alone, read whole"""
+    """[T, H] of one sequence alone"""
     maths = SingleAdapter.of(adapter) if adapter else NoAdapters()
     hidden = model.merge(rows_of(model, ids)[None]) if model.spec.k else model.embed(ids[None])
     return model.upper(hidden, torch.ones(1, len(ids), dtype=torch.bool), maths)[0]
@@ -79,7 +79,7 @@ def tenants(spec: HPLMSpec) -> list[Adapter | None]:
 
 
 class Serving:
-    """All texts in one pool: read to their lengths, then a token at a time. Pages lie in no order."""
+    """All texts in one pool: prefilled, then decoded token by token. Pages are in random order."""
 
     def __init__(self, spec: HPLMSpec, adapters: Sequence[Adapter | None]) -> None:
         self.served = pair(spec)[1]

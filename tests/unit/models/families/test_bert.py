@@ -57,7 +57,7 @@ def test_upper_and_full_lower_together_are_the_ordinary_model_when_k_is_positive
 
 
 def _windowed_reference(model: HBert, window: list[int]) -> torch.Tensor:
-    """The middle token's state after k ordinary layers over just the tokens that are there."""
+    """The middle token's state after k ordinary layers over the present tokens."""
     present = [i for i, token in enumerate(window) if token >= 0]
     ids = torch.tensor([[window[i] for i in present]])
     hidden = model.embeddings(ids, model.window.position[present])
@@ -79,7 +79,7 @@ def test_lower_equals_plain_layers_over_the_window_when_neighbours_are_absent(fo
 
 
 def test_rows_are_those_of_changed_weights_when_a_delta_is_given(folder: Path, tmp_path: Path) -> None:
-    """A LoRA adds B A to a linear layer's weight; here at every site of every lower layer, and far above it too."""
+    """A LoRA adds B A to a linear layer's weight; here at every site of every lower layer."""
     convert_pretrained(folder, tmp_path, k=2)
     model, changed = load_hbert(tmp_path), load_hbert(tmp_path)
     generator = torch.Generator().manual_seed(3)
@@ -96,7 +96,7 @@ def test_rows_are_those_of_changed_weights_when_a_delta_is_given(folder: Path, t
         assert not torch.allclose(rows, model.lower(windows), atol=0.01)
 
 
-def test_one_token_of_the_last_layer_equals_all_of_them_when_only_it_is_asked_for(
+def test_one_token_of_the_last_layer_equals_the_same_token_of_all(
     folder: Path, tmp_path: Path, sequences: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     ids, mask = sequences
@@ -115,10 +115,10 @@ def test_an_unknown_activation_is_refused_when_the_model_is_made(folder: Path, t
         HBert(dataclasses.replace(spec, activation="maxout"))
 
 
-def test_states_are_the_same_when_gradients_are_wanted(
+def test_states_are_equal_with_gradients(
     folder: Path, tmp_path: Path, sequences: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    """Training takes another form of attention than serving."""
+    """Training uses another form of attention than serving."""
     ids, mask = sequences
     convert_pretrained(folder, tmp_path)
     model = load_hbert(tmp_path)

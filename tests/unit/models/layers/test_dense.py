@@ -63,8 +63,8 @@ def test_each_form_is_the_linear_layer_with_activation_or_residual(
 
 
 @pytest.mark.parametrize(("dtype", "form"), FORMS)
-def test_nothing_that_is_given_is_written_to(form: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result alone is: adapters are added to it in place."""
+def test_inputs_are_not_written_to(form: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the result is written to: adapters are added to it in place."""
     weight, bias = _tensors((32, 32), dtype)
     dense = _make(form, weight, bias, monkeypatch)
     x, residual = _inputs(5, 32, dtype), _inputs(5, 32, dtype, seed=1)
@@ -87,7 +87,7 @@ def test_a_view_of_weights_can_be_packed(dtype: torch.dtype) -> None:
 
 
 def test_weights_are_packed_where_the_processor_does_bfloat16() -> None:
-    """Else every comparison above would be one of the plain form with itself."""
+    """Otherwise every comparison above would compare the plain form with itself."""
     does_bfloat16 = torch._C._has_mkldnn and "AVX512" in torch.backends.cpu.get_cpu_capability()
     assert not does_bfloat16 or all(dense_layers._can_pack(dtype) for dtype in DTYPES)
 
@@ -113,14 +113,14 @@ def _refuse(*_: object) -> None:
     ids=["missing", "wrong product", "wrong activation", "wrong sum"],
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_plain_form_is_taken_when_the_operators_are_missing_or_wrong(
+def test_the_plain_form_is_used_when_the_operators_are_missing_or_wrong(
     name: str, replacement: object, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dense_layers._PackedDense, name, replacement)
     assert not dense_layers._can_pack.__wrapped__(dtype)
 
 
-def test_every_fused_activation_is_one_that_models_may_have() -> None:
+def test_every_fused_activation_is_supported_by_models() -> None:
     assert set(dense_layers._FUSED) <= set(ACTIVATIONS)
     x = torch.linspace(-6, 6, 1001)
     for one, other in itertools.combinations(set(ACTIVATIONS) - {"gelu_pytorch_tanh"}, 2):

@@ -1,4 +1,4 @@
-"""What serving estimates is what was learnt: a plain network on the rows of three tokens."""
+"""The served estimator against the plain network on the rows of three tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tokens_and_windows(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("count", [1, 7, 2048, 5000])
-def test_serving_gives_what_the_network_gives(count: int) -> None:
+def test_served_estimator_equals_the_network(count: int) -> None:
     estimator = random_estimator(HIDDEN, seed=1)
     tokens, index = tokens_and_windows(count)
     expected = estimator(tokens, index)
@@ -37,7 +37,7 @@ def test_serving_in_bfloat16_is_near_the_network_in_float32() -> None:
     assert float((found.float() - expected).norm() / expected.norm()) < 0.01
 
 
-def test_one_that_learnt_nothing_gives_the_tokens_own_row() -> None:
+def test_an_untrained_estimator_returns_the_tokens_own_row() -> None:
     estimator = random_estimator(HIDDEN, seed=1)
     for tensor in (estimator.outer.weight, estimator.outer.bias, estimator.linear.weight):
         tensor.zero_()
@@ -45,7 +45,7 @@ def test_one_that_learnt_nothing_gives_the_tokens_own_row() -> None:
     torch.testing.assert_close(ServedEstimator(estimator)(tokens, index), tokens[index[:, 1]])
 
 
-def test_weights_come_back_as_they_were() -> None:
+def test_weights_are_the_same_after_a_round_trip() -> None:
     estimator = random_estimator(HIDDEN, seed=2)
     again = RowEstimator.of(estimator.weights())
     for name, tensor in estimator.state_dict().items():
@@ -54,14 +54,14 @@ def test_weights_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("error", [float("nan"), -0.1, 1.1])
-def test_one_whose_error_is_none_is_not_served(error: float) -> None:
+def test_an_estimator_with_an_invalid_error_is_refused(error: float) -> None:
     made = RowEstimator(4, 3)
     made.error.fill_(error)
     with pytest.raises(Corrupt, match=r"estimator\.error must lie between 0 and 1"):
         ServedEstimator(made)
 
 
-def test_a_part_of_a_group_gives_its_own_rows_and_needs_no_others() -> None:
+def test_a_part_of_a_group_gives_its_own_rows_without_the_others() -> None:
     torch.manual_seed(0)
     codes = torch.randint(-127, 128, (6, 4), dtype=torch.int8)
     codes[0] = 0
