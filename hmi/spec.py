@@ -16,14 +16,7 @@ __all__ = ["SPEC_FILE", "Family", "HPLMSpec", "MissPolicy", "Placement", "RowDty
 
 SPEC_FILE = "spec.json"
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "layers",
-    "heads",
-    "intermediate_size",
-    "max_positions",
-)
+_SIZES = ("vocab_size", "hidden_size", "layers", "heads", "intermediate_size", "max_positions")
 _KEY_IDS = 2**21 - 1  # an n-gram's key has 21 bits for each id + 1
 
 

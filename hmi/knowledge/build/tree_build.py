@@ -25,16 +25,7 @@ from hmi.knowledge.domains import ancestor_chains, function_changes
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.ngrams import Keys, holds, union
 from hmi.knowledge.plan import COMPUTE, WRITE, BuildProgress, PreviousTree, TreePlan
-from hmi.knowledge.store import (
-    EncodedRows,
-    RowRefs,
-    RowSource,
-    Table,
-    TableMeta,
-    decode,
-    gather_rows,
-    write_table,
-)
+from hmi.knowledge.store import EncodedRows, RowRefs, RowSource, Table, TableMeta, decode, gather_rows, write_table
 from hmi.spec import RowDtype
 
 __all__ = ["build_tree"]
@@ -112,12 +103,7 @@ class _Build:
             above = KnowledgeTree(0, self._plan.parents, self._tables, *self._format, self._functions)
             splits = [
                 split_keys(
-                    domain,
-                    self._plan.tables[domain],
-                    self._functions,
-                    self._chains[domain],
-                    self._previous.held,
-                    above,
+                    domain, self._plan.tables[domain], self._functions, self._chains[domain], self._previous.held, above
                 )
                 for domain in levels[level]
             ]

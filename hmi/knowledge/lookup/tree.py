@@ -37,18 +37,10 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
-    """Rows of `n` windows.
-
-    Attributes:
-        rows: float32 `[n, hidden]`; zero where `hit` is False.
-        hit, exact, inherited: As in `Gathered`.
-    """
+class Lookup(Gathered):
+    """`rows` are float32 `[n, hidden]`, decoded; zero where `hit` is False."""
 
     rows: NDArray[np.float32]
-    hit: NDArray[np.bool_]
-    exact: NDArray[np.bool_]
-    inherited: NDArray[np.bool_]
 
 
 class KnowledgeTree:
@@ -81,18 +73,15 @@ class KnowledgeTree:
         self.row_dtype = row_dtype
         self.hidden_size = hidden_size
         chains = ancestor_chains(parents)
-        self._functions = self._functions_of(functions)
-        self._check_tables()
-        self._chains = {domain: AncestorChain(chain, self.tables, self._functions) for domain, chain in chains.items()}
-
-    def _functions_of(self, functions: Mapping[str, str] | None) -> dict[str, str | None]:
         if functions is None:
             only = next((table.meta.function for table in self.tables.values()), None)
-            return dict.fromkeys(self.parents, only)
-        for domain in self.parents:
-            if domain not in functions:
-                raise Corrupt(f"tree {self.number} names no function for domain {domain}")
-        return {domain: functions[domain] for domain in self.parents}
+            self._functions: dict[str, str | None] = dict.fromkeys(self.parents, only)
+        elif unknown := [domain for domain in self.parents if domain not in functions]:
+            raise Corrupt(f"tree {number} names no function for domain {unknown[0]}")
+        else:
+            self._functions = {domain: functions[domain] for domain in self.parents}
+        self._check_tables()
+        self._chains = {domain: AncestorChain(chain, self.tables, self._functions) for domain, chain in chains.items()}
 
     def _check_tables(self) -> None:
         for domain, table in self.tables.items():
@@ -169,7 +158,7 @@ class KnowledgeTree:
         """Return windows' rows, decoded; arguments as in `gather`."""
         rows = StoredRows(self.row_dtype, self.hidden_size, len(keys))
         found = self.gather(domain, keys, rows, backoff=backoff)
-        return Lookup(rows.decode(found.positions), found.hit, found.exact, found.inherited)
+        return Lookup(found.positions, found.hit, found.exact, found.inherited, rows.decode(found.positions))
 
     def next_best(self, domain: str, keys: Keys) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
         """Return the rows that keys `[n]` would get under `backoff` if their own were not held: float32 `[n, hidden]`,
@@ -188,7 +177,3 @@ class KnowledgeTree:
         unique, inverse = np.unique(keys, return_inverse=True)
         table = chain.find(unique).table[inverse]
         return np.where(table >= 0, chain.positions[table], np.int16(-1)) if len(chain.positions) else table
-
-    def foreign_is_far(self, domain: str) -> bool:
-        """See `AncestorChain.foreign_is_far`. Raises `NotFound`."""
-        return self._chain(domain).foreign_is_far

@@ -114,7 +114,6 @@ class PreviousTree:
         built_tolerance: float | None = None,
         alias_shares: Mapping[str, float] | None = None,
         built_parents: Parents | None = None,
-        verify: bool = True,
         progress: Callable[[BuildProgress], None] = lambda _: None,
     ) -> Self:
         """Read the tables. A damaged one is left out and logged, and its rows are computed anew.
@@ -126,12 +125,11 @@ class PreviousTree:
                 since they were hardly of use to it, the tables alone do not show that.
             built_parents: The parents when this version was built, None if no domain was moved since. The aliases of a
                 moved domain may have been compared with other rows than lookups find for them today.
-            verify: False if every byte was just read.
             progress: Its exceptions end the reading.
         """
         if tree is None or not tree.tables:
             return cls.empty()
-        intact = _verified(tree.tables, progress) if verify else dict(tree.tables)
+        intact = _verified(tree.tables, progress)
         functions = {domain: tree.function_of(domain) or "" for domain in tree.parents}
         rest = KnowledgeTree(tree.number, tree.parents, intact, tree.row_dtype, tree.hidden_size, functions)
         shares = alias_shares or {}

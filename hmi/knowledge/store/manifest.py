@@ -5,6 +5,7 @@ It holds no time and no version number, so equal tables are equal files and are 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -76,17 +77,8 @@ class Manifest:
     files: Mapping[str, FileCheck]
 
     def to_json(self) -> bytes:
-        body: dict[str, Any] = {
-            "format": _FORMAT,
-            "domain": self.meta.domain,
-            "function": self.meta.function,
-            "row_dtype": self.meta.row_dtype.value,
-            "hidden_size": self.meta.hidden_size,
-            "entries": self.meta.entries,
-            "aliases": self.meta.aliases,
-            "alias_function": self.meta.alias_function,
-            "files": {name: {"bytes": check.bytes, "sha256": check.sha256} for name, check in self.files.items()},
-        }
+        body: dict[str, Any] = {"format": _FORMAT, **dataclasses.asdict(self.meta)}
+        body["files"] = {name: dataclasses.asdict(check) for name, check in self.files.items()}
         return json.dumps(body | {"checksum": _checksum(body)}, indent=1, sort_keys=True).encode()
 
     @classmethod

@@ -112,9 +112,9 @@ def _scale(peak: NDArray[np.float32]) -> NDArray[np.float32]:
     return scale
 
 
-def decode(encoded: EncodedRows, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Return the rows as float32 `[n, hidden]`, written into `out` (C-contiguous) if given."""
-    rows = np.empty(encoded.rows.shape, np.float32) if out is None else out
+def decode(encoded: EncodedRows) -> NDArray[np.float32]:
+    """Return the rows as float32 `[n, hidden]`."""
+    rows = np.empty(encoded.rows.shape, np.float32)
     for start in range(0, len(encoded), CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
         decode_into(encoded.rows[part], None if encoded.scales is None else encoded.scales[part], rows[part])

@@ -144,7 +144,8 @@ def test_lookup_and_backoff_are_those_of_dicts(
         assert tree.holder_positions(domain, keys).tolist() == positions
 
         backed = [
-            at or case.back_off(domain, key, tree.foreign_is_far(domain)) for at, key in zip(own, asked, strict=True)
+            at or case.back_off(domain, key, tree._chain(domain).foreign_is_far)
+            for at, key in zip(own, asked, strict=True)
         ]
         backoff = tree.lookup(domain, keys, backoff=True)
         assert backoff.hit.tolist() == [at is not None for at in backed]
@@ -243,8 +244,8 @@ def test_backoff_prefers_shorter_ones_of_its_own_to_rows_of_a_function_that_is_f
     }
     functions = dict.fromkeys(PARENTS, BASE) | {"movies": "d" * 64}
     tree = KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
-    assert tree.foreign_is_far("movies")
-    assert not tree.foreign_is_far("reviews")
+    assert tree._chain("movies").foreign_is_far
+    assert not tree._chain("reviews").foreign_is_far
     found = tree.lookup("movies", as_keys([window]), backoff=True)
     assert (found.hit[0], found.exact[0], found.inherited[0]) == (True, False, False)
     np.testing.assert_array_equal(found.rows, round_trip(rows_of(as_keys([token]), "d" * 64), RowDtype.INT8))

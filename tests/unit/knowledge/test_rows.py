@@ -86,14 +86,6 @@ def test_no_rows_give_no_rows(dtype: RowDtype) -> None:
 
 
 @DTYPES
-def test_decode_writes_into_the_buffer_it_is_given(dtype: RowDtype) -> None:
-    rows = random_rows(CHUNK_ROWS + 1)
-    out = np.full_like(rows, 7)
-    assert decode(encode(rows, dtype), out) is out
-    np.testing.assert_array_equal(out, round_trip(rows, dtype))
-
-
-@DTYPES
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_encode_names_the_row_when_a_value_is_not_finite(dtype: RowDtype, value: float) -> None:
     rows = random_rows(CHUNK_ROWS + 10)
