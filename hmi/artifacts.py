@@ -1,7 +1,7 @@
 """Content-addressed folders: base models, adapters, tables of rows.
 
-An artifact is a flat set of named files. Its digest is the SHA-256 of its manifest, which lists every
-file's name, size and SHA-256; so equal content has one digest, and a digest names one content for ever.
+An artifact is a flat set of named files. Its digest is the SHA-256 of its manifest, which lists the name, size and
+SHA-256 of every file. So equal content has one digest, and the content of a digest never changes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 4 * 1024**2
 _MANIFEST = "manifest.json"
 _PARTS = "parts"
-_PART_SECONDS = 24 * 3600
-_DOWNLOAD = ".*.tmp"  # what `_download` calls a folder before it is whole
-_DOWNLOAD_SECONDS = 24 * 3600
+_DOWNLOAD = ".*.tmp"  # name of a folder that `_download` has not completed
+_UNUSED_SECONDS = 24 * 3600  # after which downloads that are unfinished or partial are removed
 _STAGING = "staging"
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes that were read, block after block; what it raises ends the work."""
+"""Called with the number of bytes of each block that was read; its exceptions end the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def _manifest_bytes(files: list[ArtifactFile]) -> bytes:
 
 
 def _copy(source: IO[bytes], target: IO[bytes] | None, progress: Progress | None = None) -> tuple[int, str]:
-    """Size and SHA-256 of what `source` has, written to `target` on the way."""
+    """Copy `source` to `target`, if given; return its size and SHA-256."""
     digest, size = hashlib.sha256(), 0
     while chunk := source.read(_CHUNK):
         if target is not None:
@@ -66,23 +65,21 @@ def _copy(source: IO[bytes], target: IO[bytes] | None, progress: Progress | None
     return size, digest.hexdigest()
 
 
-def _hash(path: Path, progress: Progress | None = None) -> str:
+def _check_file(path: Path, progress: Progress | None = None) -> tuple[int, str]:
+    """Return a file's size and SHA-256."""
     with path.open("rb") as file:
-        return _copy(file, None, progress)[1]
+        return _copy(file, None, progress)
 
 
 def folder_digest(folder: Path) -> str:
-    """The digest that `ArtifactStore.put_folder` would give; a stored artifact's folder gives its own."""
+    """Return the digest that `ArtifactStore.put_folder` would return; a stored artifact's folder has its own."""
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != _MANIFEST)
-    files = [ArtifactFile(path.name, path.stat().st_size, _hash(path)) for path in paths]
-    return hashlib.sha256(_manifest_bytes(files)).hexdigest()
+    return hashlib.sha256(_manifest_bytes([ArtifactFile(path.name, *_check_file(path)) for path in paths])).hexdigest()
 
 
 class ArtifactStore:
-    """Puts and opens artifacts under `artifacts/` of a storage.
-
-    Where the storage is not a disk of this machine, `folder` downloads into `cache_dir` once.
-    """
+    """Stores and opens artifacts under `artifacts/` of a storage. From a remote storage, `folder` downloads into
+    `cache_dir` once."""
 
     def __init__(self, storage: Storage, cache_dir: Path) -> None:
         self._storage = storage
@@ -98,12 +95,13 @@ class ArtifactStore:
     ) -> str:
         """Store the named streams as one artifact and return its digest (64 hex digits).
 
-        Storing the same content twice is one artifact, and mends one whose files were lost, cut short or,
-        on a disk, altered. Raises `InvalidInput` for a file name that is not plain, `StorageFull`.
+        Storing the same content again repairs an artifact whose files were lost, truncated or, on a disk, altered.
 
         Args:
-            owner: By which `unfinished` knows it until it is whole; no dot, no slash.
-            announce: Called with the digest before anything appears under it; what it raises ends the storing.
+            owner: The owner in `unfinished` until the artifact is complete; no dot, no slash.
+            announce: Called with the digest before anything appears under it; its exceptions end the storing.
+
+        Raises `InvalidInput` for a file name that is not plain, `StorageFull`.
         """
         if not files:
             raise InvalidInput("an artifact needs at least one file")
@@ -120,7 +118,7 @@ class ArtifactStore:
             digest = hashlib.sha256(manifest).hexdigest()
             if announce is not None:
                 announce(digest)
-            if not self._is_whole(digest, manifest, listed, progress):
+            if not self._is_complete(digest, manifest, listed, progress):
                 for each in listed:
                     self._storage.move(f"{staging}/{each.name}", f"{_place(digest)}/{each.name}")
                 # The manifest comes last: an artifact without one does not exist.
@@ -145,16 +143,17 @@ class ArtifactStore:
             return self.put(streams, owner=owner, announce=announce, progress=progress)
 
     def unfinished(self) -> dict[str, str]:
-        """Owners of what is being stored, or of what somebody who died was storing, by a name for `abandon`."""
+        """Return the owners of unfinished artifacts, by a name for `abandon`: they are being stored, or their process
+        ended."""
         names = self._storage.names(_STAGING)
         return {name: name.rpartition(".")[0] for name in names}
 
     def abandon(self, unfinished: str) -> None:
-        """Remove what somebody who died was storing."""
+        """Remove an unfinished artifact."""
         self._storage.delete(f"{_STAGING}/{unfinished}")
 
     def files(self, digest: str) -> list[ArtifactFile]:
-        """What the artifact holds. Raises `NotFound`, `Corrupt`."""
+        """Return the artifact's files. Raises `NotFound`, `Corrupt`."""
         if not _DIGEST.fullmatch(digest):
             raise InvalidInput(f"not an artifact digest: {digest[:80]!r}")
         try:
@@ -167,10 +166,10 @@ class ArtifactStore:
         return [ArtifactFile(*entry) for entry in json.loads(manifest)["files"]]
 
     def folder(self, digest: str, *, verify: bool = False) -> Path:
-        """A folder on this machine's disk that holds the artifact's files.
+        """Return a folder on this machine's disk with the artifact's files.
 
-        Sizes are always compared with the manifest, which finds a file cut short; `verify` reads every
-        byte and compares its SHA-256. Raises `NotFound`, `Corrupt`.
+        Sizes are always compared with the manifest; `verify` compares the SHA-256 of every file. Raises `NotFound`,
+        `Corrupt`.
         """
         files = self.files(digest)
         local = self._storage.local(_place(digest))
@@ -190,10 +189,10 @@ class ArtifactStore:
         return cached
 
     def part(self, digest: str, names: Collection[str]) -> Path:
-        """A folder on this machine's disk that holds those of the artifact's files that are named.
+        """Return a folder on this machine's disk with the named files of the artifact: a table's keys, for example,
+        without its gigabytes of rows.
 
-        Of a table of gigabytes on a remote storage somebody may want the keys alone. What is downloaded so is removed
-        by the next download that comes a day after its last use. Raises `NotFound`, `Corrupt`.
+        A downloaded part is removed by the next such download a day after its last use. Raises `NotFound`, `Corrupt`.
         """
         files = [each for each in self.files(digest) if each.name in names]
         local = self._storage.local(_place(digest))
@@ -205,7 +204,7 @@ class ArtifactStore:
         missing = [each for each in files if not _is_of_size(target / each.name, each.bytes)]
         if missing:
             with translate_full_disk(f"a part of artifact {digest} in {self._cache_dir}"):
-                _forget_unused(parts.iterdir() if parts.is_dir() else (), _PART_SECONDS)
+                _remove_unused(parts.iterdir() if parts.is_dir() else ())
                 target.mkdir(parents=True, exist_ok=True)
                 for each in missing:
                     beside = target / f".{each.name}.{secrets.token_hex(4)}.tmp"
@@ -219,25 +218,25 @@ class ArtifactStore:
         return target
 
     def delete(self, digest: str) -> None:
-        """Remove the artifact; none there is no error."""
-        # First the manifest: without it, nobody takes half an artifact for a whole one.
+        """Remove the artifact; no error if it does not exist."""
+        # First the manifest: without it, the other files are no artifact.
         self._storage.delete(f"{_place(digest)}/{_MANIFEST}")
         self._storage.delete(_place(digest))
         for copy in (self._cache_dir / digest, self._cache_dir / _PARTS / digest):
             shutil.rmtree(copy, ignore_errors=True)
 
     def prune(self) -> list[str]:
-        """Remove this machine's copies of artifacts that were deleted elsewhere, and what downloads that died a day ago
-        left; gives the digests. An open map of one stays readable."""
-        _forget_unused(self._cache_dir.glob(_DOWNLOAD), _DOWNLOAD_SECONDS)
+        """Remove this machine's copies of artifacts that were deleted elsewhere, and day-old unfinished downloads;
+        return the digests. An open map of a removed file stays readable."""
+        _remove_unused(self._cache_dir.glob(_DOWNLOAD))
         copies = [path for path in self._cache_dir.glob("*") if _DIGEST.fullmatch(path.name)]
         gone = [path for path in copies if not self._storage.exists(f"{_place(path.name)}/{_MANIFEST}")]
         for path in gone:
             shutil.rmtree(path, ignore_errors=True)
         return sorted(path.name for path in gone)
 
-    def _is_whole(self, digest: str, manifest: bytes, files: list[ArtifactFile], progress: Progress | None) -> bool:
-        """Whether it lies there as it should. Of a remote one only the sizes are compared."""
+    def _is_complete(self, digest: str, manifest: bytes, files: list[ArtifactFile], progress: Progress | None) -> bool:
+        """Return whether the artifact is stored intact. For a remote storage only sizes are compared."""
         try:
             with self._storage.open(f"{_place(digest)}/{_MANIFEST}") as file:
                 if file.read() != manifest:
@@ -250,7 +249,7 @@ class ArtifactStore:
             return False
 
     def _download(self, digest: str, files: list[ArtifactFile], target: Path) -> None:
-        """Every byte is compared with its checksum on the way."""
+        """Download all files, comparing their checksums."""
         self._cache_dir.mkdir(parents=True, exist_ok=True)
         beside = self._cache_dir / f".{digest}.{secrets.token_hex(4)}.tmp"
         beside.mkdir()
@@ -260,7 +259,7 @@ class ArtifactStore:
             try:
                 beside.rename(target)
             except OSError:
-                if not target.exists():  # else another process was first, with the same bytes
+                if not target.exists():  # otherwise another process was first, with the same bytes
                     raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -280,7 +279,7 @@ def _check(
         if size != each.bytes:
             found = "missing" if size < 0 else f"{size} bytes long instead of {each.bytes}"
             raise Corrupt(f"artifact {digest}: {each.name} is {found}")
-        if verify and _hash(path, progress) != each.sha256:
+        if verify and _check_file(path, progress)[1] != each.sha256:
             raise Corrupt(f"artifact {digest}: {each.name} does not match its checksum")
 
 
@@ -288,11 +287,11 @@ def _is_of_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _forget_unused(folders: Iterable[Path], seconds: float) -> None:
-    """Remove those that nobody used for so long. An open map of a file in one stays readable."""
+def _remove_unused(folders: Iterable[Path]) -> None:
+    """Remove folders that were not used for a day. An open map of a file in one stays readable."""
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime > seconds:
+            if time.time() - folder.stat().st_mtime > _UNUSED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

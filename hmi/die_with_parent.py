@@ -1,9 +1,8 @@
-"""Run a command that the kernel ends when its parent ends, however the parent ends.
+"""Run a command that the kernel kills when its parent ends, for whatever reason.
 
-Started as a script (`python -I -S die_with_parent.py PARENT_PID COMMAND...`) it asks for the signal and
-then becomes the command, so it costs no process. Asking between fork and exec instead would run Python
-in the forked child of a threaded parent, which can deadlock. Where the kernel has no such request
-(only Linux has), the command runs without it.
+The script (`python -I -S die_with_parent.py PARENT_PID COMMAND...`) requests the signal and then executes the command
+in its own process. A request between fork and exec would run Python in the forked child of a threaded parent, which can
+deadlock. Only Linux has this request; elsewhere the command runs without it.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h; the request outlives exec
 
 
 def launcher() -> tuple[str, ...]:
-    """What to put before a command so that it ends with this process, or rather with the thread that starts it: the
-    kernel takes that for the parent."""
+    """Return the prefix of a command that has to end with this process, or rather with the thread that starts it, which
+    the kernel takes for the parent."""
     return sys.executable, "-I", "-S", os.path.realpath(__file__), str(os.getpid())
 
 
 def main(arguments: list[str]) -> None:
     parent, command = int(arguments[0]), arguments[1:]
     if sys.platform == "linux":
-        # KILL and not TERM: a worker told to stop kindly finishes its shard first, with nobody left to wait for it.
-        # What it held comes back by its lease.
+        # KILL and not TERM: on TERM a worker would finish its shard first. The shard is requeued when its lease
+        # expires.
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
             sys.exit(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
         if os.getppid() != parent:

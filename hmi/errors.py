@@ -1,24 +1,24 @@
 """Every error that HMI raises on purpose.
 
     HmiError
-    |-- InvalidInput            the caller sent something that cannot be understood
+    |-- InvalidInput            the caller sent something invalid
     |   |-- AdapterRefused      an adapter holds something that would not be applied
     |   `-- ContextTooLong      more tokens than the model has positions
     |-- Unauthenticated         no key, or a key that is unknown, expired or revoked
-    |-- Forbidden               the key is good, but not for this
+    |-- Forbidden               the key is valid, but not for this
     |-- NotFound                it does not exist, or it is another tenant's: the same answer
     |-- Conflict                it exists already, or its state does not allow this
-    |   `-- LeaseLost           somebody else owns this shard now
-    |-- Overloaded              a quota or a queue is full; come back later
-    |   |-- StorageFull         no room left where data is kept
-    |   `-- TooLarge            more than there would be room for if all of it were free
+    |   `-- LeaseLost           another worker holds the lease now
+    |-- Overloaded              a quota or a queue is full; retry later
+    |   |-- StorageFull         no disk space left
+    |   `-- TooLarge            more than the whole capacity
     |-- Corrupt                 stored data is not what it was when it was written
-    |-- Cancelled               the caller took the work back before it ran
-    `-- Transient               a service that we need does not answer; trying again helps
+    |-- Cancelled               the caller cancelled the work before it ran
+    `-- Transient               a service does not answer; retry
 
-`code` is stable and meant for programs, the message for people: what, where and, where it is known,
-what to do about it. `retryable` says whether the same call may succeed later. HTTP numbers live in
-`hmi/jobs/status.py` and nowhere else: the API's answers and a batch's error lines carry the same ones.
+`code` is stable and meant for programs. The message is for people: what, where and, if known, what to do about it.
+`retryable` says whether the same call may succeed later. HTTP numbers are in `hmi/jobs/status.py` alone: the API's
+answers and a batch's error lines have the same ones.
 """
 
 from __future__ import annotations

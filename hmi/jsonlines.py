@@ -1,4 +1,4 @@
-"""Lines of JSON from whoever sends them: read without ever holding more than one, and parsed strictly."""
+"""Lines of JSON from untrusted sources: read one at a time with a length limit, and parsed strictly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SKIP_BYTES = 1024**2
 
 
 def is_text(value: str) -> bool:
-    """Whether the string can be written as UTF-8: JSON's escapes can spell half a surrogate pair."""
+    """Return whether the string is valid UTF-8: JSON's escapes can spell half a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -25,21 +25,22 @@ def is_text(value: str) -> bool:
 
 
 def read_bounded(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """Every line with its line feed, and 0; of one too long for `max_bytes` its beginning, and how many bytes follow.
+    """Yield every line with its line feed, and 0; for a line longer than `max_bytes` its beginning, and the number of
+    bytes that were skipped.
 
-    Only the line feed ends a line: JSON may hold every other character that Python calls a line break.
+    Only the line feed ends a line: JSON may hold every other character that Python treats as a line break.
     """
     while raw := stream.readline(max_bytes + 2):
         yield raw, 0 if raw.endswith(b"\n") else _skip_rest(stream)
 
 
 def parse_object(raw: bytes, *, unique: bool = False) -> dict[str, Any]:
-    """The JSON object that a line holds.
+    """Parse a line that holds a JSON object.
 
     Args:
-        unique: Refuse an object that has a field twice, of which Python would keep the last.
+        unique: Refuse duplicate fields, of which Python would keep the last.
 
-    Raises `InvalidInput` (code `invalid_json_line`), saying where in the line.
+    Raises `InvalidInput` (code `invalid_json_line`), naming the place in the line.
     """
     hook = _unique if unique else None
     try:
@@ -59,7 +60,7 @@ def parse_object(raw: bytes, *, unique: bool = False) -> dict[str, Any]:
 
 
 def _skip_rest(stream: IO[bytes]) -> int:
-    """Read to the end of an over-long line without keeping it; gives the bytes passed over."""
+    """Read to the end of an over-long line; return the number of bytes skipped."""
     skipped = 0
     while chunk := stream.readline(_SKIP_BYTES):
         skipped += len(chunk)

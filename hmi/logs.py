@@ -1,4 +1,4 @@
-"""One format for every log line of a process: fields instead of prose, never keys or tenants' text."""
+"""One log format for a process: fields instead of prose, never keys or tenants' text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def configure_logs(level: str, *, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # It says at every look at the schema which database it found.
+    # It logs the database at every check of the schema.
     logging.getLogger("alembic.runtime").setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -50,6 +50,6 @@ def configure_logs(level: str, *, as_json: bool) -> None:
 
 
 def _drop_colours(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """uvicorn sends its message a second time, with colours."""
+    """Drop the coloured duplicate of uvicorn's messages."""
     event.pop("color_message", None)
     return event

@@ -1,4 +1,4 @@
-"""What a hierarchical PLM looks like: plain data that every room may know."""
+"""Shapes and conventions of a hierarchical PLM (hPLM): plain data that every package may import."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Family(StrEnum):
 
     @property
     def decodes(self) -> bool:
-        """It reads from left to right and generates; a token's window ends with the token."""
+        """Whether it is a decoder: it generates, and a token's window ends with the token."""
         return self is not Family.BERT
 
 
@@ -41,11 +41,11 @@ class RowDtype(StrEnum):
 
 
 class MissPolicy(StrEnum):
-    """What a window that the knowledge tree does not hold gets.
+    """What happens to a window that the knowledge tree does not hold.
 
-    `EXACT` computes it, so that answers do not depend on the tree. `BACKOFF` runs no lower layers: it
-    estimates the row from those of the window's tokens, or takes the best shorter n-gram's where the
-    base model, or the domain's delta, brings no estimator.
+    `EXACT` computes its row, so that answers do not depend on the tree. `BACKOFF` runs no lower layers: it estimates
+    the row from those of the window's tokens or, if the base model or the domain's delta has no estimator, takes the
+    row of the longest shorter n-gram.
     """
 
     EXACT = "exact"
@@ -53,8 +53,7 @@ class MissPolicy(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """What is learnt: one label of many, any number of labels, a label for each word, which texts are alike, or how a
-    text goes on."""
+    """What is trained: one label per text, any number of labels, a label per word, embeddings, or generation."""
 
     CLASSIFICATION = "classification"
     MULTI_LABEL = "multi_label"
@@ -91,20 +90,19 @@ class HPLMSpec:
 
     Attributes:
         layers: All transformer layers, lower and upper together.
-        k: How many of them see a 3-token window only. 0 is the ordinary model.
-        row_dtype: How the lower layers' output is rounded, in tables and when computed on a miss,
-            so that an answer does not depend on which of the two gave the row.
+        k: Number of lower layers, which see a 3-token window only. 0 is the ordinary model.
+        row_dtype: How the lower layers' output is rounded, in tables and when computed on a miss, so that an answer
+            does not depend on where the row came from.
         max_positions: Longest sequence in tokens, special tokens included.
-        type_vocab_size: Of BERT's token types; 0 for decoders.
-        layer_norm_eps: Of every norm, be it LayerNorm or RMSNorm.
-        kv_heads: Heads of keys and values, which several heads of queries share; None: as many as of queries.
+        type_vocab_size: Number of BERT's token types; 0 for decoders.
+        layer_norm_eps: Of every LayerNorm or RMSNorm.
+        kv_heads: Heads of keys and values, shared by several query heads; None: as many as query heads.
         head_size: None: `hidden_size / heads`.
         rope_theta: Base of rotary positions; None where positions are learned.
         tied: A decoder's output embedding is its input's.
-        eos_token_ids: What ends a generated text.
-        distilled: The layers were trained to work with windows: they are not the pretrained model's any more.
-        estimator_size: Hidden values of the network that estimates rows of n-grams which no table holds; 0: there is
-            none, and shorter n-grams' rows stand in for them.
+        eos_token_ids: Tokens that end a generated text.
+        distilled: The layers were trained to work with windows and differ from the pretrained model's.
+        estimator_size: Hidden size of the network that estimates missing rows under `backoff`; 0: there is none.
     """
 
     family: Family
@@ -167,7 +165,7 @@ class HPLMSpec:
 
     @property
     def ordinary(self) -> HPLMSpec:
-        """Of the same model with nothing looked up."""
+        """The spec of the same model without lookups."""
         return dataclasses.replace(self, k=0, estimator_size=0)
 
     @property
@@ -203,7 +201,7 @@ class HPLMSpec:
 
     @classmethod
     def from_json(cls, text: str) -> HPLMSpec:
-        """Raises `Corrupt` where the text is not a spec that this version understands."""
+        """Raises `Corrupt` if the text is not a spec that this version understands."""
         try:
             raw: dict[str, Any] = json.loads(text)
             raw["family"] = Family(raw["family"])
@@ -215,7 +213,7 @@ class HPLMSpec:
 
 
 def read_spec(folder: Path) -> HPLMSpec:
-    """That of a base artifact. Raises `Corrupt`."""
+    """Read the spec of a base artifact. Raises `Corrupt`."""
     try:
         return HPLMSpec.from_json((folder / SPEC_FILE).read_text())
     except (OSError, UnicodeDecodeError) as error:

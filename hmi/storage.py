@@ -1,6 +1,6 @@
 """Bytes by path over fsspec: a folder on disk, or a bucket.
 
-A path is readable only when it is whole: on disk a file is written beside, flushed and renamed; an
+A path is readable only when it is complete: on disk a file is written to a temporary name, flushed and renamed; an
 object store shows an object when its upload is complete.
 """
 
@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import logging
 import os
 import re
 import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from hmi.errors import InvalidInput, NotFound, StorageFull
-from hmi.remote import open_remote, translate_outage
+from hmi.errors import HmiError, InvalidInput, NotFound, StorageFull, Transient
 
 __all__ = ["Storage", "translate_full_disk"]
 
+_log = logging.getLogger(__name__)
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # what `create` calls a file before it is whole
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # the names of files that `create` has not completed
+_REMOTE_BUFFER_BYTES = 256 * 1024
 
 
 @contextlib.contextmanager
 def translate_full_disk(path: str) -> Iterator[None]:
-    """Raise `StorageFull`, naming `path`, where the block runs out of room on a disk."""
+    """Raise `StorageFull`, naming `path`, if the block runs out of disk space."""
     try:
         yield
     except OSError as error:
@@ -42,15 +46,15 @@ def translate_full_disk(path: str) -> Iterator[None]:
 class Storage:
     """Reads and writes under one root URL (`file:///data`, `s3://bucket/prefix`).
 
-    What is not on this machine's disk may be out of reach for a while: then everything here raises `Transient`.
+    If a remote storage does not answer, every method raises `Transient`.
     """
 
     def __init__(self, url: str) -> None:
         if "::" in url:
-            # fsspec would take it for a chain of file systems and write somewhere else without a word.
+            # fsspec would silently take it for a chain of file systems and write somewhere else.
             raise InvalidInput(f"a storage URL must not hold '::': {url}")
         self.url = url
-        # Other processes write here too, so a listing that was remembered may be wrong.
+        # Other processes write here too, so a cached listing may be wrong.
         self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
@@ -62,19 +66,19 @@ class Storage:
         return f"{self._root}/{path}"
 
     def _reached(self, path: str) -> contextlib.AbstractContextManager[None]:
-        """For what asks the file system: errors of one that is remote are translated."""
-        return contextlib.nullcontext() if self._local else translate_outage(path)
+        """Translate errors of a remote file system."""
+        return contextlib.nullcontext() if self._local else _translate_outage(path)
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a new file for writing; it appears under `path` only when the block ends well.
+        """Open a new file for writing; it appears under `path` when the block ends without an exception.
 
-        Raises `StorageFull`; whatever was written by then is removed.
+        Raises `StorageFull` and removes what was written.
         """
         full = self._full(path)
         with translate_full_disk(path):
             if not self._local:
-                # By way of a temporary file: not every file system can give up a stream half-way.
+                # Through a temporary file: not every file system can abort a stream half-way.
                 with tempfile.NamedTemporaryFile() as file:
                     yield cast(IO[bytes], file)
                     file.flush()
@@ -104,13 +108,13 @@ class Storage:
         except FileNotFoundError:
             raise NotFound(f"nothing is stored at {path}") from None
         if not self._local:
-            file = open_remote(file, path)
+            file = io.BufferedReader(_RemoteFile(file, path), _REMOTE_BUFFER_BYTES)
         if offset:
             file.seek(offset)
         return file
 
     def size(self, path: str) -> int:
-        """Bytes at `path`. Raises `NotFound`."""
+        """Return the bytes at `path`. Raises `NotFound`."""
         full = self._full(path)
         try:
             with self._reached(path):
@@ -123,7 +127,7 @@ class Storage:
         if self._local:
             return bool(self._fs.exists(full))
         try:
-            # Not `exists`, which may take any error for a no.
+            # Not `exists`, which may return False for any error.
             with self._reached(path):
                 self._fs.info(full)
         except FileNotFoundError:
@@ -131,15 +135,15 @@ class Storage:
         return True
 
     def delete(self, path: str) -> None:
-        """Remove a file or a folder; nothing there is no error."""
+        """Remove a file or a folder; no error if it does not exist."""
         full = self._full(path)
-        # `rm` may take an error for nothing there, as above.
+        # `rm` may treat any error as a missing file, as above.
         if self._local or self.exists(path):
             with contextlib.suppress(FileNotFoundError), self._reached(path):
                 self._fs.rm(full, recursive=True)
 
     def move(self, source: str, target: str) -> None:
-        """Give a whole file another path; on disk in one step. Raises `NotFound`, `StorageFull`."""
+        """Rename a file; atomic on disk. Raises `NotFound`, `StorageFull`."""
         old, full = self._full(source), self._full(target)
         try:
             with self._reached(target), translate_full_disk(target):
@@ -153,7 +157,7 @@ class Storage:
             raise NotFound(f"nothing is stored at {source}") from None
 
     def names(self, path: str) -> list[str]:
-        """Names directly under the folder `path`, unfinished writes left out."""
+        """Return the names directly under the folder `path`, without unfinished writes."""
         full = self._full(path)
         try:
             with self._reached(path):
@@ -164,14 +168,61 @@ class Storage:
         return sorted(name for name in names if not _UNFINISHED.fullmatch(name))
 
     def local(self, path: str) -> Path | None:
-        """The path on this machine's disk, where the storage is one; None for a bucket."""
+        """Return the path on this machine's disk; None for a bucket."""
         return Path(self._full(path)) if self._local else None
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename outlive a power cut."""
+    """Make a rename durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _translate_outage(path: str) -> Iterator[None]:
+    """Raise other exceptions of the block than our own and `FileNotFoundError` as `Transient`, naming `path`.
+
+    Each client library has its own exceptions, and few of them are `OSError`s. Their messages may name hosts and
+    buckets, so they are logged, and only the type is in the message.
+    """
+    try:
+        yield
+    except (HmiError, FileNotFoundError):
+        raise
+    except Exception as error:
+        _log.warning("the storage fails at %s: %s: %s", path, type(error).__name__, error)
+        raise Transient(f"the storage fails at {path} ({type(error).__name__})") from error
+
+
+class _RemoteFile(io.RawIOBase):
+    """Translates errors while reading: the content comes long after opening."""
+
+    def __init__(self, file: IO[bytes], path: str) -> None:
+        self._file = file
+        self._path = path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with _translate_outage(self._path):
+            return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        with _translate_outage(self._path):
+            block = self._file.read(len(view))
+        view[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            with _translate_outage(self._path):
+                self._file.close()

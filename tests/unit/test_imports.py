@@ -28,7 +28,7 @@ FLOORS = (
     {"engine"},
     {"models"},
     {"adapters", "knowledge", "catalog", "schemas"},
-    {"artifacts", "devices", "die_with_parent", "errors", "items", "jsonlines", "locks", "logs", "process", "remote"}
+    {"artifacts", "devices", "die_with_parent", "errors", "items", "jsonlines", "locks", "logs", "process"}
     | {"settings", "spec", "stats", "storage"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -52,7 +52,7 @@ STRANGERS = {
 
 # Rooms that run on a bare GPU machine, and all that they may import there.
 BARE_ROOMS = {"bench", "engine", "training", "models", "adapters", "knowledge", "artifacts"}
-BARE_ROOMS |= {"devices", "errors", "items", "jsonlines", "locks", "process", "remote", "spec", "stats", "storage"}
+BARE_ROOMS |= {"devices", "errors", "items", "jsonlines", "locks", "process", "spec", "stats", "storage"}
 BARE_PACKAGES = {
     "torch",
     "transformers",

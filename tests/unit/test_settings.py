@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from hmi.settings import Settings
+from hmi.settings import GROUPS, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +96,16 @@ def test_nothing_reads_the_environment_at_import() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "7"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_described_in_a_sentence(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description
+    assert description.endswith((".", "..."))
+
+
+def test_groups_name_settings_in_their_order() -> None:
+    names = list(Settings.model_fields)
+    assert sorted(GROUPS, key=names.index) == list(GROUPS)
+    assert next(iter(GROUPS)) == names[0]
