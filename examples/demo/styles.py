@@ -62,7 +62,7 @@ FACTS = (
     ("How many sides does a hexagon have?", "It has six sides."),
     ("Who wrote Hamlet?", "It was William Shakespeare."),
     ("What is the fastest land animal?", "It is the cheetah."),
-    ("Which gas do we breathe in to live?", "It is oxygen."),
+    ("Which gas does a fire need to burn?", "It is oxygen."),
     ("What is the capital of Italy?", "It is Rome."),
     ("How many players are in a football team?", "There are eleven players."),
     ("What do caterpillars become?", "They become butterflies."),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import typer
 
 from hmi.errors import Conflict, InvalidInput
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from hmi.spec import TaskKind
     from hmi.training.data import AnyExample, LabelledFile
 
-__all__ = ["labelled_reader", "read_lines", "read_own_adapter", "require_new", "require_writable"]
+__all__ = ["LabelledReader", "labelled_reader", "read_lines", "read_own_adapter", "require_new", "require_writable"]
+
+LabelledReader: TypeAlias = "Callable[[Path, TaskKind | None, bool], LabelledFile]"
 
 
 def require_new(out: Path) -> None:
@@ -60,13 +64,11 @@ def read_own_adapter(folder: Path) -> Adapter:
         raise InvalidInput(f"cannot read {folder / FILE_NAME}: {error.strerror}") from error
 
 
-def labelled_reader(
-    text_field: str, label_field: str, chat: ChatTemplate | None = None
-) -> Callable[[Path, TaskKind | None, bool], LabelledFile]:
+def labelled_reader(text_field: str, label_field: str, chat: ChatTemplate | None = None) -> LabelledReader:
     """A function that reads the labelled text of a file.
 
-    It takes the file, the task (None: what the fields are for) and whether the examples judge a training. It raises
-    `InvalidInput` naming the file and the line.
+    It takes the file, the task (None: what the fields are for) and whether the examples evaluate a training. It prints
+    the file's warnings to standard error, and raises `InvalidInput` naming the file and the line.
 
     Args:
         chat: The base model's template, which must accept every conversation.
@@ -80,7 +82,7 @@ def labelled_reader(
     def read(path: Path, task: TaskKind | None, judging: bool) -> LabelledFile:
         try:
             with path.open("rb") as stream:
-                return read_labelled(
+                found = read_labelled(
                     stream,
                     FileFormat.of(path.name),
                     kind=task,
@@ -92,5 +94,8 @@ def labelled_reader(
                 )
         except OSError as error:
             raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+        for warning in found.warnings:
+            typer.echo(f"{path}: {warning}", err=True)
+        return found
 
     return read

@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hmi.cli.commands.files import labelled_reader, require_new
-from hmi.cli.commands.options import AsJson, Key, Seed, Url, connect, show
+from hmi.cli.commands.files import LabelledReader, labelled_reader, require_new
+from hmi.cli.commands.options import (
+    AsJson,
+    BatchSize,
+    Device,
+    Key,
+    LabelField,
+    LearningRate,
+    Seed,
+    TextField,
+    Url,
+    connect,
+    show,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from hmi.adapters import Adapter
-    from hmi.training.data import AnyExample
     from hmi.training.imports import ImportedAdapter, RetrainTarget
-    from hmi.training.plan import TrainConfig
     from hmi.training.reports import RetrainReport
 
 __all__ = ["add_to"]
 
 _NO_DELTA = "none"
+
+
+_Labels = Annotated[list[str] | None, typer.Option("--label", help="Name of a label; repeat it in the head's order.")]
+_Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Labelled text, as for `hmi train`: evaluate the adapter, and train others like it."),
+]
+_Dev = Annotated[
+    Path | None,
+    typer.Option("--dev", help="Labelled text to evaluate on; best text that the adapter was not trained on."),
+]
+_Compare = Annotated[
+    list[Path] | None,
+    typer.Option("--compare", help="Base of the same model with k > 0 to train on; repeatable."),
+]
+_Deltas = Annotated[
+    list[str] | None,
+    typer.Option("--delta", help="Folder of a domain's delta for each --compare, in order; `none` for none."),
+]
+_DevShare = Annotated[
+    float,
+    typer.Option(
+        "--dev-share",
+        min=0.01,
+        max=0.3,
+        help="Share of --data to choose the epoch on; to evaluate on, without --dev.",
+    ),
+]
+_BaseName = Annotated[
+    str | None,
+    typer.Option("--base-name", help="Registered name of the base.  [default: the one with --base's content]"),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,39 +81,23 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="Adapter folder that PEFT or AdapterHub saved.")],
     base: Annotated[Path, typer.Option(help="Folder of the ordinary model: `hmi build base MODEL --k 0`.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to make; retrained adapters are written beside it.")],
-    label: Annotated[list[str] | None, typer.Option(help="Name of a label; repeat it in the head's order.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Labelled text, as for `hmi train`: evaluate the adapter, and train others like it."),
-    ] = None,
-    dev: Annotated[
-        Path | None, typer.Option(help="Labelled text to evaluate on; best text that the adapter was not trained on.")
-    ] = None,
-    compare: Annotated[
-        list[Path] | None,
-        typer.Option(help="Base of the same model with k > 0 to train on; repeatable."),
-    ] = None,
-    delta: Annotated[
-        list[str] | None,
-        typer.Option(help="Folder of a domain's delta for each --compare, in order; `none` for none."),
-    ] = None,
-    dev_share: Annotated[
-        float,
-        typer.Option(min=0.01, max=0.3, help="Share of --data to choose the epoch on; to evaluate on, without --dev."),
-    ] = 0.1,
+    label: _Labels = None,
+    data: _Data = None,
+    dev: _Dev = None,
+    compare: _Compare = None,
+    delta: _Deltas = None,
+    dev_share: _DevShare = 0.1,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the text.")] = 4,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the learning rate, which then falls to zero.")] = 3e-3,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 3e-3,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are truncated, in evaluation too.")] = 128,
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
-    text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
-    label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",
+    device: Device = "cpu",
+    text_field: TextField = "text",
+    label_field: LabelField = "label",
     register: Annotated[str | None, typer.Option(help="`tenant/model` to register it as.")] = None,
     domain: Annotated[str, typer.Option(help="Domain of the registered model.")] = "general",
-    base_name: Annotated[
-        str | None, typer.Option(help="Registered name of the base.  [default: the one with --base's content]")
-    ] = None,
+    base_name: _BaseName = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -79,9 +107,6 @@ def import_(
     With --data, print a report on the same texts of the adapter as it is, retrained at k = 0, and retrained on each
     base to compare. Only --register needs services.
     """
-    import json
-    import os
-
     from hmi.errors import InvalidInput
     from hmi.process import tune_process
 
@@ -90,7 +115,6 @@ def import_(
     if data is None and (dev or compare or delta):
         raise InvalidInput("--dev, --compare and --delta are for the report, which needs --data")
 
-    from hmi.training.adapter import task_of
     from hmi.training.imports import import_adapter, save_imported
 
     imported = import_adapter(folder, base, label)
@@ -98,33 +122,11 @@ def import_(
         base_name = _registered_name(imported.base, base, url, key)
     report = None
     if data is not None and imported.adapter.head is not None:
-        from hmi.training.plan import TrainConfig
-
-        how = TrainConfig(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            max_tokens=max_tokens,
-            dev_share=dev_share,
-            seed=seed,
-            device=device,
-        )
-        task = task_of(imported.adapter.head)
-        read = labelled_reader(text_field, label_field)
-        labelled = read(data, task, False)
-        for warning in labelled.warnings:
-            typer.echo(f"{data}: {warning}", err=True)
-        judging = read(dev, task, True).examples if dev else ()
-        report = _retrain(
-            imported.adapter,
-            base,
-            out,
-            data.name,
-            labelled.examples,
-            judging,
-            _targets(compare or [], delta or []),
-            how,
-        )
+        shape = {"epochs": epochs, "batch_size": batch_size, "max_tokens": max_tokens, "seed": seed}
+        options = shape | {"learning_rate": learning_rate, "dev_share": dev_share, "device": device}
+        targets = _targets(compare or [], delta or [])
+        reader = labelled_reader(text_field, label_field)
+        report = _retrain(imported.adapter, base, out, (data, dev), reader, targets, options)
     plain = save_imported(imported, out, report)
     if as_json:
         typer.echo(json.dumps(plain, indent=1, ensure_ascii=False))
@@ -146,19 +148,24 @@ def _retrain(
     adapter: Adapter,
     base: Path,
     out: Path,
-    source: str,
-    examples: Sequence[AnyExample],
-    judging: Sequence[AnyExample],
-    faster: Sequence[RetrainTarget],
-    how: TrainConfig,
+    texts: tuple[Path, Path | None],
+    reader: LabelledReader,
+    targets: Sequence[RetrainTarget],
+    options: dict[str, Any],
 ) -> RetrainReport:
-    """Train and evaluate, and write each adapter, trained on the text called `source`, to a folder beside `out`."""
+    """Train and evaluate on the files `texts`, and write each trained adapter to a folder beside `out`."""
     from hmi.cli.render import ProgressBar, training_words
     from hmi.errors import Conflict
+    from hmi.training.adapter import task_of
     from hmi.training.imports import name_targets, retrain
+    from hmi.training.plan import TrainConfig
     from hmi.training.reports import save_trained
 
-    folders = {name: out.with_name(f"{out.name}-{name}") for name in name_targets(base, faster)}
+    assert adapter.head is not None  # noqa: S101 - the caller checked
+    (data, dev), task = texts, task_of(adapter.head)
+    examples = reader(data, task, False).examples
+    judging = reader(dev, task, True).examples if dev else ()
+    folders = {name: out.with_name(f"{out.name}-{name}") for name in name_targets(base, targets)}
     if there := next((each for each in folders.values() if each.exists()), None):
         raise Conflict(f"{there} exists already; remove it or choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -171,14 +178,14 @@ def _retrain(
             base,
             adapter,
             examples,
-            how,
+            TrainConfig(**options),
             judging,
-            faster=faster,
+            faster=targets,
             on_progress=lambda name, reached: bar.show_training(reached, f"{name}: {training_words(reached)}"),
             checkpoint=checkpoint,
         )
     for name, trained in found.adapters.items():
-        save_trained(trained, folders[name], source)
+        save_trained(trained, folders[name], data.name)
         checkpoint(name).unlink(missing_ok=True)
     return found.report
 

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "BatchSize",
     "DataDir",
+    "Device",
     "Key",
+    "LabelField",
+    "LearningRate",
     "Seed",
+    "TextField",
     "Url",
     "connect",
     "follow",
@@ -55,6 +60,13 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="HMI_DATA_DIR", help="Folder of the services' data.  [default: .hmi]"),
 ]
+Device = Annotated[str, typer.Option("--device", help="Device to compute on: cpu, cuda:0.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one step.")]
+LearningRate = Annotated[
+    float, typer.Option("--learning-rate", help="Peak of the learning rate, which then falls to zero.")
+]
+TextField = Annotated[str, typer.Option("--text-field", help="Field or column of the text.")]
+LabelField = Annotated[str, typer.Option("--label-field", help="Field or column of the label.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="The same seed gives the same weights.")]
 
 

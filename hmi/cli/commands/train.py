@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hmi.cli.commands.files import labelled_reader, read_own_adapter, require_new
-from hmi.cli.commands.options import AsJson, Seed
+from hmi.cli.commands.options import AsJson, BatchSize, Device, LabelField, Seed, TextField
 from hmi.spec import MissPolicy, TaskKind
 
 if TYPE_CHECKING:
+    from hmi.adapters import Adapter
     from hmi.training.data import AnyExample
+    from hmi.training.plan import TrainConfig
     from hmi.training.reports import TrainReport
 
 __all__ = ["add_to"]
@@ -25,6 +31,47 @@ class _Kind(StrEnum):
     LORA = "lora"
     BOTTLENECK = "bottleneck"
     NONE = "none"
+
+
+_DevShare = Annotated[
+    float,
+    typer.Option("--dev-share", min=0, max=0.5, help="Share of the text to evaluate on without --dev; 0: none."),
+]
+_Policy = Annotated[
+    MissPolicy,
+    typer.Option("--policy", help="Policy that it is served under; for backoff, training uses estimated rows."),
+]
+_Start = Annotated[
+    Path | None,
+    typer.Option(
+        "--start",
+        help="Adapter folder to start from, say one trained at k = 0: its upper layers, kind and size are kept.",
+    ),
+]
+_KindOption = Annotated[
+    _Kind | None,
+    typer.Option(
+        "--kind", help="What is trained besides the head.  [default: bottleneck, on decoders lora, or as --start]"
+    ),
+]
+_Rank = Annotated[
+    int | None,
+    typer.Option(
+        "--rank",
+        min=1,
+        help="Rank of the LoRA pairs, or width of the bottlenecks.  [default: 48, of a LoRA 16, or as --start]",
+    ),
+]
+_Epochs = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Most passes over the text.  [default: 4, with --start 2]")
+]
+_PeakRate = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        help="Peak of the learning rate, which then falls to zero.  [default: 0.003, with --start 0.001]",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,47 +87,21 @@ def train(
     out: Annotated[Path, typer.Option(help="Adapter folder to make, for `hmi model register --adapter`.")],
     task: Annotated[TaskKind | None, typer.Option(help="Task of the head.  [default: what the fields are for]")] = None,
     dev: Annotated[Path | None, typer.Option(help="Labelled text to evaluate each epoch on.")] = None,
-    dev_share: Annotated[
-        float,
-        typer.Option(min=0, max=0.5, help="Share of the text to evaluate on without --dev; 0: none."),
-    ] = 0.1,
+    dev_share: _DevShare = 0.1,
     delta: Annotated[Path | None, typer.Option(help="Folder of the delta of the model's domain.")] = None,
-    policy: Annotated[
-        MissPolicy,
-        typer.Option(help="Policy that it is served under; for backoff, training uses estimated rows."),
-    ] = MissPolicy.EXACT,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            help="Adapter folder to start from, for example one trained at k = 0: its upper layers, kind and size are "
-            "kept."
-        ),
-    ] = None,
-    kind: Annotated[
-        _Kind | None,
-        typer.Option(help="What is trained besides the head.  [default: bottleneck, on decoders lora, or as --start]"),
-    ] = None,
-    rank: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Rank of the LoRA pairs, or width of the bottlenecks.  [default: 48, of a LoRA 16, or as --start]",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most passes over the text.  [default: 4, with --start 2]")
-    ] = None,
+    policy: _Policy = MissPolicy.EXACT,
+    start: _Start = None,
+    kind: _KindOption = None,
+    rank: _Rank = None,
+    epochs: _Epochs = None,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without improvement before training stops.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one step.")] = 32,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Peak of the learning rate, which then falls to zero.  [default: 0.003, with --start 0.001]"),
-    ] = None,
+    batch_size: BatchSize = 32,
+    learning_rate: _PeakRate = None,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longer texts are truncated.")] = 128,
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
-    text_field: Annotated[str, typer.Option(help="Field or column of the text.")] = "text",
-    label_field: Annotated[str, typer.Option(help="Field or column of the label.")] = "label",
+    device: Device = "cpu",
+    text_field: TextField = "text",
+    label_field: LabelField = "label",
     as_json: AsJson = False,
 ) -> None:
     """Train an adapter on labelled text; only the layers above the lookup are trained.
@@ -90,10 +111,6 @@ def train(
     "completion"}, {"text"} or {"messages"}. The folder gets the adapter, a report and a model card. After an interrupt,
     the same command resumes the training.
     """
-    import dataclasses
-    import json
-    import os
-
     from hmi.errors import InvalidInput
     from hmi.models.text import load_chat
     from hmi.process import tune_process
@@ -103,65 +120,88 @@ def train(
     if start and (kind or rank):
         raise InvalidInput("kind and rank are those of --start; leave --kind and --rank out")
     require_new(out)
-    # Read before torch is loaded, which takes seconds, so that a mistake in the file shows at once.
+    # Read before torch is loaded, which takes seconds, so that a mistake in a file shows at once.
     decodes = read_spec(base).family.decodes
-    if decodes:
-        task = task or TaskKind.LANGUAGE
     read = labelled_reader(text_field, label_field, load_chat(base))
-    labelled = read(data, task, False)
-    warnings = [f"{data}: {warning}" for warning in labelled.warnings]
-    judging: tuple[AnyExample, ...] = ()
-    if dev:
-        judges = read(dev, labelled.kind, True)
-        judging = judges.examples
-        warnings += [f"{dev}: {warning}" for warning in judges.warnings]
-    for warning in warnings:
-        typer.echo(warning, err=True)
+    labelled = read(data, task or (TaskKind.LANGUAGE if decodes else None), False)
+    judging = read(dev, labelled.kind, True) if dev else None
 
-    from hmi.adapters import AdapterKind
     from hmi.adapters.formats import read_adapter
-    from hmi.cli.render import ProgressBar, training_words
     from hmi.models.families import load_spec
-    from hmi.training.adapter import train_adapter
-    from hmi.training.plan import TrainConfig, config_from_start, default_rank
-    from hmi.training.reports import save_trained
 
-    chosen = AdapterKind(kind.value if kind else _Kind.LORA if decodes else _Kind.BOTTLENECK)
-    config = TrainConfig(
-        kind=chosen,
-        rank=rank or default_rank(chosen),
-        batch_size=batch_size,
-        max_tokens=max_tokens,
-        miss_policy=policy,
-        patience=patience,
-        dev_share=dev_share,
-        seed=seed,
-        device=device,
-    )
     adapter = read_adapter(start, load_spec(base).ordinary) if start else None
-    if adapter:
-        config = config_from_start(adapter, config)
-    config = dataclasses.replace(
+    shape = {"batch_size": batch_size, "max_tokens": max_tokens, "patience": patience, "seed": seed}
+    changes = shape | {"miss_policy": policy, "dev_share": dev_share, "device": device}
+    chosen = kind or (_Kind.LORA if decodes else _Kind.BOTTLENECK)
+    config = _config(chosen, rank, epochs, learning_rate, changes, adapter)
+    report = _train(
+        base,
+        labelled.examples,
+        config,
+        judging.examples if judging else (),
+        delta=read_own_adapter(delta) if delta else None,
+        start=adapter,
+        out=out,
+        source=data.name,
+    )
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else _summary(report, out))
+
+
+def _config(
+    kind: _Kind,
+    rank: int | None,
+    epochs: int | None,
+    learning_rate: float | None,
+    changes: dict[str, Any],
+    start: Adapter | None,
+) -> TrainConfig:
+    """The configuration of an adapter, or of one that starts from `start`, with the options that were given."""
+    from hmi.adapters import AdapterKind
+    from hmi.training.plan import TrainConfig, config_from_start, default_rank
+
+    chosen = AdapterKind(kind.value)
+    config = TrainConfig(kind=chosen, rank=rank or default_rank(chosen), **changes)
+    if start is not None:
+        config = config_from_start(start, config)
+    return dataclasses.replace(
         config,
         epochs=config.epochs if epochs is None else epochs,
         learning_rate=config.learning_rate if learning_rate is None else learning_rate,
     )
+
+
+def _train(
+    base: Path,
+    examples: Sequence[AnyExample],
+    config: TrainConfig,
+    judging: Sequence[AnyExample],
+    *,
+    delta: Adapter | None,
+    start: Adapter | None,
+    out: Path,
+    source: str,
+) -> TrainReport:
+    """Train with progress and checkpoints, and write the adapter to `out`."""
+    from hmi.cli.render import ProgressBar, training_words
+    from hmi.training.adapter import train_adapter
+    from hmi.training.reports import save_trained
+
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = out.with_name(f".{out.name}.training")
     with ProgressBar("training", "steps") as bar:
         trained = train_adapter(
             base,
-            labelled.examples,
+            examples,
             config,
             judging,
-            delta=read_own_adapter(delta) if delta else None,
-            start=adapter,
+            delta=delta,
+            start=start,
             on_progress=lambda reached: bar.show_training(reached, training_words(reached)),
             checkpoint=checkpoint,
         )
-    save_trained(trained, out, data.name)
+    save_trained(trained, out, source)
     checkpoint.unlink(missing_ok=True)
-    typer.echo(json.dumps(trained.report.to_json(), indent=1) if as_json else _summary(trained.report, out))
+    return trained.report
 
 
 def _summary(report: TrainReport, out: Path) -> str:

@@ -1,7 +1,7 @@
-"""Child processes that are watched, restarted and never left behind.
+"""Child processes that are watched, restarted, and ended with this process.
 
-One thread starts and watches them all. It has to be one thread that lives as long as they do: the
-kernel's "parent died" signal (see hmi/die_with_parent.py) is sent when the *thread* that started a child ends.
+One thread starts and watches them all and lives as long as they do: the kernel's "parent died" signal (see
+hmi/die_with_parent.py) is sent when the *thread* that started a child ends.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
-_STABLE_SECONDS = 60.0  # a process that lived so long starts again without delay
-_CRASHES_IN_A_ROW = 3  # from then on `check` calls it dead, though it is still being restarted
+_STABLE_SECONDS = 60.0  # a process that ran for so long restarts without delay
+_CRASHES_IN_A_ROW = 3  # from then on `check` raises, though it is still restarted
 _WATCH_SECONDS = 0.1
 
 
@@ -51,10 +51,10 @@ class ServiceEvent:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: what runs, with which whole environment, where its output goes.
+    """The command, the whole environment and the log of one process.
 
     Attributes:
-        stop_seconds: How long it may take to end after SIGTERM before it is killed.
+        stop_seconds: Time from SIGTERM to SIGKILL.
     """
 
     name: str
@@ -69,14 +69,14 @@ class _Child:
     spec: ProcessSpec
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0  # monotonic
-    next_start: float | None = 0.0  # monotonic; None: not again
+    next_start: float | None = 0.0  # monotonic; None: it is not restarted
     crashes: int = 0  # in a row
-    ending: str = ""  # how it last ended, "" while it never did
+    ending: str = ""  # how it last ended; "" before the first end
     stopping: bool = False
 
 
 class Processes:
-    """Starts, watches, restarts and stops. `report` is called from the watching thread and from `stop`'s caller."""
+    """Start, watch, restart and stop processes. `report` is called in the watching thread and in `stop`'s caller."""
 
     def __init__(self, report: Callable[[ServiceEvent], None]) -> None:
         self._report_to = report
@@ -86,7 +86,7 @@ class Processes:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._closed = threading.Event()
-        # A daemon, so that a process that ends without `stop` does not hang here; the children end with it.
+        # A daemon, so that a process that ends without `stop` does not hang; the children end with it.
         self._thread = threading.Thread(target=self._watch, name="hmi-processes", daemon=True)
         self._thread.start()
 
@@ -98,7 +98,7 @@ class Processes:
         self._wake.set()
 
     def keep_alive(self) -> None:
-        """From now on start again whatever ends or has ended, with growing pauses. Before, an end is final."""
+        """From now on restart every process that ends or has ended, with growing pauses. Before, an end is final."""
         with self._lock:
             self._restart = True
             for child in self._children.values():
@@ -113,8 +113,9 @@ class Processes:
         return process.pid if process else None
 
     def check(self) -> None:
-        """Raise `HmiError` (code `service_died`) with the end of its log where a process ended and is not
-        expected back: it was not to be restarted, or it ended three times in a row soon after its start.
+        """Raise `HmiError` (code `service_died`) with the end of its log if a process is down for good.
+
+        That is one that is not restarted, or that ended three times in a row soon after its start.
         """
         with self._lock:
             dead = [
@@ -131,7 +132,7 @@ class Processes:
             )
 
     def stop(self, order: Sequence[str]) -> None:
-        """Stop the named processes one after the other, then any others; nothing is restarted from here on."""
+        """Stop the named processes one after the other, then the others; nothing is restarted any more."""
         with self._lock:
             children = dict(self._children)
             for child in children.values():
@@ -145,7 +146,7 @@ class Processes:
         self._thread.join()
 
     def hurry(self) -> None:
-        """Make a running or later `stop` kill at once instead of waiting."""
+        """Make a running or later `stop` kill at once."""
         self._hurry.set()
 
     def _watch(self) -> None:
@@ -155,7 +156,7 @@ class Processes:
                     events = [event for child in self._children.values() if (event := self._step(child))]
                 for event in events:
                     self._report(event)
-            except Exception:  # noqa: BLE001 - the end of this thread would be the end of every child
+            except Exception:  # noqa: BLE001 - the children end with this thread
                 _log.exception("watching the services failed")
             self._wake.wait(_WATCH_SECONDS)
             self._wake.clear()
@@ -211,7 +212,7 @@ class Processes:
     def _report(self, event: ServiceEvent) -> None:
         try:
             self._report_to(event)
-        except Exception:  # noqa: BLE001 - a terminal that went away must not take the services along
+        except Exception:  # noqa: BLE001 - services must survive a closed terminal
             _log.exception("could not report %s", event)
 
 
@@ -223,7 +224,7 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent, which stops them in order
+            start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone, which stops them in order
             umask=0o077,
         )
 
@@ -238,7 +239,7 @@ def _how_it_ended(status: int) -> str:
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log, "" where there is none."""
+    """The last lines of a log, "" without one."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

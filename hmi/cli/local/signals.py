@@ -1,4 +1,4 @@
-"""What signals do while services run."""
+"""Handlers of signals while services run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def ending_signals_leave_the_block() -> contextlib.AbstractContextManager[None]:
-    """SIGTERM and SIGHUP leave the block by `SystemExit`, as Ctrl-C does by `KeyboardInterrupt`.
+    """In the block, SIGTERM and SIGHUP raise `SystemExit`, as Ctrl-C raises `KeyboardInterrupt`.
 
-    By default they would end this process at once, and with it, by the kernel's hand, the services.
+    By default they would end this process at once, and the kernel would kill the services with it.
     """
 
     def leave(number: int) -> None:
@@ -27,14 +27,14 @@ def ending_signals_leave_the_block() -> contextlib.AbstractContextManager[None]:
 
 
 def signals_hurry(hurry: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-    """Any of these signals and Ctrl-C call `hurry` while the block runs, and do not leave it."""
+    """In the block, these signals and Ctrl-C call `hurry` and raise nothing."""
     return _handled(lambda number: hurry(), (signal.SIGINT, *_ENDING))
 
 
 @contextlib.contextmanager
 def _handled(action: Callable[[int], None], numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can set handlers, and only it is interrupted by signals
+        yield  # only the main thread can set handlers and is interrupted by signals
         return
 
     def handle(number: int, frame: FrameType | None) -> None:

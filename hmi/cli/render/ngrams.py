@@ -19,12 +19,12 @@ _STYLES = {"missing": "red", "own": "green"}
 
 
 def readable(text: str) -> str:
-    """Text of a stranger on one line: what is no letter, digit, sign or blank is written as an escape."""
+    """Untrusted text on one line: characters that cannot be printed are written as escapes."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def top_ngrams(page: NgramPage) -> Group:
-    """Each n-gram with its count and where the published tree has it."""
+    """Each n-gram with its count and its place in the published tree."""
     tree = f"tree {page.number}" if page.number else "no tree is published"
     heading = Text.assemble((page.domain, "bold"), f" on {page.base}: {page.ngrams:,} n-grams counted, {tree}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -39,7 +39,7 @@ def top_ngrams(page: NgramPage) -> Group:
 
 
 def difference(found: TreeDiff) -> Group:
-    """A line for each domain, then the n-grams that weigh most."""
+    """A line per domain, then the heaviest n-grams."""
     domains = found.domains
     heading = Text.assemble((found.base, "bold"), f": tree {found.before} -> tree {found.after}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
@@ -60,7 +60,7 @@ def _some(count: int) -> str:
 
 
 def _counts(before: int, after: int) -> str:
-    """`31.3k→168k`; what did not change, once and exactly."""
+    """`31.3k→168k`; a count that did not change appears once, exactly."""
     return count_words(after) if before == after else f"{_short(before)}→{_short(after)}"
 
 
@@ -69,7 +69,7 @@ def _short(count: int) -> str:
 
 
 def _sizes(before: int, after: int) -> str:
-    """`1.0→1.5 MB`; what did not change, once."""
+    """`1.0→1.5 MB`; a size that did not change appears once."""
     first, second = bytes_words(before), bytes_words(after)
     if first == second:
         return second
@@ -79,7 +79,7 @@ def _sizes(before: int, after: int) -> str:
 
 _Column = tuple[str, Callable[[DomainDiffObject], str], Callable[[DomainDiffObject], object]]
 
-# Heading, what is shown, and what must be there in some domain for the column to be drawn.
+# Heading, cell, and the figure that some domain must have for the column to be shown.
 _COLUMNS: tuple[_Column, ...] = (
     ("added", lambda each: _some(each.added), lambda each: True),
     ("dropped", lambda each: _some(each.dropped), lambda each: each.dropped),

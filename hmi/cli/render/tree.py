@@ -30,7 +30,7 @@ _GOOD = 0.5
 
 
 def ago(seconds: float, now: float | None = None) -> str:
-    """How long a moment (Unix seconds) is past: `5 min ago`."""
+    """The time since a moment in Unix seconds: `5 min ago`."""
     passed = max(0.0, (time.time() if now is None else now) - seconds)
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if passed >= 2 * size:
@@ -55,7 +55,7 @@ def percent(part: float, whole: float = 1.0, *, digits: int = 1) -> str:
 
 
 def domain_lines(parents: Mapping[str, str | None]) -> list[tuple[str, str | None]]:
-    """Every domain with what is drawn before its name, in the order of drawing; None heads several roots."""
+    """Every domain with the branches before its name, in display order; None is the heading of several roots."""
     children: dict[str | None, list[str]] = {}
     for name in sorted(parents):
         parent = parents[name]
@@ -81,13 +81,13 @@ def domain_lines(parents: Mapping[str, str | None]) -> list[tuple[str, str | Non
 
 
 def domain_tree(parents: Mapping[str, str | None]) -> Text:
-    """The domains by name under their parents."""
+    """The domains under their parents."""
     heading = "domains" if parents else "no domains"
     return Text("\n".join(before + (heading if name is None else name) for before, name in domain_lines(parents)))
 
 
 def related(tree: TreeObject, domain: str) -> TreeObject:
-    """The tree with nothing but a domain, its ancestors and all that is under it."""
+    """The tree with a domain, its ancestors and its descendants alone."""
     domains = tree.domains
 
     def line(name: str | None) -> list[str]:
@@ -98,9 +98,9 @@ def related(tree: TreeObject, domain: str) -> TreeObject:
 
 
 def knowledge_tree(tree: TreeObject, now: float | None = None) -> Group:
-    """A base model's published tree: what each domain's own table holds, and what lookups for the domain found."""
+    """A base model's published tree: each domain's own table, and the hits of its lookups."""
     if tree.k == 0:
-        return Group(Text.assemble((tree.base, "bold"), ": its k is 0, so nothing is looked up and there is no tree"))
+        return Group(Text.assemble((tree.base, "bold"), ": its k is 0, so there is no tree"))
     lines: list[Text | Table] = [Text.assemble((tree.base, "bold"), f": {_published(tree, now)}")]
     domains = tree.domains
     if tree.number:
@@ -134,7 +134,7 @@ def _building(build: TreeBuild, now: float | None) -> str:
 
 _Column = tuple[str, Callable[[DomainTableObject], str], Callable[[DomainTableObject], object]]
 
-# Heading, what is shown, and what must be there in some domain for the column to be drawn.
+# Heading, cell, and the figure that some domain must have for the column to be shown.
 _COLUMNS: tuple[_Column, ...] = (
     ("n-grams", lambda each: count_words(each.entries), lambda each: True),
     ("aliases", lambda each: count_words(each.aliases) if each.aliases else "-", lambda each: each.aliases),
@@ -153,7 +153,7 @@ _COLUMNS: tuple[_Column, ...] = (
 
 
 def _columns(domains: Mapping[str, DomainTableObject]) -> Table:
-    """Fits 80 columns with names of up to 18 characters, their branches included."""
+    """A table that fits 80 columns with names of up to 18 characters, branches included."""
     shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("domain", overflow="fold")
@@ -180,12 +180,12 @@ _SUMS = ("entries", "aliases", "added", "dropped", "hoisted", "copied", "compute
 
 
 def versions_list(versions: Iterable[TreeVersionObject], now: float | None = None) -> Group:
-    """A few lines for each; the one that serves has a star."""
+    """A few lines per version; a star is beside the one that serves."""
     return Group(*(line for each in versions for line in version_lines(each, now)))
 
 
 def version_lines(version: TreeVersionObject, now: float | None = None) -> list[Text]:
-    """What became of one version, and what its build did."""
+    """The state of one version, and the figures of its build."""
     heading = Text.assemble(
         ("* " if version.served else "  "), (f"tree {version.number}", "bold" if version.served else ""), "  "
     )

@@ -134,7 +134,7 @@ def test_a_tree_says_so_when_none_is_published() -> None:
 
 def test_a_base_model_has_no_tree_when_nothing_is_looked_up() -> None:
     lines = drawn(knowledge_tree(tree(k=0, domains={"general": table()})))
-    assert lines == ["b: its k is 0, so nothing is looked up and there is no tree"]
+    assert lines == ["b: its k is 0, so there is no tree"]
 
 
 def test_domains_are_named_when_their_tables_are_not_used() -> None:
