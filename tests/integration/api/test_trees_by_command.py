@@ -86,7 +86,7 @@ def test_an_operator_sees_what_trees_hold_and_goes_back(api: Api, tmp_path: Path
     top = say(api, "tree", "top", "movies", "--base", BASE, "--limit", "2")
     assert [each.split() for each in top.splitlines()[3:5]] == [
         ["w0", "w5", "w1", "50.0", "own", "row"],
-        ["w0", "w1", "w1", "20.0", "alias:", "as", "general"],
+        ["w0", "w1", "w1", "20.0", "alias", "of", "general"],
     ]
     after = top.splitlines()[-1].removeprefix("more: --after ")
     assert [each["held"] for each in read(api, "tree", "top", "movies", "-b", BASE, "--after", after)["data"]] == [
