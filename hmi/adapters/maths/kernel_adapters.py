@@ -13,7 +13,7 @@ from torch import Tensor
 from hmi.adapters import Activation
 from hmi.adapters.maths.kernels import apply_segmented
 from hmi.adapters.maths.plan import NO_LAYERS, LayerPlace, SiteGroup, adapted_places
-from hmi.adapters.tiers import Resident
+from hmi.adapters.tiers import BottleneckSpan, LoraSpan, Resident
 from hmi.spec import Placement, Site
 
 
@@ -26,8 +26,10 @@ class _Launch:
     # int64 [sites, matrices, batch]
     offsets: Tensor
     max_rank: int
-    activation: Activation = Activation.IDENTITY
-    before_norm: bool = True
+    # None for LoRAs
+    activation: Activation | None
+    # Of bottlenecks
+    before_norm: bool
 
 
 class KernelPlan:
@@ -39,27 +41,23 @@ class KernelPlan:
     """
 
     def __init__(
-        self,
-        residents: Sequence[Resident | None],
-        device: torch.device | str,
-        *,
-        unfused: range = NO_LAYERS,
+        self, residents: Sequence[Resident | None], device: torch.device | str, *, unfused: range = NO_LAYERS
     ) -> None:
         self.launches: dict[LayerPlace, list[_Launch]] = {}
         self.index = torch.empty(0, dtype=torch.int64)
         starts = np.cumsum([0, *(0 if each is None else each.body.rows for each in residents)])
-        drafts: list[tuple[LayerPlace, NDArray[np.int64], NDArray[np.int64], Activation, bool]] = []
+        drafts: list[tuple[LayerPlace, NDArray[np.int64], NDArray[np.int64], Activation | None, bool]] = []
         for place in adapted_places(residents, unfused):
             layer, what = place
             if isinstance(what, tuple):
-                drafts.append((place, *_loras(residents, starts, layer, what), Activation.IDENTITY, True))
+                pairs = [[each.body.lora.get((layer, site)) if each else None for each in residents] for site in what]
+                drafts.append((place, *_arguments(pairs, starts, ("a", "b")), None, True))
                 continue
-            kinds = {
-                (each.body.activation, each.body.before_norm)
-                for each in residents
-                if each is not None and (layer, what) in each.body.bottleneck
-            }
-            drafts += [(place, *_bottlenecks(residents, starts, layer, what, kind), *kind) for kind in sorted(kinds)]
+            parts = [each.body.bottleneck.get((layer, what)) if each else None for each in residents]
+            kinds = [(each.body.activation, each.body.before_norm) if each else None for each in residents]
+            for kind in sorted({kind for kind, part in zip(kinds, parts, strict=True) if kind and part}):
+                own = [part if each == kind else None for each, part in zip(kinds, parts, strict=True)]
+                drafts.append((place, *_arguments([own], starts, ("down", "up", "down_bias", "up_bias")), *kind))
         if not drafts:
             return
         index = np.concatenate([each.body_rows for each in residents if each is not None])
@@ -89,7 +87,7 @@ class KernelAdapters:
 
     def lora(self, layer: int, sites: SiteGroup, x: Tensor, y: Tensor) -> None:
         for launch in self._launches.get((layer, sites), ()):
-            apply_segmented(y.flatten(2), x, self._arena, launch.ranks, launch.offsets, self._index, launch.max_rank)
+            self._apply(y.flatten(2), x, launch)
 
     def bottleneck(
         self, layer: int, place: Placement, total: Tensor, hidden: Tensor | None, norm: Callable[[Tensor], Tensor]
@@ -101,41 +99,30 @@ class KernelAdapters:
             x = normed if launch.before_norm else hidden
             if x is None:
                 raise ValueError("an adapter reads the output before the residual, and it was not given")
-            apply_segmented(
-                total, x, self._arena, launch.ranks, launch.offsets, self._index, launch.max_rank, launch.activation
-            )
+            self._apply(total, x, launch)
+
+    def _apply(self, y: Tensor, x: Tensor, launch: _Launch) -> None:
+        apply_segmented(
+            y, x, self._arena, launch.ranks, launch.offsets, self._index, launch.max_rank, launch.activation
+        )
 
 
-def _loras(
-    residents: Sequence[Resident | None], starts: NDArray[np.int64], layer: int, sites: SiteGroup
+def _arguments(
+    spans: Sequence[Sequence[LoraSpan | BottleneckSpan | None]], starts: NDArray[np.int64], matrices: tuple[str, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return ranks [sites, batch] and offsets [sites, 2, batch] of the LoRAs at one place."""
-    ranks = np.zeros((len(sites), len(residents)), np.int64)
-    offsets = np.zeros((len(sites), 2, len(residents)), np.int64)
-    for row, resident in enumerate(residents):
-        for number, site in enumerate(sites if resident is not None else ()):
-            span = resident.body.lora.get((layer, site)) if resident is not None else None
+    """Return ranks [sites, batch] and offsets [sites, matrices, batch] of one launch.
+
+    Args:
+        spans: For each site, the span of each row of the batch.
+        starts: [batch + 1], where in the index each row's adapter begins.
+        matrices: Fields of the spans.
+    """
+    batch = len(starts) - 1
+    ranks = np.zeros((len(spans), batch), np.int64)
+    offsets = np.zeros((len(spans), len(matrices), batch), np.int64)
+    for site, own in enumerate(spans):
+        for row, span in enumerate(own):
             if span is not None:
-                ranks[number, row] = span.rank
-                offsets[number, :, row] = starts[row] + span.a.start, starts[row] + span.b.start
-    return ranks, offsets
-
-
-def _bottlenecks(
-    residents: Sequence[Resident | None],
-    starts: NDArray[np.int64],
-    layer: int,
-    place: Placement,
-    kind: tuple[Activation, bool],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return ranks [1, batch] and offsets [1, 4, batch] of the bottlenecks of one kind at one place."""
-    ranks = np.zeros((1, len(residents)), np.int64)
-    offsets = np.zeros((1, 4, len(residents)), np.int64)
-    for row, resident in enumerate(residents):
-        span = resident.body.bottleneck.get((layer, place)) if resident is not None else None
-        if resident is None or span is None or (resident.body.activation, resident.body.before_norm) != kind:
-            continue
-        ranks[0, row] = span.rank
-        spans = (span.down, span.up, span.down_bias, span.up_bias)
-        offsets[0, :, row] = [starts[row] + each.start for each in spans]
+                ranks[site, row] = span.rank
+                offsets[site, :, row] = [starts[row] + getattr(span, matrix).start for matrix in matrices]
     return ranks, offsets

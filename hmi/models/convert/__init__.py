@@ -7,12 +7,7 @@ distilled model as a small difference from the pretrained weights; some of them 
 from __future__ import annotations
 
 from hmi.models.convert.files import resolve_source
-from hmi.models.convert.pretrained import (
-    convert_pretrained,
-    family_of,
-    load_pretrained,
-    pretrained_tensors,
-)
+from hmi.models.convert.pretrained import convert_pretrained, family_of, load_pretrained, pretrained_tensors
 from hmi.models.convert.weight_diff import (
     WeightDiff,
     find_shipped_diff,

@@ -53,11 +53,7 @@ class WeightDiff:
 
     @classmethod
     def between(
-        cls,
-        original: Mapping[str, Tensor],
-        changed: Mapping[str, Tensor],
-        spec: HPLMSpec,
-        about: Mapping[str, Any],
+        cls, original: Mapping[str, Tensor], changed: Mapping[str, Tensor], spec: HPLMSpec, about: Mapping[str, Any]
     ) -> WeightDiff:
         """Compute the rounded difference between two models' tensors, both under the artifact's names."""
         kept: dict[str, Tensor] = {}

@@ -69,12 +69,7 @@ class ServedDecoder(ServedModel, Protocol):
     """A model that generates text: `prefill` reads a sequence once, `decode` adds one token in each step."""
 
     def prefill(
-        self,
-        hidden: Tensor,
-        mask: Tensor,
-        pages: PagedKvCache,
-        places: Tensor,
-        adapters: ServingAdapters | None = None,
+        self, hidden: Tensor, mask: Tensor, pages: PagedKvCache, places: Tensor, adapters: ServingAdapters | None = None
     ) -> Tensor:
         """Run whole sequences and store their keys and values.
 

@@ -87,12 +87,7 @@ class ServedGpt:
         return rows + (self._position[: rows.shape[1]] if positions is None else self._position[positions])
 
     def prefill(
-        self,
-        hidden: Tensor,
-        mask: Tensor,
-        pages: PagedKvCache,
-        places: Tensor,
-        adapters: ServingAdapters | None = None,
+        self, hidden: Tensor, mask: Tensor, pages: PagedKvCache, places: Tensor, adapters: ServingAdapters | None = None
     ) -> Tensor:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             pages.write(layer, k[mask], v[mask], places)
