@@ -80,7 +80,7 @@ class PretrainedFolder:
     def tokenizer(self) -> Tokenizer:
         if (self.path / TOKENIZER).exists():
             return Tokenizer.from_file(str(self.path / TOKENIZER))
-        from transformers import AutoTokenizer  # noqa: PLC0415 - seconds of import, only where it is needed
+        from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds to import
 
         try:
             slow = AutoTokenizer.from_pretrained(str(self.path), local_files_only=True, trust_remote_code=False)

@@ -1,8 +1,7 @@
-"""The forward of serving: an hBERT with its weights arranged for speed, for many tenants' adapters at once.
+"""The serving forward of BERT: batches of many tenants' adapters, with weights arranged for speed.
 
-It computes what `HBert` computes, without gradients: q, k and v in one product, activations and residuals fused
-into the products where the device can, adapters added in place. States travel as a flat [n, H] of all tokens; on a
-CPU n is rounded up, because oneDNN prepares itself anew, for tens of milliseconds, for every n that it meets.
+It equals `HBert` without gradients: q, k and v in one product, activations and residuals fused into the products where
+the device can, adapters added in place. States are a flat [n, H] of all tokens; on a CPU n is padded (see `pad_rows`).
 """
 
 from __future__ import annotations
