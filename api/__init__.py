@@ -1,1 +1,5 @@
-"""The HTTP surface: OpenAI's files, batches and models, and `/v1/hmi/` for administration."""
+"""The HTTP API: OpenAI's files, batches, models and fine-tuning, and `/v1/hmi/` for administration.
+
+One package for each thing holds its endpoints and all that only they need. Start at `app`, then `routing` and `errors`,
+which all endpoints share; the bodies are `hmi.schemas`.
+"""

@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     allow_maps()
     app = create_app(settings)
     try:
-        app.state.services.prepare()  # the application's start does so too, but could only fail with a traceback
+        app.state.services.prepare()  # as the application's start does, which fails with a traceback
     except HmiError as error:
         sys.exit(f"cannot start the API: {error.message}")
-    # The middleware logs each request with its id; uvicorn's own access log would be a second line.
+    # The middleware logs each request; uvicorn's access log would be a second line.
     uvicorn.run(
         app,
         host=options.host,

@@ -1,4 +1,4 @@
-"""`create_app(settings)`: the application, with nothing read from the environment."""
+"""`create_app(settings)`: the application, which reads nothing from the environment."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
 
-from api.docs import add_docs
+from api import bases, batches, domains, files, fine_tuning, models, operations, tenants, trees
 from api.errors import install_error_handlers
 from api.middleware import RequestContext
-from api.routers import batches, files, fine_tuning, health, models
-from api.routers.admin import bases, deltas, domains, frequencies, ngrams, nodes, tenants, trees
-from api.routers.admin import models as tenant_models
 from api.services import Services
 from hmi.settings import Settings
 
@@ -23,7 +23,8 @@ __all__ = ["create_app"]
 
 _BODY_BYTES = 1024**2  # of requests that carry no file
 _FORM_BYTES = 1024**2  # a form's fields and borders, beside its files
-_TEXTS_BYTES = 32 * 1024**2  # texts to count; more go in several requests
+_TEXTS_BYTES = 32 * 1024**2  # texts to count
+_ASSETS = "/docs/assets"
 
 _DESCRIPTION = """\
 Multi-tenant inference for fine-tuned language models: one base model on the device, thousands of tenants' adapters.
@@ -38,10 +39,7 @@ Every error is `{"error": {"message", "type", "param", "code"}}`, and every answ
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application; nothing is touched before it starts.
-
-    Its start fails where the catalog is not migrated.
-    """
+    """Build the application, whose start fails where the catalog is not migrated."""
     services = Services.from_settings(settings)
 
     @contextlib.asynccontextmanager
@@ -68,13 +66,13 @@ def create_app(settings: Settings) -> FastAPI:
     install_error_handlers(app)
     _include_routers(app, settings)
     if settings.docs:
-        add_docs(app)
+        _add_docs(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
-    """Each with its body limit: one of the application's own would answer outside of our middleware."""
+    """Each router has a body limit: the application's own would answer outside of the middleware."""
     for router, max_bytes in (
         (files.router, settings.max_file_bytes + _FORM_BYTES),
         (batches.router, _BODY_BYTES),
@@ -83,19 +81,35 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         (tenants.router, _BODY_BYTES),
         (domains.router, _BODY_BYTES),
         (bases.router, settings.max_base_bytes + _FORM_BYTES),
-        (tenant_models.router, settings.max_adapter_bytes + _FORM_BYTES),
-        (deltas.router, settings.max_adapter_bytes + _FORM_BYTES),
+        (models.registration_router, settings.max_adapter_bytes + _FORM_BYTES),
+        (domains.deltas_router, settings.max_adapter_bytes + _FORM_BYTES),
         (trees.router, _BODY_BYTES),
-        (ngrams.router, _BODY_BYTES),
-        (frequencies.router, _TEXTS_BYTES),
-        (nodes.router, _BODY_BYTES),
-        (health.router, _BODY_BYTES),
+        (trees.ngrams_router, _BODY_BYTES),
+        (domains.frequencies_router, _TEXTS_BYTES),
+        (operations.nodes_router, _BODY_BYTES),
+        (operations.health_router, _BODY_BYTES),
     ):
         app.include_router(router, max_body_size=max_bytes)
 
 
+def _add_docs(app: FastAPI) -> None:
+    """Serve Swagger UI with its assets from here, so that it needs no other host."""
+    app.mount(_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url=app.openapi_url or "",
+            title=app.title,
+            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{_ASSETS}/favicon.png",
+            swagger_ui_parameters={"docExpansion": "list", "defaultModelsExpandDepth": 0, "persistAuthorization": True},
+        )
+
+
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description without the 422 answers it adds: ours are 400 in the envelope."""
+    """FastAPI's description without the 422 answers that it adds: HMI's are 400 in the envelope."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in schema["paths"].values():

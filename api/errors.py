@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import structlog
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 
 from hmi.errors import Conflict, HmiError, InvalidInput, NotFound, Overloaded, StorageFull, Transient
 from hmi.jobs import ErrorDetail, error_detail, error_type, http_status
+from hmi.schemas import invalid_input
 
 __all__ = ["error_response", "install_error_handlers"]
 
@@ -25,26 +26,21 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_SECONDS = {429: "5", 503: "2"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_VALIDATION_CODES = {
-    "missing": "missing_required_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "json_invalid": "invalid_json",
-}
 
 
 def error_response(error: HmiError) -> JSONResponse:
-    """The answer to an error of ours."""
+    """The answer to an `HmiError`."""
     status = http_status(error)
     detail = error_detail(error)
     if isinstance(error, Transient) and error.code == Transient.default_code:
-        # The message names hosts and drivers; it is in the log, and a caller can only wait.
-        message = "a service that is needed for this does not answer at the moment; try again shortly"
+        # The message names hosts and drivers, which belong into the log only.
+        message = "a required service does not answer at the moment; try again shortly"
         detail = ErrorDetail(message, detail.type, detail.param, detail.code)
     return _envelope(status, detail, _retry_headers(error, status))
 
 
 def _retry_headers(error: HmiError, status: int) -> dict[str, str]:
-    """OpenAI's clients repeat 409, 429 and everything from 500 on unless they are told not to."""
+    """OpenAI's clients repeat 409, 429 and everything from 500 on unless `x-should-retry` is false."""
     headers = {}
     if isinstance(error, Conflict) or status >= 500:
         again = error.retryable and not isinstance(error, StorageFull)
@@ -76,12 +72,9 @@ async def _on_hmi_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    first: Mapping[str, Any] = cast(RequestValidationError, error).errors()[0]
-    place = [str(part) for part in first["loc"][1:]]
-    param = ".".join(place) if place and first["type"] != "json_invalid" else None
-    message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    code = _VALIDATION_CODES.get(first["type"], "invalid_value")
-    return error_response(InvalidInput(message, code=code, param=param))
+    first = cast(RequestValidationError, error).errors()[0]
+    # The location begins with `body`, `query`, `path` or `header`, which is no part of a field's name.
+    return error_response(invalid_input(first, path=first["loc"][1:]))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -90,7 +83,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         return error_response(StorageFull("no room left on the server for the request's body"))
     status = known.status_code
     if status == 404:
-        return error_response(NotFound(f"there is nothing at {request.url.path}", code="unknown_url"))
+        return error_response(NotFound(f"there is no endpoint at {request.url.path}", code="unknown_url"))
     if status == 413:
         return error_response(InvalidInput("the request's body is too large", code="request_too_large"))
     code = "method_not_allowed" if status == 405 else "invalid_request"

@@ -1,4 +1,4 @@
-"""Around every request: its id, one log line, and an answer in the envelope whatever goes wrong."""
+"""Around every request: its id, one log line, and the error envelope for every failure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ __all__ = ["RequestContext"]
 
 _log = structlog.get_logger("api.access")
 
-_PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"  # the rest is quoted again: a terminal obeys what an escape character begins
+_PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"  # the rest is quoted: an escape sequence must not reach a terminal
 
 
 class RequestContext:
-    """Outermost but for Starlette's own error page, which therefore never shows.
+    """The outermost middleware except for Starlette's own error page, which is therefore never shown.
 
-    Every answer carries `x-request-id`, and so do the log lines written on the way to it. Paths are
-    logged, query strings, headers and bodies are not.
+    Every answer and its log lines carry `x-request-id`. Paths are logged; query strings, headers and bodies are not.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -43,10 +42,10 @@ class RequestContext:
             refused = _refuse(scope)
             try:
                 await (refused or self._app)(scope, receive, answer.send)
-            except Exception:  # noqa: BLE001 - the caller gets an answer, and the log the traceback
+            except Exception:  # noqa: BLE001 - answered, and logged with its traceback
                 _log.exception("request_failed", method=scope["method"], path=path)
                 if not answer.status:
-                    failure = HmiError(f"something went wrong here; quote {request_id} when you report it")
+                    failure = HmiError(f"the server failed; quote {request_id} when you report it")
                     await error_response(failure)(scope, receive, answer.send)
             finally:
                 _log.info(
@@ -59,7 +58,7 @@ class RequestContext:
 
 
 def _refuse(scope: Scope) -> Response | None:
-    """What no endpoint has a use for."""
+    """The answer to requests that no endpoint accepts."""
     encoding = Headers(scope=scope).get("content-encoding", "identity")
     if encoding != "identity":
         # A compressed body could unfold to any size.
@@ -71,12 +70,12 @@ def _refuse(scope: Scope) -> Response | None:
 
 
 class _Answer:
-    """Passes an answer on with our headers, and remembers its status (0: not begun)."""
+    """Sends an answer with HMI's headers, and keeps its status (0: not begun)."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._request_id = request_id
-        self._body: bytes | None = None  # stands in for the one that comes
+        self._body: bytes | None = None  # replaces the application's
         self.status = 0
 
     async def send(self, message: Message) -> None:
@@ -84,7 +83,7 @@ class _Answer:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             if self.status == 413 and headers.get("content-type", "").startswith("text/plain"):
-                # The body limit answers in plain text where no handler of ours is reached.
+                # The body limit answers in plain text where it is reached before the error handlers.
                 envelope = error_response(InvalidInput("the request's body is too large", code="request_too_large"))
                 self._body = bytes(envelope.body)
                 headers["content-type"] = "application/json"

@@ -1,4 +1,4 @@
-"""What the endpoints work with, built once for an application from its settings."""
+"""Database, storage, artifacts and broker, built once for an application from its settings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import structlog
 from celery import Celery
+from tokenizers import Tokenizer
 
 from hmi.artifacts import ArtifactStore
 from hmi.catalog import Database, is_schema_current, tenants
-from hmi.errors import Transient
+from hmi.errors import Corrupt, NotFound, Transient
 from hmi.jobs import TaskName, make_client, send
 from hmi.schemas import Limits
 from hmi.settings import Settings
@@ -19,7 +20,9 @@ __all__ = ["Services"]
 
 _log = structlog.get_logger(__name__)
 
-# A send holds a thread of the server for so long at most when the broker hangs.
+_TOKENIZER = "tokenizer.json"
+
+# The longest that a send holds a thread of the server when the broker hangs.
 _BROKER_TIMEOUT_SECONDS = 5.0
 
 
@@ -59,6 +62,14 @@ class Services:
             return
         with self.database.session() as session:
             tenants.register_admin_key(session, self.settings.admin_key.get_secret_value())
+
+    def tokenizer(self, base_artifact: str) -> Tokenizer:
+        """A base model's tokenizer; nothing else of the artifact is fetched. Raises `Corrupt` where it is lost."""
+        try:
+            folder = self.artifacts.part(base_artifact, {_TOKENIZER})
+        except NotFound as error:
+            raise Corrupt(f"the base model's content is lost: {error.message}") from error
+        return Tokenizer.from_file(str(folder / _TOKENIZER))
 
     def hint(self, task: TaskName, *args: str) -> None:
         """Send a task that a periodic sweep would start anyway; a broker that is down only delays it."""

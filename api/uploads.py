@@ -1,21 +1,26 @@
-"""Files that come in: their names made harmless, their bytes measured on the way to where they stay."""
+"""Uploaded files: harmless names, size limits and digests on the way to the storage."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from fastapi import UploadFile
 
+from hmi.adapters import Adapter
+from hmi.adapters.formats import FILE_NAME, save_adapter
+from hmi.artifacts import ArtifactStore
 from hmi.errors import InvalidInput
 from hmi.storage import Storage
 
-__all__ = ["StoredBytes", "display_name", "plain_names", "save_folder", "store"]
+__all__ = ["StoredBytes", "display_name", "keep_adapter", "plain_names", "saved_folder", "store"]
 
 _CHUNK = 1024**2
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -49,14 +54,14 @@ def too_large(max_bytes: int) -> InvalidInput:
 
 
 def display_name(filename: str | None) -> str:
-    """A file's name as it may be shown: no folders, no control characters. It never becomes a path."""
+    """A file's name for display, without folders and control characters. It never becomes a path."""
     last = re.split(r"[/\\]", filename or "")[-1]
     shown = "".join(character for character in last if unicodedata.category(character) not in {"Cc", "Cf", "Cs"})
     return shown.strip()[-_MAX_FILENAME:] or "file"
 
 
 def plain_names(files: Iterable[UploadFile]) -> dict[str, UploadFile]:
-    """An uploaded folder's files by name. Raises `InvalidInput` for a name that is not plain or comes twice."""
+    """An uploaded folder's files by name. Raises `InvalidInput` for a name that is not plain or is there twice."""
     named: dict[str, UploadFile] = {}
     for file in files:
         name = file.filename or ""
@@ -68,13 +73,23 @@ def plain_names(files: Iterable[UploadFile]) -> dict[str, UploadFile]:
     return named
 
 
-def save_folder(files: Iterable[UploadFile], folder: Path, max_bytes: int) -> None:
-    """Write an uploaded folder's files to disk. Raises as `plain_names` and `store` do."""
+@contextlib.contextmanager
+def saved_folder(files: Iterable[UploadFile], max_bytes: int) -> Iterator[Path]:
+    """An uploaded folder on disk, for as long as the block runs. Raises as `plain_names` and `store` do."""
     left = max_bytes
-    for name, file in plain_names(files).items():
-        with (folder / name).open("xb") as target:
-            while chunk := file.file.read(_CHUNK):
-                left -= len(chunk)
-                if left < 0:
-                    raise too_large(max_bytes)
-                target.write(chunk)
+    with tempfile.TemporaryDirectory(prefix="hmi-upload-") as folder:
+        for name, file in plain_names(files).items():
+            with (Path(folder) / name).open("xb") as target:
+                while chunk := file.file.read(_CHUNK):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise too_large(max_bytes)
+                    target.write(chunk)
+        yield Path(folder)
+
+
+def keep_adapter(artifacts: ArtifactStore, adapter: Adapter) -> str:
+    """Store an adapter or a delta in HMI's own form, in which equal ones are one artifact, and return its digest."""
+    with tempfile.TemporaryDirectory(prefix="hmi-adapter-") as folder:
+        save_adapter(adapter, Path(folder) / FILE_NAME)
+        return artifacts.put_folder(Path(folder))

@@ -23,7 +23,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from api.app import create_app
-from api.base_shapes import expected_shapes
+from api.bases.shapes import expected_shapes
 from api.services import Services
 from hmi.adapters import Activation, Adapter, AdapterKind, Head, Lora, Pooling, Transform
 from hmi.adapters.formats import FILE_NAME, save_adapter

@@ -17,7 +17,7 @@ __all__ = [
     "RebuildRequested",
     "Rollback",
     "TreeBuild",
-    "TreeDiff",
+    "TreeDiffObject",
     "TreeObject",
     "TreeProgress",
     "TreeVersionObject",
@@ -176,7 +176,7 @@ class DomainDiffObject(ResponseModel):
     heaviest_dropped: list[NgramText]
 
 
-class TreeDiff(ResponseModel):
+class TreeDiffObject(ResponseModel):
     object: Literal["hmi.tree_difference"] = "hmi.tree_difference"
     base: str
     before: int

@@ -35,7 +35,7 @@ from hmi.schemas import (
     ResponseModel,
     TenantModelObject,
     TenantObject,
-    TreeDiff,
+    TreeDiffObject,
     TreeObject,
     TreeVersionObject,
 )
@@ -190,10 +190,10 @@ class HmiClient:
         params = {"domain": domain, "limit": str(limit)} | ({"after": after} if after else {})
         return self._one(NgramPage, "GET", f"/v1/hmi/trees/{quote(base)}/top", params=params)
 
-    def tree_difference(self, base: str, before: int, after: int, *, limit: int = 10) -> TreeDiff:
+    def tree_difference(self, base: str, before: int, after: int, *, limit: int = 10) -> TreeDiffObject:
         """Compare two versions, with `limit` n-grams of each kind as text."""
         params = {"from": str(before), "to": str(after), "limit": str(limit)}
-        return self._one(TreeDiff, "GET", f"/v1/hmi/trees/{quote(base)}/diff", params=params)
+        return self._one(TreeDiffObject, "GET", f"/v1/hmi/trees/{quote(base)}/diff", params=params)
 
     def roll_back_tree(self, base: str, to: int | None = None) -> TreeObject:
         return self._one(TreeObject, "POST", f"/v1/hmi/trees/{quote(base)}/rollback", json={"to": to})

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hmi.cli.render.tables import bytes_words
 from hmi.cli.render.tree import count_words, domain_lines
-from hmi.schemas import DomainDiffObject, NgramObject, NgramPage, NgramText, TreeDiff
+from hmi.schemas import DomainDiffObject, NgramObject, NgramPage, NgramText, TreeDiffObject
 
 __all__ = ["difference", "readable", "top_ngrams"]
 
@@ -38,7 +38,7 @@ def top_ngrams(page: NgramPage) -> Group:
     return Group(heading, table)
 
 
-def difference(found: TreeDiff) -> Group:
+def difference(found: TreeDiffObject) -> Group:
     """A line per domain, then the heaviest n-grams."""
     domains = found.domains
     heading = Text.assemble((found.base, "bold"), f": tree {found.before} -> tree {found.after}")
@@ -95,7 +95,7 @@ _COLUMNS: tuple[_Column, ...] = (
 )
 
 
-def _heaviest(found: TreeDiff) -> Iterator[Text]:
+def _heaviest(found: TreeDiffObject) -> Iterator[Text]:
     for name in sorted(found.domains):
         each = found.domains[name]
         for what, style, shown, count in (

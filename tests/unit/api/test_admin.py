@@ -338,7 +338,7 @@ def test_nodes_are_listed_while_they_report(api: Api) -> None:
 def test_shapes_are_those_of_the_model() -> None:
     import torch
 
-    from api.base_shapes import expected_shapes
+    from api.bases.shapes import expected_shapes
     from hmi.models.families import HBert, HGpt
 
     gpt2 = {"family": Family.GPT2, "type_vocab_size": 0, "has_pooler": False, "tied": True}

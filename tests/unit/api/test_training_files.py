@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from api.training_files import TokenCounter
+from api.fine_tuning.training_files import TokenCounter
 from hmi.training.data import Example
 from tests.apis import base_files
 

@@ -16,7 +16,7 @@ from hmi.schemas import (
     NgramPage,
     NgramText,
     TreeBuild,
-    TreeDiff,
+    TreeDiffObject,
     TreeObject,
     TreeProgress,
     TreeVersionObject,
@@ -227,7 +227,7 @@ def test_a_difference_has_a_line_for_each_domain_and_its_heaviest_ngrams() -> No
         heaviest_dropped=[ngram("3", "old", 0)],
     )  # fmt: skip
     same = filled(DomainDiffObject, entries_before=30_522, entries_after=30_522, bytes_before=100, bytes_after=100)
-    found = filled(TreeDiff, base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
+    found = filled(TreeDiffObject, base="minilm-k3", before=3, after=4, domains={"general": same, "movies": movies})
     lines = drawn(difference(found))
     assert max(map(len, lines)) <= 80
     assert lines[0] == "minilm-k3: tree 3 -> tree 4"
@@ -253,7 +253,7 @@ def test_a_difference_keeps_names_whole_in_80_columns() -> None:
     )  # fmt: skip
     new = filled(DomainDiffObject, parent="general", entries_after=99_960, bytes_after=255_600_000)
     domains = {"general": filled(DomainDiffObject), "reviews": new, "horror_fun": change}
-    lines = drawn(difference(filled(TreeDiff, base="b", before=6, after=8, domains=domains)))
+    lines = drawn(difference(filled(TreeDiffObject, base="b", before=6, after=8, domains=domains)))
     assert lines[1].split() == ["domain", "added", "in", "out", "n-grams", "aliases", "bytes"]
     assert lines[4].split() == ["└──", "reviews", "-", "-", "-", "0→99,960", "0", "0→255.6", "MB"]
     assert lines[5].split() == [
@@ -261,7 +261,7 @@ def test_a_difference_keeps_names_whole_in_80_columns() -> None:
     ]  # fmt: skip
     assert max(map(len, lines)) <= 80
     still = drawn(
-        difference(filled(TreeDiff, base="b", before=6, after=6, domains={"general": filled(DomainDiffObject)}))
+        difference(filled(TreeDiffObject, base="b", before=6, after=6, domains={"general": filled(DomainDiffObject)}))
     )
     assert still[1].split() == ["domain", "added", "n-grams", "bytes"]
 

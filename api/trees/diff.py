@@ -1,0 +1,70 @@
+"""The diff of two trees as the API shows it: numbers, and the n-grams with the most lookups as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from api.services import Services
+from api.trees.ngram_text import NgramReader
+from hmi.catalog import RegisteredBase, frequencies
+from hmi.knowledge import Parents, ancestor_chains
+from hmi.knowledge.lookup import TreeDiff, WeightedKeys
+from hmi.schemas import DomainDiffObject, NgramText
+
+__all__ = ["describe"]
+
+
+def describe(
+    services: Services, base: RegisteredBase, differences: TreeDiff, parents: Parents, limit: int
+) -> dict[str, DomainDiffObject]:
+    """The diffs by domain.
+
+    Args:
+        parents: Of the later version.
+        limit: Most n-grams of each kind and domain; 0 reads no counts.
+
+    Raises `Corrupt` where the base model's tokenizer is lost.
+    """
+    added = {domain: WeightedKeys(each.added) for domain, each in differences.items()}
+    dropped = {domain: WeightedKeys(each.dropped) for domain, each in differences.items()}
+    reader = None
+    if limit and any(len(each.added) or len(each.dropped) for each in differences.values()):
+        _count(services, base, parents, (added, dropped))
+        reader = NgramReader(services.tokenizer(base.artifact))
+    return {
+        domain: DomainDiffObject(
+            parent=parents.get(domain),
+            entries_before=each.before.entries,
+            entries_after=each.after.entries,
+            aliases_before=each.before.aliases,
+            aliases_after=each.after.aliases,
+            bytes_before=each.before.bytes,
+            bytes_after=each.after.bytes,
+            added=len(each.added),
+            dropped=len(each.dropped),
+            moved_in=each.moved_in,
+            moved_out=each.moved_out,
+            heaviest_added=_heaviest(added[domain], limit, reader),
+            heaviest_dropped=_heaviest(dropped[domain], limit, reader),
+        )
+        for domain, each in differences.items()
+    }
+
+
+def _count(
+    services: Services, base: RegisteredBase, parents: Parents, weighed: Sequence[Mapping[str, WeightedKeys]]
+) -> None:
+    """Read all counts once: a domain's lookups count for it and for its ancestors."""
+    chains = ancestor_chains(parents)
+    for block in frequencies.iter_blocks(services.database, base.id):
+        for domain in chains.get(block.domain, (block.domain,)):
+            for kind in weighed:
+                if domain in kind:
+                    kind[domain].add(block.ngrams, block.counts)
+
+
+def _heaviest(weighed: WeightedKeys, limit: int, reader: NgramReader | None) -> list[NgramText]:
+    if reader is None:
+        return []
+    keys, counts = weighed.heaviest(limit)
+    return reader.read(keys, counts.tolist())
