@@ -225,7 +225,7 @@ class _Training:
             with TrainingProcess(self._order) as process:
                 self._pid = process.pid
                 while True:
-                    said = process.hear(0.5)
+                    said = process.receive(0.5)
                     self._check()
                     if isinstance(said, Step):
                         self._answer(process, said)
@@ -244,7 +244,7 @@ class _Training:
             self._ready.set()
         self._going.wait()
         self._pace.after(step.cost_seconds)
-        process.go_on()
+        process.resume()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from tests.stub_engine import StubEngine
 from tests.worksite import Worksite
 from worker.app import make_celery
 from worker.runtime import EngineFactory, Runtime
-from worker.shards.shard import run_shard
+from worker.shards import ShardRunner
 
-__all__ = ["Watcher", "run_waiting", "running"]
+__all__ = ["Watcher", "run_shard", "run_waiting", "running"]
 
 
 class Watcher:
@@ -47,6 +47,10 @@ def running(
     finally:
         runtime.stop()
         runtime.client.close()
+
+
+def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
+    ShardRunner(runtime).run(shard_id, attempt)
 
 
 def run_waiting(runtime: Runtime, site: Worksite) -> int:

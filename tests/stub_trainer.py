@@ -22,9 +22,9 @@ from hmi.adapters import Adapter
 from hmi.adapters.formats import FILE_NAME, save_adapter
 from hmi.errors import HmiError
 from tests.adapter_samples import head, lora_adapter, sample_spec
+from worker.paths import CHECKPOINT, REPORT
 from worker.tuning import Step
-from worker.tuning.places import CHECKPOINT, REPORT
-from worker.tuning.wire import GO, Done, Failed, Said, encode, read_order
+from worker.tuning.protocol import GO, Done, Failed, Reply, encode, read_order
 
 __all__ = ["STUB_COMMAND", "expected_adapter"]
 
@@ -45,7 +45,7 @@ def main() -> int:
     done = begun = json.loads(checkpoint.read_text())["done"] if checkpoint.exists() else 0
     training = Path(order.training).read_bytes()
 
-    def say(message: Said) -> bool:
+    def say(message: Reply) -> bool:
         """Whether the worker wants to go on."""
         sys.stdout.buffer.write(encode(message))
         sys.stdout.buffer.flush()
@@ -58,7 +58,8 @@ def main() -> int:
         if done == does.get("silent_at"):
             time.sleep(3600)
         if done == does.get("fails_at"):
-            say(Failed(**does["failure"]))
+            failure = dict(does["failure"])
+            say(Failed(failure.pop("kind"), **failure))
             return 1
         on = say(Step(does.get("cost_seconds", 0.0), _progress(done, epochs, each)))
         beside = checkpoint.with_suffix(".tmp")

@@ -25,8 +25,8 @@ from tests.adapter_samples import sample_spec
 from tests.stub_trainer import STUB_COMMAND
 from tests.worksite import Worksite
 from worker.runtime import Runtime
-from worker.tuning import Step, process, run
-from worker.tuning.watch import TrainingWatch
+from worker.tuning import Step, TrainingRunner, process
+from worker.tuning.monitor import TrainingMonitor
 
 __all__ = ["BASE", "at_step", "found_job", "make_job", "queue_jobs", "run_jobs", "said", "use_stub"]
 
@@ -88,16 +88,16 @@ def use_stub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, done: int, act: Callable[[], object]) -> None:
     """Call `act` once, when a training says that so many steps are done."""
-    real, acted = TrainingWatch.step, list[bool]()
+    real, acted = TrainingMonitor.step, list[bool]()
 
-    def step(watch: TrainingWatch, told: Step) -> None:
-        progress: Mapping[str, Any] = told.progress or {}
+    def step(watch: TrainingMonitor, sent: Step) -> None:
+        progress: Mapping[str, Any] = sent.progress or {}
         if progress.get("done") == done and not acted:
             acted.append(True)
             act()
-        real(watch, told)
+        real(watch, sent)
 
-    monkeypatch.setattr(TrainingWatch, "step", step)
+    monkeypatch.setattr(TrainingMonitor, "step", step)
 
 
 def queue_jobs(site: Worksite) -> list[JobMessage]:
@@ -110,7 +110,7 @@ def run_jobs(runtime: Runtime, site: Worksite) -> int:
     """Take every job that waits and run it here, once; gives how many there were."""
     messages = queue_jobs(site)
     for message in messages:
-        run.run_job(runtime, message.job_id, message.attempt)
+        TrainingRunner(runtime).run(message.job_id, message.attempt)
     return len(messages)
 
 

@@ -15,18 +15,18 @@ def wait_until(
     seconds: float = 20,
     *,
     what: str = "the condition",
-    evidence: Callable[[], str] = str,
+    details: Callable[[], str] = str,
 ) -> None:
-    """Return as soon as `condition` gives something true; raise `AssertionError` after `seconds`, with `evidence`.
+    """Return as soon as `condition` returns something true; raise `AssertionError` after `seconds`, with `details`.
 
-    A machine that stands still, as virtual ones do now and then, costs one second of them, however long it was.
+    A pause of the whole machine, as virtual ones have now and then, counts as one second, however long it was.
     """
     patience, asked = seconds, time.monotonic()
     while not condition():
         before, asked = asked, time.monotonic()
         patience -= min(asked - before, 1)
         if patience < 0:
-            raise AssertionError(f"{what} did not come true within {seconds:g} s\n{evidence()}")
+            raise AssertionError(f"{what} did not come true within {seconds:g} s\n{details()}")
         time.sleep(0.02)
 
 

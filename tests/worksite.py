@@ -232,7 +232,7 @@ class Worksite:
             execute_dml(session, update(Shard).where(Shard.id == shard_id).values(lease_until=1.0))
 
     def results(self, tenant: str, batch_id: str) -> Results:
-        """The batch's files, after the audit: each line in one of them once, counts right, nothing left over."""
+        """The batch's files, after the audit: each line in one of them once, counts right."""
         view = self.batch(tenant, batch_id)
         batch = view.batch
         assert batch.status in ENDED
@@ -254,7 +254,7 @@ class Worksite:
             {entry["custom_id"]: entry for entry in errors},
         )
 
-    def leftovers(self) -> list[str]:
+    def working_files(self) -> list[str]:
         """Files of shards, and files that were never finished."""
         root = self.storage.local("x")
         assert root is not None

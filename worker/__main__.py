@@ -1,4 +1,4 @@
-"""`python -m worker run | beat | flower`: each reads its settings once, here."""
+"""`python -m worker run | beat | flower`; settings are read once, here."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="serve shards on one device")
     run.add_argument("--device", help="auto, cpu or cuda:N (default: HMI_DEVICE)")
-    run.add_argument("--name", help="node name, unless it is to be made of the device and the host")
+    run.add_argument("--name", help="node name (default: made of the device and the host)")
     run.add_argument("--queues", type=lambda text: text.split(","), help="comma-separated (default: all)")
     beat = commands.add_parser("beat", help="send the periodic tasks")
-    beat.add_argument("--schedule", type=Path, help="where beat remembers its last runs (default: in HMI_DATA_DIR)")
+    beat.add_argument("--schedule", type=Path, help="file with the times of the last runs (default: in HMI_DATA_DIR)")
     flower = commands.add_parser("flower", help="show workers and tasks in a browser, read-only")
     flower.add_argument("--address", default="127.0.0.1")
     flower.add_argument("--port", type=int, default=5555)
@@ -59,7 +59,7 @@ def _run(settings: Settings, device: str, name: str | None, queues: list[str] | 
     except InvalidInput as error:
         sys.stderr.write(f"hmi worker: cannot start: {error.message}\n")
         return 1
-    # Only now may anything import torch.
+    # Torch may be imported from here on.
     from hmi.jobs import QueueName  # noqa: PLC0415
     from hmi.knowledge.store import allow_maps  # noqa: PLC0415
     from worker.process import run_worker  # noqa: PLC0415
@@ -106,7 +106,7 @@ def _flower(settings: Settings, address: str, port: int) -> int:
     from worker.app import make_celery  # noqa: PLC0415
 
     arguments = ["flower", f"--address={address}", f"--port={port}", "--read_only=True", "--purge_offline_workers=60"]
-    # In this process's own list, never on its command line, where every user of the machine could read it.
+    # Never on the command line, where every user of the machine could read it.
     if auth := os.environ.get("HMI_FLOWER_AUTH"):
         arguments.append(f"--basic_auth={auth}")
     try:

@@ -19,8 +19,6 @@ from worker.lifecycle import describe
 from worker.runtime import EngineFactory, Runtime
 from worker.tasks import register_tasks
 
-__all__ = ["run_worker"]
-
 _log = structlog.get_logger(__name__)
 
 
@@ -31,13 +29,13 @@ def run_worker(
     name: Callable[[str], str],
     queues: Sequence[str] = tuple(QueueName),
 ) -> int:
-    """Serve until told to stop; returns the process's exit status.
+    """Serve until a signal and return the process's exit status.
 
-    SIGTERM and SIGINT: no new work, what is held is finished or given back, counts are flushed, 0. What
-    keeps the process from starting is said in one line on stderr, 1.
+    On SIGTERM and SIGINT it takes no new work, finishes or releases what it holds, flushes its counts and returns 0. A
+    process that cannot start writes one line to stderr and returns 1.
 
     Args:
-        name: Names the node from the engine's resolved device.
+        name: Returns the node's name for the engine's resolved device.
     """
     app = make_celery(settings)
     try:
@@ -46,8 +44,8 @@ def run_worker(
             raise Transient("the catalog's schema is not this version's; run `hmi db upgrade`")
         runtime = Runtime(settings, app, database, make_engine, name)
         if set(queues) != {QueueName.TRAINING.value}:
-            runtime.load_bases()  # one that only trains serves nothing: its trainings load their own
-    except Exception as error:  # noqa: BLE001 - whatever it is, a supervisor shall read one line
+            runtime.load_bases()  # a training process loads its own
+    except Exception as error:  # noqa: BLE001 - a supervisor reads one line, whatever the error
         message = error.message if isinstance(error, HmiError) else f"{error} ({describe(error)})"
         sys.stderr.write(f"hmi worker: cannot start: {message}\n")
         return 1
@@ -73,12 +71,12 @@ def _serve(app: Celery, runtime: Runtime, queues: Sequence[str]) -> int:
     def stop(**_: Any) -> None:
         runtime.stopping.set()
 
-    def take_interrupt_for_term(**_: Any) -> None:
-        # Celery's second Ctrl-C is a cold shutdown, which this pool does not bear: threads cannot be cut off.
+    def treat_interrupt_as_term(**_: Any) -> None:
+        # Celery's second Ctrl-C is a cold shutdown, which needs a pool whose workers can be killed: threads cannot.
         signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
 
     signals.worker_shutting_down.connect(stop)
-    signals.worker_ready.connect(take_interrupt_for_term)
+    signals.worker_ready.connect(treat_interrupt_as_term)
     try:
         worker = app.Worker(
             hostname=runtime.node,
@@ -92,5 +90,5 @@ def _serve(app: Celery, runtime: Runtime, queues: Sequence[str]) -> int:
         worker.start()
     finally:
         signals.worker_shutting_down.disconnect(stop)
-        signals.worker_ready.disconnect(take_interrupt_for_term)
+        signals.worker_ready.disconnect(treat_interrupt_as_term)
     return int(worker.exitcode or 0)

@@ -1,4 +1,4 @@
-"""Putting right what a crash, a lost message or an emptied broker left behind. Safe to run at any time, anywhere."""
+"""Repairing the record after a crash, a lost message or an emptied broker. Safe to run at any time, on any worker."""
 
 from __future__ import annotations
 
@@ -6,48 +6,38 @@ from collections.abc import Callable
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from hmi.catalog import OPEN_BATCH, Batch, batches, files, finalizing, shards
-from worker.lifecycle import describe
+from hmi.catalog import OPEN_BATCH, Batch, files, finalizing, trainings
+from worker.lifecycle import log_errors
+from worker.paths import SHARDS, TRAININGS
 from worker.runtime import Runtime
-from worker.shards import SHARDS, dispatch, finalize_if_last, isolate_exhausted, shard_folder
-from worker.trees import send_requested, sweep_builds
-from worker.tuning import dispatch_trainings, put_back_trainings, sweep_trainings
-
-__all__ = ["reconcile"]
+from worker.shards import ShardRunner, finalize_if_last, split_exhausted
+from worker.trees import collect_garbage, send_requested
+from worker.tuning import TrainingRunner
 
 _log = structlog.get_logger(__name__)
 
 
 def reconcile(runtime: Runtime) -> None:
-    """Every step once; one that fails does not hold up the others, and the next round tries it again."""
-    steps: tuple[Callable[[Runtime], object], ...] = (
-        _put_back,
-        isolate_exhausted,
-        _finalize,
-        dispatch,
-        put_back_trainings,
-        dispatch_trainings,
-        _sweep_shards,
-        sweep_trainings,
-        _forget_files,
-        sweep_builds,
-        send_requested,
-    )
-    for step in steps:
-        try:
-            step(runtime)
-        except Exception as error:  # noqa: BLE001 - see above
-            _log.error("reconcile_step_failed", step=step.__name__, reason=describe(error))
-
-
-def _put_back(runtime: Runtime) -> None:
-    with runtime.database.session() as session:
-        lapsed = shards.expire_leases(session)
-        lost = shards.requeue_lost(session, runtime.settings.queued_timeout_seconds)
-        dropped = batches.expire_batches(session)
-    if lapsed or lost or dropped:
-        _log.warning("shards_put_back", leases_over=lapsed, messages_lost=lost, dropped=dropped)
+    """Run every step once; one that fails does not hold up the others, and the next call repeats it."""
+    shard_runner, training_runner = ShardRunner(runtime), TrainingRunner(runtime)
+    steps: dict[str, Callable[[], object]] = {
+        "recover_shards": shard_runner.recover,
+        "split_shards": lambda: split_exhausted(runtime),
+        "finalize_batches": lambda: _finalize(runtime),
+        "dispatch_shards": shard_runner.dispatch,
+        "recover_trainings": training_runner.recover,
+        "dispatch_trainings": training_runner.dispatch,
+        "delete_shard_folders": lambda: _delete_folders(runtime, SHARDS, _open_batches),
+        "delete_training_folders": lambda: _delete_folders(runtime, TRAININGS, trainings.open_jobs),
+        "delete_expired_files": lambda: _delete_files(runtime),
+        "collect_garbage": lambda: collect_garbage(runtime),
+        "send_rebuilds": lambda: send_requested(runtime),
+    }
+    for name, step in steps.items():
+        with log_errors(_log, "reconcile_step_failed", step=name):
+            step()
 
 
 def _finalize(runtime: Runtime) -> None:
@@ -57,18 +47,22 @@ def _finalize(runtime: Runtime) -> None:
         finalize_if_last(runtime, batch_id)
 
 
-def _sweep_shards(runtime: Runtime) -> None:
-    """Remove the shard folders of batches that have ended: a late attempt, or a crash after the end, left them."""
-    present = set(runtime.storage.names(SHARDS))
+def _open_batches(session: Session) -> set[str]:
+    return set(session.scalars(select(Batch.id).where(Batch.status.in_(OPEN_BATCH))))
+
+
+def _delete_folders(runtime: Runtime, parent: str, find_open: Callable[[Session], set[str]]) -> None:
+    """Delete the working folders of jobs that have ended: a stale attempt, or a crash after the end, left them."""
+    present = set(runtime.storage.names(parent))
     if not present:
         return
     with runtime.database.session(read_only=True) as session:
-        working = set(session.scalars(select(Batch.id).where(Batch.status.in_(OPEN_BATCH))))
-    for batch_id in present - working:
-        runtime.storage.delete(shard_folder(batch_id))
+        still_open = find_open(session)
+    for job_id in present - still_open:
+        runtime.storage.delete(f"{parent}/{job_id}")
 
 
-def _forget_files(runtime: Runtime) -> None:
+def _delete_files(runtime: Runtime) -> None:
     with runtime.database.session() as session:
         expired = files.delete_expired_files(session)
     for file in expired:

@@ -1,6 +1,6 @@
-"""What one worker process holds: its settings, its doors to catalog and storage, its engine, its leases.
+"""What one worker process holds: settings, catalog, storage, engine, leases and background threads.
 
-Built once at the process's start and handed to everything that runs in it.
+Built once at the start of the process and passed to everything that runs in it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ from hmi.locks import SharedLock
 from hmi.settings import Settings
 from hmi.stats import EngineStats
 from hmi.storage import Storage
-from worker.lifecycle import LeaseKeeper, Pace, Periodic, Stopping
+from worker.lifecycle import LeaseKeeper, Pace, Periodic, Stopping, log_errors
 from worker.serving import CatalogSource, FrequencyFlusher
-
-__all__ = ["EngineFactory", "InferenceEngine", "Runtime"]
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +38,7 @@ _PRUNE_SECONDS = 3600.0
 
 
 class InferenceEngine(Protocol):
-    """What the worker asks of `hmi.engine.engine.Engine`; naming it here keeps torch out of this module."""
+    """The part of `hmi.engine.Engine` that the worker uses; declared here, it keeps torch out of this module."""
 
     frequencies: FrequencyCounter
 
@@ -69,13 +67,13 @@ EngineFactory = Callable[[CatalogSource], InferenceEngine]
 
 
 class Runtime:
-    """See the module. `start` before the first task, `stop` after the last one.
+    """Call `start` before the first task, `stop` after the last one.
 
     Args:
-        client: The Celery application to send messages with.
+        client: Sends messages.
         database: Disposed of by `stop`.
         make_engine: Called once, here; what it raises ends the process before it takes any work.
-        name: Names the node from the engine's resolved device.
+        name: Returns the node's name for the engine's resolved device.
     """
 
     def __init__(
@@ -104,8 +102,8 @@ class Runtime:
             FrequencyLimits(settings.frequency_max_keys, settings.frequency_max_rows),
         )
         self.stopping = Stopping()
-        self.device_lock = SharedLock()
-        self.training = threading.Lock()  # of the one training that a worker runs at a time
+        self.device_lock = SharedLock()  # exclusive for a quarantined shard
+        self.training_lock = threading.Lock()  # a worker trains one model at a time
         self._periodic = (
             Periodic("refresh-trees", _REFRESH_SECONDS, self.refresh_trees),
             Periodic("flush-frequencies", settings.flush_seconds, self.flusher.flush),
@@ -117,8 +115,7 @@ class Runtime:
     def load_bases(self) -> None:
         """Load every registered base model before taking work.
 
-        One that is damaged is logged and fails its own lines alone. Raises what is wrong, naming the base, where
-        there is something to serve and none of it can be.
+        A damaged one is logged and fails only its own lines. Raises the error, naming the base, if none can be loaded.
         """
         with self.database.session(read_only=True) as session:
             registered = list(bases.list_bases(session))
@@ -139,39 +136,31 @@ class Runtime:
             each.start()
 
     def stop(self) -> None:
-        """Write down what only this process knows, and let everything go. Twice is no error."""
+        """Flush the counts and release everything. May be called twice."""
         if self._stopped.is_set():
             return
         self._stopped.set()
         self.stopping.set()
         for each in self._periodic:
             each.stop()
-        # Only now, when nothing counts any more, is the last flush the last.
+        # The last flush comes after the engine, which counts no more.
         self.engine.close(drain=False)
-        try:
+        with log_errors(_log, "frequencies_lost", HmiError):
             self.flusher.flush()
-        except HmiError as error:
-            _log.error("frequencies_lost", error=error.message)
         self.leases.stop()
         self.database.dispose()
 
-    def check_running(self) -> None:
-        """Raises `Cancelled` where this worker is stopped."""
-        if self.stopping.requested:
-            raise Cancelled("the worker was stopped")
-
     def pace(self, check: Callable[[], None] | None = None, share: float | None = None) -> Pace:
-        """For work that gives way to jobs, by default a tree's; without a `check` of its own it ends with `Cancelled`
-        where this worker is stopped."""
-        return Pace(share or self.settings.tree_build_share, self.engine.busy, check or self.check_running)
+        """Return the pace of background work, by default that of a tree build, ended by `Cancelled` on stopping."""
+        return Pace(share or self.settings.tree_build_share, self.engine.busy, check or self.stopping.check)
 
     def refresh_trees(self) -> None:
-        """Look up in what was published. New tables are read whole first, while jobs run on."""
+        """Use the published trees. New tables are read completely first, while jobs keep running."""
         with contextlib.suppress(Cancelled):
             self.source.refresh(self.engine, self.pace())
 
     def report(self) -> None:
-        """Leave a sign of life with what the engine says of itself, and the tables that its trees are without."""
+        """Record that this process is alive, with the engine's figures and the tables that its trees lack."""
         own = {"holding": len(self.leases.held()), "tables_not_used": self.source.missing()}
         stats = {**self.engine.stats().to_dict(), **own}
         with self.database.session() as session:

@@ -34,7 +34,6 @@ class TaskName(StrEnum):
     TRAIN = "hmi.train"  # (fine-tuning job's id, attempt)
     DISPATCH = "hmi.dispatch"  # ()
     RECONCILE = "hmi.reconcile"  # ()
-    FLUSH_FREQUENCIES = "hmi.flush_frequencies"  # ()
     REBUILD_TREES = "hmi.rebuild_trees"  # (base name | None for all)
 
     @property

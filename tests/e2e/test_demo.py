@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo") / "data"
 
 
-def test_story_is_told_twice_when_it_runs_again_on_its_own_folder(folder: Path) -> None:
+def test_demonstration_succeeds_when_it_runs_again_on_its_own_folder(folder: Path) -> None:
     figures, said = _demo(folder)
     assert json.loads((folder / "demo.json").read_text()) == figures
     tenants = figures["tenants"]

@@ -26,7 +26,7 @@ from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_hgpt, load_spec, load_tokenizer
 from tests.adapter_samples import lora_adapter
 from tests.apis import serve
-from tests.e2e.crew import Crew, hired
+from tests.e2e.cluster import Cluster, run_cluster
 from tests.tiny import tiny_decoder_folder, tiny_llama
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,7 +37,7 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 @dataclass(frozen=True)
 class Shop:
-    crew: Crew
+    cluster: Cluster
     clients: dict[str, OpenAI]
     folder: Path
     adapters: dict[str, Adapter]
@@ -63,7 +63,7 @@ class Shop:
         def has_ended() -> bool:
             return self.clients[who].batches.retrieve(batch).status in ("completed", "failed")
 
-        self.crew.wait_until(has_ended, 300, what=f"the end of {batch}")
+        self.cluster.wait_until(has_ended, 300, what=f"the end of {batch}")
 
     def bodies(self, who: str, batch: str) -> list[dict[str, Any]]:
         client = self.clients[who]
@@ -93,25 +93,25 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     convert_pretrained(source, tmp_path / "base")
     spec = load_spec(tmp_path / "base")
     with contextlib.ExitStack() as stack:
-        crew = stack.enter_context(hired(tmp_path, shard_lines=20, queued_timeout_seconds=20, dtype="float32"))
-        crew.site.add_base(spec=spec, folder=tmp_path / "base")
+        cluster = stack.enter_context(run_cluster(tmp_path, shard_lines=20, queued_timeout_seconds=20, dtype="float32"))
+        cluster.site.add_base(spec=spec, folder=tmp_path / "base")
         keys, adapters = {}, {}
         for number, who in enumerate(TENANTS):
-            tenant_id = crew.site.add_tenant(who)
+            tenant_id = cluster.site.add_tenant(who)
             adapters[who] = lora_adapter(np.random.default_rng(number), 4, spec=spec, sites=spec.sites)
             path = tmp_path / f"{who}.safetensors"
             save_adapter(adapters[who], path)
-            crew.site.add_model(who, "writer", adapter=path.read_bytes())
-            with crew.site.database.session() as session:
+            cluster.site.add_model(who, "writer", adapter=path.read_bytes())
+            with cluster.site.database.session() as session:
                 keys[who] = tenants.create_key(session, tenant_id, Role.TENANT)[1]
-        url = stack.enter_context(serve(create_app(crew.site.settings)))
+        url = stack.enter_context(serve(create_app(cluster.site.settings)))
         clients = {who: stack.enter_context(OpenAI(api_key=key, base_url=f"{url}/v1")) for who, key in keys.items()}
-        yield Shop(crew, clients, tmp_path, adapters)
+        yield Shop(cluster, clients, tmp_path, adapters)
 
 
-def test_each_tenants_texts_are_continued_by_its_own_model(shop: Shop) -> None:
-    shop.crew.beat()
-    shop.crew.worker()
+def test_each_tenants_texts_are_generated_by_its_own_model(shop: Shop) -> None:
+    shop.cluster.beat()
+    shop.cluster.worker()
     prompts = [f"w{n} w{3 * n} w{7 * n % 90}" for n in range(12)]
     for who in TENANTS:
         bodies = shop.answer(
@@ -133,19 +133,19 @@ def test_each_tenants_texts_are_continued_by_its_own_model(shop: Shop) -> None:
     ]
 
 
-def test_drawn_texts_are_the_same_when_the_worker_is_killed_and_another_goes_on(shop: Shop) -> None:
-    shop.crew.beat()
-    doomed = shop.crew.worker("--name", "doomed")
+def test_sampled_texts_are_the_same_when_the_worker_is_killed_and_another_takes_over(shop: Shop) -> None:
+    shop.cluster.beat()
+    doomed = shop.cluster.worker("--name", "doomed")
     bodies = [{"prompt": f"w{n} w{n + 1}", "max_tokens": 20, "n": 2, "seed": n} for n in range(400)]
     batch = shop.submit("acme", "/v1/completions", bodies)
 
     def is_midway() -> bool:
-        states = [shard.state for shard in shop.crew.site.shards(batch)]
+        states = [shard.state for shard in shop.cluster.site.shards(batch)]
         return JobState.DONE in states and JobState.LEASED in states
 
-    shop.crew.wait_until(is_midway, 120, what="a shard's end while another is run")
+    shop.cluster.wait_until(is_midway, 120, what="a shard's end while another is run")
     assert doomed.end(signal.SIGKILL) == -signal.SIGKILL
-    shop.crew.worker("--name", "heir")
+    shop.cluster.worker("--name", "heir")
     shop.wait_for("acme", batch)
     found = [[choice["text"] for choice in body["choices"]] for body in shop.bodies("acme", batch)]
     again = [[choice["text"] for choice in body["choices"]] for body in shop.answer("acme", "/v1/completions", bodies)]

@@ -17,7 +17,7 @@ from hmi.catalog import JobState, bases, nodes, trees
 from hmi.jobs import TaskName, make_client, send
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
-from tests.e2e.crew import Crew, hired
+from tests.e2e.cluster import Cluster, run_cluster
 from tests.engines import random_adapter
 from tests.tiny import tiny_bert_folder
 from tests.worksite import Worksite, line
@@ -26,21 +26,21 @@ TENANTS = ("acme", "umbrella", "wayne")
 
 
 @pytest.fixture
-def crew(tmp_path: Path) -> Iterator[Crew]:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Three tenants with adapters of different kinds in the domain `movies`, and the operator to submit for all."""
     folder = tmp_path / "base"
     convert_pretrained(tiny_bert_folder(tmp_path / "bert"), folder, k=2)
     spec = load_spec(folder)
-    with hired(tmp_path, shard_lines=10) as crew:
-        crew.site.add_base(spec=spec, folder=folder)
-        crew.site.add_domain("movies")
+    with run_cluster(tmp_path, shard_lines=10) as cluster:
+        cluster.site.add_base(spec=spec, folder=folder)
+        cluster.site.add_domain("movies")
         kinds = (AdapterKind.LORA, AdapterKind.BOTTLENECK, AdapterKind.LORA)
         for number, (tenant, kind) in enumerate(zip(TENANTS, kinds, strict=True)):
             path = tmp_path / f"{tenant}.safetensors"
             save_adapter(random_adapter(spec, kind, rank=4, labels=2 + number, seed=number), path)
-            crew.site.add_tenant(tenant)
-            crew.site.add_model(tenant, domain="movies", adapter=path.read_bytes())
-        yield crew
+            cluster.site.add_tenant(tenant)
+            cluster.site.add_model(tenant, domain="movies", adapter=path.read_bytes())
+        yield cluster
 
 
 def submit(site: Worksite, lines: int) -> str:
@@ -50,8 +50,8 @@ def submit(site: Worksite, lines: int) -> str:
     return site.submit("operator", requests)
 
 
-def wait_for_end(crew: Crew, batch: str) -> None:
-    crew.wait_until(lambda: crew.site.has_ended("operator", batch), 120, what=f"the end of {batch}")
+def wait_for_end(cluster: Cluster, batch: str) -> None:
+    cluster.wait_until(lambda: cluster.site.has_ended("operator", batch), 120, what=f"the end of {batch}")
 
 
 def probabilities(site: Worksite, batch: str) -> NDArray[np.float64]:
@@ -61,38 +61,38 @@ def probabilities(site: Worksite, batch: str) -> NDArray[np.float64]:
     return np.concatenate([results.answers[custom_id]["data"][0]["probs"] for custom_id in sorted(results.answers)])
 
 
-def test_answers_are_all_there_and_the_same_when_the_worker_is_killed_and_redis_emptied(crew: Crew) -> None:
-    crew.beat()
-    doomed = crew.worker("--name", "doomed")
-    batch = submit(crew.site, 1000)
+def test_answers_are_all_there_and_the_same_when_the_worker_is_killed_and_redis_emptied(cluster: Cluster) -> None:
+    cluster.beat()
+    doomed = cluster.worker("--name", "doomed")
+    batch = submit(cluster.site, 1000)
 
     def is_midway() -> bool:
-        states = [shard.state for shard in crew.site.shards(batch)]
+        states = [shard.state for shard in cluster.site.shards(batch)]
         return JobState.DONE in states and JobState.LEASED in states
 
-    crew.wait_until(is_midway, 120, what="a shard's end while another is run")
+    cluster.wait_until(is_midway, 120, what="a shard's end while another is run")
     assert doomed.end(signal.SIGKILL) == -signal.SIGKILL
-    assert not crew.site.has_ended("operator", batch)
-    with redis.Redis.from_url(crew.site.settings.broker_url.get_secret_value()) as client:
+    assert not cluster.site.has_ended("operator", batch)
+    with redis.Redis.from_url(cluster.site.settings.broker_url.get_secret_value()) as client:
         client.flushall()
-    heir = crew.worker("--name", "heir")
-    wait_for_end(crew, batch)
-    found = probabilities(crew.site, batch)
+    heir = cluster.worker("--name", "heir")
+    wait_for_end(cluster, batch)
+    found = probabilities(cluster.site, batch)
     assert found.shape == (334 * 2 + 333 * 3 + 333 * 4,)
-    assert any(shard.attempt > 1 for shard in crew.site.shards(batch))
+    assert any(shard.attempt > 1 for shard in cluster.site.shards(batch))
 
-    undisturbed = submit(crew.site, 1000)
-    wait_for_end(crew, undisturbed)
-    np.testing.assert_allclose(probabilities(crew.site, undisturbed), found, atol=1e-5)
+    undisturbed = submit(cluster.site, 1000)
+    wait_for_end(cluster, undisturbed)
+    np.testing.assert_allclose(probabilities(cluster.site, undisturbed), found, atol=1e-5)
     assert heir.end(signal.SIGTERM) == 0, heir.log
 
 
-def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None:
-    site = crew.site
-    crew.beat()
-    crew.worker()
+def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(cluster: Cluster) -> None:
+    site = cluster.site
+    cluster.beat()
+    cluster.worker()
     first = submit(site, 60)
-    wait_for_end(crew, first)
+    wait_for_end(cluster, first)
     with site.database.session(read_only=True) as session:
         base = bases.get_base(session, "base")
 
@@ -100,7 +100,7 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None
         with site.database.session(read_only=True) as session:
             return trees.hit_counts(session, base.id, number).get("movies")
 
-    crew.wait_until(lambda: usage(0), what="the flush")
+    cluster.wait_until(lambda: usage(0), what="the flush")
     client = make_client(site.settings)
     send(client, TaskName.REBUILD_TREES, "base")
     client.close()
@@ -109,10 +109,10 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(crew: Crew) -> None
         with site.database.session(read_only=True) as session:
             return [use["number"] for node in nodes.list_nodes(session, 60) for use in node.stats["trees"]]
 
-    crew.wait_until(lambda: in_use() == [1], what="the new tree")
+    cluster.wait_until(lambda: in_use() == [1], what="the new tree")
     second = submit(site, 60)
-    wait_for_end(crew, second)
-    crew.wait_until(lambda: usage(1), what="the flush")
+    wait_for_end(cluster, second)
+    cluster.wait_until(lambda: usage(1), what="the flush")
     before, after = usage(0), usage(1)
     assert before is not None
     assert after is not None

@@ -23,7 +23,7 @@ from hmi.catalog import JobState, Role, TuningJob, models, tenants
 from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec
 from tests.apis import serve
-from tests.e2e.crew import Crew, Member, hired
+from tests.e2e.cluster import Cluster, ServiceProcess, run_cluster
 from tests.tiny import tiny_bert_folder
 from worker.lifecycle import TuningPoint
 from worker.lifecycle.failpoints import VARIABLE
@@ -39,7 +39,7 @@ LABELS = ("no", "yes")
 class Shop:
     """Workers, and a tenant's client of their API."""
 
-    crew: Crew
+    cluster: Cluster
     client: OpenAI
 
     def tune(self, suffix: str, *, epochs: int, training_file: str) -> FineTuningJob:
@@ -59,16 +59,16 @@ class Shop:
         def has_ended() -> bool:
             return self.client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
 
-        self.crew.wait_until(has_ended, PATIENCE_SECONDS, what=f"the end of {job.id}")
+        self.cluster.wait_until(has_ended, PATIENCE_SECONDS, what=f"the end of {job.id}")
         return self.client.fine_tuning.jobs.retrieve(job.id)
 
     def row(self, job: FineTuningJob) -> TuningJob:
-        with self.crew.site.database.session(read_only=True) as session:
+        with self.cluster.site.database.session(read_only=True) as session:
             return session.get_one(TuningJob, job.id)
 
     def artifact(self, job: FineTuningJob) -> str | None:
         """Digest of the model that the job made."""
-        with self.crew.site.database.session(read_only=True) as session:
+        with self.cluster.site.database.session(read_only=True) as session:
             principal = tenants.principal_of(session, self.row(job).tenant_id)
             return models.get_model(session, principal, job.fine_tuned_model or "").artifact
 
@@ -84,7 +84,7 @@ class Shop:
             endpoint="/v1/classify",  # type: ignore[arg-type]
             completion_window="24h",
         )
-        self.crew.wait_until(
+        self.cluster.wait_until(
             lambda: self.client.batches.retrieve(batch.id).status == "completed", PATIENCE_SECONDS, what=batch.id
         )
         file_id = self.client.batches.retrieve(batch.id).output_file_id or ""
@@ -99,14 +99,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     with contextlib.ExitStack() as stack:
         # A training process takes its time to start where others want the cores: it steps back for everybody.
         patience = {"queued_timeout_seconds": 20, "shard_lines": 50}
-        crew = stack.enter_context(hired(tmp_path, training_checkpoint_seconds=0.01, **patience))
-        crew.site.add_base("small", load_spec(tmp_path / "base"), tmp_path / "base")
-        tenant_id = crew.site.add_tenant("acme")
-        with crew.site.database.session() as session:
+        cluster = stack.enter_context(run_cluster(tmp_path, training_checkpoint_seconds=0.01, **patience))
+        cluster.site.add_base("small", load_spec(tmp_path / "base"), tmp_path / "base")
+        tenant_id = cluster.site.add_tenant("acme")
+        with cluster.site.database.session() as session:
             key = tenants.create_key(session, tenant_id, Role.TENANT)[1]
-        url = stack.enter_context(serve(create_app(crew.site.settings)))
+        url = stack.enter_context(serve(create_app(cluster.site.settings)))
         strict: dict[str, Any] = {"_strict_response_validation": True}
-        yield Shop(crew, stack.enter_context(OpenAI(api_key=key, base_url=f"{url}/v1", **strict)))
+        yield Shop(cluster, stack.enter_context(OpenAI(api_key=key, base_url=f"{url}/v1", **strict)))
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
@@ -124,25 +124,25 @@ def labelled(pairs: list[tuple[str, str]]) -> bytes:
     return b"".join(json.dumps({"text": text, "label": label}).encode() + b"\n" for text, label in pairs)
 
 
-def trainer_of(worker: Member) -> psutil.Process | None:
+def trainer_of(worker: ServiceProcess) -> psutil.Process | None:
     """The training process of a worker that trains."""
     found = psutil.Process(worker.process.pid).children()
     return next((child for child in found if "worker.tuning.trainer" in " ".join(child.cmdline())), None)
 
 
 def test_a_tenant_is_trained_and_classifies_at_once_though_its_worker_was_killed(shop: Shop) -> None:
-    crew = shop.crew
-    crew.beat()
-    doomed = crew.worker("--name", "doomed", **{VARIABLE: TuningPoint.CHECKPOINT})
+    cluster = shop.cluster
+    cluster.beat()
+    doomed = cluster.worker("--name", "doomed", **{VARIABLE: TuningPoint.CHECKPOINT})
     text = shop.upload(labelled(sentences(300, seed=1)), "fine-tune")
     job = shop.tune("sentiment", epochs=6, training_file=text)
     # In the middle, with a checkpoint in the storage.
     assert doomed.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL, doomed.log
-    with redis.Redis.from_url(crew.site.settings.broker_url.get_secret_value()) as client:
+    with redis.Redis.from_url(cluster.site.settings.broker_url.get_secret_value()) as client:
         client.flushall()
     assert shop.client.fine_tuning.jobs.retrieve(job.id).finished_at is None
 
-    heir = crew.worker("--name", "heir")
+    heir = cluster.worker("--name", "heir")
     done = shop.wait_for(job)
     assert (done.status, done.fine_tuned_model) == ("succeeded", "acme/sentiment"), done.error
     said = [event.message for event in shop.client.fine_tuning.jobs.list_events(job.id, limit=100)]
@@ -161,17 +161,17 @@ def test_a_tenant_is_trained_and_classifies_at_once_though_its_worker_was_killed
     assert heir.end(signal.SIGTERM) == 0, heir.log
 
 
-def test_a_job_outlives_its_process_and_is_given_back_when_the_worker_is_stopped(shop: Shop) -> None:
-    crew = shop.crew
-    crew.beat()
-    worker = crew.worker("--name", "first", "--queues", "hmi.training,hmi.control")
+def test_a_job_survives_its_process_and_is_released_when_the_worker_stops(shop: Shop) -> None:
+    cluster = shop.cluster
+    cluster.beat()
+    worker = cluster.worker("--name", "first", "--queues", "hmi.training,hmi.control")
     text = shop.upload(labelled(sentences(300, seed=1)), "fine-tune")
     job = shop.tune("long", epochs=100, training_file=text)
 
     def steps() -> int:
         return int((shop.row(job).progress or {}).get("done", 0))
 
-    crew.wait_until(steps, PATIENCE_SECONDS, what="the first step")
+    cluster.wait_until(steps, PATIENCE_SECONDS, what="the first step")
     trainer = trainer_of(worker)
     assert trainer is not None
     assert trainer.nice() > psutil.Process(worker.process.pid).nice()
@@ -183,7 +183,7 @@ def test_a_job_outlives_its_process_and_is_given_back_when_the_worker_is_stopped
         following.extend([found] if found else [])
         return bool(following)
 
-    crew.wait_until(has_followed, PATIENCE_SECONDS, what="the next process")
+    cluster.wait_until(has_followed, PATIENCE_SECONDS, what="the next process")
     assert "killed by SIGKILL" in (shop.row(job).last_failure or "")
     (second,) = following
 

@@ -56,7 +56,7 @@ def test_commands_work_and_nothing_is_left_when_everything_ran_and_was_interrupt
         # A second instance is refused, and harms nothing.
         assert f"in use by process {up.pid}" in up.run("up", status=1)
 
-        # A worker that dies comes back and goes on taking work.
+        # A worker that dies is started again and takes work.
         worker = up.child("worker run")
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: "worker  restarted" in up.log.read_text())

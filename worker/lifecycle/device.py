@@ -1,7 +1,7 @@
-"""Which device this process works on, settled before torch is imported.
+"""Pinning of this process to one device, before torch is imported.
 
-CUDA reads `CUDA_VISIBLE_DEVICES` once, when it starts; pinned here, a worker cannot touch, or take
-memory on, a device that is another worker's.
+CUDA reads `CUDA_VISIBLE_DEVICES` once, when it starts: a pinned worker cannot use, or take memory on, the device of
+another worker.
 """
 
 from __future__ import annotations
@@ -15,23 +15,16 @@ from pathlib import Path
 
 from hmi.errors import InvalidInput
 
-__all__ = ["PinnedDevice", "node_name", "pin_device"]
-
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedDevice:
-    """What to tell the engine, and which card that is outside this process.
+    """The device by its two names."""
 
-    Attributes:
-        engine: `auto`, `cpu` or `cuda:0`: within this process, the pinned card is always number 0.
-        card: The card as the operator counts it; None where no card was pinned.
-    """
-
-    engine: str
-    card: str | None
+    engine: str  # `auto`, `cpu` or `cuda:0`: within this process the pinned card is always number 0
+    card: str | None  # as the operator counts it; None if no card is pinned
 
     def label(self, resolved: str) -> str:
         """For names: `cpu`, or `cuda1` where the engine resolved its device to the pinned card."""
@@ -41,12 +34,12 @@ class PinnedDevice:
 
 
 def pin_device(requested: str, environment: MutableMapping[str, str], devices: Path = Path("/dev")) -> PinnedDevice:
-    """Restrict this process to one device. Call before anything imports torch.
+    """Restrict this process to one device. Call it before torch is imported.
 
-    `cuda:N` counts the cards that the environment already allows. `auto` takes the first card where
-    there is one, and leaves it to the engine to fall back to the CPU where torch cannot use it.
+    `cuda:N` counts the cards that the environment already allows. `auto` takes the first card if there is one; the
+    engine falls back to the CPU if torch cannot use it.
 
-    Raises `InvalidInput` for a device that cannot be meant, `RuntimeError` when torch is there already.
+    Raises `InvalidInput` for an unknown device, `RuntimeError` if torch is already imported.
     """
     if "torch" in sys.modules:
         raise RuntimeError("torch was imported before the device was pinned")

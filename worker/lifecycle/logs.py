@@ -1,9 +1,11 @@
-"""Log lines of worker, beat and Flower: fields instead of prose, never text or keys of tenants."""
+"""Log lines of worker, beat and Flower: fields instead of prose, never a tenant's text or keys."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +14,38 @@ from celery import signals
 from hmi import logs
 from hmi.errors import HmiError
 
-__all__ = ["configure_logs", "describe"]
-
 # Several lines for every message, a few messages a second even when nothing happens.
 _CHATTY = ("alembic.runtime.migration", "celery.app.trace", "celery.beat", "celery.worker.strategy")
 
 
 def configure_logs(level: str, *, as_json: bool) -> None:
-    """As `hmi.logs`; Celery leaves it so, and is quiet about each message unless debugging."""
+    """Configure logging as `hmi.logs` does, keep Celery from changing it, and silence its line for each message."""
     logs.configure_logs(level, as_json=as_json)
     if level.upper() != "DEBUG":
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-    # A receiver here is what tells Celery that logging is set up.
-    signals.setup_logging.connect(_leave_logging_alone)
+    # With a receiver for this signal Celery configures no logging itself.
+    signals.setup_logging.connect(_keep_logging)
 
 
-def _leave_logging_alone(**_: Any) -> None:
+def _keep_logging(**_: Any) -> None:
     return
 
 
-def describe(error: BaseException) -> str:
-    """What went wrong and where, for the log and the shard's row.
+@contextlib.contextmanager
+def log_errors(log: Any, event: str, *kinds: type[BaseException], **fields: Any) -> Iterator[None]:
+    """Log the errors of these kinds that the block raises, by default any `Exception`, instead of raising them."""
+    kinds = kinds or (Exception,)
+    try:
+        yield
+    except kinds as error:
+        log.warning(event, reason=describe(error), **fields)
 
-    Of an error that is not our own only the type and the innermost frames: its message may quote a
-    tenant's text.
+
+def describe(error: BaseException) -> str:
+    """Describe an error for the log and the catalog.
+
+    Of a foreign error only the type and the innermost frames: its message may quote a tenant's text.
     """
     if isinstance(error, HmiError):
         return f"{error.code}: {error.message}"

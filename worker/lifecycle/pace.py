@@ -1,24 +1,23 @@
-"""Keeping background work out of the way of jobs: a share of the time while they run, all of it when they do not."""
+"""Pacing of background work: a share of the time while jobs run, all of it when none do."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-__all__ = ["Pace"]
-
-_LOOK_SECONDS = 0.1  # between two looks whether jobs still run
+_POLL_SECONDS = 0.1  # between two checks whether jobs still run
 
 
 class Pace:
-    """Called after each small step of some work, it waits where jobs run, so that the steps make up `share` of the
-    time. For one thread.
+    """Called after each small step of some work, it waits while jobs run, so that the steps take `share` of the time.
+
+    For one thread.
 
     Args:
         share: 0 < share <= 1.
         busy: Whether jobs run now.
         check: Called at every step and while waiting; what it raises ends the work.
-        clock: Seconds; `sleep` waits for so many.
+        clock: Returns seconds; `sleep` waits for so many.
     """
 
     def __init__(
@@ -37,22 +36,22 @@ class Pace:
         self._resumed = clock()
         self.waited_seconds = 0.0
 
-    def __call__(self, done: object = None) -> None:
-        """`done`, whatever a step has to report, is not looked at."""
+    def __call__(self, progress: object = None) -> None:
+        """`progress` is ignored, so that a `Pace` fits any callback that reports some."""
         # A step that waited for a job's batch on the device cost the job less than it took: never too little waiting.
-        self._give_way(None)
+        self._yield(None)
 
     def after(self, cost_seconds: float) -> None:
-        """The same for a step that is known to have had the device for so long, which may be less than it took."""
-        self._give_way(cost_seconds)
+        """The same for a step that is known to have used the device for so long, which may be less than it took."""
+        self._yield(cost_seconds)
 
-    def _give_way(self, cost_seconds: float | None) -> None:
+    def _yield(self, cost_seconds: float | None) -> None:
         self._check()
         paused = self._clock()
         cost_seconds = paused - self._resumed if cost_seconds is None else cost_seconds
         until = self._resumed + cost_seconds / self._share
         while (now := self._clock()) < until and self._busy():
-            self._sleep(min(_LOOK_SECONDS, until - now))
+            self._sleep(min(_POLL_SECONDS, until - now))
             self._check()
         self._resumed = self._clock()
         self.waited_seconds += self._resumed - paused

@@ -1,11 +1,11 @@
-"""The process was told to end, and when."""
+"""Whether the process is stopping, and since when."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
-__all__ = ["Stopping"]
+from hmi.errors import Cancelled
 
 
 @dataclass(slots=True)
@@ -26,3 +26,8 @@ class Stopping:
     def seconds(self) -> float:
         """Since it was set; 0 while it is not."""
         return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def check(self) -> None:
+        """Raises `Cancelled` once the process is stopping."""
+        if self.requested:
+            raise Cancelled("the worker was stopped")

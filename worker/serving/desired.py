@@ -1,4 +1,4 @@
-"""The tree that a base model should be using: as the catalog has it, and over those of its tables that are of use."""
+"""The desired tree of a base model: what the catalog says it should look up in, over the tables that can be used."""
 
 from __future__ import annotations
 
@@ -13,34 +13,27 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table
 from hmi.spec import HPLMSpec
 
-__all__ = ["DesiredTree", "OpenedTree", "assemble", "wanted_tree"]
-
 
 @dataclass(frozen=True, slots=True)
 class DesiredTree:
-    """A published tree as the catalog has it, with today's domains; number 0 and no tables where none was published.
-
-    Attributes:
-        tables: Artifact of each domain's table.
-        functions: What computes each domain's rows today. A table that another function computed is of no use.
-    """
+    """The published tree with today's domains; number 0 and no tables if none is published."""
 
     number: int
-    tables: dict[str, str]
+    tables: dict[str, str]  # artifact digest of each domain's table
     parents: dict[str, str | None]
-    functions: dict[str, Function]
+    functions: dict[str, Function]  # what computes each domain's rows today; a table of another function is not used
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedTree:
-    """A tree, and why it is without the tables that it is without, by domain."""
+    """A tree, and the reason for each table that it lacks, by domain."""
 
     tree: KnowledgeTree
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def wanted_tree(session: Session, base: RegisteredBase) -> DesiredTree:
-    """The published tree, with today's domains: a domain that is newer than the tree looks up in its ancestors."""
+def desired_tree(session: Session, base: RegisteredBase) -> DesiredTree:
+    """Return the published tree with today's domains: a domain newer than the tree looks up in its ancestors."""
     parents = domains.parents(session)
     functions = functions_of(base.artifact, parents, deltas.delta_artifacts(session, base.id))
     published = trees.published(session, base.id)
@@ -50,29 +43,29 @@ def wanted_tree(session: Session, base: RegisteredBase) -> DesiredTree:
 
 
 def assemble(
-    wanted: DesiredTree, spec: HPLMSpec, tables: Mapping[str, Table], missing: Mapping[str, str]
+    desired: DesiredTree, spec: HPLMSpec, tables: Mapping[str, Table], missing: Mapping[str, str]
 ) -> OpenedTree:
-    """The wanted tree over those of the tables that are of use today; `missing` says of others why there are none."""
-    reasons = {
-        domain: reason for domain, table in tables.items() if (reason := _of_no_use(domain, table, spec, wanted))
+    """Return the desired tree over those of the opened tables that can be used; `missing` has the reasons of others."""
+    unusable = {
+        domain: reason for domain, table in tables.items() if (reason := _why_unusable(domain, table, spec, desired))
     }
     tree = KnowledgeTree(
-        number=wanted.number,
-        parents=wanted.parents,
-        tables={domain: table for domain, table in tables.items() if domain not in reasons},
+        number=desired.number,
+        parents=desired.parents,
+        tables={domain: table for domain, table in tables.items() if domain not in unusable},
         row_dtype=spec.row_dtype,
         hidden_size=spec.hidden_size,
-        functions={domain: function.digest for domain, function in wanted.functions.items()},
+        functions={domain: function.digest for domain, function in desired.functions.items()},
     )
-    return OpenedTree(tree, {**missing, **reasons})
+    return OpenedTree(tree, {**missing, **unusable})
 
 
-def _of_no_use(domain: str, table: Table, spec: HPLMSpec, wanted: DesiredTree) -> str | None:
+def _why_unusable(domain: str, table: Table, spec: HPLMSpec, desired: DesiredTree) -> str | None:
     meta = table.meta
-    if domain not in wanted.parents:
+    if domain not in desired.parents:
         return "there is no such domain"
     if meta.domain != domain or (meta.row_dtype, meta.hidden_size) != (spec.row_dtype, spec.hidden_size):
         return f"{table.folder} is not a table of this domain for this base model"
-    if meta.function != wanted.functions[domain].digest:
+    if meta.function != desired.functions[domain].digest:
         return f"its rows were computed by function {meta.function[:12]}, no longer the domain's"
     return None

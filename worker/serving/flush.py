@@ -1,4 +1,4 @@
-"""Moving what the engine counted from this process's memory into the catalog."""
+"""Flushing the n-gram counts of this process's engine into the catalog."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ from hmi.catalog import (
 from hmi.knowledge.counts import FrequencyCounter, LookupCounts
 from worker.serving.source import find_base
 
-__all__ = ["FrequencyFlusher"]
-
 _log = structlog.get_logger(__name__)
 
-_DELTA_ROWS = 10  # of n-grams, in time: what it takes to write down the usage of one domain
+# Writing the lookup counts of one domain takes the time of so many n-grams.
+_USAGE_ROWS = 10
 _Places = Mapping[tuple[str, str], tuple[str, str]]
 
 
 class FrequencyFlusher:
-    """Adds a process's counts to the catalog, each once where the catalog answers, and keeps the catalog's bounded."""
+    """Adds a process's counts to the catalog, each once, and keeps the catalog's counts within their limits."""
 
     def __init__(
         self, database: Database, counter: FrequencyCounter, half_life_seconds: float, limits: FrequencyLimits
@@ -41,11 +40,11 @@ class FrequencyFlusher:
         self._counter = counter
         self._half_life_seconds = half_life_seconds
         self._limits = limits
-        self._pieces = ChunkedTransactions(database)
+        self._chunks = ChunkedTransactions(database)
         self._lock = threading.Lock()
 
     def flush(self) -> None:
-        """Counts that could not be written stay for the next time. Raises why."""
+        """Raises what keeps counts from being written; those are kept for the next flush."""
         with self._lock:
             waiting = self._counter.drain()
             if not waiting:
@@ -56,12 +55,12 @@ class FrequencyFlusher:
                 with self._database.session(read_only=True) as session:
                     places = _places(session, waiting)
                 while waiting:
-                    piece, rows = _take(waiting, self._pieces.rows)
+                    chunk, rows = _take(waiting, self._chunks.rows)
                     try:
-                        with self._pieces.transaction(rows) as session:
-                            self._write(session, piece, places)
+                        with self._chunks.transaction(rows) as session:
+                            self._write(session, chunk, places)
                     except BaseException:
-                        waiting += piece
+                        waiting += chunk
                         raise
             except BaseException:
                 self._counter.restore(waiting)
@@ -70,9 +69,9 @@ class FrequencyFlusher:
             if forgotten := trim_frequencies_if_due(self._database, self._limits):
                 _log.info("frequencies_trimmed", rows=forgotten)
 
-    def _write(self, session: Session, piece: Sequence[LookupCounts], places: _Places) -> None:
-        # Where base or domain is gone, so is the use of the counts.
-        known = [(places[delta.base, delta.domain], delta) for delta in piece if (delta.base, delta.domain) in places]
+    def _write(self, session: Session, chunk: Sequence[LookupCounts], places: _Places) -> None:
+        # Counts of a deleted base or domain are dropped.
+        known = [(places[delta.base, delta.domain], delta) for delta in chunk if (delta.base, delta.domain) in places]
         counts = [NgramCounts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
         if counts:
             frequencies.add(session, counts, half_life_seconds=self._half_life_seconds)
@@ -85,7 +84,7 @@ class FrequencyFlusher:
 
 
 def _take(waiting: list[LookupCounts], rows: int) -> tuple[list[LookupCounts], int]:
-    """Take so many rows from the end of `waiting`, and say how many these are; a delta's lookups go with its first."""
+    """Take up to `rows` rows from the end of `waiting` and return them with their number; lookups go with the first."""
     taken, total = list[LookupCounts](), 0
     while waiting and total < rows:
         delta = waiting.pop()
@@ -95,12 +94,12 @@ def _take(waiting: list[LookupCounts], rows: int) -> tuple[list[LookupCounts], i
             waiting.append(dataclasses.replace(rest, lookups=0, hits=0, inherited=0, approximate=0))
             delta = dataclasses.replace(delta, keys=delta.keys[:size], counts=delta.counts[:size])
         taken.append(delta)
-        total += len(delta.keys) + _DELTA_ROWS
+        total += len(delta.keys) + _USAGE_ROWS
     return taken, total
 
 
 def _places(session: Session, deltas: Sequence[LookupCounts]) -> dict[tuple[str, str], tuple[str, str]]:
-    """(base artifact, domain name) -> (base id, domain id), for those that still exist."""
+    """Map (base artifact, domain name) to (base id, domain id), for those that still exist."""
     domain_ids = {domain.name: domain.id for domain in domains.list_domains(session)}
     base_ids = {digest: base.id for digest in {d.base for d in deltas} if (base := find_base(session, digest))}
     return {

@@ -1,4 +1,4 @@
-"""Tables of knowledge trees, opened and read whole once, shared by all trees and builds of this process."""
+"""Tables of knowledge trees, opened and verified once, shared by all trees and builds of this process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from hmi.artifacts import ArtifactStore
 from hmi.errors import Corrupt
 from hmi.knowledge.store import Table
 
-__all__ = ["TableCache", "VerifiedFiles"]
-
 _TRUSTED_SECONDS = 7 * 24 * 3600.0
 
 
 class TableCache:
-    """Opens each artifact once, whoever asks; what is open is given without waiting for what is being opened.
+    """Opens each artifact once; an open table is returned without waiting for one that is being opened.
 
     All methods may be called from any thread.
     """
@@ -30,17 +28,17 @@ class TableCache:
         self._verified = VerifiedFiles(notes)
         self._tables: dict[str, Table] = {}
         self._opening: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()  # of the two above, never held for longer than a look
+        self._lock = threading.Lock()  # of the two above, held for an access only
 
     def find(self, artifact: str) -> Table | None:
         with self._lock:
             return self._tables.get(artifact)
 
     def open(self, artifact: str, pace: Callable[[int], None] | None = None) -> Table:
-        """A table whose every byte was compared with its checksum. Raises `NotFound`, `Corrupt` naming the file.
+        """Return a table whose every byte was verified. Raises `NotFound`, `Corrupt` naming the file.
 
         Args:
-            pace: Called with the bytes read, after every few of them; what it raises ends the opening.
+            pace: Called with the number of bytes read, in small steps; what it raises ends the opening.
         """
         with self._lock:
             table = self._tables.get(artifact)
@@ -61,12 +59,12 @@ class TableCache:
                     self._opening.pop(artifact, None)
 
     def keep(self, artifacts: Collection[str]) -> None:
-        """Let go of all others; their files are unmapped with the last batch that reads them."""
+        """Drop all others; their files are unmapped with the last batch that reads them."""
         with self._lock:
             self._tables = {artifact: table for artifact, table in self._tables.items() if artifact in artifacts}
 
     def forget(self, artifact: str) -> None:
-        """Nothing shall be known of an artifact that was deleted."""
+        """Drop an artifact that was deleted."""
         with self._lock:
             self._tables.pop(artifact, None)
         self._verified.forget(artifact)
@@ -75,7 +73,7 @@ class TableCache:
         try:
             return self._checked(artifact, self._artifacts.folder(artifact), pace)
         except Corrupt:
-            # A copy of a remote artifact is fetched anew where it is the damaged one.
+            # If the damaged copy is a local one of a remote artifact, it is fetched again.
             self._verified.forget(artifact)
             return self._checked(artifact, self._artifacts.folder(artifact, verify=True), pace)
 
@@ -85,14 +83,14 @@ class TableCache:
         if not self._verified.holds(artifact, stamp):
             table.verify(pace)
             self._verified.note(artifact, stamp)
-        table.warm(pace)  # or the first batch would wait for its pages, for seconds where there are millions of rows
+        table.warm(pace)  # otherwise the first batch waits for its pages, for seconds with millions of rows
         return table
 
 
 class VerifiedFiles:
-    """Remembers, beyond this process's life, whose files were read whole, so that a start need not read them again.
+    """Records on disk which artifacts were verified, so that a restart does not read them again.
 
-    A file that was touched since, in its content or in its place, is not trusted, and none is for longer than a week.
+    A file whose content or inode changed since is not trusted, and none is for longer than a week.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,7 +98,7 @@ class VerifiedFiles:
 
     @staticmethod
     def stamp(folder: Path) -> dict[str, list[int]]:
-        """What tells whether a file is the same and untouched; taken before it is read."""
+        """Return what identifies an unchanged file; taken before it is read."""
         files = sorted(path for path in folder.iterdir() if path.is_file())
         stats = [(path.name, path.stat()) for path in files]
         return {name: [each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for name, each in stats}
@@ -115,7 +113,7 @@ class VerifiedFiles:
 
     def note(self, artifact: str, stamp: dict[str, list[int]]) -> None:
         beside = self._folder / f".{artifact}.{secrets.token_hex(4)}.tmp"
-        with contextlib.suppress(OSError):  # a full disk: then the next start reads them again
+        with contextlib.suppress(OSError):  # a full disk: the next start verifies again
             self._folder.mkdir(parents=True, exist_ok=True)
             for old in self._folder.iterdir():
                 if time.time() - old.stat().st_mtime > _TRUSTED_SECONDS:

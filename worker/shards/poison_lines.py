@@ -1,4 +1,4 @@
-"""Finding the line that kills its workers: a shard that keeps failing is halved until that line is alone."""
+"""Finding a poison line, which kills its workers: a shard that keeps failing is halved until that line is alone."""
 
 from __future__ import annotations
 
@@ -8,42 +8,34 @@ from hmi.catalog import Batch, NewShard, Shard, ShardResult, shards
 from hmi.errors import Corrupt, HmiError
 from hmi.jobs import error_line, http_status
 from hmi.schemas import Limits, parse_line, read_lines
-from worker.lifecycle import describe
+from worker.lifecycle import log_errors
+from worker.paths import ShardPaths
 from worker.runtime import Runtime
 from worker.shards.finalize import finalize_if_last
-from worker.shards.places import ShardPaths
-
-__all__ = ["isolate_exhausted"]
 
 _log = structlog.get_logger(__name__)
 
 
-def isolate_exhausted(runtime: Runtime) -> int:
-    """Halve every waiting shard that failed too often; a single line gets its error line instead.
+def split_exhausted(runtime: Runtime) -> int:
+    """Halve every pending shard that failed too often; a single line gets its error line instead.
 
-    Returns how many shards were found. One whose file cannot be read does not hold up the others.
+    Returns the number of such shards. One with an unreadable input file does not hold up the others.
     """
     with runtime.database.session(read_only=True) as session:
         found = shards.exhausted(session, runtime.settings.max_shard_failures)
         paths = {shard.id: session.get_one(Batch, shard.batch_id).input_path for shard in found}
     for shard in found:
-        try:
-            if shard.lines > 1:
-                _halve(runtime, shard, paths[shard.id])
-            else:
-                _fail(runtime, shard, paths[shard.id])
-        except (HmiError, OSError) as error:
-            _log.error("shard_not_isolated", shard=shard.id, reason=describe(error))
+        with log_errors(_log, "shard_not_split", HmiError, OSError, shard=shard.id):
+            end = _halve if shard.lines > 1 else _fail
+            end(runtime, shard, paths[shard.id])
     return len(found)
 
 
 def _halve(runtime: Runtime, shard: Shard, input_path: str) -> None:
     first = shard.lines // 2
     cost = max(1, shard.cost * first // shard.lines)
-    length = 0
     with runtime.storage.open(input_path, shard.offset) as source:
-        for _ in range(first):
-            length += len(source.readline())
+        length = sum(len(source.readline()) for _ in range(first))
     parts = (
         NewShard(shard.first_line, first, shard.offset, length, cost),
         NewShard(
@@ -65,7 +57,7 @@ def _fail(runtime: Runtime, shard: Shard, input_path: str) -> None:
     if raw is None:
         raise Corrupt(f"{input_path} ends before line {shard.first_line + 1}")
     line = parse_line(raw, Limits(max_line_bytes=shard.length))
-    # What exactly went wrong is for the operator's log: it names processes and files of ours.
+    # The exact reason is for the operator's log: it names processes and files of ours.
     error = HmiError(f"running this line failed {shard.failures} times, alone; it was given up", code="poison_line")
     path = ShardPaths.of(shard.batch_id, shard.id, shard.attempt).error
     with runtime.storage.create(path) as file:
@@ -74,5 +66,5 @@ def _fail(runtime: Runtime, shard: Shard, input_path: str) -> None:
     with runtime.database.session() as session:
         failed = shards.fail_line(session, shard.id, result)
     if failed:
-        _log.error("line_given_up", batch=shard.batch_id, line=shard.first_line, reason=shard.last_failure)
+        _log.error("poison_line", batch=shard.batch_id, line=shard.first_line, reason=shard.last_failure)
         finalize_if_last(runtime, shard.batch_id)

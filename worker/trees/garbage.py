@@ -1,11 +1,12 @@
-"""Removing what builds of trees left behind: folders, half-stored artifacts, tables that no version needs any more.
+"""Garbage collection of tree builds: folders, half-stored artifacts, tables that no version names any more.
 
-Nothing of a build whose lease runs is touched, nor a table that a version of any base model's tree names.
+Nothing of a running build is deleted, nor a table that a version of any base model's tree names.
 """
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import structlog
 
@@ -13,50 +14,74 @@ from hmi.catalog import bases, garbage, trainings, trees
 from hmi.errors import HmiError
 from worker.lifecycle import describe
 from worker.runtime import Runtime
-from worker.trees.monitor import build_owner, builds_folder
-
-__all__ = ["sweep_builds"]
 
 _log = structlog.get_logger(__name__)
 
 
-def sweep_builds(runtime: Runtime) -> None:
-    """Give up the builds whose builders are gone, and remove what they and others that failed have left."""
+def build_owner(base_id: str, number: int) -> str:
+    """The name under which a build stores artifacts."""
+    return f"{base_id}-{number}"
+
+
+def _builds_folder(cache_dir: Path) -> Path:
+    """Where builds write on this machine: `<base id>/<number>/`."""
+    return cache_dir / "builds"
+
+
+def take_over_folder(cache_dir: Path, base_id: str, number: int) -> Path:
+    """Return the folder of a build, with the finished part of the last interrupted build of the base on this machine.
+
+    The old folder is moved, so that a stale builder finds nothing left to write to.
+    """
+    mine = _builds_folder(cache_dir) / base_id / str(number)
+    others = [path for path in mine.parent.iterdir() if path != mine] if mine.parent.is_dir() else []
+    for path in sorted(others, key=lambda each: each.stat().st_mtime, reverse=True):
+        if mine.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(mine)
+    mine.mkdir(parents=True, exist_ok=True)
+    return mine
+
+
+def collect_garbage(runtime: Runtime) -> None:
+    """Fail the builds whose builders are gone, and delete what they and other failed builds have left."""
     with runtime.database.session() as session:
         failed = trees.fail_expired_builds(session)
     if failed:
-        _log.warning("builds_given_up", builds=failed)
-    _sweep_artifacts(runtime)
-    _sweep_folders(runtime)
+        _log.warning("builds_expired", builds=failed)
+    _delete_artifacts(runtime)
+    _delete_folders(runtime)
 
 
-def _sweep_artifacts(runtime: Runtime) -> None:
-    # Before what runs is looked up: what begins to be stored after this listing is left alone.
+def _delete_artifacts(runtime: Runtime) -> None:
+    # Listed before the running builds: what begins to be stored after this listing is not touched.
     unfinished = {name: owner for name, owner in runtime.artifacts.unfinished().items() if owner}
     with runtime.database.session(read_only=True) as session:
         running = {build_owner(base_id, number) for base_id, number in trees.running_builds(session)}
         running |= {job_id for job_id, _ in trainings.leased(session)}
-        litter = garbage.find_garbage(session)
+        unneeded = garbage.find_garbage(session)
     for name, owner in unfinished.items():
         if owner not in running:
             runtime.artifacts.abandon(name)
-    for base_id, number, named in litter:
+    for base_id, number, named in unneeded:
         try:
             for artifact in named:
                 with runtime.database.session() as session:
                     garbage.delete_if_unneeded(session, artifact, runtime.artifacts.delete)
         except (HmiError, OSError) as error:
-            _log.warning("tables_left", base=base_id, number=number, reason=describe(error))
+            _log.warning("tables_not_deleted", base=base_id, number=number, reason=describe(error))
             continue
         with runtime.database.session() as session:
             garbage.forget_tables(session, base_id, number)
 
 
-def _sweep_folders(runtime: Runtime) -> None:
-    """Folders on this machine of builds that failed are kept for the next build of the base model, which goes on with
-    them, until another machine has published one."""
-    folders = builds_folder(runtime.settings.resolved_cache_dir)
-    present = sorted(folders.glob("*/*")) if folders.is_dir() else []
+def _delete_folders(runtime: Runtime) -> None:
+    """Delete build folders of this machine, except those that the next build of the base model can resume from.
+
+    The folder of a failed build is kept until a later version is published.
+    """
+    present = sorted(_builds_folder(runtime.settings.resolved_cache_dir).glob("*/*"))
     if not present:
         return
     with runtime.database.session(read_only=True) as session:

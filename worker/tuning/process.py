@@ -1,7 +1,7 @@
-"""The process that trains, as its worker sees it.
+"""The training process, as its worker sees it.
 
-A process of its own: a crash or a want of memory in it leaves the worker alone, it shares no interpreter's lock with
-serving, and it can be given less of the processor. It ends with the worker, however the worker ends.
+Training has a process of its own: a crash or a lack of memory does not end the worker, it does not share serving's
+interpreter lock, and it has a lower priority on the processor. It ends with the worker, however the worker ends.
 """
 
 from __future__ import annotations
@@ -20,30 +20,28 @@ from typing import Self
 import worker
 from hmi import die_with_parent
 from hmi.errors import HmiError
-from worker.tuning.wire import GO, Order, Said, decode, encode
-
-__all__ = ["TrainingProcess", "trainer_command"]
+from worker.tuning.protocol import GO, Done, Failed, Order, Step, decode, encode
 
 _DIED = "trainer_died"
-_STOP_SECONDS = 10.0  # what a step, and writing a checkpoint after it, may take at the end
+_STOP_SECONDS = 10.0  # for the current step and the checkpoint after it
 _BLOCK = 64 * 1024
 
 
 def trainer_command() -> tuple[str, ...]:
-    # -P: a folder named `worker` in the working directory must not be taken for ours.
+    # -P: a folder named `worker` in the working directory must not shadow this package.
     return sys.executable, "-P", "-m", "worker.tuning.trainer"
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with the packages first on the path that it runs itself."""
+    """Return this process's environment, with its own packages first on the path."""
     root = str(Path(worker.__file__).resolve().parent.parent)
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
 
 
 class TrainingProcess:
-    """Started with an order, it works from step to step; as a context it is gone at the end of the block.
+    """A process that works through an order step by step; a context manager that ends it.
 
-    For one thread, which must live as long as the process: the kernel takes its end for the parent's.
+    For one thread, which must live as long as the process: the kernel treats that thread's end as the parent's.
     """
 
     def __init__(self, order: Order) -> None:
@@ -54,11 +52,11 @@ class TrainingProcess:
             stdout=subprocess.PIPE,
             bufsize=0,
         )
-        self._poll = select.poll()  # not `select`, which cannot look at a worker's thousandth open file
+        self._poll = select.poll()  # `select` is limited to file descriptors below 1,024
         if self._process.stdout is not None:
             self._poll.register(self._process.stdout, select.POLLIN)
         self._buffer = b""
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
         self._send(encode(order))
 
     @property
@@ -67,13 +65,13 @@ class TrainingProcess:
 
     @property
     def silent_seconds(self) -> float:
-        """Since it last said something, or was last told to go on."""
-        return time.monotonic() - self._heard
+        """Since the last message in either direction."""
+        return time.monotonic() - self._last_message
 
-    def hear(self, seconds: float) -> Said | None:
-        """The next message; None where there is none for so long.
+    def receive(self, seconds: float) -> Step | Done | Failed | None:
+        """Return the next message, None if there is none within `seconds`.
 
-        Raises `HmiError` (code `trainer_died`) where there will be none: the process ended in the middle of its work.
+        Raises `HmiError` (code `trainer_died`) if the process ended in the middle of its work.
         """
         deadline = time.monotonic() + seconds
         output = self._process.stdout
@@ -86,22 +84,22 @@ class TrainingProcess:
                 raise HmiError(f"the training process {self._how_it_ended()}", code=_DIED)
             self._buffer += block
         line, _, self._buffer = self._buffer.partition(b"\n")
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
         try:
             return decode(line)
         except ValueError as error:
             raise HmiError(str(error), code=_DIED) from error
 
-    def go_on(self) -> None:
-        """Answer a step. To a process that is gone it says nothing: `hear` does."""
-        self._heard = time.monotonic()
+    def resume(self) -> None:
+        """Answer a step. Does nothing if the process is gone, which `receive` reports."""
+        self._last_message = time.monotonic()
         self._send(GO)
 
     def kill(self) -> None:
         self._process.kill()
 
     def stop(self) -> None:
-        """Let it write its checkpoint and end, or end it. Twice is no error."""
+        """Let the process write its checkpoint and end, or kill it. May be called twice."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

@@ -1,6 +1,6 @@
-"""`python -m worker.tuning.trainer`: the process that trains. It knows no catalog and no broker, only its order.
+"""`python -m worker.tuning.trainer`: the training process. It knows its order, but neither catalog nor broker.
 
-It takes less of the processor than whoever serves beside it, and where memory runs out it is the one to go.
+It has a lower priority on the processor than serving, and where memory runs out the kernel kills it first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from safetensors import SafetensorError
 
@@ -26,105 +26,98 @@ from hmi.spec import TaskKind
 from hmi.storage import translate_full_disk
 from hmi.training.data import AnyExample, FileFormat, LabelledLimits, read_labelled
 from worker.lifecycle import describe
-from worker.tuning.places import CHECKPOINT, REPORT
-from worker.tuning.wire import GO, Done, Failed, Order, Said, Step, encode, read_order
+from worker.paths import CHECKPOINT, REPORT
+from worker.tuning.protocol import GO, Done, Failed, Order, Step, encode, read_order
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from hmi.training.reports import TrainProgress
 
-# Of two that want one core, one with this niceness gets a tenth of it (kernel/sched/core.c), near the default of
-# `training_share`. With more, a training would hardly get on where jobs never cease.
+# Of two processes that need one core, one with this niceness gets a tenth of it (kernel/sched/core.c), near the default
+# of `training_share`. With more, a training hardly progresses while jobs run all the time.
 _NICENESS = 10
-# A Ctrl-C, a terminal that is closed, the end of a service: whoever tells a whole group of processes means the worker,
-# and the worker stops this one by ending its input, so that a checkpoint is written.
-_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FIRST_TO_GO = "500"  # of 1,000, added to what memory it takes
+# Ctrl-C, a closed terminal, the end of a service: signals to the process group are for the worker, which stops this
+# process by closing its input, so that a checkpoint is written.
+_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OOM_SCORE = "500"  # of 1,000, added to the score of the memory that the process uses
 _UNLIMITED = LabelledLimits(max_line_bytes=2**40, max_examples=2**40, max_labels=2**40)
-_BREATH_SECONDS = 0.1  # of work between two looks whether others want the device
+_STEP_SECONDS = 0.1  # of work between two steps outside the optimizer
 
 
 class _Link:
-    """The worker's end of the line. A step is told, and ends when the worker says so."""
+    """The process's end of the protocol. A step is sent, and ends with the worker's answer."""
 
     def __init__(self, source: IO[bytes], target: IO[bytes]) -> None:
         self._source = source
         self._target = target
         self._used: Callable[[], float] = time.process_time
-        self._at = 0.0  # what was used when the last step ended
+        self._used_before = 0.0  # when the last step ended
 
-    def measure(self, order: Order) -> None:
-        """Count what steps cost. On a CPU the time that its cores worked, shared out over all of them, from this
-        process's start: what it waited for others to use is no cost to them. On another device, time by the clock."""
+    def read_order(self) -> Order:
+        """Read the order, and measure the cost of steps as its device does.
+
+        On a CPU it is the processor time divided by the threads, from the process's start, since time that it waited
+        for others costs them nothing; on another device it is wall-clock time.
+        """
+        order = read_order(self._source.readline())
         if order.device == "cpu":
             self._used = lambda: time.process_time() / order.threads
         else:
-            self._used, self._at = time.perf_counter, time.perf_counter()
+            self._used, self._used_before = time.perf_counter, time.perf_counter()
+        return order
 
-    def read_order(self) -> Order:
-        return read_order(self._source.readline())
-
-    def say(self, message: Said) -> None:
+    def send(self, message: Step | Done | Failed) -> None:
         self._target.write(encode(message))
         self._target.flush()
 
-    def step(self, progress: dict[str, object] | None = None) -> None:
-        """Raises `Cancelled` where the worker wants no more."""
-        self.say(Step(self._used() - self._at, progress))
+    def step(self, progress: TrainProgress | None = None) -> None:
+        """Raises `Cancelled` if the worker stops the training."""
+        self.send(Step(self._used() - self._used_before, dataclasses.asdict(progress) if progress else None))
         if self._source.readline() != GO:
             raise Cancelled("the training was stopped")
-        self._at = self._used()
+        self._used_before = self._used()
 
-    def breathe(self) -> None:
-        """A piece of work is done that is none of the optimiser's steps."""
-        if self._used() - self._at >= _BREATH_SECONDS:
+    def yield_device(self) -> None:
+        """Send a step after enough work outside the optimizer."""
+        if self._used() - self._used_before >= _STEP_SECONDS:
             self.step()
 
 
 def main() -> int:
-    # Whatever else writes to standard output must not end up between the messages.
+    # Other output of this process must not get between the messages.
     link = _Link(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     faulthandler.enable()
-    for each in _NOT_FOR_US:
+    for each in _IGNORED_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    _step_back()
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     order = link.read_order()
-    link.measure(order)
     try:
         _train(order, link)
-        link.say(Done())
+        link.send(Done())
     except BrokenPipeError:
         return 1
-    except BaseException as error:  # noqa: BLE001 - the worker is told, whatever it is
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the worker
         failure = error if isinstance(error, HmiError) else HmiError(describe(error), code="training_error")
         with contextlib.suppress(BrokenPipeError):
-            link.say(Failed.of(failure))
+            link.send(Failed.of(failure))
         return 1
     return 0
 
 
-def _step_back() -> None:
-    os.nice(_NICENESS)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
-
-
 def _train(order: Order, link: _Link) -> None:
     tune_process(os.environ)
-    # Only now may anything import torch.
+    # Torch may be imported from here on.
     import torch  # noqa: PLC0415
 
     from hmi.adapters.formats import FILE_NAME, load_adapter, save_adapter  # noqa: PLC0415
     from hmi.training.adapter import train_adapter  # noqa: PLC0415
     from hmi.training.plan import TrainingPlan  # noqa: PLC0415
-    from hmi.training.reports import TrainProgress  # noqa: PLC0415
 
     torch.set_num_threads(order.threads)
     plan = TrainingPlan.from_json(order.plan)
     folder = Path(order.folder)
-
-    def tell(progress: TrainProgress) -> None:
-        link.step(dataclasses.asdict(progress))
-
     with translate_full_disk(order.folder), _translate_full_file(order.folder):
         trained = train_adapter(
             Path(order.base),
@@ -133,8 +126,8 @@ def _train(order: Order, link: _Link) -> None:
             _examples(order.validation, plan.validation_form, plan.task) if order.validation else (),
             delta=load_adapter(Path(order.delta)) if order.delta else None,
             start=load_adapter(Path(order.start)) if order.start else None,
-            on_progress=tell,
-            yield_hook=link.breathe,
+            on_progress=link.step,
+            yield_hook=link.yield_device,
             checkpoint=folder / CHECKPOINT,
         )
         save_adapter(trained.adapter, folder / FILE_NAME)
@@ -143,7 +136,7 @@ def _train(order: Order, link: _Link) -> None:
 
 @contextlib.contextmanager
 def _translate_full_file(folder: str) -> Iterator[None]:
-    """As `translate_full_disk`, for a library that has errors of its own and names the system's in their text."""
+    """As `translate_full_disk`, for a library that puts the system's error into the text of its own."""
     try:
         yield
     except SafetensorError as error:
@@ -153,7 +146,7 @@ def _translate_full_file(folder: str) -> Iterator[None]:
 
 
 def _examples(path: str, form: FileFormat | None, task: TaskKind) -> tuple[AnyExample, ...]:
-    """They were judged when the job was made, under whatever limits held then, and are not judged by others now."""
+    """Read a file that passed the limits that applied when the job was created; today's limits do not apply."""
     with Path(path).open("rb") as stream:
         return read_labelled(stream, form or FileFormat.JSONL, kind=task, judging=True, limits=_UNLIMITED).examples
 

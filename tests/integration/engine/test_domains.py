@@ -28,7 +28,7 @@ from tests.runtimes import running
 from tests.tiny import tiny_bert_folder
 from tests.worksite import Worksite
 from worker.runtime import Runtime
-from worker.shards.runner import _ref
+from worker.shards.answers import _ref
 from worker.trees import rebuild
 
 CLS, SEP = 2, 3

@@ -87,7 +87,7 @@ def test_only_the_rest_is_kept_when_a_flush_fails_midway(
     assert usage(site) == {"general": HitCounts(10, 0)}
 
 
-def test_counts_are_let_go_when_their_domain_is_unknown(site: Worksite, runtime: Runtime) -> None:
+def test_counts_are_dropped_when_their_domain_is_unknown(site: Worksite, runtime: Runtime) -> None:
     keys = ngrams.window_keys(np.array([5, 6, 7]), np.array([3]))
     runtime.engine.frequencies.count("no such base", "general", keys, np.zeros(3, bool), 0)
     runtime.flusher.flush()
@@ -162,7 +162,7 @@ def test_the_catalog_stays_bounded_when_no_tree_is_ever_built(
         assert set(heavy.tolist()) <= set(kept.ngrams.tolist())
 
 
-def test_counts_lost_on_the_way_come_again_when_the_database_is_back(
+def test_counts_are_flushed_later_when_the_database_did_not_answer(
     site: Worksite, counter: FrequencyCounter, flusher: FrequencyFlusher, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with site.database.session() as session:

@@ -38,7 +38,7 @@ def move(site: Worksite, domain: str, parent: str) -> None:
 
 
 def tree_in_use(runtime: Runtime, site: Worksite) -> KnowledgeTree:
-    """What a worker that was told of everything looks up in."""
+    """The tree that a refreshed worker looks up in."""
     return runtime.source.tree(base_artifact(site))
 
 
@@ -137,9 +137,7 @@ def test_a_moved_domains_own_table_is_left_out_when_its_delta_was_its_parents(si
     assert hits(tree_in_use(runtime, site), "movies", own) == 2
 
 
-def test_aliases_are_misses_when_the_function_that_they_refer_to_lies_above_no_more(
-    site: Worksite, runtime: Runtime
-) -> None:
+def test_aliases_are_misses_when_their_function_is_no_ancestors_any_more(site: Worksite, runtime: Runtime) -> None:
     keys = count(site, "general", [5, 9, 20])
     count(site, "movies", [5, 9, 20])
     own = set_delta(site, "movies", b"movies' own")

@@ -25,7 +25,7 @@ from tests.worksite import Worksite
 from worker.lifecycle import BuildPoint
 from worker.lifecycle.failpoints import PAUSE, VARIABLE
 from worker.runtime import Runtime
-from worker.trees import rebuild, sweep_builds
+from worker.trees import collect_garbage, rebuild
 
 ROOT = Path(__file__).parents[3]
 # A process of its own for each: what depends on the database is tested on both in `catalog/test_leftovers.py`.
@@ -82,7 +82,7 @@ def films(site: Worksite, runtime: Runtime) -> str:
 
 @on_sqlite
 @pytest.mark.parametrize("point", [point for point in BuildPoint if point is not BuildPoint.PUBLISHED])
-def test_old_version_serves_on_when_a_builder_is_killed_at(
+def test_old_version_keeps_serving_when_a_builder_is_killed_at(
     site: Worksite, runtime: Runtime, films: str, point: BuildPoint
 ) -> None:
     first = published(site)
@@ -96,7 +96,7 @@ def test_old_version_serves_on_when_a_builder_is_killed_at(
     if point is BuildPoint.STORING:
         assert unfinished(site)
     let_leases_lapse(site)
-    sweep_builds(runtime)
+    collect_garbage(runtime)
     failed = last_version(site)
     assert failed.status is TreeStatus.FAILED
     assert (failed.error or "").startswith("the builder's lease ran out")
@@ -123,16 +123,14 @@ def test_new_version_serves_when_its_builder_is_killed_after_publishing(
         assert process.wait(120) == -signal.SIGKILL
     assert published(site).number == 2
     assert folders(site) == ["2"]
-    sweep_builds(runtime)
+    collect_garbage(runtime)
     assert folders(site) == []
     runtime.refresh_trees()
     assert runtime.source.tree(base_artifact(site)).number == 2
 
 
-def test_builder_changes_nothing_when_it_wakes_after_another_has_taken_over(
-    site: Worksite, runtime: Runtime, films: str
-) -> None:
-    """It is stopped in the middle, its lease runs out, and it goes on when the next version is published."""
+def test_stale_builder_changes_nothing_when_it_resumes(site: Worksite, runtime: Runtime, films: str) -> None:
+    """It is suspended, its lease expires, and it resumes when the next version is published."""
     with builder(site, **{PAUSE: BuildPoint.WRITTEN}) as sleeper:
         wait_until(
             lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED, 120, what="the builder's sleep"
@@ -148,16 +146,14 @@ def test_builder_changes_nothing_when_it_wakes_after_another_has_taken_over(
     with site.database.session(read_only=True) as session:
         errors = {version.number: version.error for version in trees.versions(session, base_id(site))}
     assert (errors[2] or "").startswith("the builder's lease ran out")
-    sweep_builds(runtime)
+    collect_garbage(runtime)
     assert artifacts(site) == tables
     assert unfinished(site) == []
     assert folders(site) == []
 
 
 @on_sqlite
-def test_what_was_computed_is_not_computed_again_when_a_builder_was_killed(
-    site: Worksite, runtime: Runtime, films: str
-) -> None:
+def test_computed_rows_are_reused_when_a_builder_was_killed(site: Worksite, runtime: Runtime, films: str) -> None:
     with builder(site, **{VARIABLE: BuildPoint.WRITTEN}) as process:
         assert process.wait(120) == -signal.SIGKILL
     let_leases_lapse(site)
@@ -175,7 +171,7 @@ def test_what_was_computed_is_not_computed_again_when_a_builder_was_killed(
 
 
 @on_sqlite
-def test_folders_of_other_builds_stay_when_one_is_swept(site: Worksite, runtime: Runtime, films: str) -> None:
+def test_folders_of_other_builds_are_kept_when_one_is_deleted(site: Worksite, runtime: Runtime, films: str) -> None:
     site.add_base("other")
     with running(site, name="other@there") as other, site.database.session() as session:
         trees.begin_build(session, base_id(site), 60)
@@ -183,6 +179,6 @@ def test_folders_of_other_builds_stay_when_one_is_swept(site: Worksite, runtime:
     mine.mkdir(parents=True)
     gone = site.settings.resolved_cache_dir / "builds" / "base_gone" / "1"
     gone.mkdir(parents=True)
-    sweep_builds(other)
+    collect_garbage(other)
     assert mine.exists()
     assert not gone.exists()

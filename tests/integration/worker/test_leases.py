@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from hmi.errors import LeaseLost, Transient
 from tests.runtimes import running
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
-from worker.lifecycle import LeaseKeeper
+from worker.lifecycle import Lease, LeaseKeeper
 from worker.runtime import Runtime
-from worker.schedule import claim_rebuild
+from worker.trees import claim_period
 
 
 def claimed(site: Worksite, lease_seconds: float) -> JobMessage:
@@ -26,12 +27,16 @@ def claimed(site: Worksite, lease_seconds: float) -> JobMessage:
     return message
 
 
+def hold(keeper: LeaseKeeper, message: JobMessage) -> AbstractContextManager[Lease]:
+    return keeper.hold(message.job_id, lambda session, seconds: bool(shards.extend(session, [message], seconds)))
+
+
 def test_lease_is_kept_when_work_takes_longer_than_it_lasts(site: Worksite) -> None:
     message = claimed(site, lease_seconds=1)
     keeper = LeaseKeeper(site.database, lease_seconds=1)
     keeper.start()
     try:
-        with keeper.shard(message) as lease:
+        with hold(keeper, message) as lease:
             held_since = time.monotonic()
             wait_until(lambda: time.monotonic() - held_since > 2)
             lease.check()
@@ -44,7 +49,7 @@ def test_lease_is_kept_when_work_takes_longer_than_it_lasts(site: Worksite) -> N
 def test_only_the_lost_lease_is_marked_when_one_of_two_goes(site: Worksite) -> None:
     first, second = claimed(site, 60), claimed(site, 60)
     keeper = LeaseKeeper(site.database, lease_seconds=60)
-    with keeper.shard(first) as lost, keeper.shard(second) as kept:
+    with hold(keeper, first) as lost, hold(keeper, second) as kept:
         site.lapse(first.job_id)
         with site.database.session() as session:
             shards.expire_leases(session)
@@ -59,7 +64,7 @@ def test_no_loss_is_reported_when_the_work_ended_while_leases_were_extended(
     site: Worksite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = LeaseKeeper(site.database, lease_seconds=60)
-    held = keeper.shard(claimed(site, 60))
+    held = hold(keeper, claimed(site, 60))
 
     def end_meanwhile(*_: object) -> set[str]:
         held.__exit__(None, None, None)
@@ -72,9 +77,7 @@ def test_no_loss_is_reported_when_the_work_ended_while_leases_were_extended(
     assert logs == []
 
 
-def test_no_lease_is_given_up_when_the_database_does_not_answer(
-    site: Worksite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_lease_is_lost_when_the_database_does_not_answer(site: Worksite, monkeypatch: pytest.MonkeyPatch) -> None:
     message = claimed(site, lease_seconds=3)
     failures = []
 
@@ -83,7 +86,7 @@ def test_no_lease_is_given_up_when_the_database_does_not_answer(
         raise Transient("no answer")
 
     keeper = LeaseKeeper(site.database, lease_seconds=0.3)
-    with monkeypatch.context() as patched, keeper.shard(message) as lease:
+    with monkeypatch.context() as patched, hold(keeper, message) as lease:
         patched.setattr(shards, "extend", fail)
         keeper.start()
         try:
@@ -93,7 +96,7 @@ def test_no_lease_is_given_up_when_the_database_does_not_answer(
             keeper.stop()
 
 
-def test_node_says_where_things_lie_when_it_reports(site: Worksite, runtime: Runtime) -> None:
+def test_node_reports_its_memory_and_trees(site: Worksite, runtime: Runtime) -> None:
     runtime.load_bases()
     runtime.report()
     with site.database.session(read_only=True) as session:
@@ -117,10 +120,10 @@ def test_background_work_runs_when_the_runtime_is_started(tmp_path: Path, databa
     site.close()
 
 
-def test_one_rebuild_a_period_when_two_schedulers_ask(site: Worksite) -> None:
+def test_one_rebuild_a_period_when_several_schedulers_ask(site: Worksite) -> None:
     # A period so long that the test does not cross its end.
-    claims = [claim_rebuild(site.database, 1e8) for _ in range(3)]
+    claims = [claim_period(site.database, 1e8) for _ in range(3)]
     assert claims == [True, False, False]
     # Other periods have other numbers: these stand for later ones, however fast the machine is.
-    assert claim_rebuild(site.database, 1e-3)
-    assert claim_rebuild(site.database, 1e-5)
+    assert claim_period(site.database, 1e-3)
+    assert claim_period(site.database, 1e-5)

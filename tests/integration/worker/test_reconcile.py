@@ -9,12 +9,12 @@ from sqlalchemy import update
 from hmi.catalog import Batch, BatchStatus, JobState, Shard, batches, execute_dml, shards
 from hmi.errors import StorageFull
 from hmi.storage import Storage
-from tests.runtimes import run_waiting, running
+from tests.runtimes import run_shard, run_waiting, running
 from tests.worksite import Worksite, line
+from worker.paths import result_folder, shard_folder
 from worker.reconcile import reconcile
 from worker.runtime import Runtime
-from worker.shards import dispatch, finalize, finalize_if_last, result_folder, shard_folder
-from worker.shards.shard import run_shard
+from worker.shards import ShardRunner, finalize, finalize_if_last
 
 MODEL = "acme/sentiment"
 
@@ -31,7 +31,7 @@ def queue_length(redis_url: str) -> int:
 
 def test_messages_are_sent_again_when_the_broker_lost_them(site: Worksite, runtime: Runtime, redis_url: str) -> None:
     batch = site.submit("acme", [line("a", MODEL)])
-    assert dispatch(runtime) == 1
+    assert ShardRunner(runtime).dispatch() == 1
     assert queue_length(redis_url) == 1
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
@@ -52,7 +52,7 @@ def test_shards_stay_in_the_catalog_when_the_broker_is_down(site: Worksite) -> N
     batch = site.submit("acme", [line("a", MODEL)])
     down = Worksite(site.root, site.settings.database_url, "redis://127.0.0.1:1/0")
     with running(down) as runtime:
-        assert dispatch(runtime) == 0
+        assert ShardRunner(runtime).dispatch() == 0
     down.close()
     forget_when_queued(site)
     with running(site) as runtime:
@@ -67,7 +67,7 @@ def run_waiting_or_queued(runtime: Runtime, site: Worksite, batch: str) -> None:
         run_shard(runtime, shard.id, shard.attempt)
 
 
-def test_shard_comes_back_with_blame_when_its_worker_died(site: Worksite, runtime: Runtime) -> None:
+def test_a_failure_is_counted_when_the_worker_of_a_shard_dies(site: Worksite, runtime: Runtime) -> None:
     batch = site.submit("acme", [line("a", MODEL)])
     (message,) = site.queue()
     with site.database.session() as session:
@@ -99,7 +99,7 @@ def test_one_result_is_published_when_two_workers_finalize(site: Worksite, runti
     results = site.results("acme", batch)
     assert (set(results.answers), set(results.errors)) == ({"a"}, {"b"})
     assert len(site.storage.names(result_folder(batch))) == 2
-    assert site.leftovers() == []
+    assert site.working_files() == []
 
 
 def test_result_is_assembled_again_when_the_first_try_failed(
@@ -143,7 +143,7 @@ def test_batch_ends_when_it_was_cancelled_before_anything_ran(site: Worksite, ru
     assert (results.status, results.error_code("a")) == (BatchStatus.CANCELLED, "batch_cancelled")
 
 
-def test_files_of_late_attempts_are_swept_when_their_batch_has_ended(site: Worksite, runtime: Runtime) -> None:
+def test_files_of_stale_attempts_are_deleted_when_their_batch_has_ended(site: Worksite, runtime: Runtime) -> None:
     done = site.submit("acme", [line("a", MODEL)])
     run_waiting(runtime, site)
     waiting = site.submit("acme", [line("a", MODEL)])
@@ -154,7 +154,7 @@ def test_files_of_late_attempts_are_swept_when_their_batch_has_ended(site: Works
     assert site.storage.names("shards") == [waiting]
 
 
-def test_reconcile_goes_on_when_one_step_fails(
+def test_reconcile_continues_when_one_step_fails(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
     site.submit("acme", [line("a", MODEL)])
@@ -167,7 +167,7 @@ def test_reconcile_goes_on_when_one_step_fails(
     assert queue_length(redis_url) == 1
 
 
-def test_a_poison_line_is_found_when_anothers_file_is_lost(site: Worksite, runtime: Runtime) -> None:
+def test_a_poison_line_is_found_when_the_file_of_another_shard_is_lost(site: Worksite, runtime: Runtime) -> None:
     lost, poison = (site.submit("acme", [line("a", MODEL)]) for _ in range(2))
     with site.database.session() as session:
         execute_dml(session, update(Shard).values(failures=site.settings.max_shard_failures))

@@ -15,17 +15,16 @@ from hmi.catalog import BatchStatus, JobState, batches, shards
 from hmi.errors import StorageFull, Transient
 from hmi.items import Item
 from hmi.jobs import Weight
-from tests.runtimes import Watcher, run_waiting, running
+from tests.runtimes import Watcher, run_shard, run_waiting, running
 from tests.waiting import wait_until
 from tests.worksite import Worksite, line
 from worker.lifecycle import Lease
+from worker.paths import ShardPaths
 from worker.reconcile import reconcile
 from worker.runtime import Runtime
-from worker.shards import runner as answering
-from worker.shards.places import ShardPaths
-from worker.shards.runner import answer_shard
-from worker.shards.shard import run_shard
-from worker.shards.watch import Watch
+from worker.shards import answers as answering
+from worker.shards.answers import answer_shard
+from worker.shards.monitor import ShardMonitor
 
 MODEL = "acme/sentiment"
 
@@ -46,7 +45,7 @@ def test_every_line_is_answered_once_when_a_batch_runs(site: Worksite, runtime: 
     results = site.results("acme", batch)
     assert results.status is BatchStatus.COMPLETED
     assert len({str(body["data"]) for body in results.answers.values()}) == 10
-    assert site.leftovers() == []
+    assert site.working_files() == []
 
 
 def test_one_line_holds_many_inputs_when_they_exceed_a_submission(site: Worksite, runtime: Runtime) -> None:
@@ -55,7 +54,7 @@ def test_one_line_holds_many_inputs_when_they_exceed_a_submission(site: Worksite
     assert [entry["index"] for entry in site.results("acme", batch).answers["many"]["data"]] == list(range(1500))
 
 
-def test_lines_are_answered_alike_when_their_sequences_come_in_several_submissions(
+def test_answers_are_the_same_when_their_sequences_are_in_several_submissions(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
@@ -112,8 +111,8 @@ def test_the_same_bytes_come_out_when_a_shard_runs_again(site: Worksite, runtime
         with site.database.session() as session:
             claim = shards.claim(session, message.job_id, message.attempt, owner="x", lease_seconds=60)
         assert claim is not None
-        paths = ShardPaths.of_claim(claim)
-        answer_shard(runtime, claim, paths, Watch(Lease("x"), runtime.stopping, 60, lambda: 0))
+        paths = ShardPaths.of(batch, claim.shard_id, claim.attempt)
+        answer_shard(runtime, claim, paths, ShardMonitor(Lease("x", lambda *_: True), runtime.stopping, 60, lambda: 0))
         contents.append([site.storage.open(path).read() for path in (paths.output, paths.error)])
         with site.database.session() as session:
             shards.release(session, message.job_id, message.attempt, reason="again", count_failure=False)
@@ -148,7 +147,7 @@ def test_stale_worker_cannot_finish_a_reclaimed_shard(site: Worksite, runtime: R
     run_shard(runtime, message.job_id, message.attempt)
     results = site.results("acme", batch)
     assert len(results.answers) == 2
-    assert site.leftovers() == []
+    assert site.working_files() == []
 
 
 def test_work_stops_between_submissions_when_the_lease_is_lost(
@@ -168,11 +167,11 @@ def test_work_stops_between_submissions_when_the_lease_is_lost(
     watcher.look = lose
     run_shard(runtime, message.job_id, message.attempt)
     assert runtime.engine.stats().sequences < 2400
-    assert site.leftovers() == []
+    assert site.working_files() == []
 
 
 @pytest.mark.parametrize("error", [Transient("no answer"), StorageFull("no room")])
-def test_shard_goes_back_without_blame_when_a_fault_passes(
+def test_no_failure_is_counted_when_an_error_is_transient(
     site: Worksite, runtime: Runtime, watcher: Watcher, error: Exception
 ) -> None:
     batch = site.submit("acme", [line("a", MODEL, "x"), line("b", MODEL, "y")])
@@ -185,7 +184,7 @@ def test_shard_goes_back_without_blame_when_a_fault_passes(
     assert len(site.results("acme", batch).answers) == 2
 
 
-def test_shard_goes_back_without_blame_when_the_disk_is_full(
+def test_no_failure_is_counted_when_the_disk_is_full(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = site.submit("acme", [line("a", MODEL)])
@@ -203,7 +202,7 @@ def test_shard_goes_back_without_blame_when_the_disk_is_full(
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), MemoryError(), KeyboardInterrupt()])
-def test_only_the_poison_line_fails_when_it_strikes_every_time(
+def test_only_the_poison_line_fails_when_it_fails_every_time(
     site: Worksite, runtime: Runtime, watcher: Watcher, error: BaseException
 ) -> None:
     batch = site.submit("acme", [line(f"c{number}", MODEL, f"text {number}") for number in range(4)])
@@ -214,7 +213,7 @@ def test_only_the_poison_line_fails_when_it_strikes_every_time(
         assert rounds < 20
         run_waiting(runtime, site)
         reconcile(runtime)
-        # What reconcile dispatched was sent to a queue that nobody reads here.
+        # What reconcile dispatched is in a queue that has no consumer here.
         with site.database.session() as session:
             shards.requeue_lost(session, -1)
     results = site.results("acme", batch)
@@ -224,39 +223,39 @@ def test_only_the_poison_line_fails_when_it_strikes_every_time(
     assert "text 2" not in str(results.errors["c2"])
 
 
-def test_blamed_shard_shares_the_process_with_no_other(site: Worksite, runtime: Runtime, watcher: Watcher) -> None:
-    blamed = site.submit("acme", [line(f"c{number}", MODEL, f"text {number}") for number in range(3)])
+def test_quarantined_shard_runs_alone_in_its_process(site: Worksite, runtime: Runtime, watcher: Watcher) -> None:
+    failing = site.submit("acme", [line(f"c{number}", MODEL, f"text {number}") for number in range(3)])
     watcher.look = on_text("text 2", ValueError("bad"))
     run_waiting(runtime, site)
-    (suspect,) = site.queue()
-    site.submit("acme", [line("innocent", MODEL, "innocent")])
-    (innocent,) = site.queue()
+    (quarantined,) = site.queue()
+    site.submit("acme", [line("other", MODEL, "other")])
+    (other,) = site.queue()
     seen: list[str] = []
     entered, leave = threading.Event(), threading.Event()
 
     def look(item: Item) -> None:
         seen.append(str(item.text))
-        if item.text == "innocent":
+        if item.text == "other":
             entered.set()
             assert leave.wait(20)
 
     watcher.look = look
-    first = threading.Thread(target=run_shard, args=(runtime, innocent.job_id, innocent.attempt))
+    first = threading.Thread(target=run_shard, args=(runtime, other.job_id, other.attempt))
     first.start()
     assert entered.wait(20)
-    second = threading.Thread(target=run_shard, args=(runtime, suspect.job_id, suspect.attempt))
+    second = threading.Thread(target=run_shard, args=(runtime, quarantined.job_id, quarantined.attempt))
     second.start()
     wait_until(lambda: runtime.device_lock.waiting == 1)
-    (waiting,) = site.shards(blamed)
-    assert waiting.state is JobState.QUEUED  # no lease that could run out, and no blame with it
+    (waiting,) = site.shards(failing)
+    assert waiting.state is JobState.QUEUED  # no lease that could expire, which would count as a failure
     leave.set()
     first.join()
     second.join()
-    assert seen == ["innocent", "text 0", "text 1", "text 2"]
+    assert seen == ["other", "text 0", "text 1", "text 2"]
 
 
 @pytest.mark.parametrize("others_are_served", [True, False])
-def test_shard_is_blamed_when_it_misses_its_deadline(
+def test_a_failure_is_counted_when_a_shard_misses_its_deadline(
     tmp_path: Path,
     database_url: str,
     redis_url: str,
@@ -296,7 +295,7 @@ def test_shard_is_blamed_when_it_misses_its_deadline(
     site.close()
 
 
-def test_shard_is_given_back_when_the_worker_stops(site: Worksite, runtime: Runtime) -> None:
+def test_shard_is_released_when_the_worker_stops(site: Worksite, runtime: Runtime) -> None:
     batch = site.submit("acme", [line("a", MODEL)])
     runtime.stopping.set()
     run_waiting(runtime, site)

@@ -149,7 +149,7 @@ def test_no_row_is_read_again_when_a_worker_starts_and_nothing_changed(
     assert read == ["films"]
 
 
-def test_old_version_serves_on_when_the_disk_is_full(
+def test_old_version_keeps_serving_when_the_disk_is_full(
     site: Worksite, runtime: Runtime, films: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count(site, films, [40])

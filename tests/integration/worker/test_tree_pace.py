@@ -1,4 +1,4 @@
-"""Builds and new versions beside running jobs: they give way, say how far they are, and nobody waits for them."""
+"""Builds and new versions beside running jobs: they are paced, record their progress, and delay no job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_part_of_a_build_is_paced_when_jobs_run(
     rebuild(runtime, "base")
     count(site, "general", [20, 30])
     time, slept, stages = [0.0], [], set[str]()
-    real_say = building.BuildMonitor._say
+    real_say = building.BuildMonitor._record_progress
 
     def say(watch: building.BuildMonitor, reached: BuildProgress) -> None:
         stages.add(reached.stage)
@@ -44,10 +44,10 @@ def test_every_part_of_a_build_is_paced_when_jobs_run(
         time[0] += seconds
         slept.append(seconds)
 
-    def pace(check: Callable[[], None] | None = None) -> Pace:
-        return Pace(0.1, lambda: True, check or runtime.check_running, tick, sleep)
+    def pace(check: Callable[[], None] | None = None, share: float | None = None) -> Pace:
+        return Pace(0.1, lambda: True, check or runtime.stopping.check, tick, sleep)
 
-    monkeypatch.setattr(building.BuildMonitor, "_say", say)
+    monkeypatch.setattr(building.BuildMonitor, "_record_progress", say)
     monkeypatch.setattr(runtime, "pace", pace)
     rebuild(runtime, "base")
     assert published(site).number == 2
@@ -59,15 +59,15 @@ def test_every_part_of_a_build_is_paced_when_jobs_run(
 def test_progress_is_seen_when_a_build_runs_and_gone_when_it_is_published(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "_SAY_SECONDS", 0.0)
+    monkeypatch.setattr(building, "RECORD_SECONDS", 0.0)
     seen: list[TreeVersion] = []
-    real = building.BuildMonitor._say
+    real = building.BuildMonitor._record_progress
 
     def say(watch: building.BuildMonitor, reached: BuildProgress) -> None:
         real(watch, reached)
         seen.append(last_version(site))
 
-    monkeypatch.setattr(building.BuildMonitor, "_say", say)
+    monkeypatch.setattr(building.BuildMonitor, "_record_progress", say)
     rebuild(runtime, "base")
     assert {version.status for version in seen} == {TreeStatus.BUILDING}
     said = [version.progress or {} for version in seen]
@@ -90,7 +90,7 @@ def test_progress_stays_when_a_build_failed(site: Worksite, runtime: Runtime) ->
     assert (failed.progress or {})["stage"] == "plan"  # no row was done
 
 
-def test_build_goes_on_when_its_progress_cannot_be_written(
+def test_build_continues_when_its_progress_cannot_be_recorded(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> bool:
@@ -173,7 +173,7 @@ def test_a_shard_reads_no_table_when_it_is_the_first_to_see_a_new_version(
     assert opened == []
 
 
-def test_workers_follow_when_the_tree_is_rolled_back(site: Worksite, runtime: Runtime) -> None:
+def test_workers_use_the_old_version_when_the_tree_is_rolled_back(site: Worksite, runtime: Runtime) -> None:
     keys = count(site, "general", [5])
     rebuild(runtime, "base")
     count(site, "general", [9])

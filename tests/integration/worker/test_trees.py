@@ -29,7 +29,7 @@ def movies(site: Worksite) -> str:
     return "movies"
 
 
-def test_tree_holds_what_was_asked_for_when_it_is_rebuilt(site: Worksite, runtime: Runtime, movies: str) -> None:
+def test_tree_holds_the_counted_ngrams_when_it_is_rebuilt(site: Worksite, runtime: Runtime, movies: str) -> None:
     keys = count(site, movies, [5, 9, 20])
     rebuild(runtime, "base")
     tree = published(site)
@@ -89,7 +89,7 @@ def test_rows_are_copied_when_the_next_version_keeps_them(site: Worksite, runtim
     assert (report["general"]["computed"], report["movies"]["copied"], report["movies"]["computed"]) == (0, 2, 1)
 
 
-def test_old_tree_serves_on_when_a_build_fails(
+def test_old_tree_keeps_serving_when_a_build_fails(
     site: Worksite, runtime: Runtime, movies: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuild(runtime, "base")
@@ -158,7 +158,7 @@ def test_all_rows_are_computed_when_a_table_of_the_old_tree_is_gone(
     assert (second["added"], second["dropped"], second["bytes_before"]) == (2, first["entries"], first["bytes"])
 
 
-def test_one_build_runs_when_two_are_asked_for(site: Worksite, runtime: Runtime, movies: str) -> None:
+def test_one_build_runs_when_two_begin(site: Worksite, runtime: Runtime, movies: str) -> None:
     numbers: list[int] = []
 
     def ask_again() -> None:
@@ -195,9 +195,7 @@ def test_no_tree_is_built_when_the_base_has_no_lower_layers(site: Worksite, runt
     assert published(site).number == 1
 
 
-def test_the_schedule_passes_a_tree_by_when_it_was_built_a_short_while_ago(
-    site: Worksite, runtime: Runtime, movies: str
-) -> None:
+def test_the_schedule_skips_a_tree_when_it_was_built_recently(site: Worksite, runtime: Runtime, movies: str) -> None:
     count(site, movies, [5])
     rebuild_all(runtime)
     assert published(site).number == 1

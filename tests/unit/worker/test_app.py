@@ -9,7 +9,7 @@ def settings(**values: object) -> Settings:
     return Settings.model_validate({"broker_url": "redis://nowhere.invalid/0", **values})
 
 
-def test_messages_are_kept_for_the_threads_there_are() -> None:
+def test_one_message_is_reserved_for_each_thread() -> None:
     conf = make_celery(settings(worker_threads=3)).conf
     assert (conf.worker_concurrency, conf.worker_prefetch_multiplier) == (3, 1)
     assert conf.worker_pool == "threads"
@@ -21,7 +21,7 @@ def test_messages_are_kept_for_the_threads_there_are() -> None:
     assert not conf.task_create_missing_queues
 
 
-def test_beat_sends_what_must_happen_without_anybody_asking() -> None:
+def test_beat_sends_the_periodic_tasks() -> None:
     entries = make_celery(settings(dispatch_seconds=3, reconcile_seconds=7)).conf.beat_schedule
     assert {entry["task"] for entry in entries.values()} == {
         TaskName.DISPATCH,

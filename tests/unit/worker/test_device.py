@@ -55,7 +55,7 @@ def test_cpu_is_taken_when_there_is_no_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("requested", ["gpu", "cuda:x", "cuda:-1", "cuda:2"])
-def test_device_is_refused_when_it_cannot_be_meant(requested: str) -> None:
+def test_device_is_refused_when_it_is_unknown(requested: str) -> None:
     with pytest.raises(InvalidInput, match=requested):
         device.pin_device(requested, {"CUDA_VISIBLE_DEVICES": "0,1"})
 
@@ -66,7 +66,7 @@ def test_pinning_is_refused_when_torch_is_there(monkeypatch: pytest.MonkeyPatch)
         device.pin_device("cpu", {})
 
 
-def test_worker_modules_leave_torch_alone_when_imported() -> None:
+def test_worker_modules_do_not_load_torch_when_imported() -> None:
     program = "import sys, worker.__main__, worker.process; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

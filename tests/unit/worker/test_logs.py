@@ -14,7 +14,7 @@ def test_text_is_not_logged_when_a_foreign_error_quotes_it() -> None:
     assert "secret" not in described
 
 
-def test_our_own_errors_say_what_and_where() -> None:
+def test_own_errors_are_described_by_code_and_message() -> None:
     assert describe(NotFound("there is no artifact abc")) == "not_found: there is no artifact abc"
 
 

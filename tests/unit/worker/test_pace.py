@@ -8,7 +8,7 @@ from worker.lifecycle import Pace
 
 
 class Time:
-    """A clock that stands still but for work and sleep."""
+    """A clock that only work and sleep advance."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -33,7 +33,7 @@ class Time:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 1.0])
-def test_steps_make_up_their_share_of_the_time_when_jobs_run(share: float) -> None:
+def test_steps_take_their_share_of_the_time_when_jobs_run(share: float) -> None:
     time = Time()
     time.jobs_until = float("inf")
     pace = time.pace(share)
@@ -67,7 +67,7 @@ def test_waiting_ends_when_the_jobs_end() -> None:
     assert time.now < 104.2
 
 
-def test_waiting_is_not_taken_for_work_when_the_next_step_is_paced() -> None:
+def test_waiting_does_not_count_as_work_of_the_next_step() -> None:
     time = Time()
     time.jobs_until = float("inf")
     pace = time.pace(0.1)
@@ -78,7 +78,7 @@ def test_waiting_is_not_taken_for_work_when_the_next_step_is_paced() -> None:
     assert time.slept == slept
 
 
-def test_waiting_is_broken_off_when_the_work_shall_end() -> None:
+def test_waiting_ends_when_the_check_raises() -> None:
     time = Time()
     time.jobs_until = float("inf")
     time.stop_at = 101.5
@@ -89,7 +89,7 @@ def test_waiting_is_broken_off_when_the_work_shall_end() -> None:
     assert time.now < 101.7
 
 
-def test_a_step_costs_no_more_than_it_had_of_the_device_when_that_is_known() -> None:
+def test_a_step_costs_its_device_time_when_that_is_known() -> None:
     time = Time()
     time.jobs_until = float("inf")
     pace = time.pace(0.1)

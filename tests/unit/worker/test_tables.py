@@ -1,4 +1,4 @@
-"""Tables are opened once for all who ask, and whoever has one does not wait for who has none."""
+"""Tables are opened once for all callers, and an open table is returned without waiting."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def artifacts(store: ArtifactStore, tmp_path: Path) -> list[str]:
     return [put(store, tmp_path / f"table-{size}", size) for size in (3, 5)]
 
 
-def test_a_table_is_read_once_when_many_ask_for_it_at_once(
+def test_a_table_is_read_once_when_many_threads_open_it(
     store: ArtifactStore, artifacts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = TableCache(store, tmp_path / "notes")
@@ -61,18 +61,16 @@ def test_a_table_is_read_once_when_many_ask_for_it_at_once(
     assert len(read) == 1
 
 
-def test_a_table_is_let_go_when_it_is_not_kept(store: ArtifactStore, artifacts: list[str], tmp_path: Path) -> None:
+def test_a_table_is_dropped_when_it_is_not_kept(store: ArtifactStore, artifacts: list[str], tmp_path: Path) -> None:
     cache = TableCache(store, tmp_path / "notes")
     first, second = (cache.open(each) for each in artifacts)
     cache.keep([artifacts[0]])
     assert cache.open(artifacts[0]) is first
     assert cache.find(artifacts[1]) is None
-    assert second.meta.entries == 5  # who has it keeps it
+    assert second.meta.entries == 5  # a dropped table stays readable
 
 
-def test_nothing_is_kept_of_openings_that_have_ended(
-    store: ArtifactStore, artifacts: list[str], tmp_path: Path
-) -> None:
+def test_no_lock_is_kept_when_an_opening_has_ended(store: ArtifactStore, artifacts: list[str], tmp_path: Path) -> None:
     cache = TableCache(store, tmp_path / "notes")
     for _ in range(2):
         cache.open(artifacts[0])
@@ -96,7 +94,7 @@ def test_opening_fails_again_and_again_when_a_table_is_gone_or_damaged(
             cache.open(artifacts[1])
 
 
-def test_reading_ends_when_the_pace_says_so(store: ArtifactStore, artifacts: list[str], tmp_path: Path) -> None:
+def test_reading_ends_when_the_pace_raises(store: ArtifactStore, artifacts: list[str], tmp_path: Path) -> None:
     cache = TableCache(store, tmp_path / "notes")
 
     def stop(size: int) -> None:
@@ -108,7 +106,7 @@ def test_reading_ends_when_the_pace_says_so(store: ArtifactStore, artifacts: lis
 
 
 @pytest.mark.parametrize("change", ["content", "time", "place", "another file", "age", "note"])
-def test_files_are_not_trusted_when_something_changed(tmp_path: Path, change: str) -> None:
+def test_files_are_not_trusted_when_they_changed(tmp_path: Path, change: str) -> None:
     folder = tmp_path / "table"
     folder.mkdir()
     rows = folder / "rows.npy"

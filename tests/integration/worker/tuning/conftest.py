@@ -12,7 +12,6 @@ from tests.runtimes import Watcher, running
 from tests.tunings import use_stub
 from tests.worksite import Worksite
 from worker.runtime import Runtime
-from worker.tuning import run
 
 
 @pytest.fixture
@@ -26,8 +25,6 @@ def database_url(migrated_sqlite: Path, tmp_path: Path) -> str:
 def site(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksite]:
     """With the tenant `acme`; trainings are stubs, and their checkpoints are copied at every step."""
     use_stub(monkeypatch)
-    # What waits after a job is for `run_jobs` to run, not for Redis.
-    monkeypatch.setattr(run, "dispatch_trainings", lambda runtime: 0)
     site = Worksite(tmp_path / "data", database_url, redis_url, training_checkpoint_seconds=1e-6)
     site.add_tenant("acme")
     yield site

@@ -15,13 +15,13 @@ from tests.runtimes import running
 from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs, use_stub
 from tests.worksite import Worksite
 from worker.runtime import Runtime
-from worker.tuning import run
+from worker.tuning import TrainingRunner
 
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksite]:
     use_stub(monkeypatch)
-    monkeypatch.setattr(run, "dispatch_trainings", lambda runtime: 0)
+    monkeypatch.setattr(TrainingRunner, "dispatch", lambda runner: 0)
     site = Worksite(
         tmp_path / "data",
         database_url,
@@ -50,14 +50,14 @@ def assert_waits_and_succeeds(site: Worksite, runtime: Runtime, job_id: str) -> 
     assert found_job(site, job_id).state is JobState.SUCCEEDED
 
 
-def test_job_waits_without_blame_when_its_files_are_out_of_reach(site: Worksite, runtime: Runtime) -> None:
+def test_job_is_pending_without_a_failure_when_its_files_are_out_of_reach(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site)
     with FaultyFileSystem.failing():
         run_jobs(runtime, site)
     assert_waits_and_succeeds(site, runtime, job_id)
 
 
-def test_job_waits_without_blame_when_its_model_cannot_be_stored(
+def test_job_is_pending_without_a_failure_when_its_model_cannot_be_stored(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)
@@ -67,7 +67,7 @@ def test_job_waits_without_blame_when_its_model_cannot_be_stored(
     assert_waits_and_succeeds(site, runtime, job_id)
 
 
-def test_training_goes_on_when_its_checkpoint_cannot_be_copied(
+def test_training_continues_when_its_checkpoint_cannot_be_copied(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)

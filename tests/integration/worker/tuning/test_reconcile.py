@@ -12,10 +12,10 @@ from hmi.catalog import JobState, TuningJob, execute_dml, fine_tuning
 from tests.tunings import at_step, found_job, make_job, queue_jobs, run_jobs
 from tests.worksite import Worksite
 from worker.lifecycle import Pace
+from worker.paths import checkpoint_path, training_folder, work_folder
 from worker.reconcile import reconcile
 from worker.runtime import Runtime
-from worker.tuning import dispatch_trainings
-from worker.tuning.places import checkpoint_path, job_folder, work_folder
+from worker.tuning import TrainingRunner
 
 
 def waiting_messages(site: Worksite) -> int:
@@ -28,11 +28,11 @@ def cancel(site: Worksite, job_id: str) -> None:
         fine_tuning.cancel_job(session, found_job(site, job_id).tenant_id, job_id)
 
 
-def test_jobs_are_sent_so_many_at_a_time(site: Worksite, runtime: Runtime) -> None:
+def test_no_more_jobs_are_sent_than_may_be_in_flight(site: Worksite, runtime: Runtime) -> None:
     for name in ("one", "two", "three"):
         make_job(site, suffix=name)
-    assert dispatch_trainings(runtime) == 1
-    assert dispatch_trainings(runtime) == 0
+    assert TrainingRunner(runtime).dispatch() == 1
+    assert TrainingRunner(runtime).dispatch() == 0
     assert waiting_messages(site) == 1
 
 
@@ -51,7 +51,7 @@ def test_a_job_is_sent_again_when_its_worker_or_its_message_is_lost(site: Worksi
     assert (job.state, job.attempt, job.failures, waiting_messages(site)) == (JobState.QUEUED, 3, 1, 2)
 
 
-def test_checkpoints_go_with_their_job_and_not_before(site: Worksite, runtime: Runtime) -> None:
+def test_checkpoints_are_deleted_when_their_job_has_ended(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site)
     with site.storage.create(checkpoint_path(job_id, 1)) as out:
         out.write(b"weights")
@@ -59,10 +59,10 @@ def test_checkpoints_go_with_their_job_and_not_before(site: Worksite, runtime: R
     assert site.storage.exists(checkpoint_path(job_id, 1))
     cancel(site, job_id)
     reconcile(runtime)
-    assert not site.storage.exists(job_folder(job_id))
+    assert not site.storage.exists(training_folder(job_id))
 
 
-def test_what_a_job_is_storing_is_left_alone_while_it_runs(
+def test_unfinished_artifacts_are_kept_while_their_job_runs(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)
@@ -81,7 +81,7 @@ def test_what_a_job_is_storing_is_left_alone_while_it_runs(
     assert site.artifacts.unfinished() == {}
 
 
-def test_folders_of_attempts_that_died_here_go_with_the_next_job(site: Worksite, runtime: Runtime) -> None:
+def test_folders_of_dead_attempts_are_deleted_by_the_next_job(site: Worksite, runtime: Runtime) -> None:
     dead = work_folder(site.settings.resolved_cache_dir, "ftjob-dead", 3)
     dead.mkdir(parents=True)
     make_job(site)
@@ -89,7 +89,7 @@ def test_folders_of_attempts_that_died_here_go_with_the_next_job(site: Worksite,
     assert not dead.exists()
 
 
-def test_a_training_gives_way_in_the_measure_of_what_it_takes(
+def test_a_training_waits_in_proportion_to_its_cost(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
@@ -101,10 +101,10 @@ def test_a_training_gives_way_in_the_measure_of_what_it_takes(
 
     def pace(check: Callable[[], None] | None = None, share: float | None = None) -> Pace:
         assert share == site.settings.training_share == 0.1
-        return Pace(share, lambda: True, check or runtime.check_running, lambda: time[0], sleep)
+        return Pace(share, lambda: True, check or runtime.stopping.check, lambda: time[0], sleep)
 
     monkeypatch.setattr(runtime, "pace", pace)
     job_id = make_job(site, cost_seconds=0.5)
     run_jobs(runtime, site)
     assert found_job(site, job_id).state is JobState.SUCCEEDED
-    assert sum(slept) == pytest.approx(6 * 0.5 / 0.1)  # six steps; the clock stands still but for sleep
+    assert sum(slept) == pytest.approx(6 * 0.5 / 0.1)  # six steps; only sleep advances the clock

@@ -17,12 +17,18 @@ from tests.runtimes import running
 from tests.stub_trainer import expected_adapter
 from tests.tunings import TEXT, at_step, found_job, make_job, queue_jobs, run_jobs, said
 from tests.worksite import Worksite
+from worker.paths import TRAININGS, work_folder
 from worker.runtime import Runtime
-from worker.tuning import TrainingProcess, run
-from worker.tuning.places import CHECKPOINTS, work_folder
-from worker.tuning.wire import Said
+from worker.tuning import TrainingProcess, TrainingRunner
+from worker.tuning.protocol import Reply
 
 STEPS = 6  # two epochs of three
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that wait after another are for `run_jobs`, not for Redis."""
+    monkeypatch.setattr(TrainingRunner, "dispatch", lambda runner: 0)
 
 
 def served(site: Worksite, job: TuningJob) -> models.ServedModel:
@@ -30,10 +36,10 @@ def served(site: Worksite, job: TuningJob) -> models.ServedModel:
         return models.get_model(session, tenants.principal_of(session, job.tenant_id), job.fine_tuned_model or "")
 
 
-def leftovers(site: Worksite) -> list[str]:
-    """What jobs left in the storage beside models and reports, and on this machine."""
+def working_files(site: Worksite) -> list[str]:
+    """What is in the storage beside models and reports, and on this machine."""
     work = work_folder(site.settings.resolved_cache_dir, "", 0).parent
-    return site.storage.names(CHECKPOINTS) + [path.name for path in work.glob("*")] + list(site.artifacts.unfinished())
+    return site.storage.names(TRAININGS) + [path.name for path in work.glob("*")] + list(site.artifacts.unfinished())
 
 
 def assert_trained(site: Worksite, job_id: str, *, content: bytes = TEXT) -> TuningJob:
@@ -51,7 +57,7 @@ def assert_trained(site: Worksite, job_id: str, *, content: bytes = TEXT) -> Tun
         report: dict[str, Any] = json.loads(stream.read())
     assert (report["fine_tuning_job"], report["fine_tuned_model"]) == (job_id, job.fine_tuned_model)
     assert site.storage.names(f"results/{job_id}") == [file.id]
-    assert leftovers(site) == []
+    assert working_files(site) == []
     return job
 
 
@@ -73,7 +79,7 @@ def test_a_job_becomes_a_model_with_a_report(site: Worksite, runtime: Runtime) -
     assert run_jobs(runtime, site) == 0
 
 
-def test_a_worker_that_is_stopped_gives_its_job_back_and_another_goes_on(
+def test_another_worker_resumes_the_job_when_its_worker_stops(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)
@@ -87,7 +93,7 @@ def test_a_worker_that_is_stopped_gives_its_job_back_and_another_goes_on(
     assert "Fine-tuning job resumed from step 4" in said(site, job_id)
 
 
-def test_a_job_goes_on_from_its_checkpoint_when_its_process_dies(site: Worksite, runtime: Runtime) -> None:
+def test_a_job_resumes_from_its_checkpoint_when_its_process_dies(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site, dies_at=5, until_begun_at=0)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
@@ -98,20 +104,20 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_process_dies(site: Worksite,
     assert assert_trained(site, job_id).attempt == 2
 
 
-def test_a_job_is_not_blamed_when_its_process_was_ended_with_the_worker(
+def test_no_failure_is_counted_when_the_process_ends_with_the_worker(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)
-    real = TrainingProcess.hear
+    real = TrainingProcess.receive
 
-    def hear(process: TrainingProcess, seconds: float) -> Said | None:
+    def receive(process: TrainingProcess, seconds: float) -> Reply | None:
         runtime.stopping.set()
         process.kill()
         while real(process, seconds) is not None:  # until it raises
             pass
         raise AssertionError("the process was to be gone")
 
-    monkeypatch.setattr(TrainingProcess, "hear", hear)
+    monkeypatch.setattr(TrainingProcess, "receive", receive)
     run_jobs(runtime, site)
     job = found_job(site, job_id)
     assert (job.state, job.failures) == (JobState.PENDING, 0), job.last_failure
@@ -126,7 +132,7 @@ def test_a_job_fails_with_a_reason_when_its_process_dies_at_one_place(site: Work
     assert "SIGKILL" not in json.dumps([job.error, *said(site, job_id)])
 
 
-def test_a_process_that_falls_silent_is_ended(site: Worksite) -> None:
+def test_a_process_is_killed_when_it_sends_nothing(site: Worksite) -> None:
     quick = site.settings.model_copy(update={"training_silence_seconds": 1.0, "max_training_failures": 1})
     site.settings = quick
     job_id = make_job(site, silent_at=2)
@@ -148,7 +154,7 @@ def test_a_process_that_falls_silent_is_ended(site: Worksite) -> None:
         ("NoSuchError", JobState.PENDING, 1),
     ],
 )
-def test_what_a_training_failed_of_decides_what_becomes_of_its_job(
+def test_the_error_of_a_training_decides_the_state_of_its_job(
     site: Worksite, runtime: Runtime, kind: str, state: JobState, failures: int
 ) -> None:
     failure = {"kind": kind, "code": "the_code", "message": "the reason", "param": None}
@@ -200,8 +206,8 @@ def test_a_stale_attempt_ends_nothing_when_another_worker_has_finished(
 def test_a_worker_trains_one_model_at_a_time(site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = make_job(site), make_job(site, suffix="second")
     first_message, second_message = queue_jobs(site)
-    at_step(monkeypatch, 2, lambda: run.run_job(runtime, second_message.job_id, second_message.attempt))
-    run.run_job(runtime, first_message.job_id, first_message.attempt)
+    at_step(monkeypatch, 2, lambda: TrainingRunner(runtime).run(second_message.job_id, second_message.attempt))
+    TrainingRunner(runtime).run(first_message.job_id, first_message.attempt)
     assert found_job(site, first).state is JobState.SUCCEEDED
     waiting = found_job(site, second)
     assert (waiting.failures, waiting.started_at) == (0, None)
@@ -209,16 +215,16 @@ def test_a_worker_trains_one_model_at_a_time(site: Worksite, runtime: Runtime, m
     assert_trained(site, second)
 
 
-def test_training_goes_on_when_its_checkpoint_finds_no_room(
+def test_training_continues_when_its_checkpoint_finds_no_room(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)
-    fill_disk(monkeypatch, "safetensors", within=CHECKPOINTS)
+    fill_disk(monkeypatch, "safetensors", within=TRAININGS)
     run_jobs(runtime, site)
     assert_trained(site, job_id)
 
 
-def test_training_goes_on_when_the_catalog_is_away_for_a_moment(
+def test_training_continues_when_the_catalog_does_not_answer(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> bool:
@@ -231,7 +237,7 @@ def test_training_goes_on_when_the_catalog_is_away_for_a_moment(
     assert assert_trained(site, job_id).attempt == 1
 
 
-def test_a_job_waits_without_blame_when_its_model_finds_no_room(
+def test_a_job_is_pending_without_a_failure_when_its_model_finds_no_room(
     site: Worksite, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = make_job(site)
@@ -283,7 +289,7 @@ def test_a_job_fails_when_its_files_content_is_lost(site: Worksite, runtime: Run
     assert (job.state, (job.error or {})["code"]) == (JobState.FAILED, "file_lost")
 
 
-def test_a_job_begins_anew_when_its_checkpoint_is_lost(site: Worksite, runtime: Runtime) -> None:
+def test_a_job_starts_again_when_its_checkpoint_is_lost(site: Worksite, runtime: Runtime) -> None:
     job_id = make_job(site, dies_at=5, until_begun_at=0)
     run_jobs(runtime, site)
     site.storage.delete(found_job(site, job_id).checkpoint_path or "")

@@ -1,4 +1,4 @@
-"""How a shard's sequences are handed to the engine."""
+"""How a shard's sequences are submitted to the engine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hmi.items import Item
 from hmi.jobs import Weight
 from hmi.schemas import Limits, parse_body
 from hmi.spec import MissPolicy
-from worker.shards import runner as answering
-from worker.shards.runner import _Line, _submissions
+from worker.shards import answers as answering
+from worker.shards.answers import _Line, _submissions
 
 MODEL = ServedModel(
     model_id="model", name="acme/writer", tenant_id="tenant", tenant="acme", base_id="id", base_name="base",
@@ -25,7 +25,7 @@ MODEL = ServedModel(
 
 
 def asked(number: int, prompts: int = 1, **fields: object) -> _Line:
-    """A line that asks for texts; of no prompts, one that was refused."""
+    """A line with prompts; without any, one that was refused."""
     if not prompts:
         return _Line(number, str(number), None, None, NotFound("no such model"))
     body = {"model": "acme/writer", "prompt": [f"{number}-{each}" for each in range(prompts)], **fields}
@@ -37,7 +37,7 @@ def sizes(lines: Sequence[_Line]) -> list[int]:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 12))
-def test_every_sequence_is_handed_over_once_and_every_line_ends_with_its_last(counts: list[int], most: int) -> None:
+def test_every_sequence_is_submitted_once_and_every_line_ends_with_its_last(counts: list[int], most: int) -> None:
     lines = [asked(number, count) for number, count in enumerate(counts)]
     items: list[Item] = []
     ended: list[_Line] = []
@@ -52,19 +52,19 @@ def test_every_sequence_is_handed_over_once_and_every_line_ends_with_its_last(co
     assert ended == lines
 
 
-def test_what_is_handed_over_at_once_is_less_when_texts_are_long() -> None:
+def test_a_submission_has_fewer_sequences_when_texts_are_long() -> None:
     assert sizes([asked(number, max_tokens=1) for number in range(600)]) == [512, 88]
     assert sizes([asked(number, max_tokens=512) for number in range(70)]) == [34, 34, 2]
     assert sizes([asked(0, n=100, max_tokens=512)]) == [34, 34, 32]
-    # A generous limit does not leave the engine with a handful of texts.
+    # A high token limit does not reduce a submission to a few texts.
     assert sizes([asked(number, max_tokens=4096) for number in range(36)]) == [34, 2]
 
 
-def test_what_is_handed_over_at_once_is_less_when_much_is_told_of_every_token() -> None:
-    told = asked(0, n=8, max_tokens=1, echo=True, logprobs=20, prompt=["x" * 8000])  # 10.8 MB of chances each
-    assert sizes([told]) == [3, 3, 2]
+def test_a_submission_has_fewer_sequences_when_log_probabilities_are_returned() -> None:
+    long = asked(0, n=8, max_tokens=1, echo=True, logprobs=20, prompt=["x" * 8000])  # 10.8 MB of log-probabilities each
+    assert sizes([long]) == [3, 3, 2]
 
 
-def test_a_sequence_that_is_too_much_alone_is_handed_over_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sequence_that_exceeds_the_limit_is_submitted_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "_SUBMISSION", Weight(512, 100, 10**9))
     assert sizes([asked(0, max_tokens=10), asked(1, max_tokens=4000), asked(2, max_tokens=10)]) == [1, 1, 1]

@@ -1,9 +1,9 @@
-"""Bringing together on this machine what a training needs: base model, delta, an adapter to begin with, files, the last
-checkpoint."""
+"""Fetching what a training needs to this machine: base model, delta, start adapter, files, the last checkpoint."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import structlog
@@ -12,22 +12,18 @@ from hmi.adapters.formats import FILE_NAME
 from hmi.catalog import ClaimedTraining
 from hmi.errors import Corrupt, NotFound
 from hmi.storage import translate_full_disk
+from worker.paths import CHECKPOINT
 from worker.runtime import Runtime
-from worker.tuning.places import CHECKPOINT
-from worker.tuning.wire import Order
-
-__all__ = ["fetch"]
+from worker.tuning.protocol import Order
 
 _log = structlog.get_logger(__name__)
 
-_BLOCK = 1024**2
 
+def fetch_inputs(runtime: Runtime, claim: ClaimedTraining, folder: Path) -> Order:
+    """Create the work folder, fetch into it what is not on this machine, and return the training's order.
 
-def fetch(runtime: Runtime, claim: ClaimedTraining, folder: Path) -> Order:
-    """Make the work folder and what of the order comes from afar.
-
-    Raises `NotFound` where base model, domain or the model to begin with are gone; `Corrupt` for a file whose content
-    is lost and for a damaged artifact; `StorageFull`.
+    Raises `NotFound` where base model, domain or start model were deleted; `Corrupt` for a file whose content is lost
+    and for a damaged artifact; `StorageFull`.
     """
     if claim.base_artifact is None or claim.domain is None:
         raise NotFound("the base model or the domain that this job was made for is gone", code="base_not_found")
@@ -64,7 +60,7 @@ def _start(runtime: Runtime, artifact: str | None) -> Path | None:
 
 
 def _local(runtime: Runtime, path: str, target: Path) -> Path:
-    """A stored file on this machine's disk."""
+    """Return a stored file on this machine's disk, downloaded to `target` where the storage is remote."""
     found = runtime.storage.local(path)
     try:
         if found is None:
@@ -78,5 +74,4 @@ def _local(runtime: Runtime, path: str, target: Path) -> Path:
 
 def _download(runtime: Runtime, path: str, target: Path) -> None:
     with runtime.storage.open(path) as source, translate_full_disk(str(target)), target.open("wb") as out:
-        while block := source.read(_BLOCK):
-            out.write(block)
+        shutil.copyfileobj(source, out, 1024**2)
