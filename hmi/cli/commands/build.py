@@ -26,50 +26,24 @@ _DEFAULT_K = 3
 
 app = typer.Typer(no_args_is_help=True, help="Make base models, estimators and domain deltas. Needs no services.")
 
-_MaxTokens = Annotated[int, typer.Option("--max-tokens", min=2, help="Longer lines are truncated.")]
-_Out = Annotated[Path, typer.Option("--out", help="Folder to make.")]
+_MaxTokens = Annotated[int, typer.Option(min=2, help="Longer lines are truncated.")]
+_Out = Annotated[Path, typer.Option(help="Folder to make.")]
 _Source = Annotated[str, typer.Argument(help="Folder of a pretrained BERT (safetensors), or its name on a model hub.")]
-_K = Annotated[
-    int | None,
-    typer.Option("--k", min=0, help="Lower layers to look up, not compute; 0 keeps the model as it is.  [default: 3]"),
-]
+_K = Annotated[int | None, typer.Option(min=0, help="Lower layers to look up instead of computing.  [default: 3]")]
 _Text = Annotated[
     list[Path] | None,
     typer.Option(
-        "--text",
-        help="Text to distil on, one sentence per line. Repeatable; each file has the same share. Without text the "
-        "package's own weights for the model are used.",
+        help="Text to distil on, one sentence per line; repeatable. Without it the package's weights are used."
     ),
 ]
-_PeakRate = Annotated[
-    float | None,
-    typer.Option(
-        "--learning-rate",
-        help="Peak of the learning rate, which then falls to zero.  [default: 5e-4, 2e-4 for a decoder]",
-    ),
-]
+_PeakRate = Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 5e-4, 2e-4 for a decoder]")]
 _Thinned = Annotated[
     float | None,
-    typer.Option(
-        "--thinned",
-        min=0,
-        max=1,
-        help="Share of lines whose windows lose neighbours, to train for backoff.  [default: 0.4, 0 for a decoder]",
-    ),
+    typer.Option(min=0, max=1, help="Share of lines trained for backoff.  [default: 0.4, 0 for a decoder]"),
 ]
-_EstimatorSteps = Annotated[
-    int,
-    typer.Option(
-        "--estimator-steps", min=0, help="Steps of training the estimator of missing rows (backoff); 0 trains none."
-    ),
-]
-_Difference = Annotated[
-    Path | None, typer.Option("--difference", help="Make it without text from a file that --difference-out wrote.")
-]
-_DifferenceOut = Annotated[
-    Path | None,
-    typer.Option("--difference-out", help="Write the trained difference, rounded, to this file of a few megabytes."),
-]
+_EstimatorSteps = Annotated[int, typer.Option(min=0, help="Training steps of the estimator for backoff; 0: none.")]
+_Difference = Annotated[Path | None, typer.Option(help="Make it without text from a file that --difference-out wrote.")]
+_DifferenceOut = Annotated[Path | None, typer.Option(help="File for the trained difference, of a few megabytes.")]
 
 
 @app.command(
@@ -228,19 +202,10 @@ def estimator(
 
 
 _Teacher = Annotated[
-    Path | None,
-    typer.Option(
-        "--teacher",
-        help="Folder of the teacher: the pretrained model, or the domain's fine-tuned one. Distilled bases need it.",
-    ),
+    Path | None, typer.Option(help="Folder of the full model to distil from; distilled bases need it.")
 ]
-_TeacherAdapter = Annotated[
-    Path | None,
-    typer.Option(
-        "--teacher-adapter",
-        help="Adapter folder, trained at k = 0 on the domain's labelled text, that --teacher runs with.",
-    ),
-]
+_TeacherAdapter = Annotated[Path | None, typer.Option(help="Folder of an adapter at k = 0 for the teacher.")]
+_Nearness = Annotated[float, typer.Option(min=0, help="Weight of the distance to the ancestor's rows; 0 for the root.")]
 
 
 @app.command(
@@ -258,9 +223,7 @@ def domain(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 300,
     batch_size: BatchSize = 32,
     learning_rate: LearningRate = 4e-3,
-    nearness: Annotated[
-        float, typer.Option(min=0, help="Weight of the distance to the ancestor's rows; 0 for the root.")
-    ] = 1.0,
+    nearness: _Nearness = 1.0,
     max_tokens: _MaxTokens = 128,
     seed: Seed = 0,
     device: Device = "cpu",

@@ -27,7 +27,7 @@ def demo(
     ] = None,
     device: Annotated[str, typer.Option(help="What the worker computes on: auto, cpu, cuda:0.")] = "auto",
     decoder: Annotated[
-        bool, typer.Option("--decoder", help="Tenants of a small Llama that each answer in their own style.")
+        bool, typer.Option("--decoder", help="Tenants of a small Llama, with styles of answers.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tenants and sentences: about a minute.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the services running until Ctrl-C.")] = False,

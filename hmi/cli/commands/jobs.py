@@ -30,10 +30,7 @@ _Wait = Annotated[bool, typer.Option("--wait", help="Show the progress until it 
 @batches.command("submit", epilog="Example: `hmi batch submit requests.jsonl --endpoint /v1/classify --wait`")
 def submit_batch(
     file: Annotated[Path, typer.Argument(help="JSON lines: custom_id, method, url, body.")],
-    endpoint: Annotated[
-        str,
-        typer.Option(help="As in the lines' url: /v1/classify, /v1/embeddings, /v1/completions, /v1/chat/completions."),
-    ] = "/v1/classify",
+    endpoint: Annotated[str, typer.Option(help="The lines' url, such as /v1/chat/completions.")] = "/v1/classify",
     window: Annotated[str, typer.Option(help="Lines that have not run by then are given up.")] = "24h",
     wait: _Wait = False,
     url: Url = None,
@@ -148,22 +145,13 @@ def create_tuning(
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the text.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts in one step.")] = None,
     learning_rate_multiplier: Annotated[float | None, typer.Option(help="Factor on the usual learning rate.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same weights.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Same seed, same weights.")] = None,
     task: Annotated[TaskKind | None, typer.Option(help="Default: what the file's fields say.")] = None,
     domain: Annotated[str | None, typer.Option(help="Where n-grams are looked up first.")] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            help="A model of yours to start from, for example on a base with k = 0; its kind and rank are kept."
-        ),
-    ] = None,
+    start: Annotated[str | None, typer.Option(help="A model of yours to start from, such as one at k = 0.")] = None,
     kind: Annotated[_Kind | None, typer.Option(help="What is trained besides the head.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of LoRA pairs, or width of bottlenecks.")] = None,
-    miss_policy: Annotated[
-        MissPolicy | None, typer.Option(help="Compute the rows of missing n-grams (exact) or estimate them (backoff).")
-    ] = None,
+    miss_policy: Annotated[MissPolicy | None, typer.Option(help="Compute missing rows, or estimate them.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Longer texts are truncated in training.")] = None,
     wait: _Wait = False,
     url: Url = None,

@@ -91,10 +91,7 @@ def list_domains(url: Url = None, key: Key = None, as_json: AsJson = False) -> N
 def set_delta(
     base: _Base,
     domain: _Domain,
-    weights: Annotated[
-        Path,
-        typer.Argument(metavar="FILE|FOLDER", help="From `hmi build domain`, or a folder of a PEFT LoRA."),
-    ],
+    weights: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="From `hmi build domain`, or a PEFT LoRA.")],
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,

@@ -37,36 +37,13 @@ __all__ = ["add_to"]
 _NO_DELTA = "none"
 
 
-_Labels = Annotated[list[str] | None, typer.Option("--label", help="Name of a label; repeat it in the head's order.")]
-_Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="Labelled text, as for `hmi train`: evaluate the adapter, and train others like it."),
-]
-_Dev = Annotated[
-    Path | None,
-    typer.Option("--dev", help="Labelled text to evaluate on; best text that the adapter was not trained on."),
-]
-_Compare = Annotated[
-    list[Path] | None,
-    typer.Option("--compare", help="Base of the same model with k > 0 to train on; repeatable."),
-]
-_Deltas = Annotated[
-    list[str] | None,
-    typer.Option("--delta", help="Folder of a domain's delta for each --compare, in order; `none` for none."),
-]
-_DevShare = Annotated[
-    float,
-    typer.Option(
-        "--dev-share",
-        min=0.01,
-        max=0.3,
-        help="Share of --data to choose the epoch on; to evaluate on, without --dev.",
-    ),
-]
-_BaseName = Annotated[
-    str | None,
-    typer.Option("--base-name", help="Registered name of the base.  [default: the one with --base's content]"),
-]
+_Labels = Annotated[list[str] | None, typer.Option(help="Name of a label; repeat it in the head's order.")]
+_Data = Annotated[Path | None, typer.Option(help="Labelled text, as for `hmi train`, to retrain and evaluate on.")]
+_Dev = Annotated[Path | None, typer.Option(help="Labelled text to evaluate on that the adapter has not seen.")]
+_Compare = Annotated[list[Path] | None, typer.Option(help="Base of the same model with k > 0 to train on; repeatable.")]
+_Deltas = Annotated[list[str] | None, typer.Option(help="Delta folder or `none` for each --compare, in order.")]
+_DevShare = Annotated[float, typer.Option(min=0.01, max=0.3, help="Share of --data for choosing the epoch.")]
+_BaseName = Annotated[str | None, typer.Option(help="Registered name of the base.  [default: found by content]")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -47,27 +47,18 @@ _PIPE_COLUMNS = 160
 _POLL_SECONDS = 0.5
 _OUTAGE_SECONDS = 60  # an API that is restarted is back sooner
 
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="HMI_API_URL", help="Address of the API. Default: of the `hmi up` that runs here."),
-]
+Url = Annotated[str | None, typer.Option(envvar="HMI_API_URL", help="Address of the API. Default: `hmi up` here.")]
 Key = Annotated[
-    str | None,
-    typer.Option("--key", envvar="HMI_API_KEY", help="API key. Default: the admin key that `hmi up` keeps here."),
+    str | None, typer.Option(envvar="HMI_API_KEY", help="API key. Default: the admin key of `hmi up` here.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", envvar="HMI_DATA_DIR", help="Folder of the services' data.  [default: .hmi]"),
-]
-Device = Annotated[str, typer.Option("--device", help="Device to compute on: cpu, cuda:0.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Texts in one step.")]
-LearningRate = Annotated[
-    float, typer.Option("--learning-rate", help="Peak of the learning rate, which then falls to zero.")
-]
-TextField = Annotated[str, typer.Option("--text-field", help="Field or column of the text.")]
-LabelField = Annotated[str, typer.Option("--label-field", help="Field or column of the label.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="The same seed gives the same weights.")]
+DataDir = Annotated[Path | None, typer.Option(envvar="HMI_DATA_DIR", help="Folder of the data.  [default: .hmi]")]
+Device = Annotated[str, typer.Option(help="Device to compute on: cpu, cuda:0.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts in one step.")]
+LearningRate = Annotated[float, typer.Option(help="Peak of the learning rate, which then falls to zero.")]
+TextField = Annotated[str, typer.Option(help="Field or column of the text.")]
+LabelField = Annotated[str, typer.Option(help="Field or column of the label.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same weights.")]
 
 
 def load_settings() -> Settings:

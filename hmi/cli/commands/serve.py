@@ -30,16 +30,10 @@ def add_to(app: typer.Typer) -> None:
 
 def up(
     data_dir: DataDir = None,
-    device: Annotated[
-        str | None, typer.Option(help="What the worker computes on: auto, cpu, cuda:0.  [default: auto]")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of the worker: cpu, cuda:0.  [default: auto]")] = None,
     host: Annotated[str, typer.Option(help="Address that the API and Flower listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of the API.  [default: 8000, or a free one]")
-    ] = None,
-    flower_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of Flower.  [default: 5555, or a free one]")
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of the API.  [default: 8000 or free]")] = None,
+    flower_port: Annotated[int | None, typer.Option(min=0, max=65535, help="[default: 5555 or free]")] = None,
     flower: Annotated[bool, typer.Option(help="Run Flower, the view of workers and tasks.")] = True,
 ) -> None:
     """Start all services on this machine and keep them running: redis, the API, a worker, beat, Flower.
@@ -129,10 +123,7 @@ def status(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     show(batch_table(waiting) if waiting else "no batch of this key's tenant is waiting or running")
 
 
-_DatabaseUrl = Annotated[
-    str | None,
-    typer.Option("--database-url", help="Default: HMI_DATABASE_URL, or SQLite in the data folder."),
-]
+_DatabaseUrl = Annotated[str | None, typer.Option(help="Default: HMI_DATABASE_URL, or SQLite in the data folder.")]
 
 
 @database.command(epilog="Example: `HMI_DATABASE_URL=postgresql+psycopg://hmi@db/hmi hmi db upgrade`")

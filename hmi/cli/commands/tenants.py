@@ -117,14 +117,8 @@ def register_model(
     name: Annotated[str, typer.Argument(help="`tenant/model`, the name in requests.")],
     base: Annotated[str, typer.Option(help="Name of the base model that the adapter was trained on.")],
     domain: Annotated[str, typer.Option(help="Domain for lookups.")] = "general",
-    adapter: Annotated[
-        Path | None,
-        typer.Option(help="Adapter folder of HMI, PEFT or AdapterHub; without it the base alone is served."),
-    ] = None,
-    policy: Annotated[
-        MissPolicy,
-        typer.Option(help="Compute the rows of missing n-grams (exact) or estimate them (backoff)."),
-    ] = MissPolicy.EXACT,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of HMI, PEFT or AdapterHub.  [default: none]")] = None,
+    policy: Annotated[MissPolicy, typer.Option(help="Compute missing rows, or estimate them.")] = MissPolicy.EXACT,
     label: Annotated[list[str] | None, typer.Option(help="Name of a label; repeat it in the head's order.")] = None,
     url: Url = None,
     key: Key = None,

@@ -33,45 +33,13 @@ class _Kind(StrEnum):
     NONE = "none"
 
 
-_DevShare = Annotated[
-    float,
-    typer.Option("--dev-share", min=0, max=0.5, help="Share of the text to evaluate on without --dev; 0: none."),
-]
-_Policy = Annotated[
-    MissPolicy,
-    typer.Option("--policy", help="Policy that it is served under; for backoff, training uses estimated rows."),
-]
-_Start = Annotated[
-    Path | None,
-    typer.Option(
-        "--start",
-        help="Adapter folder to start from, say one trained at k = 0: its upper layers, kind and size are kept.",
-    ),
-]
-_KindOption = Annotated[
-    _Kind | None,
-    typer.Option(
-        "--kind", help="What is trained besides the head.  [default: bottleneck, on decoders lora, or as --start]"
-    ),
-]
-_Rank = Annotated[
-    int | None,
-    typer.Option(
-        "--rank",
-        min=1,
-        help="Rank of the LoRA pairs, or width of the bottlenecks.  [default: 48, of a LoRA 16, or as --start]",
-    ),
-]
-_Epochs = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Most passes over the text.  [default: 4, with --start 2]")
-]
-_PeakRate = Annotated[
-    float | None,
-    typer.Option(
-        "--learning-rate",
-        help="Peak of the learning rate, which then falls to zero.  [default: 0.003, with --start 0.001]",
-    ),
-]
+_DevShare = Annotated[float, typer.Option(min=0, max=0.5, help="Share of the text to evaluate on; 0: none.")]
+_Policy = Annotated[MissPolicy, typer.Option(help="Policy of the served model; backoff trains on estimated rows.")]
+_Start = Annotated[Path | None, typer.Option(help="Adapter folder to start from, such as one trained at k = 0.")]
+_KindOption = Annotated[_Kind | None, typer.Option(help="Besides the head.  [default: bottleneck, on decoders lora]")]
+_Rank = Annotated[int | None, typer.Option(min=1, help="Rank of LoRA, width of bottlenecks.  [default: 16, 48]")]
+_Epochs = Annotated[int | None, typer.Option(min=1, help="Most passes over the text.  [default: 4, with --start 2]")]
+_PeakRate = Annotated[float | None, typer.Option(help="Peak learning rate.  [default: 0.003, with --start 0.001]")]
 
 
 def add_to(app: typer.Typer) -> None:

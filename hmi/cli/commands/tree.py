@@ -24,19 +24,13 @@ app = typer.Typer(
 _TEXTS_PER_REQUEST = 10_000
 
 _Base = Annotated[str | None, typer.Argument(metavar="BASE", help="Name of the base model.")]
-_BaseOption = Annotated[
-    str | None, typer.Option("--base", "-b", help="Base model. May be left out if only one has a tree.")
-]
+_BaseOption = Annotated[str | None, typer.Option("--base", "-b", help="Default: the only one that has a tree.")]
 
 
 @app.command(name="show", epilog="Examples: `hmi tree show`, `hmi tree show minilm-k3 --domain movies`")
 def show_(
-    name: Annotated[
-        str | None, typer.Argument(metavar="BASE|DOMAIN", help="Default: all base models, all domains.")
-    ] = None,
-    domain: Annotated[
-        str | None, typer.Option("--domain", "-d", help="Only this one, its ancestors and its descendants.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="BASE|DOMAIN", help="Default: all.")] = None,
+    domain: Annotated[str | None, typer.Option("--domain", "-d", help="With its ancestors and descendants.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -86,9 +80,7 @@ def top(
     domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain of the lookups.")],
     base: _BaseOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Continue after this id, the last one of the previous list.")
-    ] = None,
+    after: Annotated[str | None, typer.Option(help="The last id of the previous list.")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
