@@ -14,8 +14,6 @@ from hmi.knowledge.store import allow_maps
 from hmi.logs import configure_logs
 from hmi.settings import Settings
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m api", description="Serve HMI's API. Settings come from HMI_*.")
@@ -31,14 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HmiError as error:
         sys.exit(f"cannot start the API: {error.message}")
     # The middleware logs each request; uvicorn's access log would be a second line.
-    uvicorn.run(
-        app,
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False, server_header=False)
 
 
 if __name__ == "__main__":

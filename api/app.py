@@ -19,8 +19,6 @@ from api.middleware import RequestContext
 from api.services import Services
 from hmi.settings import Settings
 
-__all__ = ["create_app"]
-
 _BODY_BYTES = 1024**2  # of requests that carry no file
 _FORM_BYTES = 1024**2  # a form's fields and borders, beside its files
 _TEXTS_BYTES = 32 * 1024**2  # texts to count

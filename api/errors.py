@@ -20,8 +20,6 @@ from hmi.errors import Conflict, HmiError, InvalidInput, NotFound, Overloaded, S
 from hmi.jobs import ErrorDetail, error_detail, error_type, http_status
 from hmi.schemas import invalid_input
 
-__all__ = ["error_response", "install_error_handlers"]
-
 _log = structlog.get_logger(__name__)
 
 _RETRY_AFTER_SECONDS = {429: "5", 503: "2"}

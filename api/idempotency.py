@@ -16,8 +16,6 @@ from sqlalchemy.orm import Session
 from hmi.catalog import database_time
 from hmi.errors import InvalidInput
 
-__all__ = ["IdempotencyKey", "RetryCount", "digest_of", "find_recent", "require_same"]
-
 _REPEATED_WITHIN_SECONDS = 600
 _PAGE = 100
 

@@ -14,8 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import error_response
 from hmi.errors import HmiError, InvalidInput
 
-__all__ = ["RequestContext"]
-
 _log = structlog.get_logger("api.access")
 
 _PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"  # the rest is quoted: an escape sequence must not reach a terminal

@@ -20,8 +20,6 @@ from hmi.catalog import Principal, tenants
 from hmi.errors import Forbidden, Unauthenticated
 from hmi.schemas import ErrorResponse
 
-__all__ = ["After", "Caller", "Limit", "Served", "admin_router", "errors", "tenant_router"]
-
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 # Only for the OpenAPI description and the "Authorize" button; the routes below check the key.

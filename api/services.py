@@ -16,8 +16,6 @@ from hmi.schemas import Limits
 from hmi.settings import Settings
 from hmi.storage import Storage
 
-__all__ = ["Services"]
-
 _log = structlog.get_logger(__name__)
 
 _TOKENIZER = "tokenizer.json"

@@ -20,8 +20,6 @@ from hmi.artifacts import ArtifactStore
 from hmi.errors import InvalidInput
 from hmi.storage import Storage
 
-__all__ = ["StoredBytes", "display_name", "keep_adapter", "plain_names", "saved_folder", "store"]
-
 _CHUNK = 1024**2
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_FILENAME = 255

@@ -11,8 +11,6 @@ from api.routing import Served, admin_router, errors
 from hmi.catalog import RegisteredBase, bases
 from hmi.schemas import NAME_PATTERN, BaseObject, Listing
 
-__all__ = ["router"]
-
 router = admin_router("/v1/hmi/bases", "knowledge")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from hmi.spec import Family, HPLMSpec
 
-__all__ = ["expected_shapes"]
-
 Shapes = dict[str, tuple[int, ...]]
 _WINDOW = 3  # tokens
 

@@ -20,8 +20,6 @@ from api.uploads import plain_names
 from hmi.errors import Corrupt, InvalidInput
 from hmi.spec import HPLMSpec
 
-__all__ = ["UploadedBase", "read_base"]
-
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "model.safetensors", "tokenizer.json"
 CHAT = "chat.json"  # of models that were taught to chat
 _MAX_SPEC_BYTES = 64 * 1024

@@ -14,8 +14,6 @@ from hmi.catalog import BatchView, NewBatch, batches
 from hmi.jobs import TaskName, check_input
 from hmi.schemas import BatchCreate, BatchObject, Page
 
-__all__ = ["router"]
-
 router = tenant_router("/v1/batches", "Batches")
 
 BatchId = Annotated[str, Path(description="`batch_...`", max_length=64)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from hmi.catalog import BatchView
 from hmi.schemas import BatchObject
 
-__all__ = ["view_batch"]
-
 
 def view_batch(view: BatchView) -> BatchObject:
     batch = view.batch

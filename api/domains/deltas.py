@@ -12,8 +12,6 @@ from hmi.adapters.formats import read_delta
 from hmi.catalog import DeltaView, bases, deltas, domains
 from hmi.schemas import Deleted, DeltaObject, Listing
 
-__all__ = ["router"]
-
 router = admin_router("/v1/hmi/deltas", "knowledge")
 
 _Base = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k3"], max_length=64)]

@@ -10,8 +10,6 @@ from api.routing import Served, admin_router, errors
 from hmi.catalog import domains
 from hmi.schemas import DomainChange, DomainCreate, DomainObject, Listing
 
-__all__ = ["router"]
-
 router = admin_router("/v1/hmi/domains", "knowledge")
 
 

@@ -25,8 +25,6 @@ from hmi.knowledge import Keys, window_keys
 from hmi.schemas import FrequenciesCounted, FrequenciesCreate
 from hmi.spec import HPLMSpec
 
-__all__ = ["router"]
-
 _CHUNK = 1000
 
 router = admin_router("/v1/hmi/frequencies", "knowledge")

@@ -10,8 +10,6 @@ from api.services import Services
 from hmi.catalog import File, files
 from hmi.errors import Corrupt, InvalidInput, NotFound
 
-__all__ = ["get_file", "open_content"]
-
 
 def get_file(session: Session, tenant_id: str, file_id: str, param: str, *, purpose: str | None = None) -> File:
     """Raises `NotFound`, and `InvalidInput` for another purpose; `param` is the field that names the file."""

@@ -16,8 +16,6 @@ from hmi.catalog import NewFile, database_time, files, new_id
 from hmi.errors import InvalidInput
 from hmi.schemas import FileDeleted, FileObject, Page
 
-__all__ = ["router"]
-
 _CHUNK = 256 * 1024
 
 router = tenant_router("/v1/files", "Files")

@@ -15,8 +15,6 @@ from hmi.errors import InvalidInput
 from hmi.jobs import TaskName
 from hmi.schemas import EventObject, JobCreate, JobObject, Page
 
-__all__ = ["router"]
-
 router = tenant_router("/v1/fine_tuning/jobs", "Fine-tuning")
 
 JobId = Annotated[str, Path(description="`ftjob-...`", max_length=64)]

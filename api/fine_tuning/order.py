@@ -22,8 +22,6 @@ from hmi.spec import HPLMSpec, MissPolicy, TaskKind
 from hmi.training.data import AnyExample, ChatExample, require_learnable
 from hmi.training.plan import TrainConfig, TrainingPlan, config_from_start, default_rank
 
-__all__ = ["Start", "find_start", "order_job", "request_of"]
-
 _SEEDS = 2**31
 
 

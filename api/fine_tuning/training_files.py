@@ -14,8 +14,6 @@ from hmi.errors import InvalidInput
 from hmi.spec import TaskKind
 from hmi.training.data import AnyExample, ChatExample, CheckedFile, FileFormat, LabelledLimits, check_labelled, texts_of
 
-__all__ = ["TokenCounter", "TrainingFile", "check_file"]
-
 # Texts and characters that are encoded at once: an encoding takes a hundred bytes and more for each character.
 _CHUNK = 1000
 _CHUNK_CHARACTERS = 2**18

@@ -5,8 +5,6 @@ from __future__ import annotations
 from hmi.catalog import JobState, TuningJob
 from hmi.schemas import JobObject
 
-__all__ = ["view_job"]
-
 _STATUS = {
     JobState.PENDING: "queued",
     JobState.QUEUED: "queued",

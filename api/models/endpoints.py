@@ -10,8 +10,6 @@ from api.routing import Caller, Served, errors, tenant_router
 from hmi.catalog import ServedModel, models
 from hmi.schemas import Listing, ModelObject
 
-__all__ = ["router"]
-
 router = tenant_router("/v1/models", "Models")
 
 

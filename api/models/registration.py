@@ -16,8 +16,6 @@ from hmi.errors import InvalidInput, NotFound
 from hmi.schemas import Deleted, Listing, TenantModelObject
 from hmi.spec import MissPolicy
 
-__all__ = ["router"]
-
 router = tenant_router("/v1/hmi/models", "Administration: tenants' models")
 
 FullName = Annotated[str, Path(examples=["acme/sentiment"], max_length=256)]

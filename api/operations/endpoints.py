@@ -16,8 +16,6 @@ from hmi.errors import HmiError, Transient
 from hmi.jobs import ping
 from hmi.schemas import Health, Listing, NodeObject, Readiness
 
-__all__ = ["health_router", "nodes_router"]
-
 _log = structlog.get_logger(__name__)
 
 health_router = APIRouter(tags=["Health"])

@@ -10,8 +10,6 @@ from api.routing import Served, admin_router, errors
 from hmi.catalog import OPERATOR, Role, database_time, tenants
 from hmi.schemas import Deleted, KeyCreate, KeyObject, Listing, NewKeyObject, TenantCreate, TenantObject
 
-__all__ = ["router"]
-
 router = admin_router("/v1/hmi/tenants", "tenants")
 
 TenantName = Annotated[str, Path(examples=["acme"], max_length=64)]

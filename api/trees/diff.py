@@ -11,8 +11,6 @@ from hmi.knowledge import Parents, ancestor_chains
 from hmi.knowledge.lookup import TreeDiff, WeightedKeys
 from hmi.schemas import DomainDiffObject, NgramText
 
-__all__ = ["describe"]
-
 
 def describe(
     services: Services, base: RegisteredBase, differences: TreeDiff, parents: Parents, limit: int

@@ -14,8 +14,6 @@ from hmi.errors import InvalidInput
 from hmi.jobs import TaskName
 from hmi.schemas import Listing, RebuildRequested, Rollback, TreeObject, TreeVersionObject
 
-__all__ = ["BaseName", "base_with_trees", "router"]
-
 router = admin_router("/v1/hmi/trees", "knowledge")
 
 BaseName = Annotated[str, Path(description="Name of a base model.", examples=["minilm-k3"], max_length=64)]

@@ -7,8 +7,6 @@ from tokenizers import Tokenizer
 from hmi.knowledge import Keys, unpack
 from hmi.schemas import NgramText
 
-__all__ = ["NgramReader", "key_of", "key_pattern", "name_of"]
-
 key_pattern = r"^[0-7][0-9a-f]{15}$"
 """63 bits in hex."""
 

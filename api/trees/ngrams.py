@@ -17,8 +17,6 @@ from hmi.knowledge import ancestor_chains, functions_of
 from hmi.knowledge.lookup import diff_trees, find_holders
 from hmi.schemas import NgramObject, NgramPage, TreeDiffObject
 
-__all__ = ["router"]
-
 router = admin_router("/v1/hmi/trees", "knowledge")
 
 _VERSION = {"ge": 1, "le": 2**31 - 1}

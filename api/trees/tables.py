@@ -14,8 +14,6 @@ from hmi.knowledge import Parents
 from hmi.knowledge.lookup import TreeContents
 from hmi.knowledge.store import KEY_FILES, Table
 
-__all__ = ["find_version", "open_tables", "open_version", "parents_of"]
-
 _log = structlog.get_logger(__name__)
 
 
@@ -25,11 +23,7 @@ def find_version(session: Session, base: RegisteredBase, number: int, *, param: 
     row = known.get(number)
     if row is None:
         kept = f" (any more); known are {', '.join(map(str, sorted(known)))}" if known else ": none was built yet"
-        raise NotFound(
-            f"the tree of {base.name} has no version {number}{kept}",
-            code="version_not_found",
-            param=param,
-        )
+        raise NotFound(f"the tree of {base.name} has no version {number}{kept}", code="version_not_found", param=param)
     if row.status is not TreeStatus.READY:
         state = "being built" if row.status is TreeStatus.BUILDING else "a build that failed"
         raise Conflict(f"version {number} of the tree of {base.name} is {state}: it holds nothing", param=param)

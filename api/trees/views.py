@@ -11,8 +11,6 @@ from hmi.catalog import HitCounts, RegisteredBase, TreeStatus, TreeVersion, base
 from hmi.knowledge import Function, functions_of
 from hmi.schemas import DomainTableObject, TreeBuild, TreeObject, TreeVersionObject
 
-__all__ = ["view_tree", "view_versions"]
-
 
 def view_tree(session: Session, base: RegisteredBase) -> TreeObject:
     """The published tree with today's domains, and the running build."""

@@ -1,4 +1,7 @@
-"""TODO"""
+"""What the API and the workers share about batches: checking an input file and cutting it into shards (`check`,
+`weight`), the items and bodies of its lines (`answers`, `choices`), joining the results (`result_files`), the messages
+between processes (`messages`) and the HTTP numbers of errors (`status`). Start at `check`, then `answers`.
+"""
 
 from __future__ import annotations
 

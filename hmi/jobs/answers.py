@@ -1,6 +1,6 @@
-"""Lines of a batch's output and error files, and the bodies in them.
+"""Lines of a batch's output and error files, and the response bodies in them.
 
-Everything here depends on the batch and the line alone: a shard that runs twice writes the same bytes.
+They depend on the batch and the line alone: a shard that runs twice writes the same bytes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from hmi.jobs.status import error_detail
 from hmi.models.text import OUTSIDE, bio_entities, is_bio
 from hmi.schemas import Chat, EmbeddingRequest, GenerationRequest, InferenceRequest
 
-__all__ = ["LineIds", "NotRun", "error_line", "items_of", "line_ids", "not_run_line", "output_line", "response_body"]
-
-_PLACES = 0xD1B54A32D192ED03  # odd, and far from the next
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
+_INPUT_STEP = 0xD1B54A32D192ED03  # odd, and far from the other
+_CHOICE_STEP = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 _NAMESPACE = uuid.UUID("7d5b3c1e-4f0a-5c62-9a55-1d1f0c6a8e21")
 
 
 class NotRun(StrEnum):
-    """Why a line of a finished batch was never run; the values are OpenAI's codes."""
+    """Why a line of a finished batch was not run; the values are OpenAI's codes."""
 
     EXPIRED = "batch_expired"
     CANCELLED = "batch_cancelled"
@@ -46,17 +44,11 @@ _NOT_RUN_MESSAGE = {
 
 @dataclass(frozen=True, slots=True)
 class LineIds:
-    """The ids of one line's answer, the same on every run of it.
+    """The ids of one line's answer, the same on every run."""
 
-    Attributes:
-        line: `batch_req_...`, the line's own id in the output or error file.
-        request: `req_...`, what the API would have sent as `x-request-id`.
-        answer: Suffix for an id inside the body (`classify-...`).
-    """
-
-    line: str
-    request: str
-    answer: str
+    line: str  # `batch_req_...`, in the output or error file
+    request: str  # `req_...`, as the API's `x-request-id`
+    answer: str  # suffix of an id inside the body (`classify-...`)
 
 
 def line_ids(batch_id: str, line_no: int) -> LineIds:
@@ -71,7 +63,7 @@ def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[I
     given = request.seed if isinstance(request, GenerationRequest) else None
     for place, each in enumerate(request.inputs):
         # Without a seed of the request's own, equal prompts get different texts.
-        seed = int(ids.answer[:15], 16) + place * _PLACES if given is None else given
+        seed = int(ids.answer[:15], 16) + place * _INPUT_STEP if given is None else given
         chat = each.messages if isinstance(each, Chat) else None
         text = each if isinstance(each, str) else None
         tokens = each if isinstance(each, tuple) else None
@@ -85,8 +77,8 @@ def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[I
 
 
 def _choice_seed(seed: int, choice: int) -> int:
-    """The first choice has the request's own seed; the others have seeds that no neighbouring one leads to."""
-    return (seed + choice * _GOLDEN) % 2**64
+    """The first choice has the request's own seed; the others have seeds far from any neighbouring one."""
+    return (seed + choice * _CHOICE_STEP) % 2**64
 
 
 def response_body(
@@ -98,10 +90,10 @@ def response_body(
         outcomes: One for each of `request.inputs` and its choices, in their order.
         created: Unix seconds. In a batch the batch's own `created_at`, so that reruns agree.
 
-    Raises the first outcome's error where there is one: a request is answered whole or not at all.
+    Raises the first outcome's error: a request is answered whole or not at all.
     """
     if len(outcomes) != request.sequences:
-        raise HmiError(f"{len(outcomes)} outcomes came back for {request.sequences} sequences")
+        raise HmiError(f"{len(outcomes)} outcomes for {request.sequences} sequences")
     for outcome in outcomes:
         if outcome.error is not None:
             raise _in_terms_of(request, outcome.error)
@@ -174,7 +166,7 @@ def _embedding(index: int, outcome: Outcome, *, as_base64: bool) -> dict[str, An
     if as_base64:
         embedding: str | list[float] = base64.b64encode(vector.tobytes()).decode("ascii")
     else:
-        # Nine digits carry every float32 exactly; Python would write the seventeen of a double.
+        # Nine digits identify every float32; Python would write the seventeen of a double.
         embedding = [float(f"{value:.9g}") for value in vector.tolist()]
     return {"object": "embedding", "index": index, "embedding": embedding}
 
@@ -190,7 +182,7 @@ def error_line(batch_id: str, line_no: int, custom_id: str, status: int, error: 
 
 
 def not_run_line(batch_id: str, line_no: int, custom_id: str, reason: NotRun) -> bytes:
-    """A line of the error file for a request that was never run."""
+    """A line of the error file for a request that was not run."""
     ids = line_ids(batch_id, line_no)
     error = {"code": reason.value, "message": _NOT_RUN_MESSAGE[reason]}
     return _json_line({"id": ids.line, "custom_id": custom_id, "response": None, "error": error})

@@ -1,7 +1,7 @@
-"""Reads a batch's input file once: is every line one that can be answered, and where are the shards?
+"""Validates a batch's input file in one pass, and cuts it into shards.
 
-What cannot be matched to a `custom_id` fails the whole batch here, with the lines named. What is wrong
-inside a body is left for that line's own error line, so that one bad request does not hold up the rest.
+A line without a usable `custom_id` or with the wrong `url` fails the whole batch, and the problems name the lines. A
+fault inside a body becomes that line's own error line, so that one bad request does not hold up the rest.
 """
 
 from __future__ import annotations
@@ -15,57 +15,51 @@ from hmi.jobs.weight import Weight, weigh_line
 from hmi.jsonlines import read_bounded
 from hmi.schemas import Limits, parse_line
 
-__all__ = ["CheckedInput", "LineRange", "Problem", "check_input"]
-
-MAX_PROBLEMS = 100  # as many are reported; the file is read no further
-# Most of a shard, unless a line alone is more. It is held in memory, so lines close to their limit make shorter ones;
-# and one that is given up begins anew, so lines that ask for much make shorter ones too. The tokens are 256 answers of
-# usual length and their prompts: whoever writes 150 a second needs 1,000 seconds for them.
+MAX_PROBLEMS = 100  # the reading stops there
+# The largest shard, unless one line alone is larger. A shard is held in memory, and an interrupted one begins anew.
+# The tokens are 256 answers of usual length and their prompts, 1,000 seconds at 150 tokens a second.
 SHARD = Weight(sequences=4096, tokens=150_000, bytes=16 * 1024**2)
 
 
 @dataclass(frozen=True, slots=True)
 class LineRange:
-    """`lines` consecutive lines from `first_line` (0-based), at bytes `offset`..`offset + length`; `cost` as in
-    `Weight`."""
+    """`lines` consecutive lines from `first_line` (0-based), at bytes `offset`..`offset + length`."""
 
     first_line: int
     lines: int
     offset: int
     length: int
-    cost: int = 0
+    cost: int = 0  # as in `Weight`
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a batch cannot start. `line` is 1-based; None where the file as a whole is meant."""
+    """Why a batch cannot start."""
 
     code: str
-    line: int | None
+    line: int | None  # 1-based; None for the file as a whole
     message: str
     param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedInput:
-    """`shards` cover `total_lines` lines without a gap; they are empty where there are `problems`."""
-
     total_lines: int
-    shards: tuple[LineRange, ...]
+    shards: tuple[LineRange, ...]  # all lines without a gap; empty where there are problems
     problems: tuple[Problem, ...]
 
 
 def check_input(stream: IO[bytes], *, endpoint: str, limits: Limits, shard_lines: int) -> CheckedInput:
-    """Check the file from its beginning to its end, holding one line at a time.
+    """Check a file, holding one line at a time.
 
     Args:
-        endpoint: What every line's `url` must equal.
-        shard_lines: Most lines of a shard; shards also end at `SHARD`.
+        endpoint: The `url` of every line.
+        shard_lines: Most lines of a shard, which also ends at `SHARD`.
     """
     reader = _Reader(endpoint, limits, shard_lines)
     for raw, skipped in read_bounded(stream, limits.max_line_bytes):
         reader.take(raw, skipped)
-        if not reader.wants_more:
+        if reader.is_done:
             break
     return reader.result()
 
@@ -85,12 +79,12 @@ class _Reader:
     weight: Weight = field(default_factory=Weight)  # of the last shard
 
     @property
-    def wants_more(self) -> bool:
-        return len(self.problems) < MAX_PROBLEMS and self.lines <= self.limits.max_lines
+    def is_done(self) -> bool:
+        return len(self.problems) >= MAX_PROBLEMS or self.lines > self.limits.max_lines
 
     def take(self, raw: bytes, skipped: int) -> None:
         if not skipped and not raw.strip():
-            # Blank lines at the very end are an editor's habit; one before a request is a damaged file.
+            # Editors write blank lines at the end; one before a request is a damaged file.
             self.blanks += 1
         else:
             if self.blanks:

@@ -12,20 +12,19 @@ from hmi.errors import HmiError
 from hmi.items import Generation, Outcome, TokenBytes, TokenLogprobs
 from hmi.schemas import ChatRequest, InferenceRequest
 
-__all__ = ["generated_body"]
-
 
 def generated_body(
     request: InferenceRequest, model_name: str, outcomes: Sequence[Outcome], created: int, answer: str
 ) -> dict[str, Any]:
-    """
+    """The body of a completion or a chat completion.
+
     Args:
         outcomes: Without errors, choice after choice of each input.
-        answer: By which the answer's id is made.
+        answer: Suffix of the answer's id.
     """
     chats = isinstance(request, ChatRequest)
     results = [_generation(outcome) for outcome in outcomes]
-    read = sum(outcome.tokens for outcome in outcomes[:: request.choices])  # a prompt counts once, whatever its choices
+    read = sum(outcome.tokens for outcome in outcomes[:: request.choices])  # a prompt counts once for all its choices
     made = sum(len(result.tokens) for result in results)
     shape = _message_choice if chats else _text_choice
     return {
@@ -62,7 +61,7 @@ def _text_logprobs(logprobs: TokenLogprobs, text: str) -> dict[str, Any]:
         if math.isnan(own[place]):
             return None
         found: dict[str, float] = {}
-        # And the token itself, be it one of them or not. Two may have one text; the likelier one is kept.
+        # The token itself is always there. Of two tokens with one text, the likelier one is kept.
         for token, logprob in [*_likeliest(logprobs, place), (ids[place], own[place])]:
             found.setdefault(name(token), _finite(logprob))
         return found
@@ -76,14 +75,14 @@ def _text_logprobs(logprobs: TokenLogprobs, text: str) -> dict[str, Any]:
 
 
 def _offsets(ids: Sequence[int], token_bytes: TokenBytes, text: str) -> list[int]:
-    """Where tokens begin in the text, in characters; one that begins within a character, at that."""
+    """Where tokens begin in the text, in characters; a token inside a character begins at that character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets, end = [], 0
     for token in ids:
         offsets.append(end)
         if token not in token_bytes.special:
             found = decoder.decode(token_bytes.of(token))
-            # What begins a prompt may be a word with a space, which the prompt lacks.
+            # A prompt's first token may have a space that the prompt lacks.
             end += len(found.removeprefix(" ") if end == 0 and not text.startswith(" ") else found)
     return offsets
 
@@ -120,7 +119,7 @@ def _likeliest(logprobs: TokenLogprobs, place: int) -> Iterable[tuple[int, float
 
 
 def _name(piece: bytes, mark: str = "") -> str:
-    """Its text; of a part of a character its bytes, as OpenAI writes them."""
+    """A token's text; for a part of a character its bytes, as OpenAI writes them."""
     try:
         return piece.decode()
     except UnicodeDecodeError:
@@ -128,5 +127,5 @@ def _name(piece: bytes, mark: str = "") -> str:
 
 
 def _finite(value: float) -> float:
-    """What no token can be has a probability of 0, and JSON no infinity."""
+    """A probability of 0 has the log-probability -inf, which JSON cannot write."""
     return value if math.isfinite(value) else -9999.0

@@ -1,7 +1,7 @@
-"""Names of queues and tasks, and the Celery client that the API and the workers build alike.
+"""Names of queues and tasks, and the Celery client of the API and the workers.
 
-A message carries ids, never text or keys, and is only a hint: what has to run stands in the catalog, and
-the periodic `dispatch` and `reconcile` find it there when a message was lost.
+A message carries ids, never text or keys, and is only a hint: the catalog records what has to run, and the periodic
+`dispatch` and `reconcile` find it there when a message is lost.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from kombu.exceptions import OperationalError
 
 from hmi.errors import Transient
 from hmi.settings import Settings
-
-__all__ = ["KEY_PREFIX", "QueueName", "TaskName", "make_client", "ping", "send"]
 
 KEY_PREFIX = "hmi:"  # of every key in Redis, so that the server can be shared
 
@@ -45,14 +43,14 @@ _QUEUES = {TaskName.RUN_SHARD: QueueName.SHARDS, TaskName.TRAIN: QueueName.TRAIN
 
 
 def make_client(settings: Settings, *, socket_timeout_seconds: float = 30) -> Celery:
-    """A Celery application that can send every task and knows none of their code.
+    """A Celery application that can send every task, without their code.
 
-    The worker builds its own application from this one, because all applications on one broker must share
-    the visibility timeout (the shortest wins) and the key prefix.
+    The worker builds its application from this one: all applications on one broker must share the key prefix and the
+    visibility timeout, of which the shortest wins.
 
     Args:
-        socket_timeout_seconds: How long a broker that accepts connections but does not answer may hold a
-            caller. A worker's blocking reads need the default; a caller that only sends can do with less.
+        socket_timeout_seconds: How long a broker that does not answer may hold a caller. A worker's blocking reads need
+            the default.
     """
     client = Celery("hmi", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     client.conf.update(
@@ -77,7 +75,7 @@ def make_client(settings: Settings, *, socket_timeout_seconds: float = 30) -> Ce
             "global_keyprefix": KEY_PREFIX,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            # Of a connection that a send opens: two tries, since a sweeper stands behind every send.
+            # Of a connection that a send opens: two tries, since a periodic task repeats every send.
             "max_retries": 2,
             "interval_start": 0.1,
             "interval_step": 0.1,
@@ -89,7 +87,7 @@ def make_client(settings: Settings, *, socket_timeout_seconds: float = 30) -> Ce
 def send(client: Celery, task: TaskName, *args: str | int | None) -> str:
     """Publish one message and return its task id. Raises `Transient` where the broker does not take it.
 
-    A failed send may have been delivered all the same, so every task bears being run twice.
+    A failed send may have been delivered, so every task must be safe to run twice.
     """
     try:
         sent = client.send_task(task.value, args=list(args), queue=task.queue.value, retry=False)

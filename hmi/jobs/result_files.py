@@ -13,13 +13,11 @@ from hmi.jobs.check import LineRange
 from hmi.schemas import Limits, parse_line, read_lines
 from hmi.storage import Storage
 
-__all__ = ["Assembled", "AssembledFile", "FinishedShard", "assemble"]
-
 _CHUNK = 1024**2
 
 
 class FinishedShard(Protocol):
-    """What is read of a shard that ran: its lines, and the files it left (None where it had none to write)."""
+    """The lines of a shard that ran, and its files (None where it wrote none)."""
 
     @property
     def first_line(self) -> int: ...
@@ -48,11 +46,9 @@ class AssembledFile:
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The two files, None where no line belongs in one; `not_run` lines were never run."""
-
-    output: AssembledFile | None
+    output: AssembledFile | None  # None without lines
     error: AssembledFile | None
-    not_run: int
+    not_run: int  # lines
 
 
 def assemble(
@@ -66,15 +62,14 @@ def assemble(
     output_path: str,
     error_path: str,
 ) -> Assembled:
-    """Write both files; running it again writes the same bytes to the same places.
+    """Write both files. A repetition writes the same bytes to the same places.
 
     Args:
-        shards: Those that finished, in line order. Lines between and after them were not run and get an
-            error line each.
+        shards: The finished ones, in line order. Each line that they lack gets an error line.
         not_run: Why lines may be missing; None where the batch ran to its end.
 
-    Raises `Corrupt` where lines are missing without a reason or shards overlap, `NotFound` where a shard's
-    file is gone, `StorageFull`.
+    Raises `Corrupt` where lines are missing without a reason or shards overlap, `NotFound` where a shard's file is
+    lost, `StorageFull`.
     """
     gaps = list(_gaps(storage, input_path, total_lines, shards))
     missing = sum(gap.lines for gap in gaps)
@@ -103,7 +98,7 @@ def assemble(
 
 
 def _gaps(storage: Storage, input_path: str, total_lines: int, shards: Sequence[FinishedShard]) -> Iterator[LineRange]:
-    """The lines that no shard covers. Shards are cut without gaps, so neighbours tell where one lies."""
+    """The lines that no shard covers. Shards are cut without gaps, so neighbours bound the missing ones."""
     line = offset = 0
     for shard in shards:
         if shard.first_line < line:
@@ -120,7 +115,7 @@ def _gaps(storage: Storage, input_path: str, total_lines: int, shards: Sequence[
 def _write_not_run(
     storage: Storage, input_path: str, batch_id: str, gap: LineRange, reason: NotRun, target: _Target
 ) -> None:
-    limits = Limits(max_line_bytes=gap.length)  # the lines passed the check, under whatever limit held then
+    limits = Limits(max_line_bytes=gap.length)  # the lines were checked when the batch was created
     written = 0
     with storage.open(input_path, gap.offset) as source:
         for raw in read_lines(source, gap.length):
@@ -142,7 +137,7 @@ def _copy(storage: Storage, path: str | None, target: _Target) -> None:
 
 
 class _Measured:
-    """A file being written, with the size and SHA-256 of what went in."""
+    """A file being written, with its size and SHA-256."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -1,8 +1,4 @@
-"""The HTTP numbers of errors, and the envelope that OpenAI puts around them.
-
-An error line in a batch's error file carries the same number and the same envelope as the API would have
-answered, so both are decided here.
-"""
+"""The HTTP numbers of errors, and OpenAI's envelope around them, for the API's answers and for batches' error lines."""
 
 from __future__ import annotations
 
@@ -24,9 +20,7 @@ from hmi.errors import (
     Unauthenticated,
 )
 
-__all__ = ["ErrorDetail", "error_detail", "error_type", "http_status"]
-
-# Looked up along the class's bases, so a subclass answers as its parent unless it is named here.
+# A subclass has its parent's number unless it is named here.
 _STATUS: dict[type[HmiError], int] = {
     InvalidInput: 400,
     Unauthenticated: 401,
@@ -42,7 +36,7 @@ _STATUS: dict[type[HmiError], int] = {
     HmiError: 500,
 }
 
-# A finer code may stand for a finer number than its class has.
+# Codes with another number than their class.
 _STATUS_BY_CODE = {"request_too_large": 413, "unsupported_media_type": 415}
 
 
@@ -67,15 +61,15 @@ def http_status(error: HmiError) -> int:
 
 
 def error_type(status: int) -> str:
-    """OpenAI's `type` for a status code: who has to act."""
+    """OpenAI's `type` for a status code."""
     if status == 429:
         return "rate_limit_error"
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def error_detail(error: HmiError, status: int | None = None) -> ErrorDetail:
-    """`status` is the one answered with; by default the error's own."""
+    """Args: status: Of the answer; by default the error's own."""
     number = http_status(error) if status is None else status
-    # It may quote what the caller sent, and half a surrogate pair cannot be written in an answer.
+    # A message may quote the caller, and half a surrogate pair cannot be written in an answer.
     message = error.message.encode("utf-8", "backslashreplace").decode()
     return ErrorDetail(message, error_type(number), error.param, error.code)

@@ -7,18 +7,23 @@ The API declares its endpoints with these models, workers read the bodies in bat
 
 from __future__ import annotations
 
-from hmi.schemas.base import NAME_PATTERN, Deleted, ErrorResponse, Listing, Name, Page, ResponseModel, Timestamp
-from hmi.schemas.batches import BatchCreate, BatchObject, BatchProblem, FileDeleted, FileObject, Metadata, RequestCounts
-from hmi.schemas.fine_tuning import EventObject, Hyperparameters, JobCreate, JobObject, TuningOptions
-from hmi.schemas.generation import (
-    DEFAULT_MAX_TOKENS,
-    MAX_CHOICES,
-    NO_LIMIT,
-    ChatRequest,
-    CompletionRequest,
-    GenerationRequest,
+from hmi.schemas.administration import (
+    Health,
+    KeyCreate,
+    KeyObject,
+    ModelObject,
+    NewKeyObject,
+    NodeObject,
+    Readiness,
+    TenantCreate,
+    TenantModelObject,
+    TenantObject,
 )
-from hmi.schemas.inference import TRUNCATE_TO_MODEL, Chat, ClassificationRequest, EmbeddingRequest, InferenceRequest
+from hmi.schemas.base import NAME_PATTERN, Deleted, ErrorResponse, Listing, Page, ResponseModel
+from hmi.schemas.batches import BatchCreate, BatchObject, FileDeleted, FileObject, RequestCounts
+from hmi.schemas.fine_tuning import EventObject, Hyperparameters, JobCreate, JobObject, TuningOptions
+from hmi.schemas.generation import DEFAULT_MAX_TOKENS, MAX_CHOICES, NO_LIMIT, ChatRequest, GenerationRequest
+from hmi.schemas.inference import TRUNCATE_TO_MODEL, Chat, EmbeddingRequest, InferenceRequest
 from hmi.schemas.knowledge import (
     BaseObject,
     DeltaObject,
@@ -28,28 +33,7 @@ from hmi.schemas.knowledge import (
     FrequenciesCounted,
     FrequenciesCreate,
 )
-from hmi.schemas.lines import (
-    CHAT,
-    CLASSIFY,
-    COMPLETIONS,
-    EMBEDDINGS,
-    ENDPOINTS,
-    BatchLine,
-    Limits,
-    parse_body,
-    parse_line,
-    read_lines,
-)
-from hmi.schemas.models import (
-    KeyCreate,
-    KeyObject,
-    ModelObject,
-    NewKeyObject,
-    TenantCreate,
-    TenantModelObject,
-    TenantObject,
-)
-from hmi.schemas.operations import Health, NodeObject, Readiness
+from hmi.schemas.lines import CHAT, COMPLETIONS, ENDPOINTS, BatchLine, Limits, parse_body, parse_line, read_lines
 from hmi.schemas.trees import (
     DomainDiffObject,
     DomainTableObject,
@@ -63,16 +47,13 @@ from hmi.schemas.trees import (
     TreeObject,
     TreeProgress,
     TreeVersionObject,
-    Used,
 )
 from hmi.schemas.validation import invalid_input
 
 __all__ = [
     "CHAT",
-    "CLASSIFY",
     "COMPLETIONS",
     "DEFAULT_MAX_TOKENS",
-    "EMBEDDINGS",
     "ENDPOINTS",
     "MAX_CHOICES",
     "NAME_PATTERN",
@@ -82,11 +63,8 @@ __all__ = [
     "BatchCreate",
     "BatchLine",
     "BatchObject",
-    "BatchProblem",
     "Chat",
     "ChatRequest",
-    "ClassificationRequest",
-    "CompletionRequest",
     "Deleted",
     "DeltaObject",
     "DomainChange",
@@ -111,9 +89,7 @@ __all__ = [
     "KeyObject",
     "Limits",
     "Listing",
-    "Metadata",
     "ModelObject",
-    "Name",
     "NewKeyObject",
     "NgramObject",
     "NgramPage",
@@ -128,14 +104,12 @@ __all__ = [
     "TenantCreate",
     "TenantModelObject",
     "TenantObject",
-    "Timestamp",
     "TreeBuild",
     "TreeDiffObject",
     "TreeObject",
     "TreeProgress",
     "TreeVersionObject",
     "TuningOptions",
-    "Used",
     "invalid_input",
     "parse_body",
     "parse_line",

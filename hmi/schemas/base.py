@@ -7,20 +7,6 @@ from typing import Annotated, Generic, Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = [
-    "NAME_PATTERN",
-    "Deleted",
-    "ErrorBody",
-    "ErrorResponse",
-    "Listing",
-    "Name",
-    "OptionalTimestamp",
-    "Page",
-    "RequestModel",
-    "ResponseModel",
-    "Timestamp",
-]
-
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 

@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from hmi.schemas.base import OptionalTimestamp, RequestModel, ResponseModel, Timestamp
 
-__all__ = ["BatchCreate", "BatchObject", "BatchProblem", "FileDeleted", "FileObject", "Metadata", "RequestCounts"]
-
 _WINDOW = re.compile(r"(\d{1,4})([mh])")
 _UNIT_SECONDS = {"m": 60, "h": 3600}
 _LONGEST_WINDOW_SECONDS = 30 * 24 * 3600

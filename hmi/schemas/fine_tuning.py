@@ -11,8 +11,6 @@ from hmi.schemas.batches import Metadata
 from hmi.schemas.validation import TAG
 from hmi.spec import MissPolicy, TaskKind
 
-__all__ = ["EventObject", "Hyperparameters", "JobCreate", "JobObject", "TuningOptions"]
-
 _AUTO, _NUMBER = f"{TAG}auto", f"{TAG}number"
 
 JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
@@ -84,13 +82,11 @@ class TuningOptions(RequestModel):
 
 class JobCreate(RequestModel):
     model: Annotated[
-        str,
-        Field(min_length=1, max_length=130, description="A base model, or a model of yours to be trained anew."),
+        str, Field(min_length=1, max_length=130, description="A base model, or a model of yours to be trained anew.")
     ]
     training_file: Annotated[str, Field(max_length=64, description="A file of purpose `fine-tune`.")]
     validation_file: Annotated[
-        str | None,
-        Field(max_length=64, description="Scores every epoch. Default: a tenth of the training file does."),
+        str | None, Field(max_length=64, description="Scores every epoch. Default: a tenth of the training file does.")
     ] = None
     suffix: Annotated[
         str | None,

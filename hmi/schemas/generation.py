@@ -13,8 +13,6 @@ from hmi.schemas.base import RequestModel
 from hmi.schemas.inference import Chat, InferenceRequest, Input, Inputs, as_inputs, changes_nothing, entries
 from hmi.schemas.validation import TAG, Unsupported, invalid
 
-__all__ = ["DEFAULT_MAX_TOKENS", "MAX_CHOICES", "NO_LIMIT", "ChatRequest", "CompletionRequest", "GenerationRequest"]
-
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for completions; chats are generated up to the end of the context
 NO_LIMIT = 2**31 - 1  # tokens: more than any context
 MAX_CHOICES = 128

@@ -23,18 +23,6 @@ from hmi.items import GenerationParams, Task
 from hmi.schemas.base import RequestModel
 from hmi.schemas.validation import TAG, Unsupported, invalid
 
-__all__ = [
-    "TRUNCATE_TO_MODEL",
-    "Chat",
-    "ClassificationRequest",
-    "EmbeddingRequest",
-    "InferenceRequest",
-    "Input",
-    "Inputs",
-    "Text",
-    "changes_nothing",
-]
-
 # `truncate_prompt_tokens: -1` asks for the model's own limit, which is less than this for every model.
 TRUNCATE_TO_MODEL = 2**31 - 1
 _MAX_TOKEN_ID = 2**21 - 2  # ids are kept in 21 bits with one value set apart

@@ -8,16 +8,6 @@ from pydantic import Field, StringConstraints
 
 from hmi.schemas.base import Name, RequestModel, ResponseModel, Timestamp
 
-__all__ = [
-    "BaseObject",
-    "DeltaObject",
-    "DomainChange",
-    "DomainCreate",
-    "DomainObject",
-    "FrequenciesCounted",
-    "FrequenciesCreate",
-]
-
 
 class DomainCreate(RequestModel):
     name: Annotated[Name, Field(examples=["reviews"])]

@@ -20,19 +20,6 @@ from hmi.schemas.generation import ChatRequest, CompletionRequest
 from hmi.schemas.inference import ClassificationRequest, EmbeddingRequest, InferenceRequest
 from hmi.schemas.validation import validate
 
-__all__ = [
-    "CHAT",
-    "CLASSIFY",
-    "COMPLETIONS",
-    "EMBEDDINGS",
-    "ENDPOINTS",
-    "BatchLine",
-    "Limits",
-    "parse_body",
-    "parse_line",
-    "read_lines",
-]
-
 CLASSIFY, EMBEDDINGS = "/v1/classify", "/v1/embeddings"
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 ENDPOINTS: Mapping[str, type[InferenceRequest]] = {

@@ -8,22 +8,6 @@ from pydantic import Field
 
 from hmi.schemas.base import OptionalTimestamp, Page, RequestModel, ResponseModel, Timestamp
 
-__all__ = [
-    "DomainDiffObject",
-    "DomainTableObject",
-    "NgramObject",
-    "NgramPage",
-    "NgramText",
-    "RebuildRequested",
-    "Rollback",
-    "TreeBuild",
-    "TreeDiffObject",
-    "TreeObject",
-    "TreeProgress",
-    "TreeVersionObject",
-    "Used",
-]
-
 _Share = Annotated[float | None, Field(ge=0, le=1)]
 _MAX_NUMBER = 2**31 - 1
 

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ValidationError
 from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
 
-__all__ = ["TAG", "Unsupported", "invalid", "invalid_input", "validate"]
-
 TAG: Final = "#"
 """Begins the tag of a union's member, which pydantic puts into the location of an error and no caller has sent."""
 

@@ -40,8 +40,6 @@ from hmi.schemas import (
     TreeVersionObject,
 )
 
-__all__ = ["HmiClient"]
-
 _BATCH_FILES: Final = "batch"
 _ADAPTER_FILE: Final = "adapter.safetensors"
 _TUNING: Final = "/v1/fine_tuning/jobs"
@@ -260,10 +258,7 @@ class HmiClient:
 
     def download(self, file_id: str, target: BinaryIO) -> int:
         """Write a file's content to `target` as it arrives, and return its bytes."""
-        with (
-            translated(self.url),
-            self._http.stream("GET", f"/v1/files/{quote(file_id)}/content") as response,
-        ):
+        with translated(self.url), self._http.stream("GET", f"/v1/files/{quote(file_id)}/content") as response:
             if response.is_error:
                 response.read()
                 raise error_of(response)

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from hmi.errors import Conflict, InvalidInput
 
-__all__ = ["DataFolder", "Running"]
-
 
 @dataclass(frozen=True, slots=True)
 class Running:

@@ -21,8 +21,6 @@ from hmi.errors import (
     Unauthenticated,
 )
 
-__all__ = ["error_of", "translated"]
-
 _BY_CODE: Final[dict[str, type[HmiError]]] = {
     cls.default_code: cls for name in hmi.errors.__all__ if issubclass(cls := getattr(hmi.errors, name), HmiError)
 }

@@ -9,8 +9,6 @@ from typing import BinaryIO
 
 from hmi.errors import InvalidInput
 
-__all__ = ["opened", "parts_of"]
-
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:

@@ -155,7 +155,7 @@ def test_tenants_see_nothing_of_trees(api: Api) -> None:
 
 @contextlib.contextmanager
 def rebuilding(api: Api, redis_url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`hmi tree rebuild --wait` as a process of its own, once it has asked for the rebuild."""
+    """`hmi tree rebuild --wait` as a process of its own, once it has requested the rebuild."""
     command = ["tree", "rebuild", BASE, "--wait", "--url", api.url, "--key", api.keys["operator"], *options]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-m", "hmi.cli.main", *command], **pipes) as process:

@@ -153,7 +153,7 @@ def test_an_operator_registers_for_any_tenant_by_full_name(api: Api, tmp_path: P
     made = register(api, path, who="operator", name="acme/topics", labels='["x", "y"]').json()
     assert (made["name"], made["summary"]["labels"]) == ("acme/topics", ["x", "y"])
     assert register(api, path, who="operator", name="topics").status_code == 400
-    assert register(api, path, who="operator", name="nobody/topics").status_code == 404
+    assert register(api, path, who="operator", name="unknown/topics").status_code == 404
     with api.http("acme") as http:
         assert http.get("/v1/hmi/models/acme/topics").json() == made
         assert http.delete("/v1/hmi/models/acme/topics").json()["deleted"]

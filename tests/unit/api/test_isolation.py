@@ -37,7 +37,7 @@ UNKNOWN = {
     "batch": "batch_" + "0" * 32,
     "job": "ftjob-" + "0" * 32,
     "text": "file-" + "1" * 32,
-    "model": "nobody/sentiment",
+    "model": "unknown/sentiment",
 }
 
 
@@ -63,7 +63,7 @@ def snapshot(api: Api) -> object:
 
 
 def neutral(answer: httpx.Response, ids: dict[str, str]) -> tuple[int, str]:
-    """The answer with the id that was asked for taken out."""
+    """The answer without the id of the request."""
     text = json.dumps(answer.json())
     for value in ids.values():
         text = text.replace(value, "<id>")
@@ -108,7 +108,7 @@ def test_nothing_is_trained_from_what_is_anothers(api: Api, acme: dict[str, str]
 def test_a_model_cannot_be_registered_for_another(api: Api, tmp_path: Path) -> None:
     answers = []
     with api.http("rival") as http:
-        for tenant in ("acme", "nobody"):
+        for tenant in ("acme", "unknown"):
             form = {"name": f"{tenant}/new", "base": "tiny", "domain": "reviews"}
             answers.append(neutral(http.post("/v1/hmi/models", data=form), {"tenant": tenant}))
     assert answers[0] == answers[1]

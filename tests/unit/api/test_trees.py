@@ -174,7 +174,7 @@ def test_ngrams_are_listed_as_text_with_where_they_are_held(api_with_base: Api, 
         ("w0 w5 w1", "own", "movies"),
         ("w0 w3 w1", "alias", "general"),
         ("w0 w2 w1", "missing", None),  # an ancestor's row of another function, and no alias
-        ("w0 w9 w1", "missing", None),  # an alias, and no ancestor has it any more
+        ("w0 w9 w1", "missing", None),  # an alias whose ancestor's row was dropped
         ("w0 w7 w1", "missing", None),
     ]
     assert [each["count"] for each in found["data"]] == pytest.approx([50, 30, 20, 9, 7], rel=1e-3)

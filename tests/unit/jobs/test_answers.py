@@ -41,7 +41,7 @@ def test_a_classification_has_the_shape_of_vllm() -> None:
     }
 
 
-def test_words_that_have_a_label_are_told_and_joined_when_their_labels_say_so() -> None:
+def test_labelled_words_are_returned_and_joined_when_labels_are_bio() -> None:
     tags = (Tag(0, 3, "B-PER", 0.9), Tag(4, 12, "I-PER", 0.75), Tag(13, 15, "O", 0.99), Tag(16, 22, "I-LOC", 0.5))
     outcome = Outcome(Tagging(("O", "B-PER", "I-PER", "B-LOC", "I-LOC"), tags), None, tokens=6)
     nouns = Outcome(Tagging(("O", "NOUN"), (Tag(0, 3, "NOUN", 0.9), Tag(4, 5, "O", 1.0))), None, tokens=4)

@@ -67,7 +67,7 @@ def test_a_shard_ends_when_its_inputs_are_many(monkeypatch: pytest.MonkeyPatch) 
     assert [shard.lines for shard in checked.shards] == [2, 2, 1, 1, 2]
 
 
-def test_a_shard_ends_when_the_texts_that_it_asks_for_are_many() -> None:
+def test_a_shard_ends_when_its_generated_texts_are_many() -> None:
     url = "/v1/chat/completions"
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 128, "max_completion_tokens": 200}
     lines = [

@@ -53,23 +53,23 @@ def test_choices_have_seeds_of_their_own_and_the_same_ones_on_every_run() -> Non
     assert items_of(chat(), REF, IDS)[0].messages == (("user", "hello"),)
 
 
-Told = tuple[str, float, list[tuple[str, float]]]
+Row = tuple[str, float, list[tuple[str, float]]]
 
 
-def token_logprobs(*told: Told) -> TokenLogprobs:
+def token_logprobs(*rows_of_tokens: Row) -> TokenLogprobs:
     """Of a vocabulary of the names in them; one in angle brackets is special."""
-    names = list(dict.fromkeys(name for own, _, best in told for name in (own, *(each for each, _ in best))))
+    names = list(dict.fromkeys(name for own, _, best in rows_of_tokens for name in (own, *(each for each, _ in best))))
     blobs = [name.encode("utf-8", "surrogateescape") for name in names]
-    most = max(len(best) for _, _, best in told)
-    rows = [[*best, *[("", math.nan)] * (most - len(best))] for _, _, best in told]
+    most = max(len(best) for _, _, best in rows_of_tokens)
+    rows = [[*best, *[("", math.nan)] * (most - len(best))] for _, _, best in rows_of_tokens]
     return TokenLogprobs(
         token_bytes=TokenBytes(
             blob=b"".join(blobs),
             starts=np.cumsum([0, *map(len, blobs)], dtype=np.int32),
             special=frozenset(number for number, name in enumerate(names) if name[:1] == "<"),
         ),
-        ids=np.array([names.index(own) for own, _, _ in told], np.int32),
-        logprobs=np.array([logprob for _, logprob, _ in told], np.float32),
+        ids=np.array([names.index(own) for own, _, _ in rows_of_tokens], np.int32),
+        logprobs=np.array([logprob for _, logprob, _ in rows_of_tokens], np.float32),
         best_ids=np.array([[names.index(name) if name else -1 for name, _ in row] for row in rows], np.int32),
         best_logprobs=np.array([[logprob for _, logprob in row] for row in rows], np.float32),
     )
@@ -80,34 +80,34 @@ def outcome(said: str, tokens: int, finish: Finish = Finish.STOP, **more: Any) -
 
 
 def test_answer_is_a_completion_of_openais() -> None:
-    first: Told = ("on", math.nan, [])
-    second: Told = ("ce", -1.0, [("ce", -1.0), ("ly", -2.0)])
-    sure: Told = (" up", -0.5, [(" up", -0.5), (" on", -1.5)])
-    never: Told = ("on", -math.inf, [("a", -2.0), ("b", -3.0)])
+    first: Row = ("on", math.nan, [])
+    second: Row = ("ce", -1.0, [("ce", -1.0), ("ly", -2.0)])
+    sure: Row = (" up", -0.5, [(" up", -0.5), (" on", -1.5)])
+    never: Row = ("on", -math.inf, [("a", -2.0), ("b", -3.0)])
     outcomes = [
         outcome("once up", 2, logprobs=token_logprobs(first, second, sure, never)),
         outcome("b", 1, Finish.LENGTH, logprobs=token_logprobs(first, sure)),
     ]
     body = response_body(text(n=2, logprobs=2, echo=True), MODEL, outcomes, 99, IDS)
-    found = Completion.construct(**body)  # told of a prompt, OpenAI too has nothing to say of its first token
+    found = Completion.construct(**body)  # OpenAI too has no log-probability of a prompt's first token
     assert (found.id, found.created, found.model) == (f"cmpl-{IDS.answer}", 99, MODEL)
     assert [(each.index, each.text, each.finish_reason) for each in found.choices] == [
         (0, "once up", "stop"), (1, "b", "length"),
     ]  # fmt: skip
     assert found.usage is not None
     assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (3, 3, 6)
-    told = body["choices"][0]["logprobs"]
-    assert told["tokens"] == ["on", "ce", " up", "on"]
-    assert told["token_logprobs"] == [None, -1.0, -0.5, -9999.0]
-    assert told["top_logprobs"] == [
+    returned = body["choices"][0]["logprobs"]
+    assert returned["tokens"] == ["on", "ce", " up", "on"]
+    assert returned["token_logprobs"] == [None, -1.0, -0.5, -9999.0]
+    assert returned["top_logprobs"] == [
         None, {"ce": -1.0, "ly": -2.0}, {" up": -0.5, " on": -1.5}, {"a": -2.0, "b": -3.0, "on": -9999.0},
     ]  # fmt: skip
-    assert told["text_offset"] == [0, 2, 4, 7]
+    assert returned["text_offset"] == [0, 2, 4, 7]
 
 
 def test_answer_without_a_prompt_is_one_that_the_client_takes() -> None:
-    told = outcome("up", 1, logprobs=token_logprobs(("up", -0.5, [("up", -0.5)])))
-    Completion.model_validate(response_body(text(logprobs=1), MODEL, [told], 99, IDS))
+    returned = outcome("up", 1, logprobs=token_logprobs(("up", -0.5, [("up", -0.5)])))
+    Completion.model_validate(response_body(text(logprobs=1), MODEL, [returned], 99, IDS))
 
 
 def parts(whole: str, *ends: int) -> list[str]:
@@ -116,12 +116,12 @@ def parts(whole: str, *ends: int) -> list[str]:
     return [raw[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise([0, *ends, len(raw)])]
 
 
-def test_parts_of_a_character_are_told_by_their_bytes() -> None:
+def test_parts_of_a_character_are_written_as_bytes() -> None:
     front, back = parts("🦜", 2)
-    told = token_logprobs(
+    returned = token_logprobs(
         ("<s>", math.nan, []), (" a", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("b", -1.0, [])
     )
-    body = response_body(text(logprobs=1, echo=True), MODEL, [outcome("a🦜b", 3, logprobs=told)], 99, IDS)
+    body = response_body(text(logprobs=1, echo=True), MODEL, [outcome("a🦜b", 3, logprobs=returned)], 99, IDS)
     found = body["choices"][0]["logprobs"]
     assert found["tokens"] == ["<s>", " a", r"bytes:\xf0\x9f", r"bytes:\xa6\x9c", "b"]
     assert found["top_logprobs"][2] == {r"bytes:\xa6\x9c": -2.0, r"bytes:\xf0\x9f": -1.0}
@@ -130,8 +130,8 @@ def test_parts_of_a_character_are_told_by_their_bytes() -> None:
 
 def test_bytes_of_a_chats_tokens_are_its_texts() -> None:
     front, back = parts("🦜", 2)
-    told = token_logprobs((" é", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("<|end|>", -1.0, []))
-    body = response_body(chat(logprobs=True, top_logprobs=1), MODEL, [outcome(" é🦜", 4, logprobs=told)], 99, IDS)
+    returned = token_logprobs((" é", -1.0, []), (front, -1.0, [(back, -2.0)]), (back, -1.0, []), ("<|end|>", -1.0, []))
+    body = response_body(chat(logprobs=True, top_logprobs=1), MODEL, [outcome(" é🦜", 4, logprobs=returned)], 99, IDS)
     found = ChatCompletion.model_validate(body).choices[0].logprobs
     assert found is not None
     assert found.content is not None

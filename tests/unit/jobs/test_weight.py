@@ -1,4 +1,4 @@
-"""What lines and sequences are taken to ask for."""
+"""Estimates of lines and sequences."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def line(url: str, body: dict[str, Any]) -> BatchLine:
         (CHAT, {"messages": [], "max_tokens": 7, "max_completion_tokens": 5}, Weight(1, 10 + 5, 320)),
     ],
 )
-def test_a_line_weighs_what_it_asks_for(url: str, body: dict[str, Any], expected: Weight) -> None:
+def test_a_line_weighs_its_inputs_and_generated_tokens(url: str, body: dict[str, Any], expected: Weight) -> None:
     assert weigh_line(line(url, body), 320) == expected
 
 
-def test_turns_are_by_what_is_written_or_read_and_by_sequences_at_least() -> None:
+def test_cost_is_generated_or_prefilled_tokens_and_at_least_the_sequences() -> None:
     assert Weight(1, 0, 100).cost == 3
     assert Weight(1, 0, 10).cost == 1
     assert Weight(2048, 0, 3200).cost == 2048
@@ -66,7 +66,7 @@ def test_any_body_has_a_weight(url: str, body: dict[str, Any], length: int) -> N
     assert found.bytes == length
 
 
-def test_sequences_weigh_together_what_their_line_was_taken_for() -> None:
+def test_sequences_weigh_together_as_much_as_their_line() -> None:
     body = {"model": "a/b", "prompt": ["x" * 320, "y" * 320], "n": 3, "max_tokens": 100}
     items = items_of(parse_body(TEXT, body, Limits()), REF, line_ids("batch", 0))
     assert sum(map(weigh_item, items), Weight()) == weigh_line(line(TEXT, body), 640) + Weight(0, 0, -640)
@@ -92,5 +92,5 @@ def test_sequences_weigh_together_what_their_line_was_taken_for() -> None:
         ),
     ],
 )
-def test_a_sequence_weighs_what_is_written_and_what_is_told_of_it(item: Item, expected: Weight) -> None:
+def test_a_sequence_weighs_its_generated_tokens_and_its_answer(item: Item, expected: Weight) -> None:
     assert weigh_item(item) == expected

@@ -46,12 +46,12 @@ def test_everything_that_is_offered_is_taken() -> None:
     assert (found.inputs, found.params, found.choices, found.seed) == (("a", "b"), params, 2, -5)
     assert found.sequences == 4
     parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]
-    told = chat(
+    shown = chat(
         messages=[{"role": "developer", "content": parts}, *MESSAGES], max_completion_tokens=9, logprobs=True,
         top_logprobs=4, stop="z", response_format={"type": "text"}, tools=[], tool_choice="none", n=1,
     )  # fmt: skip
-    assert told.inputs == (Chat((("system", "be brief"), ("user", "hello"))),)
-    assert told.params == GenerationParams(9, Sampling(), ("z",), 4)
+    assert shown.inputs == (Chat((("system", "be brief"), ("user", "hello"))),)
+    assert shown.params == GenerationParams(9, Sampling(), ("z",), 4)
     named = chat(
         tool_choice="auto", reasoning_effort="none", verbosity="medium", service_tier="auto", safety_identifier="me",
         prompt_cache_key="mine",
@@ -59,7 +59,7 @@ def test_everything_that_is_offered_is_taken() -> None:
     assert (named.inputs, named.params, named.choices) == (chat().inputs, chat().params, 1)
 
 
-def test_log_probabilities_are_told_up_to_a_bound_of_one_answer() -> None:
+def test_log_probabilities_are_returned_up_to_a_bound_of_one_answer() -> None:
     assert text(max_tokens=4000, n=128, logprobs=5).choices == 128
     assert text(max_tokens=0, echo=True, logprobs=20, prompt="a" * 700_000).sequences == 1
     assert chat(n=100).choices == 100

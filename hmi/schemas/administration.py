@@ -1,4 +1,4 @@
-"""OpenAI's Model object, and tenants with their API keys and models."""
+"""Tenants with their API keys and models, OpenAI's Model object, worker nodes and readiness."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ from pydantic import Field
 
 from hmi.schemas.base import Name, OptionalTimestamp, RequestModel, ResponseModel, Timestamp
 from hmi.spec import MissPolicy
-
-__all__ = [
-    "KeyCreate",
-    "KeyObject",
-    "ModelObject",
-    "NewKeyObject",
-    "TenantCreate",
-    "TenantModelObject",
-    "TenantObject",
-]
 
 
 class ModelObject(ResponseModel):
@@ -74,3 +64,26 @@ class KeyObject(ResponseModel):
 
 class NewKeyObject(KeyObject):
     key: Annotated[str, Field(description="The whole key, shown this once.")]
+
+
+class Health(ResponseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(ResponseModel):
+    """Each check says `ok` or, in a few words, what is not."""
+
+    status: Literal["ready", "not_ready"]
+    checks: Annotated[dict[str, str], Field(examples=[{"database": "ok", "migrations": "ok"}])]
+
+
+class NodeObject(ResponseModel):
+    """A worker process."""
+
+    object: Literal["hmi.node"] = "hmi.node"
+    name: str
+    device: str
+    pid: int
+    stats: Annotated[dict[str, Any], Field(description="The engine's figures: tiers, batches, trees.")]
+    started_at: Timestamp
+    seen_at: Timestamp
