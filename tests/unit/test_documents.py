@@ -1,4 +1,4 @@
-"""What the documents name must exist: files, commands, make's targets, settings, links."""
+"""What the documents name must exist: files, commands, targets, settings, links."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import typer.main
+from pydantic import SecretStr
 
 from hmi.cli.main import app
 from hmi.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS += tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))
 # Paths in the documents are from the top, or from `hmi/`.
 FILE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|yaml|svg|txt|md))`")
 WORD = re.compile(r"`([a-z]+(?:_[a-z]+)+)`")
@@ -31,8 +33,16 @@ def test_every_file_named_is_there(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_relative_link_leads_somewhere(document: str) -> None:
-    links = set(re.findall(r"\]\(([^)#]+)\)", text_of(document)))
-    assert {link for link in links if "://" not in link and not (ROOT / link).exists()} == set()
+    folder = (ROOT / document).parent
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text_of(document))
+    for link, anchor in links:
+        if "://" in link:
+            continue
+        target = folder / link if link else ROOT / document
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -52,7 +62,24 @@ def test_every_command_named_is_taken(document: str) -> None:
 
 
 def test_settings_and_states_named_in_the_architecture_are_in_the_code() -> None:
-    words = set(WORD.findall(text_of("ARCHITECTURE.md")))
+    words = set(WORD.findall("".join(map(text_of, DOCUMENTS[:2]))))
     code = "\n".join(path.read_text() for room in ("hmi", "api", "worker") for path in (ROOT / room).rglob("*.py"))
     assert {word for word in words if not re.search(rf"\b{word}\b", code)} == set()
-    assert {"host_adapter_bytes", "queued_timeout_seconds"} <= words & set(Settings.model_fields)
+    assert "queued_timeout_seconds" in words & set(Settings.model_fields)
+
+
+def settings_table() -> str:
+    """Every setting as a row: variable, default, meaning."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default is None or default == "" or isinstance(default, SecretStr) else f"`{default}`"
+        rows.append(f"| `HMI_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_table_of_settings_is_the_codes() -> None:
+    text = text_of("docs/operations.md")
+    between = re.search(r"<!-- settings: begin -->\n(.*)\n<!-- settings: end -->", text, flags=re.DOTALL)
+    assert between
+    assert between.group(1) == settings_table(), f"docs/operations.md should have:\n{settings_table()}"
