@@ -37,10 +37,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.command import add_options, as_table
 from benchmarks.crossover import Case, derive
 from benchmarks.harness import alternate, machine, synchronise
-from benchmarks.options import add_options
-from benchmarks.tables import as_table
 from hmi.adapters.maths import Method, apply_segmented, choose_method, kernels_run_on
 from hmi.devices import resolve_device, resolve_dtype
 

@@ -35,7 +35,8 @@ from typing import Any, Self
 
 import torch
 
-from benchmarks.harness import add_options, alternate, machine
+from benchmarks.command import add_options
+from benchmarks.harness import alternate, machine
 from hmi.bench import SHAPES, OneBase, make_base, make_tree, random_texts
 from hmi.engine import Engine, EngineConfig
 from hmi.errors import Cancelled

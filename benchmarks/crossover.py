@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from hmi.adapters.maths import Method, saved_bytes
 
-__all__ = ["Case", "Rule", "derive"]
-
 
 @dataclass(frozen=True, slots=True)
 class Case:

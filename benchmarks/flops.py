@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from hmi.bench import Shape
 
-__all__ = ["forward_flops"]
-
 
 def forward_flops(
     shape: Shape,

@@ -37,8 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import update
 
-from benchmarks.options import add_options
-from benchmarks.tables import as_table
+from benchmarks.command import add_options, as_table
 from hmi.catalog import (
     ChunkedTransactions,
     Database,

@@ -36,7 +36,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from benchmarks.harness import add_options, alternate, as_table, machine, synchronise, versions  # noqa: E402
+from benchmarks.command import add_options, as_table  # noqa: E402
+from benchmarks.harness import alternate, machine, synchronise, versions  # noqa: E402
 from hmi.adapters.formats import read_adapter, save_adapter  # noqa: E402
 from hmi.bench import OneBase  # noqa: E402
 from hmi.devices import resolve_device, resolve_dtype  # noqa: E402

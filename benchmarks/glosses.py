@@ -15,8 +15,6 @@ from pathlib import Path
 
 from hmi.errors import Corrupt, HmiError
 
-__all__ = ["fetch_glosses", "read_glosses"]
-
 _PACKAGE = "wordnet-base"
 _FILES = tuple(f"data.{part}" for part in ("noun", "verb", "adj", "adv"))
 _FETCH_SECONDS = 180

@@ -15,21 +15,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.options import add_options
-from benchmarks.tables import as_table
 from hmi.bench import Shape
 from hmi.models.layers import make_dense
-
-__all__ = [
-    "GemmMeter",
-    "add_options",
-    "alternate",
-    "as_table",
-    "machine",
-    "measure_memory_rate",
-    "synchronise",
-    "versions",
-]
 
 
 def alternate(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -24,8 +24,8 @@ tune_process(os.environ)  # before anything imports torch
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from benchmarks.command import cache_folder  # noqa: E402
 from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
-from benchmarks.options import cache_folder  # noqa: E402
 from examples.data import (  # noqa: E402
     Part,
     fetch_sentences,
@@ -37,8 +37,6 @@ from hmi.models.convert import shipped_diff_path  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402
 from hmi.training.distill import BaseReport, DistillConfig, EstimatorConfig, build_base  # noqa: E402
 from hmi.training.reports import TrainProgress  # noqa: E402
-
-__all__ = ["ESTIMATOR", "NAME", "RECIPE", "corpora", "make_base"]
 
 NAME = "minilm-l6"
 RECIPE = DistillConfig()

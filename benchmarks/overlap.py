@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import add_options, alternate, as_table, machine
+from benchmarks.command import add_options, as_table
+from benchmarks.harness import alternate, machine
 from hmi.bench import SHAPES, Job, JobPlan, JobRun, make_job, median_run, run_job
 from hmi.engine import EngineConfig, Overlap
 

@@ -19,8 +19,6 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.models.families import load_spec
 from hmi.spec import MissPolicy
 
-__all__ = ["BACKOFF", "EXACT", "EXACT_NO_CACHE", "ORDINARY", "Rate", "Server", "compare"]
-
 EXACT, EXACT_NO_CACHE, BACKOFF, ORDINARY = "exact", "exact, no miss cache", "backoff", "k = 0"
 
 Query = tuple[str, str]

@@ -25,8 +25,8 @@ tune_process(os.environ)  # before anything imports torch
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from benchmarks.command import cache_folder  # noqa: E402
 from benchmarks.harness import machine, versions  # noqa: E402
-from benchmarks.options import cache_folder  # noqa: E402
 from examples.data import fetch_smollm  # noqa: E402
 from hmi.bench import OneBase  # noqa: E402
 from hmi.engine import Engine, EngineConfig  # noqa: E402
@@ -42,8 +42,6 @@ from hmi.models.families import (  # noqa: E402
 )
 from hmi.models.layers import PAGE_TOKENS, PagedKvCache  # noqa: E402
 from hmi.models.text import load_chat  # noqa: E402
-
-__all__ = ["QUESTIONS"]
 
 QUESTIONS = (
     "What is the capital of Portugal?",

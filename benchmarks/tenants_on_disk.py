@@ -10,8 +10,6 @@ from hmi.adapters import AdapterKind
 from hmi.bench import make_adapter
 from hmi.spec import HPLMSpec
 
-__all__ = ["MIXED", "keep_tenants"]
-
 MIXED = (
     (AdapterKind.LORA, 4),
     (AdapterKind.BOTTLENECK, 16),

@@ -35,8 +35,8 @@ from benchmarks.accuracy.learning import Learner  # noqa: E402
 from benchmarks.accuracy.plan import FULL, QUICK, Plan, System, domain_texts  # noqa: E402
 from benchmarks.accuracy.report import as_text, k_report, score  # noqa: E402
 from benchmarks.accuracy.speed import measure_speed  # noqa: E402
+from benchmarks.command import add_options, cache_folder  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
-from benchmarks.options import add_options, cache_folder  # noqa: E402
 from examples.data import Part, fetch_sentences, read_sentences  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 

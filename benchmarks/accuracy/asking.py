@@ -20,8 +20,6 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.models.families import load_spec
 from hmi.spec import MissPolicy
 
-__all__ = ["BASE", "Asked", "ask"]
-
 BASE = "base"
 """The base artifact's name, in place of a digest."""
 

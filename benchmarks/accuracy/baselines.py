@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.plan import DomainText
 
-__all__ = ["majority", "tf_idf"]
-
 Labels = NDArray[np.str_]
 
 

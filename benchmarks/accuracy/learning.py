@@ -22,8 +22,6 @@ from hmi.training.distill import DistillConfig, apply_weight_diff, build_base
 from hmi.training.loop import run_parallel
 from hmi.training.plan import TrainConfig
 
-__all__ = ["Job", "Learner"]
-
 _SUFFIX = ".safetensors"
 _TEACHER_SEED = 0  # of a domain's full models, the one that its delta is distilled from
 

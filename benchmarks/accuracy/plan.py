@@ -9,8 +9,6 @@ from enum import StrEnum
 from examples.data import Part, Sentence, thinned
 from hmi.adapters import AdapterKind
 
-__all__ = ["FULL", "QUICK", "DomainText", "Plan", "System", "domain_texts"]
-
 
 class System(StrEnum):
     """What answers.

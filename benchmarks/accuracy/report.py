@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.asking import Asked
 from benchmarks.accuracy.learning import Job
 from benchmarks.accuracy.plan import DomainText, System
+from benchmarks.command import as_table
 from benchmarks.serving import Rate
-from benchmarks.tables import as_table
-
-__all__ = ["Score", "as_text", "k_report", "score"]
 
 Answers = Mapping[Job, NDArray[np.str_]]
 

@@ -13,8 +13,6 @@ from benchmarks.serving import BACKOFF, EXACT, ORDINARY, Query, Rate, Server, co
 from hmi.engine import EngineConfig
 from hmi.spec import MissPolicy
 
-__all__ = ["ALL_HELD", "measure_speed"]
-
 ALL_HELD = "exact, all held"
 _ROUNDS = 3
 

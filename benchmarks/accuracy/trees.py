@@ -18,8 +18,6 @@ from hmi.knowledge.store import Table, entry_bytes
 from hmi.models.families import load_spec, load_tokenizer
 from hmi.training.lower import encode
 
-__all__ = ["GENERAL", "MAX_TOKENS", "tree_of"]
-
 GENERAL = "general"
 MAX_TOKENS = 128
 _NODE_BYTES = 2**40  # no budget: a tree holds all of its domain's text

@@ -34,12 +34,16 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
+from benchmarks.command import (  # noqa: E402
+    add_options,
+    as_table,
+    cache_folder,
+)
 from benchmarks.coverage.corpora import Corpus, Tokenised, Windows, all_texts, four_domains, glosses  # noqa: E402
 from benchmarks.coverage.pays import PaysPlan, measure_pays  # noqa: E402
 from benchmarks.coverage.planning import Found, Planner, count, find  # noqa: E402
 from benchmarks.coverage.replay import drifting, parents_of, replay  # noqa: E402
-from benchmarks.harness import add_options, as_table, machine  # noqa: E402
-from benchmarks.options import cache_folder  # noqa: E402
+from benchmarks.harness import machine  # noqa: E402
 from benchmarks.serving import BACKOFF, EXACT, EXACT_NO_CACHE  # noqa: E402
 from examples.data import find_pretrained  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402

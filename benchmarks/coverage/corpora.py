@@ -16,8 +16,6 @@ from benchmarks.glosses import fetch_glosses, read_glosses
 from examples.data import DOMAINS, fetch_sentences, read_sentences
 from hmi.knowledge import Keys, Parents, window_keys
 
-__all__ = ["ROOT", "Corpus", "Tokenised", "Windows", "all_texts", "four_domains", "glosses", "shuffled"]
-
 ROOT = "general"
 
 

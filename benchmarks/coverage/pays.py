@@ -18,8 +18,6 @@ from hmi.bench import SHAPES, fill_tree, make_base
 from hmi.engine import EngineConfig
 from hmi.knowledge import unigrams, union
 
-__all__ = ["PaysPlan", "crossing", "measure_pays"]
-
 
 @dataclass(frozen=True, slots=True)
 class PaysPlan:

@@ -13,8 +13,6 @@ from hmi.knowledge.plan import PreviousTable, TreePlan, plan_tree
 from hmi.knowledge.store import entry_bytes
 from hmi.spec import HPLMSpec
 
-__all__ = ["Found", "Planner", "count", "find", "heaviest_for"]
-
 
 @dataclass(frozen=True, slots=True)
 class Found:

@@ -14,8 +14,6 @@ from hmi.knowledge import NO_KEYS, Keys, Parents, ancestor_chains, holds
 from hmi.knowledge.counts import DomainCounts, FrequencyCounter, LookupCounts
 from hmi.knowledge.plan import PreviousTable
 
-__all__ = ["REFERENCE", "DecayingCounts", "Served", "drifting", "parents_of", "replay"]
-
 REFERENCE = "reference"
 """The domain of all glosses; its subjects drift."""
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.options import add_options
+from benchmarks.command import add_options
 from benchmarks.peers.contender import CONTENDERS, EXTRAS
 from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.report import as_text

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["REFERENCE", "TOLERANCES", "Disagreement", "differences"]
-
 REFERENCE = "hmi_k0"
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 """Of a probability, after a dozen layers whose states were rounded to the dtype. Without its LoRA a row moves by 0.1 to

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from benchmarks.peers.plan import Batch, Plan
 
-__all__ = ["Batchwise"]
-
 
 class Batchwise:
     """Runs batches one after another.

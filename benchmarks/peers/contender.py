@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.plan import Batch, Plan
 
-__all__ = ["CONTENDERS", "EXTRAS", "Contender", "EngineModule", "Runner"]
-
 
 class Runner(Protocol):
     """An engine with everything loaded."""

@@ -21,8 +21,6 @@ from benchmarks.peers.tenants import write_tenants
 from hmi.bench import SHAPES
 from hmi.devices import resolve_device, resolve_dtype
 
-__all__ = ["drive"]
-
 _ONCE_IN_QUICK = ("gemm", "hmi_k0", "per_tenant", "adapters", "polylora")
 
 

@@ -15,8 +15,6 @@ from benchmarks.peers.contender import Contender
 from benchmarks.peers.plan import Workload
 from benchmarks.peers.process import EngineProcess, Unavailable
 
-__all__ = ["Fleet"]
-
 
 class Fleet:
     """Starts every engine's process at once; leaving the `with` block ends them.

@@ -14,8 +14,6 @@ from benchmarks.peers.batchwise import Batchwise
 from benchmarks.peers.places import base_folder
 from benchmarks.peers.plan import Plan
 
-__all__ = ["start"]
-
 
 @contextmanager
 def start(plan: Plan, folder: Path, _variant: str) -> Iterator[Batchwise]:

@@ -27,8 +27,6 @@ from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.convert import convert_pretrained
 from hmi.spec import HPLMSpec
 
-__all__ = ["start"]
-
 _BASE = "base"
 _DOMAIN = "general"
 

@@ -19,8 +19,6 @@ from benchmarks.peers.batchwise import Batchwise
 from benchmarks.peers.places import Depth, adapter_folder, base_folder
 from benchmarks.peers.plan import LABELS, Plan
 
-__all__ = ["start"]
-
 
 @contextmanager
 def start(plan: Plan, folder: Path, variant: str) -> Iterator[Batchwise]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["TARGETS", "Depth", "adapter_folder", "base_folder"]
-
 TARGETS = ("query", "value")
 
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from hmi.bench import Shape
 
-__all__ = ["LABELS", "LORA_ALPHA", "LORA_RANK", "NO_TENANT", "VOCABULARY", "Batch", "Plan", "Workload"]
-
 VOCABULARY = 2_000
 LABELS = 2
 LORA_RANK = 16

@@ -20,8 +20,6 @@ from benchmarks.peers.batchwise import Batchwise
 from benchmarks.peers.places import TARGETS, Depth, adapter_folder, base_folder
 from benchmarks.peers.plan import LORA_RANK, Plan
 
-__all__ = ["start"]
-
 
 @contextmanager
 def start(plan: Plan, folder: Path, _variant: str) -> Iterator[Batchwise]:

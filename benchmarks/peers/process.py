@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from benchmarks.peers.contender import Contender
 from benchmarks.peers.plan import Workload
 
-__all__ = ["EngineProcess", "Unavailable"]
-
 _ROOT = Path(__file__).resolve().parents[2]
 _LOG_TAIL = 2000
 

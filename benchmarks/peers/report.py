@@ -6,11 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.command import as_table
 from benchmarks.flops import forward_flops
 from benchmarks.peers.plan import LABELS, LORA_RANK, Plan
-from benchmarks.tables import as_table
-
-__all__ = ["ENGINES", "as_text", "flops_of", "make_report"]
 
 ENGINES = ("hmi_k0", "hmi_k6", "full_model", "per_tenant", "peft", "adapters", "polylora")
 _TUNED = "tuned_"

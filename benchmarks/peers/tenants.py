@@ -18,8 +18,6 @@ from transformers import BertConfig, BertForSequenceClassification
 from benchmarks.peers.places import TARGETS, Depth, adapter_folder, base_folder
 from benchmarks.peers.plan import LABELS, LORA_ALPHA, LORA_RANK, VOCABULARY, Plan
 
-__all__ = ["write_tenants"]
-
 _LORA_SPREAD = 0.05
 _HEAD_SPREAD = 0.2
 

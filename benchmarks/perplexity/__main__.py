@@ -30,9 +30,13 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
+from benchmarks.command import (  # noqa: E402
+    add_options,
+    as_table,
+    cache_folder,
+)
 from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
-from benchmarks.harness import as_table, machine  # noqa: E402
-from benchmarks.options import add_options, cache_folder  # noqa: E402
+from benchmarks.harness import machine  # noqa: E402
 from benchmarks.perplexity.speed import FULL_SPEED, QUICK_SPEED, measure_speed  # noqa: E402
 from examples.data import (  # noqa: E402
     Part,
@@ -44,8 +48,6 @@ from hmi.cli.render import ProgressBar  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.spec import Family, RowDtype  # noqa: E402
 from hmi.training.distill import BaseReport, DistillConfig, build_base, default_distill_config  # noqa: E402  # noqa: E402
-
-__all__ = ["RECIPE", "paragraphs"]
 
 RECIPE = dataclasses.replace(default_distill_config(Family.LLAMA), steps=1200)
 _WORDS = 100  # of a paragraph

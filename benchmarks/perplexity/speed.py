@@ -24,8 +24,6 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.families import load_spec, load_tokenizer
 
-__all__ = ["FULL_SPEED", "QUICK_SPEED", "Speed", "measure_speed"]
-
 _GENERAL = "general"
 _ORDINARY = "k = 0"
 Texts = list[tuple[int, ...]]

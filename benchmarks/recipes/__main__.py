@@ -28,9 +28,9 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
+from benchmarks.command import add_options, cache_folder  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
 from benchmarks.minilm import corpora  # noqa: E402
-from benchmarks.options import add_options, cache_folder  # noqa: E402
 from benchmarks.recipes.learning import Learner, read_text  # noqa: E402
 from benchmarks.recipes.plan import FULL, QUICK, VARIANTS  # noqa: E402
 from benchmarks.recipes.report import as_text, make_report  # noqa: E402

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from hmi.spec import HPLMSpec
 
-__all__ = ["Costs", "costs"]
-
 _WINDOW = 3
 
 

@@ -12,8 +12,6 @@ from benchmarks.recipes.low_rank import RANK
 from hmi.models.convert import WeightDiff
 from hmi.spec import HPLMSpec
 
-__all__ = ["Keep", "keep"]
-
 Tensors = Mapping[str, Tensor]
 
 

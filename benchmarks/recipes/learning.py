@@ -31,8 +31,6 @@ from hmi.training.distill import (
 from hmi.training.loop import run_parallel
 from hmi.training.lower import WindowBatch
 
-__all__ = ["Learner", "Result", "Text", "read_text"]
-
 _JUDGED_AT_ONCE = 64
 _THINNING_SEED = 1
 

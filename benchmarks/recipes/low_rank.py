@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from benchmarks.recipes.students import Tried
 from hmi.models.families import BertLayer, HBert
 
-__all__ = ["RANK", "LowRank"]
-
 RANK = 64
 
 

@@ -11,8 +11,6 @@ from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAt
 from benchmarks.recipes.vectors import ThreeVectors
 from hmi.training.distill import DistillConfig
 
-__all__ = ["FULL", "QUICK", "VARIANTS", "Plan", "Training", "Variant"]
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.command import as_table
 from benchmarks.recipes.learning import Result, Text
 from benchmarks.recipes.plan import VARIANTS, Plan
-from benchmarks.tables import as_table
 from hmi.training.distill import Fidelity
-
-__all__ = ["as_text", "make_report"]
 
 _HEADER = (
     *("recipe", "lookup", "last", "pooled", "thinned: lookup", "last", "pooled"),

@@ -14,8 +14,6 @@ from hmi.models.layers import round_rows
 from hmi.training.distill import Student, Teacher
 from hmi.training.lower import WindowBatch, relative_error, states_error
 
-__all__ = ["LastLayer", "LostNeighbours", "Tried", "WithAttention"]
-
 _LOST = 0.1  # of all windows' neighbours, each by itself
 _MASKED = -1e4  # a logit that nothing is left of, and finite: 0 times infinity is no number
 

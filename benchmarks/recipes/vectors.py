@@ -19,8 +19,6 @@ from hmi.adapters.maths import NoAdapters
 from hmi.models.families import HBert
 from hmi.training.lower import WindowBatch
 
-__all__ = ["ThreeVectors"]
-
 _OWN = 4.0  # weight of the own window in the beginning, over that of each other one
 # The optimiser moves every parameter by about the learning rate, which suits entries of matrices. Logits of weights
 # are far larger than those; kept as multiples of this they learn as fast.

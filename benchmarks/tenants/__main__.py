@@ -30,7 +30,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import add_options
+from benchmarks.command import add_options
 from benchmarks.tenants.plan import FULL, QUICK, TenantsPlan
 from benchmarks.tenants.report import as_text
 from benchmarks.tenants.run import run_plan

@@ -16,8 +16,6 @@ from hmi.devices import resolve_device, resolve_dtype
 from hmi.engine import EngineConfig
 from hmi.errors import InvalidInput
 
-__all__ = ["Fleet"]
-
 _BASE = "base"
 
 

@@ -19,8 +19,6 @@ from hmi.engine import Engine, EngineConfig
 from hmi.items import Item, ModelRef, Outcome, Task
 from hmi.stats import TierStats
 
-__all__ = ["IN_FLIGHT", "SUBMISSION", "JobEngine", "TierUse"]
-
 SUBMISSION = 64  # sequences
 IN_FLIGHT = 16  # submissions: as many sequences as the four threads of a worker hold in shards of 256
 

@@ -10,8 +10,6 @@ from typing import Any, Self
 from hmi.engine import EngineConfig
 from hmi.errors import InvalidInput
 
-__all__ = ["FULL", "QUICK", "TenantsPlan"]
-
 
 @dataclass(frozen=True, slots=True)
 class TenantsPlan:

@@ -10,8 +10,6 @@ from typing import Any
 
 from hmi.spec import HPLMSpec, MissPolicy
 
-__all__ = ["WINDOW", "measure_registrations", "report_registrations"]
-
 WINDOW = 500  # registrations at either end that the medians are taken over
 
 _SUMMARY: dict[str, Any] = {

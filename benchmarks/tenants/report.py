@@ -6,10 +6,8 @@ import dataclasses
 import statistics
 from typing import Any
 
-from benchmarks.harness import as_table
+from benchmarks.command import as_table
 from benchmarks.tenants.jobs import JobEngine
-
-__all__ = ["as_text", "case_report"]
 
 
 def case_report(engine: JobEngine, tenants: int, traffic: str, slots_share: float, *, ratio: float) -> dict[str, Any]:

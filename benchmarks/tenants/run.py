@@ -21,8 +21,6 @@ from benchmarks.tenants.registration import report_registrations
 from benchmarks.tenants.report import case_report
 from benchmarks.tenants.traffic import Traffic, draw_tenants
 
-__all__ = ["run_plan"]
-
 _WARM_SEQUENCES = 256
 
 

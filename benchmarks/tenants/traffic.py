@@ -7,8 +7,6 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Traffic", "draw_tenants"]
-
 
 class Traffic(StrEnum):
     """ZIPF: the n-th most popular tenant is asked for 1/n as often as the first (exponent 1.0)."""

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import add_options, as_table, machine, versions
+from benchmarks.command import add_options, as_table
+from benchmarks.harness import machine, versions
 from benchmarks.tree.beside import run as run_beside
 from benchmarks.tree.lookup import run as run_lookup
 from benchmarks.tree.rebuild import run as run_rebuild

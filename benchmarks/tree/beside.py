@@ -35,8 +35,6 @@ from hmi.settings import Settings
 from hmi.spec import HPLMSpec
 from worker.lifecycle import Pace
 
-__all__ = ["STEP_ROWS", "run"]
-
 STEP_ROWS = 1024  # what `build_tree` computes between two calls of its progress
 _BASE = "base"
 _SHAPE, _K = "base", 6

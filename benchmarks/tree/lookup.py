@@ -38,8 +38,6 @@ from hmi.knowledge import Keys
 from hmi.knowledge.store import entry_bytes
 from hmi.spec import RowDtype
 
-__all__ = ["run"]
-
 _ANCESTORS = 3
 _MOST_ENTRIES = 10_000_000
 _BATCH_TOKENS = 4_096

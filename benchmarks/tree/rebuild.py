@@ -36,8 +36,6 @@ from hmi.knowledge.store import Table, entry_bytes
 from hmi.spec import HPLMSpec
 from hmi.storage import Storage
 
-__all__ = ["run"]
-
 _BASE = "base"
 _SHAPE, _K = "base", 6
 _QUICK, _FULL = (10_000,), (20_000, 50_000, 150_000)  # entries, beside the unigrams of the vocabulary

@@ -23,8 +23,6 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import CHUNK_ROWS, NO_ROW, EncodedRows, StoredRows, Table
 from hmi.spec import RowDtype
 
-__all__ = ["DictStore", "LmdbStore", "SkipBertStore", "Store", "TreeStore"]
-
 _NONE = 0  # place of vectors of zeros
 
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from hmi.knowledge import Keys, unigrams, window_keys
 from hmi.knowledge.store import KeySearch
 
-__all__ = ["VOCABULARY", "Text", "distinct_windows", "make_text", "mix"]
-
 VOCABULARY = 30_522
 _FIRST, _LAST = 101, 102  # the special tokens around every sequence, as BERT numbers them
 _BOUND_SHARE = 0.9  # of tokens: chosen by the token before them

@@ -29,8 +29,6 @@ from hmi.knowledge.store import (
 )
 from hmi.spec import RowDtype
 
-__all__ = ["DOMAIN", "HIDDEN", "bytes_on_disk", "drop_pages", "open_tree", "resident", "write_hollow", "write_tables"]
-
 HIDDEN = 768
 DOMAIN = "domain-0"
 """The one that is asked; its ancestors are numbered upward."""

@@ -19,8 +19,6 @@ from hmi.models.convert import convert_pretrained
 from hmi.models.families import load_spec, load_tokenizer
 from hmi.spec import HPLMSpec
 
-__all__ = ["fill_tree", "make_base", "make_tree"]
-
 _BLOCK_ROWS = 16_384
 
 

@@ -19,8 +19,6 @@ from hmi.engine import Engine, EngineConfig, Span, Tracer
 from hmi.errors import InvalidInput
 from hmi.items import Item, ModelRef, Outcome, Task
 
-__all__ = ["Job", "JobPlan", "JobRun", "make_job", "median_run", "run_job", "submit_all"]
-
 _BASE = "base"
 _SHARD_ITEMS = 256
 _SHARDS_AHEAD = 8  # submitted and not answered yet

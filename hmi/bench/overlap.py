@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from hmi.engine import Span
 
-__all__ = ["Interval", "busy_share", "common", "hidden_share", "intervals", "length", "union"]
-
 Interval = tuple[int, int]
 """Begin and end in nanoseconds."""
 

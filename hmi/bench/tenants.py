@@ -14,8 +14,6 @@ from hmi.errors import NotFound
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.spec import HPLMSpec, Placement, Site
 
-__all__ = ["MIXED", "OneBase", "forget_pages", "make_adapter"]
-
 MIXED = (
     (AdapterKind.LORA, 8),
     (AdapterKind.BOTTLENECK, 48),

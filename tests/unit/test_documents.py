@@ -14,7 +14,7 @@ from hmi.cli.main import app
 from hmi.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS: tuple[str, ...] = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 DOCUMENTS += tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))
 # Paths in the documents are from the top, or from `hmi/`.
 FILE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|yaml|svg|txt|md))`")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.command import as_table
 from benchmarks.harness import GemmMeter, alternate, versions
-from benchmarks.tables import as_table
 from hmi.bench import Shape
 
 
