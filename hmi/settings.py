@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     shard_lines: Count = Field(256, description="Most lines of a shard, the part of a batch that a worker claims.")
     shards_in_flight: Count = Field(16, description="Most shards that are queued or running at once.")
     lease_seconds: Seconds = Field(60, description="Lease of a shard, extended every third of it; then it is requeued.")
-    shard_deadline_seconds: Seconds = Field(1800, description="Longest time that a worker may hold a shard.")
+    shard_deadline_seconds: Seconds = Field(
+        1800, description="Longest time that a running shard may be without an answer."
+    )
     queued_timeout_seconds: Seconds = Field(120, description="Age at which an unclaimed message counts as lost.")
     max_shard_failures: Count = Field(3, description="Failures after which a shard is split to find poison lines.")
     dispatch_seconds: Seconds = Field(2, description="Interval of dispatching shards.")

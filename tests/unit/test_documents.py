@@ -11,7 +11,7 @@ import typer.main
 from pydantic import SecretStr
 
 from hmi.cli.main import app
-from hmi.settings import Settings
+from hmi.settings import GROUPS, Settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS: tuple[str, ...] = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -69,17 +69,18 @@ def test_settings_and_states_named_in_the_architecture_are_in_the_code() -> None
 
 
 def settings_table() -> str:
-    """Every setting as a row: variable, default, meaning."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    """Every setting as a row under its group's heading: variable, default, meaning."""
+    lines: list[str] = []
     for name, field in Settings.model_fields.items():
-        default = field.default
-        shown = "" if default is None or default == "" or isinstance(default, SecretStr) else f"`{default}`"
-        rows.append(f"| `HMI_{name.upper()}` | {shown} | {field.description} |")
-    return "\n".join(rows)
+        if name in GROUPS:
+            lines += ["", f"### {GROUPS[name]}", "", "| variable | default | meaning |", "|---|---|---|"]
+        shown = "" if field.default in (None, "") or isinstance(field.default, SecretStr) else f"`{field.default}`"
+        lines.append(f"| `HMI_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines[1:])
 
 
 def test_table_of_settings_is_the_codes() -> None:
     text = text_of("docs/operations.md")
-    between = re.search(r"<!-- settings: begin -->\n(.*)\n<!-- settings: end -->", text, flags=re.DOTALL)
+    between = re.search(r"<!-- settings: begin -->\n\n(.*)\n\n<!-- settings: end -->", text, flags=re.DOTALL)
     assert between
     assert between.group(1) == settings_table(), f"docs/operations.md should have:\n{settings_table()}"
