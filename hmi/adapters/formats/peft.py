@@ -131,7 +131,7 @@ class _Selection:
 
 
 def _matcher(config: ConfigReader, field: str, value: Any) -> Callable[[str], bool]:
-    """A list of name endings, or a pattern for the whole name."""
+    """Match a list of name endings, or a pattern for the whole name."""
     if isinstance(value, str):
         return ModulePattern(config, field, value).selects
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):

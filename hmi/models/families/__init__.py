@@ -1,8 +1,8 @@
 """The model families, BERT and decoders (GPT-2, Llama), and the base artifacts that hold their weights.
 
-Each family has two forms. `bert.py` and `decoder.py` are written to be read, and training runs them. `served_bert.py`
-and `served_decoder.py` compute the same for serving, with the adapters of many tenants. `loader.py` reads and writes
-base artifacts.
+Each family has two forms. `bert.py` and `decoder.py`, on the common base in `hplm.py`, are written to be read, and
+training runs them. `served_bert.py` and `served_decoder.py` compute the same for serving, with the adapters of many
+tenants, behind the protocols in `protocol.py`. `loader.py` reads and writes base artifacts.
 """
 
 from __future__ import annotations

@@ -23,30 +23,35 @@ class ServedModel(Protocol):
     spec: HPLMSpec
     dtype: torch.dtype
     device: torch.device
-    estimator: ServedEstimator | None  # of the base's own rows, where it brings one
+    estimator: ServedEstimator | None  # of the base model's own rows
 
     @property
     def pooler(self) -> Callable[[Tensor], Tensor] | None:
-        """The base's own pooler of first tokens `[B, H]` -> `[B, H]`, where it has one."""
+        """The base model's pooler of first tokens, [B, H] -> [B, H]; None where it has none."""
 
     @property
     def decoder(self) -> ServedDecoder:
-        """The model, as one that generates text. Raises `InvalidInput` for an encoder."""
+        """The model as a `ServedDecoder`. Raises `InvalidInput` for an encoder."""
 
     def unfused_layers(self, *, first_only: bool) -> range:
-        """Layers that apply the adapters of q apart from those of k and v."""
+        """Return the layers that apply the adapters of q apart from those of k and v."""
 
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
-        """The rows of n-grams: windows int64 `[n, 3]`, as keys hold them, with -1 for an absent neighbour -> `[n, H]`.
+        """Compute the rows of n-grams. Needs k > 0.
 
-        Needs k > 0. `delta` is what the windows' domain changes in the lower layers.
+        Args:
+            windows: int64 [n, 3], in the order of keys (`hmi.knowledge.ngrams`), with -1 for an absent neighbour.
+            delta: Of the windows' domain, on the lower layers.
+
+        Returns:
+            [n, H]
         """
 
     def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """k = 0's lower part: ids, and positions if they do not count from 0, int64 `[B, T]` -> `[B, T, H]`."""
+        """The part below the layers when k = 0: ids int64 [B, T], positions [B, T] (by default from 0) -> [B, T, H]."""
 
     def merge(self, rows: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Looked-up rows `[B, T, H]` as the upper layers take them: with the correction for their position."""
+        """Add the correction for their positions to looked-up rows [B, T, H] -> [B, T, H], the input of `upper`."""
 
     def upper(
         self,
@@ -56,12 +61,12 @@ class ServedModel(Protocol):
         *,
         first_only: bool = False,
     ) -> Tensor:
-        """Layers k.. on hidden `[B, T, H]` -> `[B, T, H]`, or `[B, 1, H]` of the first tokens.
+        """Run layers k.. on hidden [B, T, H] -> [B, T, H], or [B, 1, H] with `first_only`.
 
         Args:
-            mask: bool `[B, T]`, True = a real token; None where all are.
-            adapters: Made for these rows, and for the same `first_only`.
-            first_only: Only the first tokens' states are used.
+            mask: bool [B, T], True = a real token; None where all are.
+            adapters: Planned for these rows and for the same `first_only`.
+            first_only: Only the first tokens' states are needed.
         """
 
 
@@ -74,12 +79,12 @@ class ServedDecoder(ServedModel, Protocol):
         """Run whole sequences and store their keys and values.
 
         Args:
-            hidden: `[B, T, H]`, from `embed` or `merge`; what lies behind a sequence's end is ignored.
-            mask: bool `[B, T]`, True = a real token.
-            places: int64 `[n]`, where in the pages each of the n real tokens is stored.
+            hidden: [B, T, H], from `embed` or `merge`; padding behind a sequence's end is ignored.
+            mask: bool [B, T], True = a real token.
+            places: int64 [n], where in the pages each of the n real tokens is stored.
 
         Returns:
-            `[B, T, H]`, normed.
+            [B, T, H], normed.
         """
 
     def decode(
@@ -94,14 +99,14 @@ class ServedDecoder(ServedModel, Protocol):
         """Run one more token of each sequence and store its keys and values.
 
         Args:
-            hidden: `[B, 1, H]`, from `embed` or `merge`.
-            positions: int64 `[B]`, of the new tokens: how many tokens each sequence had before.
-            places: int64 `[B]`, where in the pages the new tokens are stored.
-            parts: All that each sequence holds, the new token included.
+            hidden: [B, 1, H], from `embed` or `merge`.
+            positions: int64 [B], of the new tokens: how many tokens each sequence had before.
+            places: int64 [B], where in the pages the new tokens are stored.
+            parts: The pages of each sequence, which include the new token.
 
         Returns:
-            `[B, 1, H]`, normed.
+            [B, 1, H], normed.
         """
 
     def logits(self, states: Tensor) -> Tensor:
-        """The next token's, from normed states: `[n, H]` -> `[n, vocabulary]`."""
+        """Return the next token's logits from normed states: [n, H] -> [n, vocabulary]."""
