@@ -156,9 +156,9 @@ def _make_models(plan: Plan, folder: Path, device: torch.device, dtype: torch.dt
 
 
 def _engine(plan: Plan, folder: Path, device: torch.device, dtype: torch.dtype) -> Engine:
-    from hmi.models.families import load_spec  # noqa: PLC0415
+    from hmi.spec import read_spec  # noqa: PLC0415
 
-    spec = load_spec(folder / _BASE)
+    spec = read_spec(folder / _BASE)
     tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     source = OneBase(_BASE, folder / _BASE, tree)
     for tenant in range(plan.tenants):

@@ -16,8 +16,7 @@ from hmi.bench import OneBase, submit_all
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Item, ModelRef, Task
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.models.families import load_spec
-from hmi.spec import MissPolicy
+from hmi.spec import MissPolicy, read_spec
 
 EXACT, EXACT_NO_CACHE, BACKOFF, ORDINARY = "exact", "exact, no miss cache", "backoff", "k = 0"
 
@@ -46,7 +45,7 @@ class Server:
     """One engine and one base model in a folder; `tree` may be changed between runs."""
 
     def __init__(self, base: Path, config: EngineConfig, policy: MissPolicy = MissPolicy.EXACT) -> None:
-        spec = load_spec(base)
+        spec = read_spec(base)
         empty = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
         self.base = base.name
         self.spec = spec

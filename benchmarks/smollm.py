@@ -34,14 +34,10 @@ from hmi.errors import Corrupt  # noqa: E402
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task  # noqa: E402
 from hmi.knowledge.lookup import KnowledgeTree  # noqa: E402
 from hmi.models.convert import convert_pretrained  # noqa: E402
-from hmi.models.families import (  # noqa: E402
-    ServedGpt,
-    load_hgpt,
-    load_spec,
-    load_tokenizer,
-)
+from hmi.models.families import ServedGpt, load_hgpt, load_tokenizer  # noqa: E402
 from hmi.models.layers import PAGE_TOKENS, PagedKvCache  # noqa: E402
 from hmi.models.text import load_chat  # noqa: E402
+from hmi.spec import read_spec  # noqa: E402
 
 QUESTIONS = (
     "What is the capital of Portugal?",
@@ -137,7 +133,7 @@ def measure(source: Path, folder: Path, questions: Sequence[str], more: int) -> 
 
 
 def _engine_texts(base: Path, questions: Sequence[str], more: int) -> list[list[int]]:
-    spec = load_spec(base)
+    spec = read_spec(base)
     source = OneBase(_BASE, base, KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size))
     params = GenerationParams(max_tokens=more, sampling=Sampling(temperature=0))
     items = [

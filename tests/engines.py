@@ -17,8 +17,8 @@ from hmi.engine.stages import ComputedBatch, StagedBatch
 from hmi.errors import NotFound
 from hmi.items import Classification, Embedding, Item, ModelRef, Outcome, Task
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.models.families import HBert, load_spec
-from hmi.spec import HPLMSpec, Placement, Site
+from hmi.models.families import HBert
+from hmi.spec import HPLMSpec, Placement, Site, read_spec
 
 __all__ = [
     "FolderSource",
@@ -53,7 +53,7 @@ class FolderSource:
     def tree(self, base: str) -> KnowledgeTree:
         if base in self.trees:
             return self.trees[base]
-        spec = load_spec(self.base_folder(base))
+        spec = read_spec(self.base_folder(base))
         return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
 
 

@@ -17,8 +17,7 @@ from hmi.bench import OneBase
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Classification, Item, ModelRef, Task
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.models.families import load_spec
-from hmi.spec import MissPolicy
+from hmi.spec import MissPolicy, read_spec
 
 BASE = "base"
 """The base artifact's name, in place of a digest."""
@@ -42,7 +41,7 @@ def ask(learner: Learner, k: int, systems: tuple[System, ...]) -> Asked:
     """Every tenant of these systems, which share a base and their domains' deltas, or that there are none."""
     looks_up, has_delta = systems[0].looks_up, systems[0].has_delta
     base = learner.base(k if looks_up else 0)
-    spec = load_spec(base)
+    spec = read_spec(base)
     empty = KnowledgeTree(0, {GENERAL: None}, {}, spec.row_dtype, spec.hidden_size)
     source = OneBase(BASE, base, empty)
     jobs = [job for system in systems for job in learner.jobs(system, 0 if system.ordinary else k)]

@@ -15,7 +15,8 @@ from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.plan import PreviousTree, plan_tree
 from hmi.knowledge.store import Table, entry_bytes
-from hmi.models.families import load_spec, load_tokenizer
+from hmi.models.families import load_tokenizer
+from hmi.spec import read_spec
 from hmi.training.lower import encode
 
 GENERAL = "general"
@@ -37,7 +38,7 @@ def tree_of(
         name: Of the base artifact in the folder `base`, as the engine knows it.
         deltas: Those of domains that have one, by the domain's name.
     """
-    spec, tokenizer = load_spec(base), load_tokenizer(base)
+    spec, tokenizer = read_spec(base), load_tokenizer(base)
     counted = {}
     for domain, text in texts.items():
         sequences = encode(tokenizer, text, MAX_TOKENS)

@@ -22,7 +22,8 @@ from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Ta
 from hmi.knowledge import Function, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
-from hmi.models.families import load_spec, load_tokenizer
+from hmi.models.families import load_tokenizer
+from hmi.spec import read_spec
 
 _GENERAL = "general"
 _ORDINARY = "k = 0"
@@ -47,7 +48,7 @@ class _Server:
     """An engine that generates from the same prompts again and again."""
 
     def __init__(self, base: Path, prompts: Texts, plan: Speed, device: torch.device) -> None:
-        self.spec = load_spec(base)
+        self.spec = read_spec(base)
         tree = KnowledgeTree(0, {_GENERAL: None}, {}, self.spec.row_dtype, self.spec.hidden_size)
         self._name, self._made = base.name, plan.made
         # Rows that were computed are not kept, or the second round would not compute them.

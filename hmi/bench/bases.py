@@ -16,8 +16,8 @@ from hmi.knowledge import Keys, unigrams, union, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec, load_tokenizer
-from hmi.spec import HPLMSpec
+from hmi.models.families import load_tokenizer
+from hmi.spec import HPLMSpec, read_spec
 
 _BLOCK_ROWS = 16_384
 
@@ -49,7 +49,7 @@ def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
 
     Finding everything is what a look-up has most to do for, and what leaves least to do for the device.
     """
-    spec = load_spec(base)
+    spec = read_spec(base)
     if not spec.k:
         return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     encoded = load_tokenizer(base).encode_batch_fast(texts)
@@ -59,7 +59,7 @@ def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
 
 def fill_tree(folder: Path, base: Path, keys: Keys) -> KnowledgeTree:
     """The same of ascending keys, for a base with k > 0."""
-    spec = load_spec(base)
+    spec = read_spec(base)
     rng = np.random.default_rng(0)
     sizes = [len(part) for part in np.array_split(keys, range(_BLOCK_ROWS, len(keys), _BLOCK_ROWS))]
     blocks = (encode(rng.standard_normal((n, spec.hidden_size), np.float32), spec.row_dtype) for n in sizes)

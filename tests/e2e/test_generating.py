@@ -23,7 +23,8 @@ from hmi.adapters.formats import save_adapter
 from hmi.adapters.maths import SingleAdapter
 from hmi.catalog import JobState, Role, tenants
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hgpt, load_spec, load_tokenizer
+from hmi.models.families import load_hgpt, load_tokenizer
+from hmi.spec import read_spec
 from tests.adapter_samples import lora_adapter
 from tests.apis import serve
 from tests.e2e.cluster import Cluster, run_cluster
@@ -91,7 +92,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     source = tiny_decoder_folder(tiny_llama(), tmp_path / "llama")
     (source / "chat_template.jinja").write_text(TEMPLATE)
     convert_pretrained(source, tmp_path / "base")
-    spec = load_spec(tmp_path / "base")
+    spec = read_spec(tmp_path / "base")
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(run_cluster(tmp_path, shard_lines=20, queued_timeout_seconds=20, dtype="float32"))
         cluster.site.add_base(spec=spec, folder=tmp_path / "base")

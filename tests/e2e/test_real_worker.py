@@ -16,7 +16,7 @@ from hmi.adapters.formats import save_adapter
 from hmi.catalog import JobState, bases, nodes, trees
 from hmi.jobs import TaskName, make_client, send
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.e2e.cluster import Cluster, run_cluster
 from tests.engines import random_adapter
 from tests.tiny import tiny_bert_folder
@@ -30,7 +30,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Three tenants with adapters of different kinds in the domain `movies`, and the operator to submit for all."""
     folder = tmp_path / "base"
     convert_pretrained(tiny_bert_folder(tmp_path / "bert"), folder, k=2)
-    spec = load_spec(folder)
+    spec = read_spec(folder)
     with run_cluster(tmp_path, shard_lines=10) as cluster:
         cluster.site.add_base(spec=spec, folder=folder)
         cluster.site.add_domain("movies")

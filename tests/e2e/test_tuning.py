@@ -21,7 +21,7 @@ from openai.types.fine_tuning import FineTuningJob
 from api.app import create_app
 from hmi.catalog import JobState, Role, TuningJob, models, tenants
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.apis import serve
 from tests.e2e.cluster import Cluster, ServiceProcess, run_cluster
 from tests.tiny import tiny_bert_folder
@@ -100,7 +100,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         # A training process takes its time to start where others want the cores: it steps back for everybody.
         patience = {"queued_timeout_seconds": 20, "shard_lines": 50}
         cluster = stack.enter_context(run_cluster(tmp_path, training_checkpoint_seconds=0.01, **patience))
-        cluster.site.add_base("small", load_spec(tmp_path / "base"), tmp_path / "base")
+        cluster.site.add_base("small", read_spec(tmp_path / "base"), tmp_path / "base")
         tenant_id = cluster.site.add_tenant("acme")
         with cluster.site.database.session() as session:
             key = tenants.create_key(session, tenant_id, Role.TENANT)[1]

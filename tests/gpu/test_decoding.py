@@ -11,7 +11,7 @@ from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.engines import FolderSource, random_adapter, tiny_engine
 from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 
@@ -39,7 +39,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
             for number in range(TENANTS):
                 kind = (AdapterKind.LORA, AdapterKind.NONE)[number % 2]
                 path = root / f"{base}-{number}.safetensors"
-                save_adapter(random_adapter(load_spec(root / base), kind, 2 + number, 2, number), path)
+                save_adapter(random_adapter(read_spec(root / base), kind, 2 + number, 2, number), path)
                 source.adapters[f"{base}-{number}"] = path
     return source
 

@@ -13,7 +13,7 @@ from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
 from hmi.items import Item, ModelRef, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.engines import FolderSource, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 
@@ -40,7 +40,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
 
 
 def _save_tenants(source: FolderSource, base: str, root: Path) -> None:
-    spec = load_spec(source.bases[base])
+    spec = read_spec(source.bases[base])
     for number in range(TENANTS):
         kind = (AdapterKind.LORA, AdapterKind.BOTTLENECK, AdapterKind.NONE)[number % 3]
         path = root / f"{base}-{number}.safetensors"

@@ -170,14 +170,14 @@ def _retrain(
 def _targets(bases: list[Path], deltas: list[str]) -> list[RetrainTarget]:
     from hmi.adapters.formats import read_delta
     from hmi.errors import InvalidInput
-    from hmi.models.families import load_spec
+    from hmi.spec import read_spec
     from hmi.training.imports import RetrainTarget
 
     if deltas and len(deltas) != len(bases):
         raise InvalidInput(f"{len(bases)} --compare and {len(deltas)} --delta: give one for each, or `{_NO_DELTA}`")
     pairs = zip(bases, deltas or [_NO_DELTA] * len(bases), strict=True)
     return [
-        RetrainTarget(base, None if delta == _NO_DELTA else read_delta(Path(delta), load_spec(base)))
+        RetrainTarget(base, None if delta == _NO_DELTA else read_delta(Path(delta), read_spec(base)))
         for base, delta in pairs
     ]
 

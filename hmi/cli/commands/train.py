@@ -95,9 +95,9 @@ def train(
     judging = read(dev, labelled.kind, True) if dev else None
 
     from hmi.adapters.formats import read_adapter
-    from hmi.models.families import load_spec
+    from hmi.spec import read_spec
 
-    adapter = read_adapter(start, load_spec(base).ordinary) if start else None
+    adapter = read_adapter(start, read_spec(base).ordinary) if start else None
     shape = {"batch_size": batch_size, "max_tokens": max_tokens, "patience": patience, "seed": seed}
     changes = shape | {"miss_policy": policy, "dev_share": dev_share, "device": device}
     chosen = kind or (_Kind.LORA if decodes else _Kind.BOTTLENECK)

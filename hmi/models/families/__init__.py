@@ -23,7 +23,6 @@ from hmi.models.families.loader import (
 from hmi.models.families.protocol import ServedDecoder, ServedModel
 from hmi.models.families.served_bert import ServedBert
 from hmi.models.families.served_decoder import ServedGpt
-from hmi.spec import read_spec as load_spec
 
 __all__ = [
     "HPLM",
@@ -41,7 +40,6 @@ __all__ = [
     "load_hgpt",
     "load_hplm",
     "load_served",
-    "load_spec",
     "load_tokenizer",
     "save_hplm",
 ]

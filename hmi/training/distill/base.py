@@ -21,10 +21,10 @@ from torch import Tensor
 from hmi.devices import resolve_device, resolve_dtype
 from hmi.errors import Conflict, InvalidInput
 from hmi.models.convert import WeightDiff, convert_pretrained, pretrained_tensors, weights_digest
-from hmi.models.families import load_hplm, load_spec, load_tokenizer, save_hplm
+from hmi.models.families import load_hplm, load_tokenizer, save_hplm
 from hmi.models.layers import RowEstimator
 from hmi.models.text import load_chat
-from hmi.spec import HPLMSpec, RowDtype
+from hmi.spec import HPLMSpec, RowDtype, read_spec
 from hmi.training.distill.calibration import Calibration, calibrate
 from hmi.training.distill.corpora import at_most, digest_of_corpora, split_corpora
 from hmi.training.distill.estimator import EstimatorConfig, fit_estimator
@@ -134,7 +134,7 @@ class _Build:
         folder, config = self.folder, self.config
         device = resolve_device(config.device)
         dtype = resolve_dtype(config.dtype, device)
-        spec = load_spec(folder)
+        spec = read_spec(folder)
         longest = min(config.max_tokens, spec.max_positions)
         seen, held_out = split_corpora(corpora, load_tokenizer(folder), longest, has_end=not spec.family.decodes)
         teacher, model = Teacher(load_hplm(folder, device, dtype)), load_hplm(folder, device, dtype)

@@ -12,7 +12,7 @@ from hmi.adapters import Adapter
 from hmi.adapters.formats import Origin, read_adapter, read_origin
 from hmi.artifacts import folder_digest
 from hmi.errors import InvalidInput
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from hmi.training.adapter import task_of
 from hmi.training.reports import (
     IMPORTED,
@@ -61,7 +61,7 @@ def import_adapter(folder: Path, base: Path, labels: Sequence[str] | None = None
         InvalidInput: A base that looks layers up: an adapter that was trained on the ordinary model is not exact there.
         Corrupt: A damaged base.
     """
-    spec = load_spec(base)
+    spec = read_spec(base)
     if spec.k:
         raise InvalidInput(
             f"{base} looks {spec.k} lower layers up, and an adapter from elsewhere is exact on the ordinary model "

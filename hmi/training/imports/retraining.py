@@ -15,8 +15,8 @@ from pathlib import Path
 
 from hmi.adapters import Adapter
 from hmi.errors import InvalidInput
-from hmi.models.families import load_spec, load_tokenizer
-from hmi.spec import HPLMSpec
+from hmi.models.families import load_tokenizer
+from hmi.spec import HPLMSpec, read_spec
 from hmi.training.adapter import evaluate_adapter, labels_of, require_labels, task_of, train_adapter
 from hmi.training.data import AnyExample, split_train_dev_test
 from hmi.training.plan import TrainConfig, config_like
@@ -80,7 +80,7 @@ def retrain(
             or a base that is no faster version of the model.
         AdapterRefused, Corrupt, OSError: As `train_adapter`.
     """
-    head, spec = adapter.head, load_spec(folder)
+    head, spec = adapter.head, read_spec(folder)
     if head is None:
         raise InvalidInput("the adapter has no head, so it gives no labels that could be judged")
     targets = name_targets(folder, faster)
@@ -145,12 +145,12 @@ def name_targets(folder: Path, faster: Sequence[RetrainTarget]) -> dict[str, Ret
 
     Raises `InvalidInput` unless `folder` is a base with k = 0, and the others are versions of it with k > 0.
     """
-    spec = load_spec(folder)
+    spec = read_spec(folder)
     if spec.k:
         raise InvalidInput(f"{folder} looks {spec.k} lower layers up; an adapter from elsewhere stands on k = 0")
     named = {"retrained-k0": RetrainTarget(folder)}
     for target in faster:
-        found = load_spec(target.folder)
+        found = read_spec(target.folder)
         _require_version(found, spec, target.folder)
         name = f"retrained-k{found.k}"
         before = sum(each == name or each.startswith(f"{name}-") for each in named)
@@ -175,7 +175,7 @@ def _count_cut(folder: Path, examples: Sequence[AnyExample], max_tokens: int) ->
 def _comparison(
     name: str, target: RetrainTarget, adapter: Adapter, imported: Adapter, found: Evaluation
 ) -> AdapterComparison:
-    spec = load_spec(target.folder)
+    spec = read_spec(target.folder)
     return AdapterComparison(
         name=name,
         base=target.folder.resolve().name,

@@ -14,7 +14,7 @@ from hmi.adapters.formats import save_adapter
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Item, ModelRef, Outcome, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.engines import FolderSource
 from tests.numbered_adapters import numbered_adapter, spelt
 from tests.tiny import tiny_bert_folder
@@ -53,7 +53,7 @@ class Registry:
         self.source = FolderSource({BASE: folder / BASE})
         self.revisions: list[Revision] = []  # all that ever were
         self._folder = folder
-        self._spec = load_spec(folder / BASE)
+        self._spec = read_spec(folder / BASE)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._current = {tenant: self._write(tenant) for tenant in range(tenants)}

@@ -19,8 +19,7 @@ from hmi.items import Item, Task
 from hmi.knowledge import unpack
 from hmi.knowledge.store import Table
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
-from hmi.spec import HPLMSpec, MissPolicy, Site
+from hmi.spec import HPLMSpec, MissPolicy, Site, read_spec
 from tests.engines import numbers
 from tests.estimators import random_estimator, with_estimator
 from tests.rebuilding import base_id, published
@@ -97,7 +96,7 @@ def _hired(tmp_path: Path, database_url: str, redis_url: str, *, estimates: bool
     convert_pretrained(tiny_bert_folder(tmp_path / "bert"), folder, k=2)
     if estimates:
         with_estimator(folder, random_estimator(32, seed=1))
-    spec = load_spec(folder)
+    spec = read_spec(folder)
     # Rows that no alias stands for: answers are equal then, and not only near.
     site = Worksite(tmp_path / "data", database_url, redis_url, tree_tolerance=0.0)
     site.add_base(spec=spec, folder=folder)

@@ -8,7 +8,7 @@ from hmi.adapters import Adapter
 from hmi.adapters.formats import save_adapter
 from hmi.catalog import BatchStatus
 from hmi.engine import Engine, EngineConfig
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.data import Span, TaggedExample
 from hmi.training.plan import TrainConfig
@@ -32,7 +32,7 @@ def test_words_are_labelled_in_a_batch_when_their_model_was_trained_for_it(
     named = [TaggedExample(f"w0 w{10 + n} w1 w{70 - n}", parts, entities=True) for n in range(60)]
     config = TrainConfig(rank=8, epochs=12, batch_size=8, learning_rate=1e-2, dtype="float32")
     site = Worksite(tmp_path / "data", database_url, redis_url)
-    site.add_base(spec=load_spec(base), folder=base)
+    site.add_base(spec=read_spec(base), folder=base)
     site.add_tenant("acme")
     for name, examples in (("tagger", named), ("sentiment", plain)):
         adapter = train_adapter(base, examples, config).adapter

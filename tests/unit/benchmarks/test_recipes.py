@@ -26,7 +26,8 @@ from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAt
 from benchmarks.recipes.vectors import ThreeVectors
 from hmi.bench import Shape
 from hmi.models.convert import convert_pretrained, pretrained_tensors, read_weight_diff
-from hmi.models.families import BertLayer, HBert, load_hbert, load_spec
+from hmi.models.families import BertLayer, HBert, load_hbert
+from hmi.spec import read_spec
 from hmi.training.distill import DistillConfig, Student, Teacher, build_base, distill
 from hmi.training.lower import WindowBatch, relative_error
 from tests.tiny import TINY_WORDS, tiny_bert_folder
@@ -227,7 +228,7 @@ def test_best_matrices_of_the_rank_come_back_when_pairs_are_kept(
     source: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.recipes.keeping.RANK", 8)
-    original, spec = pretrained_tensors(source), load_spec(base)
+    original, spec = pretrained_tensors(source), read_spec(base)
     changed = dict(load_hbert(base).state_dict())
     name = "layers.2.fc1.weight"
     changed[name] = original[name] + torch.randn(original[name].shape, generator=torch.Generator().manual_seed(0))
@@ -241,7 +242,7 @@ def test_best_matrices_of_the_rank_come_back_when_pairs_are_kept(
 
 
 def test_whole_difference_comes_back_when_it_is_kept_unrounded(source: Path, base: Path) -> None:
-    original, spec = pretrained_tensors(source), load_spec(base)
+    original, spec = pretrained_tensors(source), read_spec(base)
     changed = dict(load_hbert(base).state_dict())
     changed["layers.0.q.weight"] = original["layers.0.q.weight"] + 1 / 3
     tensors, nbytes = keep(original, changed, Keep.UNROUNDED, spec)
@@ -250,7 +251,7 @@ def test_whole_difference_comes_back_when_it_is_kept_unrounded(source: Path, bas
 
 
 def test_costs_are_as_counted_by_hand(base: Path) -> None:
-    spec = dataclasses.replace(load_spec(base), k=2, hidden_size=4, heads=2, intermediate_size=8)
+    spec = dataclasses.replace(read_spec(base), k=2, hidden_size=4, heads=2, intermediate_size=8)
     tokens = 10
     token = 4 * 16 + 2 * 32 + 2 * tokens * 4  # q, k, v, o; feed-forward; scores and their sum
     first = 3 * (4 * 16 + 2 * 32 + 2 * 3 * 4)

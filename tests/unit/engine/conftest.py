@@ -7,7 +7,7 @@ import pytest
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.engines import FolderSource, random_adapter
 from tests.tiny import tiny_bert_folder
 
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
     for name, path in bases.items():
         for number in range(12):
             kind, rank = KINDS[number % len(KINDS)]
-            adapter = random_adapter(load_spec(path), kind, rank, (2, 3, 7)[number % 3], seed=number)
+            adapter = random_adapter(read_spec(path), kind, rank, (2, 3, 7)[number % 3], seed=number)
             source.adapters[f"{name}-{number}"] = root / f"{name}-{number}.safetensors"
             save_adapter(adapter, source.adapters[f"{name}-{number}"])
     return source

@@ -17,8 +17,7 @@ from hmi.adapters.formats import save_adapter
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Item, ModelRef, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
-from hmi.spec import HPLMSpec
+from hmi.spec import HPLMSpec, read_spec
 from tests.engines import FolderSource, numbers, random_adapter
 from tests.tiny import tiny_bert_folder
 
@@ -84,7 +83,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
     for base, path in source.bases.items():
         for number in range(TENANTS):
             source.adapters[f"{base}-{number}"] = Path(root, f"{base}-{number}.safetensors")
-            save_adapter(_adapter(load_spec(path), number), source.adapters[f"{base}-{number}"])
+            save_adapter(_adapter(read_spec(path), number), source.adapters[f"{base}-{number}"])
     return source
 
 

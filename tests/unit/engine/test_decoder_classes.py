@@ -20,7 +20,8 @@ from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Ta
 from hmi.knowledge import unpack, window_keys
 from hmi.knowledge.store import round_trip
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hgpt, load_spec
+from hmi.models.families import load_hgpt
+from hmi.spec import read_spec
 from tests.engines import FolderSource, numbers, random_adapter, random_head, tiny_engine
 from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 
@@ -65,7 +66,7 @@ def test_classes_are_those_of_peft_on_transformers(family: str, tmp_path: Path) 
             if "lora_B" in name:
                 parameter.copy_(0.3 * torch.randn_like(parameter))
         model.save_pretrained(tmp_path / f"peft-{number}")
-        adapter = read_adapter(tmp_path / f"peft-{number}", load_spec(tmp_path / "k0"))
+        adapter = read_adapter(tmp_path / f"peft-{number}", read_spec(tmp_path / "k0"))
         assert adapter.head is not None
         assert adapter.head.pooling is Pooling.LAST
         hosted.adapters[f"t{number}"] = tmp_path / f"t{number}.safetensors"
@@ -96,7 +97,7 @@ def test_looked_up_layers_give_what_a_plain_windowed_model_does_beside_texts_tha
     family: str, tmp_path: Path
 ) -> None:
     convert_pretrained(tiny_decoder_folder(FAMILIES[family][0](), tmp_path / "source"), tmp_path / "k2", k=2)
-    spec = load_spec(tmp_path / "k2")
+    spec = read_spec(tmp_path / "k2")
     hosted = FolderSource({"k2": tmp_path / "k2"})
     adapters: dict[str, Adapter] = {}
     for number, pooling in enumerate((Pooling.LAST, Pooling.MEAN)):
@@ -120,7 +121,7 @@ def test_looked_up_layers_give_what_a_plain_windowed_model_does_beside_texts_tha
 
 def test_what_a_decoder_cannot_answer_is_refused(family: str, tmp_path: Path) -> None:
     convert_pretrained(tiny_decoder_folder(FAMILIES[family][0](), tmp_path / "source"), tmp_path / "k0")
-    spec = load_spec(tmp_path / "k0")
+    spec = read_spec(tmp_path / "k0")
     with tiny_engine(FolderSource({"k0": tmp_path / "k0"})) as engine:
         items = [Item(ModelRef("k0", "general", None), task, tokens=(5, 6)) for task in (Task.EMBED, Task.CLASSIFY)]
         errors = [outcome.error for outcome in engine.submit(items).result(60)]

@@ -22,8 +22,7 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.plan import plan_tree
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
-from hmi.spec import MissPolicy
+from hmi.spec import MissPolicy, read_spec
 from tests.engines import FolderSource, keep_batches, numbers, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 
@@ -50,7 +49,7 @@ def _build_tree(
     engine: Engine, base: str, source: FolderSource, folder: Path, number: int, share: float
 ) -> KnowledgeTree:
     """A tree with a random part of what `_items` will ask for, spread over the domains."""
-    spec, rng = load_spec(source.bases[base]), np.random.default_rng(number)
+    spec, rng = read_spec(source.bases[base]), np.random.default_rng(number)
     tables = {}
     ids = rng.integers(5, 45, 600)
     keys = np.unique(window_keys(ids, np.full(30, 20)))
@@ -93,7 +92,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
         kind, rank = ((AdapterKind.LORA, 8), (AdapterKind.BOTTLENECK, 16))[number % 2]
         source.adapters[f"k2-{number}"] = root / f"{number}.safetensors"
         save_adapter(
-            random_adapter(load_spec(root / "k2"), kind, rank, 3, seed=number), source.adapters[f"k2-{number}"]
+            random_adapter(read_spec(root / "k2"), kind, rank, 3, seed=number), source.adapters[f"k2-{number}"]
         )
     return source
 
@@ -173,10 +172,10 @@ def test_two_bases_answer_apart_when_their_items_are_submitted_together(source: 
 
 
 def test_only_the_bad_items_fail_when_good_ones_run_beside_them(source: FolderSource, tmp_path: Path) -> None:
-    spec = load_spec(source.bases["k2"])
+    spec = read_spec(source.bases["k2"])
     source.adapters["other-shape"] = tmp_path / "other.safetensors"
     save_adapter(
-        random_adapter(load_spec(source.bases["k0"]), AdapterKind.LORA, 4, 2, seed=1), source.adapters["other-shape"]
+        random_adapter(read_spec(source.bases["k0"]), AdapterKind.LORA, 4, 2, seed=1), source.adapters["other-shape"]
     )
     source.adapters["torn"] = tmp_path / "torn.safetensors"
     source.adapters["torn"].write_bytes(source.adapters["k2-0"].read_bytes()[:-40])

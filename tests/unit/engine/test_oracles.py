@@ -21,7 +21,7 @@ from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Item, ModelRef, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.engines import FolderSource, keep_batches, numbers
 from tests.oracles.adapterhub import AdapterHubOracle, make_adapterhub_oracle
 
@@ -162,7 +162,7 @@ def test_embeddings_equal_adapterhub_when_the_adapter_has_no_head(
     source, _ = expected
     source.adapters["headless"] = tmp_path / "headless.safetensors"
     save_adapter(
-        read_adapter(oracle.adapters["headless"], load_spec(source.bases["base"])), source.adapters["headless"]
+        read_adapter(oracle.adapters["headless"], read_spec(source.bases["base"])), source.adapters["headless"]
     )
     items = [
         Item(ModelRef("base", "general", "headless"), Task.EMBED, tokens=tuple(ids[mask].tolist()))

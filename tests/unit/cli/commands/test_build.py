@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from hmi.adapters.formats import load_delta
 from hmi.cli.main import app
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hbert, load_spec
+from hmi.models.families import load_hbert
+from hmi.spec import read_spec
 from tests.tiny import tiny_bert_folder
 
 
@@ -41,7 +42,7 @@ def test_a_domain_and_the_one_below_get_deltas_when_only_commands_are_used(
     assert result.exit_code == 0, result.output
     assert "rank 4 on the lower layers from 36 lines" in result.stdout
     for folder, rank in ((first, 2), (second, 4)):
-        assert load_delta(folder / "adapter.safetensors", load_spec(base)).rank == rank
+        assert load_delta(folder / "adapter.safetensors", read_spec(base)).rank == rank
 
 
 def test_a_base_gets_an_estimator_and_a_domain_its_own(base: Path, text: Path, tmp_path: Path) -> None:
@@ -50,13 +51,13 @@ def test_a_base_gets_an_estimator_and_a_domain_its_own(base: Path, text: Path, t
     result = runner.invoke(app, ["build", "estimator", str(base), *options, "--out", str(made)])
     assert result.exit_code == 0, result.output
     assert "the estimator of missing rows has a relative error of" in result.stdout
-    assert load_spec(made).estimator_size == 8
+    assert read_spec(made).estimator_size == 8
     result = runner.invoke(app, ["build", "estimator", str(base), *options, "--out", str(made)])
     assert (result.exit_code, "exists already" in result.stderr) == (1, True)
     result = runner.invoke(app, ["build", "domain", str(text), "--base", str(made), "--steps", "2", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "the estimator of missing rows has a relative error of" in result.stdout
-    estimator = load_delta(out / "adapter.safetensors", load_spec(made)).estimator
+    estimator = load_delta(out / "adapter.safetensors", read_spec(made)).estimator
     assert estimator is not None
     assert estimator.size == 8
 
@@ -138,7 +139,7 @@ def test_a_base_is_converted_and_that_said_when_there_is_no_text(tmp_path: Path)
     result = CliRunner().invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "k2")])
     assert result.exit_code == 0, result.output
     assert "without --text" in result.stderr
-    assert not load_spec(tmp_path / "k2").distilled
+    assert not read_spec(tmp_path / "k2").distilled
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ from hmi.artifacts import folder_digest
 from hmi.cli.client import HmiClient
 from hmi.cli.main import app
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
 from hmi.schemas import BaseObject, TenantModelObject
-from hmi.spec import Site
+from hmi.spec import Site, read_spec
 from hmi.training.delta import DeltaConfig, train_delta
 from hmi.training.reports import TrainProgress
 from tests.answers import filled
@@ -70,7 +69,7 @@ def test_folder_can_be_registered_and_says_where_it_comes_from(
     assert "trained on 'someone/their_model' by its own account" in result.stdout
     assert "ranks 4, layers 0, 1, 2, 3, sites q, v" in result.stdout
     assert "labels no, yes, 8.5 kB" in result.stdout
-    spec = load_spec(bases[0])
+    spec = read_spec(bases[0])
     ours, plain = read_adapter(out, spec), read_adapter(theirs, spec, ["no", "yes"])
     assert ours.tensors().keys() == plain.tensors().keys()
     assert all(np.array_equal(tensor, plain.tensors()[name]) for name, tensor in ours.tensors().items())
@@ -110,7 +109,7 @@ def test_report_tells_what_each_base_costs_and_leaves_its_adapter(
     assert "retrained-k2: layers 0, 1 are looked up and have no adapter" in text
     assert " ± " in text
     assert "If the imported adapter was trained on them" in text
-    again = read_adapter(tmp_path / "out-retrained-k2", load_spec(bases[2]))
+    again = read_adapter(tmp_path / "out-retrained-k2", read_spec(bases[2]))
     assert set(again.lora) == {(layer, site) for layer in (2, 3) for site in (Site.Q, Site.V)}
     assert again.rank == 4
     report = json.loads((out / "report.json").read_text())["retraining"]
@@ -177,7 +176,7 @@ def test_adapter_is_imported_and_the_report_refused_when_it_has_no_head(bases: d
     result = run(tmp_path / "theirs", "--base", bases[0], "--out", tmp_path / "out", "--data", data)
     assert result.exit_code == 1
     assert "was made, but there is no report: the adapter has no head" in result.stderr
-    assert read_adapter(tmp_path / "out", load_spec(bases[0])).head is None
+    assert read_adapter(tmp_path / "out", read_spec(bases[0])).head is None
     assert "/v1/embeddings" in (tmp_path / "out" / "README.md").read_text()
 
 

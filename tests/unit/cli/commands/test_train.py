@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from hmi.adapters.formats import read_adapter
 from hmi.cli.main import app
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
 from hmi.training.plan import TrainConfig
@@ -46,7 +46,7 @@ def test_folder_holds_adapter_report_and_card_when_training_is_over(base: Path, 
     assert report["seconds_per_thousand_examples"] == pytest.approx(report["seconds"] / 0.32)
     assert sum(map(sum, report["dev"]["confusion"])) == report["dev_examples"] > 16
     assert "fields that are not read: id" in result.stderr
-    adapter = read_adapter(out, load_spec(base))
+    adapter = read_adapter(out, read_spec(base))
     assert adapter.head is not None
     assert adapter.head.labels == ("no", "yes")
     card = (out / "README.md").read_text()
@@ -96,7 +96,7 @@ def test_adapter_of_the_ordinary_model_is_carried_over(base: Path, tmp_path: Pat
     assert report["started"]
     config = report["config"]
     assert (config["kind"], config["rank"], config["epochs"], config["learning_rate"]) == ("lora", 4, 2, 1e-3)
-    assert {layer for layer, _ in read_adapter(tmp_path / "upper", load_spec(base)).lora} == {2, 3}
+    assert {layer for layer, _ in read_adapter(tmp_path / "upper", read_spec(base)).lora} == {2, 3}
     assert "begun with another adapter" in (tmp_path / "upper" / "README.md").read_text()
     refused = CliRunner().invoke(app, [*onwards[:-1], "--rank", "8"])
     assert refused.exit_code == 1

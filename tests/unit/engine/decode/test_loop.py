@@ -29,8 +29,9 @@ from hmi.knowledge import unpack, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import round_trip
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hgpt, load_spec
+from hmi.models.families import load_hgpt
 from hmi.models.layers import page_bytes
+from hmi.spec import read_spec
 from tests.adapter_samples import lora_adapter
 from tests.tiny import TINY_WORDS, tiny_decoder_folder, tiny_gpt2, tiny_llama
 
@@ -57,7 +58,7 @@ class Site:
             convert_pretrained(source, folder / f"k{k}", k=k)
         self.adapters: dict[str, Adapter] = {}
         for k in (0, 2):
-            spec = load_spec(self.base(k))
+            spec = read_spec(self.base(k))
             rng = np.random.default_rng(k)
             for number, rank in enumerate((4, 4, 8, 2)):
                 sites = spec.sites if number % 2 else spec.sites[:4]
@@ -69,7 +70,7 @@ class Site:
         return self.folder / f"k{k}"
 
     def engine(self, k: int = 0, **changes: Any) -> Engine:
-        spec = load_spec(self.base(k))
+        spec = read_spec(self.base(k))
         tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
         source = OneBase("base", self.base(k), tree)
         source.adapters.update({name: self.folder / f"{name}.safetensors" for name in self.adapters})
@@ -163,7 +164,7 @@ def test_texts_are_those_of_peft_token_for_token(site: Site, tmp_path: Path) -> 
             if "lora_" in name:
                 parameter.normal_(0, 0.2)
     model.save_pretrained(tmp_path)
-    spec = load_spec(site.base(0))
+    spec = read_spec(site.base(0))
     for number in range(4):
         adapter = read_adapter(tmp_path / f"t{number}", spec)
         save_adapter(adapter, site.folder / f"peft-{number}.safetensors")
@@ -193,7 +194,7 @@ def test_each_tenant_has_its_own_adapter_in_reading_and_continuing(site: Site, k
 
 
 def test_nothing_fails_when_the_cache_holds_a_tenth_of_what_is_needed(site: Site) -> None:
-    spec = load_spec(site.base(0))
+    spec = read_spec(site.base(0))
     asked = [item(prompt, max_tokens=40) for prompt in prompts(16)]
     needed = sum(-(-(len(each.tokens or ()) + 40) // 16) for each in asked)
     with site.engine() as engine:
@@ -216,7 +217,7 @@ def test_a_text_is_the_same_whoever_comes_and_goes_beside_it(
     """Submitted one by one while others run, in little room."""
     some = prompts(10)
     tenants = [None, None, *(f"k2-{number}" for number in range(4))]
-    budget = page_bytes(load_spec(site.base(2)), torch.float32) * pages
+    budget = page_bytes(read_spec(site.base(2)), torch.float32) * pages
     with site.engine(2, generated_rows=rows, cache_bytes=budget) as engine:
         futures = [
             engine.submit([item(some[which], tenants[tenant], max_tokens=more)]) for which, tenant, more in drawn
@@ -307,7 +308,7 @@ def test_a_stop_string_ends_a_text_and_is_not_in_it(site: Site) -> None:
 
 
 def test_a_text_ends_where_the_model_does(site: Site) -> None:
-    most = load_spec(site.base(0)).max_positions
+    most = read_spec(site.base(0)).max_positions
     with site.engine() as engine:
         (found,) = answers(engine, [item([7] * (most - 5), max_tokens=50, ignore_eos=True)])
         assert (len(found.tokens), found.finish) == (5, Finish.LENGTH)
@@ -327,7 +328,7 @@ def test_one_texts_fault_is_its_own(site: Site) -> None:
 
 
 def test_a_text_ends_where_the_pool_does_and_a_prompt_that_it_cannot_hold_is_refused(site: Site) -> None:
-    budget = page_bytes(load_spec(site.base(0)), torch.float32) * 2
+    budget = page_bytes(read_spec(site.base(0)), torch.float32) * 2
     with site.engine(cache_bytes=budget) as engine:
         items = [item([5] * length, max_tokens=100, ignore_eos=True) for length in (20, 31, 32, 33)]
         outcomes = engine.submit(items).result()

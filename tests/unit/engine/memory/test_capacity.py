@@ -22,7 +22,7 @@ from hmi.engine.decode.scheduler import SequenceState
 from hmi.errors import Cancelled, StorageFull
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.adapter_samples import head, lora_adapter
 from tests.engines import FolderSource
 from tests.tiny import tiny_decoder_folder, tiny_llama
@@ -40,7 +40,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
     for path in bases.values():
         convert_pretrained(pretrained, path)
     source = FolderSource(bases)
-    spec, rng = load_spec(bases["one"]), np.random.default_rng(0)
+    spec, rng = read_spec(bases["one"]), np.random.default_rng(0)
     for name in ("writer", "judge", "poet"):
         classes = head(rng, 2, hidden=spec.hidden_size, pooling=Pooling.LAST) if name == "judge" else None
         source.adapters[name] = folder / f"{name}.safetensors"
@@ -51,7 +51,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
 @pytest.fixture
 def config(source: FolderSource) -> EngineConfig:
     """With room for one adapter."""
-    hidden = load_spec(source.bases["one"]).hidden_size
+    hidden = read_spec(source.bases["one"]).hidden_size
     rows = max(len(_packed(source, name, hidden)) for name in source.adapters)
     return EngineConfig(
         device="cpu",

@@ -22,7 +22,7 @@ from hmi.engine import Engine
 from hmi.errors import InvalidInput
 from hmi.items import Classification, Item, ModelRef, Outcome, Tagging, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.engines import FolderSource, keep_batches, random_adapter, tiny_engine
 from tests.tiny import tiny_bert_folder
 
@@ -72,7 +72,7 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
                 parameter.normal_(0, 0.2)
     model.save_pretrained(str(root / "peft"))
     source = FolderSource({"base": root / "base"})
-    spec = load_spec(root / "base")
+    spec = read_spec(root / "base")
     adapters = {"tagger": read_adapter(root / "peft", spec, LABELS)}
     assert adapters["tagger"].head is not None
     assert adapters["tagger"].head.pooling is Pooling.TOKENS

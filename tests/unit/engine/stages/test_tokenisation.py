@@ -16,8 +16,9 @@ from hmi.engine.vocabulary import TokenLengthBound
 from hmi.errors import ContextTooLong, InvalidInput
 from hmi.items import GenerationParams, Item, ModelRef, Outcome, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec, load_tokenizer
+from hmi.models.families import load_tokenizer
 from hmi.models.text import ChatTemplate
+from hmi.spec import read_spec
 from tests.tiny import tiny_decoder_folder, tiny_llama
 
 REF = ModelRef("base", "general", None)
@@ -49,7 +50,7 @@ def base(folder: Path) -> Any:
     """All of a loaded decoder that the stage looks at."""
     return SimpleNamespace(
         digest="base",
-        spec=load_spec(folder),
+        spec=read_spec(folder),
         tokenizer=Counting(load_tokenizer(folder)),
         chat=ChatTemplate("{% for message in messages %}{{ message.content }} {% endfor %}"),
         token_length_bound=None,

@@ -12,7 +12,7 @@ from examples.demo import models
 from examples.demo.models import MadeAdapter, MadeBase, make_adapters, make_bases
 from examples.demo.tenants import EXACT, QUICK, DemoTenant, Portion
 from hmi.adapters.formats import load_adapter
-from hmi.models.families import load_spec
+from hmi.spec import read_spec
 from tests.tiny import tiny_bert_folder
 
 TEXT = tuple(Sentence(f"w{n % 2} w{10 + n} w{11 + n}", ("no", "yes")[n % 2]) for n in range(40))
@@ -30,7 +30,7 @@ def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, MadeBase
 
 
 def test_bases_are_kept_when_they_come_from_the_same(tmp_path: Path, bases: dict[str, MadeBase]) -> None:
-    assert [(load_spec(each.folder).k, each.reused) for each in bases.values()] == [(3, False), (0, False)]
+    assert [(read_spec(each.folder).k, each.reused) for each in bases.values()] == [(3, False), (0, False)]
     assert bases["minilm-k3"].error is not None
     again = dict(make_bases(tmp_path / "bases", TEXT, "cpu"))
     assert all(each.reused for each in again.values())

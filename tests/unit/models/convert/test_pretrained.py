@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from hmi.errors import Corrupt, InvalidInput
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hbert, load_spec, load_tokenizer
+from hmi.models.families import load_hbert, load_tokenizer
+from hmi.spec import read_spec
 from tests.tiny import tiny_bert_folder
 
 
@@ -27,7 +28,7 @@ def _edit_config(folder: Path, **changes: object) -> None:
 
 def test_converted_artifact_has_the_models_spec(folder: Path, tmp_path: Path) -> None:
     spec = convert_pretrained(folder, tmp_path / "out", k=2)
-    assert spec == load_spec(tmp_path / "out")
+    assert spec == read_spec(tmp_path / "out")
     assert (spec.k, spec.layers, spec.hidden_size, spec.has_pooler) == (2, 4, 32, True)
     assert load_tokenizer(tmp_path / "out").encode("w0 w1").ids == [2, 5, 6, 3]
 

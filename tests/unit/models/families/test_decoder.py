@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from hmi.errors import InvalidInput
 from hmi.knowledge import unpack, window_keys
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import HGpt, load_hbert, load_hgpt, load_spec
-from hmi.spec import Family, Site
+from hmi.models.families import HGpt, load_hbert, load_hgpt
+from hmi.spec import Family, Site, read_spec
 from tests.tiny import tiny_decoder_folder, tiny_gpt2, tiny_llama
 
 Make = Callable[..., PreTrainedModel]
@@ -144,13 +144,13 @@ def test_gradients_are_those_of_serving_attention(make: Make, tmp_path: Path) ->
 
 def test_spec_describes_the_models(tmp_path: Path) -> None:
     convert_pretrained(tiny_decoder_folder(tiny_llama(), tmp_path / "llama"), tmp_path / "a", k=2)
-    spec = load_spec(tmp_path / "a")
+    spec = read_spec(tmp_path / "a")
     assert (spec.family, spec.key_heads, spec.head_width, spec.rope_theta) == (Family.LLAMA, 2, 8, 10_000.0)
     assert spec.sites == tuple(Site)
     assert spec.site_shape(Site.V) == (32, 16)
     assert spec.eos_token_ids == (3,)
     convert_pretrained(tiny_decoder_folder(tiny_gpt2(), tmp_path / "gpt2"), tmp_path / "b", k=2)
-    spec = load_spec(tmp_path / "b")
+    spec = read_spec(tmp_path / "b")
     assert Site.GATE not in spec.sites
     assert spec.tied
 

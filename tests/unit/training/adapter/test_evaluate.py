@@ -17,8 +17,7 @@ from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.errors import InvalidInput
 from hmi.items import Classification, Item, ModelRef, Task
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
-from hmi.spec import Placement
+from hmi.spec import Placement, read_spec
 from hmi.training.adapter import evaluate_adapter
 from hmi.training.data import AnyExample, Example, MultiLabelExample, Span, TaggedExample
 from hmi.training.reports import class_metrics, entity_metrics
@@ -75,7 +74,7 @@ def test_figures_are_those_of_pefts_own_answers_when_texts_have_one_label(
     bert, base = folders
     model = peft_model(BertForSequenceClassification, TaskType.SEQ_CLS, bert, len(LABELS))
     model.save_pretrained(tmp_path)
-    adapter = read_adapter(tmp_path, load_spec(base), LABELS)
+    adapter = read_adapter(tmp_path, read_spec(base), LABELS)
     drawn = random.Random(5)
     examples = [Example(text, drawn.choice(LABELS)) for text in texts(80)]
     found = evaluate_adapter(base, adapter, examples, max_tokens=10, dtype="float32")
@@ -95,7 +94,7 @@ def test_figures_are_those_of_pefts_own_answers_when_words_have_labels(
     bert, base = folders
     model = peft_model(BertForTokenClassification, TaskType.TOKEN_CLS, bert, len(TAGS))
     model.save_pretrained(tmp_path)
-    adapter = read_adapter(tmp_path, load_spec(base), TAGS)
+    adapter = read_adapter(tmp_path, read_spec(base), TAGS)
     drawn = random.Random(5)
     examples, true, said = [], [], []
     for text in texts(60):

@@ -13,8 +13,8 @@ import torch
 from hmi.adapters import Adapter, AdapterKind, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import InvalidInput
-from hmi.models.families import load_hbert, load_spec, load_tokenizer
-from hmi.spec import MissPolicy, Placement
+from hmi.models.families import load_hbert, load_tokenizer
+from hmi.spec import MissPolicy, Placement, read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
 from hmi.training.lower import LowerStates, encode
@@ -90,11 +90,11 @@ def test_weights_are_the_same_when_the_seed_is(base: Path) -> None:
 
 def test_only_upper_layers_are_trained_when_lower_ones_are_looked_up(base: Path) -> None:
     before = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
-    sites, places = load_spec(base).sites, tuple(Placement)
+    sites, places = read_spec(base).sites, tuple(Placement)
     for kind, expected in ((AdapterKind.LORA, 2 * len(sites)), (AdapterKind.BOTTLENECK, 2 * len(places))):
         config = dataclasses.replace(QUICK, kind=kind, epochs=1, sites=sites, placements=places)
         adapter = train_adapter(base, sentences(16, 1), config).adapter
-        adapter.validate(load_spec(base))
+        adapter.validate(read_spec(base))
         assert len(adapter.lora) + len(adapter.bottleneck) == expected
     assert hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest() == before
 
@@ -126,7 +126,7 @@ def test_config_is_refused_when_a_count_is_zero(field: str) -> None:
 
 
 def test_adapters_begin_at_the_lowest_layer_that_is_wanted(base: Path) -> None:
-    spec = load_spec(base)
+    spec = read_spec(base)
     config = dataclasses.replace(QUICK, epochs=1, lowest_layer=spec.layers - 1)
     adapter = train_adapter(base, sentences(40, 1), config).adapter
     assert {layer for layer, _ in [*adapter.bottleneck, *adapter.lora]} == {spec.layers - 1}

@@ -18,8 +18,8 @@ from hmi.errors import AdapterRefused, InvalidInput
 from hmi.knowledge import unpack, window_keys
 from hmi.knowledge.store import round_trip
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hbert, load_spec, load_tokenizer
-from hmi.spec import Site
+from hmi.models.families import load_hbert, load_tokenizer
+from hmi.spec import Site, read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
 from hmi.training.delta import DeltaConfig, train_delta
@@ -112,7 +112,7 @@ def test_report_is_of_the_saved_delta_when_it_is_read_back(
 ) -> None:
     path = tmp_path / "adapter.safetensors"
     save_adapter(trained.delta, path)
-    spec = load_spec(base)
+    spec = read_spec(base)
     delta = load_delta(path, spec)
     assert {layer for layer, _ in delta.lora} == set(range(spec.k))
     assert {site for _, site in delta.lora} == set(QUICK.sites)
@@ -126,7 +126,7 @@ def test_report_is_of_the_saved_delta_when_it_is_read_back(
 
 def test_base_is_untouched_when_a_delta_is_trained(base: Path, domain: list[str]) -> None:
     before = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
-    train_delta(base, domain, dataclasses.replace(QUICK, steps=2, sites=load_spec(base).sites))
+    train_delta(base, domain, dataclasses.replace(QUICK, steps=2, sites=read_spec(base).sites))
     assert hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest() == before
 
 
@@ -221,7 +221,7 @@ def test_lower_layers_of_the_domains_own_model_are_learnt_when_it_teaches(
 ) -> None:
     """Rows come nearer to states of the full model with its adapter, which moves them far from the base's."""
     source = tiny_bert_folder(tmp_path / "source")
-    spec = load_spec(base).ordinary
+    spec = read_spec(base).ordinary
     adapter = lora_adapter(np.random.default_rng(3), 8, spec=spec, sites=(Site.Q, Site.V, Site.FC2))
     config = dataclasses.replace(QUICK, nearness=0.0, left_out=0.0)
     report = train_delta(base, domain, config, teacher=source, teacher_adapter=adapter).report
@@ -281,7 +281,7 @@ def test_adapter_is_trained_on_its_domains_rows_when_a_delta_is_given(base: Path
     plain = train_adapter(base, examples, config).adapter
     ours = train_adapter(base, examples, config, delta=trained.delta).adapter
     assert not same_weights(plain, ours)
-    ours.validate(load_spec(base))
+    ours.validate(read_spec(base))
 
 
 def test_states_are_the_rounded_rows_of_the_delta_when_one_is_given(base: Path, trained: TrainedDelta) -> None:

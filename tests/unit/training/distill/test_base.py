@@ -12,8 +12,8 @@ import torch
 from hmi.errors import Conflict, InvalidInput, StorageFull
 from hmi.knowledge import window_keys
 from hmi.models.convert import read_weight_diff
-from hmi.models.families import load_hbert, load_spec, load_tokenizer
-from hmi.spec import RowDtype
+from hmi.models.families import load_hbert, load_tokenizer
+from hmi.spec import RowDtype, read_spec
 from hmi.training.distill import (
     DistillConfig,
     EstimatorConfig,
@@ -134,7 +134,7 @@ def test_states_come_nearer_still_when_distilled(source: Path, tmp_path: Path, t
     assert report.after is not None
     assert report.after.upper < 0.9 * report.fitted.upper
     assert len(report.after.layers) == 3  # after the lookup, and after each of two upper layers
-    assert load_spec(tmp_path / "k2").distilled
+    assert read_spec(tmp_path / "k2").distilled
     assert not work_folder(tmp_path / "k2").exists()
 
 
@@ -228,7 +228,7 @@ def test_estimates_are_of_the_base_as_it_is_saved(source: Path, tmp_path: Path, 
         source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK, estimator=config, difference=difference
     )
     assert report.estimate_error is not None
-    assert load_spec(tmp_path / "k2").estimator_size == 16
+    assert read_spec(tmp_path / "k2").estimator_size == 16
     apply_weight_diff(source, read_weight_diff(difference), tmp_path / "again")
     for folder in ("k2", "again"):
         model = load_hbert(tmp_path / folder)

@@ -17,8 +17,7 @@ from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling
 from hmi.adapters.formats import read_adapter
 from hmi.errors import InvalidInput
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_spec
-from hmi.spec import Placement, Site
+from hmi.spec import Placement, Site, read_spec
 from hmi.training.adapter import evaluate_adapter
 from hmi.training.data import MultiLabelExample, Span, TaggedExample, split_train_dev_test
 from hmi.training.delta import DeltaConfig, train_delta
@@ -55,7 +54,7 @@ def test_lora_is_retrained_on_its_own_sites_at_its_largest_rank(bases: dict[int,
     config = LoraConfig(task_type=TaskType.SEQ_CLS, r=3, target_modules=["query", "value"], rank_pattern={"value": 5})
     model = get_peft_model(BertForSequenceClassification(tiny_bert_config(num_labels=2)), config)
     model.save_pretrained(str(tmp_path))
-    adapter = read_adapter(tmp_path, load_spec(bases[0]), ["no", "yes"])
+    adapter = read_adapter(tmp_path, read_spec(bases[0]), ["no", "yes"])
     found = retrain(bases[0], adapter, sentences(240, 1), HOW, faster=[RetrainTarget(bases[2])])
     for name, k in (("retrained-k0", 0), ("retrained-k2", 2)):
         again = found.adapters[name].adapter

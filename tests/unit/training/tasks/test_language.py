@@ -23,8 +23,9 @@ from hmi.errors import InvalidInput
 from hmi.items import Classification, Generation, GenerationParams, Item, ModelRef, Sampling, Task
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.models.convert import convert_pretrained
-from hmi.models.families import load_hgpt, load_spec, load_tokenizer
+from hmi.models.families import load_hgpt, load_tokenizer
 from hmi.models.text import load_chat
+from hmi.spec import read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.data import (
     AnyExample,
@@ -102,7 +103,7 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
     assert report.dev.values["token_accuracy"] > 0.9
     assert report.dev.score > (report.baseline or 0)
     save_adapter(trained.adapter, tmp_path / "a.safetensors")
-    spec = load_spec(base)
+    spec = read_spec(base)
     tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     source = OneBase("base", base, tree)
     source.adapters["a"] = tmp_path / "a.safetensors"
@@ -141,7 +142,7 @@ def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path:
         trained = train_adapter(base, [MultiLabelExample(text, (label,)) for text, label in learnt], config)
     else:
         trained = train_adapter(base, [Example(*each) for each in learnt], config)
-    spec = load_spec(base)
+    spec = read_spec(base)
     tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
     source = OneBase("base", base, tree)
     assert trained.adapter.head is not None
@@ -206,7 +207,7 @@ def test_command_trains_a_decoder_from_every_form(records: list[dict[str, Any]],
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert (report["task"], report["config"]["kind"], report["config"]["rank"]) == ("language", "lora", 16)
-    adapter = read_adapter(out, load_spec(base))
+    adapter = read_adapter(out, read_spec(base))
     assert adapter.head is None
     card = (out / "README.md").read_text()
     assert "how texts go on" in card

@@ -13,8 +13,8 @@ import torch
 from hmi.adapters import Activation, Adapter, AdapterKind, Head, Pooling
 from hmi.adapters.maths import SingleAdapter
 from hmi.errors import AdapterRefused
-from hmi.models.families import load_hbert, load_spec
-from hmi.spec import HPLMSpec, Placement, Site
+from hmi.models.families import load_hbert
+from hmi.spec import HPLMSpec, Placement, Site, read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.plan import TrainConfig, config_from_start
 from hmi.training.trainable import TrainableAdapter
@@ -33,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec(base: Path) -> HPLMSpec:
-    return load_spec(base)
+    return read_spec(base)
 
 
 def trainable(
