@@ -1,4 +1,4 @@
-"""The tensors that a base artifact has by its spec, without torch: an upload is checked by its header."""
+"""The tensors of a base model by its spec, without torch, to check an upload by its header."""
 
 from __future__ import annotations
 

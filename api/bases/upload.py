@@ -1,7 +1,7 @@
-"""Whether uploaded files are a base model: by their headers, before anything of them is kept.
+"""Checks an uploaded base model by the headers of its files, before anything is kept.
 
-The tensors' names and shapes follow from the spec, so a model that could not be loaded is refused here and
-not by the first worker that meets it. No tensor is read.
+The tensors' names and shapes follow from the spec, so a model that cannot be loaded is refused here, not by a worker.
+No tensor is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hmi.errors import Corrupt, InvalidInput
 from hmi.spec import HPLMSpec
 
 SPEC, WEIGHTS, TOKENIZER = "spec.json", "model.safetensors", "tokenizer.json"
-CHAT = "chat.json"  # of models that were taught to chat
+CHAT = "chat.json"  # optional: the chat template
 _MAX_SPEC_BYTES = 64 * 1024
 _MAX_CHAT_BYTES = 256 * 1024
 _CHAT_FIELDS = {"template", "bos_token", "eos_token"}
@@ -33,7 +33,7 @@ _MAX_VOCABULARY = 2**21 - 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UploadedBase:
-    """A base model that passed, its streams at their beginnings."""
+    """A valid base model; its streams are at their beginnings."""
 
     spec: HPLMSpec
     streams: Mapping[str, IO[bytes]]
@@ -75,10 +75,10 @@ def _read_spec(data: bytes) -> HPLMSpec:
     for field in dataclasses.fields(HPLMSpec):
         value: object = getattr(spec, field.name)
         # The annotations are text here; `bool` is checked apart, since True is an int to Python.
-        wanted = {"int": int, "float": float, "str": str, "bool": bool}.get(str(field.type))
-        if wanted is not None and type(value) is not wanted:
+        expected = {"int": int, "float": float, "str": str, "bool": bool}.get(str(field.type))
+        if expected is not None and type(value) is not expected:
             raise _refused(SPEC, f"{field.name} must be of type {field.type}")
-        if wanted is int and not 0 <= int(str(value)) < 2**31:
+        if expected is int and not 0 <= int(str(value)) < 2**31:
             raise _refused(SPEC, f"{field.name} is out of range")
     if not 0 < spec.vocab_size <= _MAX_VOCABULARY or min(spec.hidden_size, spec.layers, spec.max_positions) < 1:
         raise _refused(SPEC, "the model has no tokens, no layers or no width")
@@ -97,13 +97,13 @@ def _check_tokenizer(data: bytes, spec: HPLMSpec) -> None:
 
 
 def _check_chat(data: bytes) -> None:
-    """Its template is compiled by those who run it, in a sandbox."""
+    """The template is compiled by workers, in a sandbox."""
     try:
         found: object = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         raise _refused(CHAT, "not JSON") from None
     if not isinstance(found, dict) or found.keys() != _CHAT_FIELDS or not all(map(_is_text, found.values())):
-        raise _refused(CHAT, f"wanted are {', '.join(sorted(_CHAT_FIELDS))}, each a string")
+        raise _refused(CHAT, f"must have the fields {', '.join(sorted(_CHAT_FIELDS))}, each a string")
 
 
 def _is_text(value: object) -> bool:
@@ -121,7 +121,7 @@ def _check_weights(stream: IO[bytes], size: int, spec: HPLMSpec) -> None:
         end = max(entry["data_offsets"][1] for entry in entries.values())
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise _refused(WEIGHTS, "its header is not a safetensors header") from None
-    if spec.layers > len(found):  # before a dictionary of billions of names is made
+    if spec.layers > len(found):  # before a dictionary with billions of names is built
         raise _refused(WEIGHTS, f"{len(found)} tensors for the {spec.layers} layers that {SPEC} names")
     expected = expected_shapes(spec)
     for name in sorted(expected.keys() ^ found.keys()):

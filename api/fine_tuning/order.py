@@ -148,12 +148,12 @@ def _configure(services: Services, body: JobCreate, options: TuningOptions, star
         raise InvalidInput(
             "hyperparameters and method.supervised.hyperparameters differ; one is enough", param="hyperparameters"
         )
-    asked = newer or body.hyperparameters or Hyperparameters()
+    given = newer or body.hyperparameters or Hyperparameters()
 
     def chosen(value: float | str | None, otherwise: float) -> float:
         return otherwise if value is None or isinstance(value, str) else value
 
-    multiplier = float(chosen(asked.learning_rate_multiplier, 1.0))
+    multiplier = float(chosen(given.learning_rate_multiplier, 1.0))
     kind = AdapterKind(options.kind) if options.kind else usual.kind
     if start.spec.family.decodes and kind is not AdapterKind.LORA:
         raise InvalidInput(f"{start.base} is a {start.spec.family}, which is trained with a LoRA", param="hmi.kind")
@@ -161,8 +161,8 @@ def _configure(services: Services, body: JobCreate, options: TuningOptions, star
         usual,
         kind=kind,
         rank=options.rank or (usual.rank if options.start is not None else default_rank(kind)),
-        epochs=int(chosen(asked.n_epochs, usual.epochs)),
-        batch_size=int(chosen(asked.batch_size, usual.batch_size)),
+        epochs=int(chosen(given.n_epochs, usual.epochs)),
+        batch_size=int(chosen(given.batch_size, usual.batch_size)),
         learning_rate=usual.learning_rate * multiplier,
         max_tokens=options.max_tokens or usual.max_tokens,
         miss_policy=start.miss_policy,

@@ -46,12 +46,12 @@ def view_versions(session: Session, base: RegisteredBase) -> list[TreeVersionObj
     """Newest first."""
     known = trees.versions(session, base.id)
     used = {each.number: trees.hit_counts(session, base.id, each.number) for each in known}
-    asked = [*used.values(), trees.hit_counts(session, base.id, 0)]
-    return [_version(base, each, used[each.number], asked) for each in known]
+    fallbacks = [*used.values(), trees.hit_counts(session, base.id, 0)]
+    return [_version(base, each, used[each.number], fallbacks) for each in known]
 
 
 def _version(
-    base: RegisteredBase, row: TreeVersion, used: Mapping[str, HitCounts], asked: Sequence[Mapping[str, HitCounts]]
+    base: RegisteredBase, row: TreeVersion, used: Mapping[str, HitCounts], fallbacks: Sequence[Mapping[str, HitCounts]]
 ) -> TreeVersionObject:
     summed = HitCounts(
         lookups=sum(each.lookups for each in used.values()),
@@ -68,18 +68,18 @@ def _version(
         report=row.report,
         created_at=row.created_at,
         published_at=row.published_at,
-        **_used(summed, _predicted(row.report, [used, *asked])),
+        **_used(summed, _predicted(row.report, [used, *fallbacks])),
     )
 
 
-def _predicted(report: Mapping[str, Any], asked: Sequence[Mapping[str, HitCounts]]) -> float | None:
+def _predicted(report: Mapping[str, Any], by_version: Sequence[Mapping[str, HitCounts]]) -> float | None:
     """The predicted hit rate of all domains together, to compare with the real one.
 
-    It is weighted by the lookups of the first of `asked` that has any: a version without lookups uses another's.
+    It is weighted by the first element of `by_version` that has lookups: a version without any uses another's.
     """
     found = {name: built.get("predicted_hit_rate") for name, built in report.get("domains", {}).items()}
     rates = {name: float(rate) for name, rate in found.items() if rate is not None}
-    for used in asked:
+    for used in by_version:
         lookups = {name: used[name].lookups for name in rates if name in used}
         if total := sum(lookups.values()):
             return sum(rates[name] * count for name, count in lookups.items()) / total

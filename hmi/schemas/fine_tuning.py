@@ -22,7 +22,7 @@ def _auto_or(number: str) -> Discriminator:
             return _AUTO
         return _NUMBER if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    return Discriminator(kind, custom_error_type="wanted", custom_error_message=f"must be 'auto' or {number}")
+    return Discriminator(kind, custom_error_type="unknown_form", custom_error_message=f"must be 'auto' or {number}")
 
 
 _Auto = Annotated[Literal["auto"], Tag(_AUTO)]

@@ -81,10 +81,10 @@ class GenerationRequest(InferenceRequest):
         if params.echo:
             tokens += sum(len(each) // _TOKEN_CHARACTERS for each in self.inputs if isinstance(each, str))
             tokens += sum(len(each) for each in self.inputs if isinstance(each, tuple))
-        asked = tokens * self.n * (1 + params.logprobs)
-        if asked > _MAX_LOGPROBS_OF_A_LINE:
+        count = tokens * self.n * (1 + params.logprobs)
+        if count > _MAX_LOGPROBS_OF_A_LINE:
             most = f"at most {_MAX_LOGPROBS_OF_A_LINE} are returned"
-            raise invalid(param, f"asks for up to {asked} log-probabilities in one answer; {most}")
+            raise invalid(param, f"requests up to {count} log-probabilities in one answer; {most}")
 
 
 class CompletionRequest(GenerationRequest):

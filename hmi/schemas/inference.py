@@ -79,7 +79,7 @@ Inputs = Annotated[
     | Annotated[list[_Tokens], Field(fail_fast=True), Tag(_TOKEN_LISTS)],
     Discriminator(
         _kind,
-        custom_error_type="wanted",
+        custom_error_type="unknown_form",
         custom_error_message="must be a string, a list of strings, a list of token ids, or a list of such lists",
     ),
 ]

@@ -1,7 +1,7 @@
 """One line of a batch's input file: strict JSON with `custom_id`, `method`, `url` and `body`.
 
-A line without a trustworthy `custom_id` cannot have an error line of its own, so what is wrong outside of `body` fails
-the whole batch (`parse_line`). What is wrong inside `body` fails that line alone (`parse_body`).
+A line without a valid `custom_id` cannot have an error line of its own, so a fault outside of `body` fails the whole
+batch (`parse_line`). A fault inside `body` fails that line alone (`parse_body`).
 """
 
 from __future__ import annotations

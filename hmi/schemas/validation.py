@@ -1,4 +1,4 @@
-"""From pydantic's errors to `InvalidInput`: which field, what is wanted there, and OpenAI's code.
+"""From pydantic's errors to `InvalidInput`: the field, what it must be, and OpenAI's code.
 
 A validator raises `ValueError` with what follows after the name of the field ("must not hold control characters").
 """

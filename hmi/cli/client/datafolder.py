@@ -1,4 +1,4 @@
-"""The private folder of an embedded set-up: secrets, logs, and who runs in it."""
+"""The private data folder of an embedded set-up: secrets, logs, and the addresses of running services."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class DataFolder:
         return self.path / "running.json"
 
     def prepare(self) -> None:
-        """Make the folder and close it to others. Raises `InvalidInput` where that cannot be."""
+        """Create the folder and close it to other users. Raises `InvalidInput` where that fails."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self.path.stat()
-            # Closing a shared folder such as /tmp would lock everybody else out of it, and a folder with other
-            # files, a checkout or a home, was most likely named by mistake.
+            # Closing a shared folder such as /tmp would lock other users out, and a folder with other files, a checkout
+            # or a home, was most likely named by mistake.
             if found.st_mode & stat.S_IWOTH or found.st_uid != os.geteuid():
                 raise InvalidInput(f"data folder {self.path}: it belongs to others too; choose one of your own")
             if not self._is_ours() and any(path.is_file() for path in self.path.iterdir()):
@@ -60,15 +60,14 @@ class DataFolder:
             raise InvalidInput(f"data folder {self.path}: {error.strerror}") from error
 
     def _is_ours(self) -> bool:
-        # The catalog alone is there where the services were started one by one.
+        # Services that were started one by one leave the catalog alone.
         return self._lock_file.exists() or (self.path / "hmi.db").exists()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder against a second instance. Raises `Conflict` naming the process that holds it.
 
-        The kernel gives the lock back when the process ends, so a lock is never stale: whatever process id
-        the file still names, who gets the lock owns the folder.
+        The kernel releases the lock when the process ends, so it is never stale, whatever process id the file names.
         """
         with os.fdopen(os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+") as file:
             try:
@@ -84,7 +83,7 @@ class DataFolder:
             yield
 
     def secret(self, name: str, generate: Callable[[], str]) -> str:
-        """What the file `name` holds; on the first use, what `generate` gives, kept there readable by its owner."""
+        """The content of the file `name`, which `generate` makes on the first use; only its owner can read it."""
         path = self.path / name
         with contextlib.suppress(FileNotFoundError):
             path.chmod(0o600)
@@ -104,7 +103,7 @@ class DataFolder:
             self._running_file.unlink(missing_ok=True)
 
     def find_running(self) -> Running | None:
-        """What was announced last. After a crash it may name services that are gone."""
+        """The services announced last. After a crash they may be gone."""
         try:
             return Running(**json.loads(self._running_file.read_text()))
         except (OSError, ValueError, TypeError):
@@ -117,7 +116,7 @@ class DataFolder:
             return None
 
     def log(self, name: str) -> Path:
-        """A fresh log file of this run; the one of the last run is kept beside it."""
+        """A new log file of this run; the last run's is kept beside it."""
         path = self.path / "logs" / f"{name}.log"
         if path.exists():
             path.replace(path.with_suffix(".log.1"))

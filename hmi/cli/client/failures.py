@@ -1,4 +1,4 @@
-"""What goes wrong on the way to the API, and what the API says went wrong, as `hmi.errors`."""
+"""Failures of the connection and the API's error answers, as `hmi.errors`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def translated(url: str) -> Iterator[None]:
 
 
 def error_of(response: httpx.Response) -> HmiError:
-    """The error class that the API raised, as near as its envelope tells."""
+    """The error of the API's envelope; its class follows from the code, else from the status."""
     try:
         detail = response.json()["error"]
         message, code, param = str(detail["message"]), detail.get("code"), detail.get("param")

@@ -47,7 +47,7 @@ def texts(found: list[dict[str, Any]]) -> list[str]:
     return [each["text"] for each in found]
 
 
-def test_a_tree_says_what_tables_hold_and_what_lookups_found(api_with_base: Api, tmp_path: Path) -> None:
+def test_a_tree_shows_its_tables_and_lookups(api_with_base: Api, tmp_path: Path) -> None:
     api = api_with_base
     delta = set_delta(api, "movies", delta_file(tmp_path)).json()["artifact"]
     expected = {"movies": {"predicted_hit_rate": 0.9}}
@@ -77,7 +77,7 @@ def test_a_tree_says_what_tables_hold_and_what_lookups_found(api_with_base: Api,
     assert (version["served"], version["hit_rate"], version["predicted_hit_rate"]) == (True, 0.8, 0.9)
 
 
-def test_tables_are_said_to_be_of_no_use_when_their_function_has_changed(api_with_base: Api, tmp_path: Path) -> None:
+def test_tables_are_unusable_when_their_function_has_changed(api_with_base: Api, tmp_path: Path) -> None:
     api = api_with_base
     publish(api.services, {"general": [1], "reviews": [2], "movies": [3]})
 
@@ -105,7 +105,7 @@ def test_a_domain_with_a_delta_takes_nothing_from_its_ancestors_when_versions_di
     assert (movies["added"], movies["moved_in"]) == (1, 0)
 
 
-def test_a_version_is_weighed_by_what_was_asked_before_when_nobody_asked_it_yet(api_with_base: Api) -> None:
+def test_a_version_without_lookups_is_weighted_by_earlier_ones(api_with_base: Api) -> None:
     api = api_with_base
     rates = {"movies": {"predicted_hit_rate": 0.9}, "reviews": {"predicted_hit_rate": 0.5}}
     first = publish(api.services, {"general": [1]}, report=rates)
@@ -275,7 +275,7 @@ def test_versions_differ_in_ngrams_added_dropped_and_moved(api_with_base: Api) -
     assert not any(each["added"] or each["dropped"] or each["moved_in"] for each in same)
 
 
-def test_what_descendants_ask_for_weighs_for_an_ancestor(api_with_base: Api) -> None:
+def test_lookups_of_descendants_count_for_an_ancestor(api_with_base: Api) -> None:
     api = api_with_base
     count(api.services, "movies", {5: 50})
     count(api.services, "reviews", {5: 10, 6: 55})
@@ -285,7 +285,7 @@ def test_what_descendants_ask_for_weighs_for_an_ancestor(api_with_base: Api) -> 
     assert [each["count"] for each in found] == pytest.approx([60, 55], rel=1e-3)
 
 
-def test_a_row_that_becomes_a_alias_is_no_change_of_ngrams(api_with_base: Api, tmp_path: Path) -> None:
+def test_a_row_that_becomes_an_alias_is_no_change_of_ngrams(api_with_base: Api, tmp_path: Path) -> None:
     api = api_with_base
     set_delta(api, "movies", delta_file(tmp_path))
     publish(api.services, {"general": [1], "movies": [1, 2]})
@@ -331,7 +331,7 @@ def test_a_damaged_table_is_left_out_when_trees_are_read(api_with_base: Api) -> 
     assert get(api, "/diff", **{"from": 1, "to": 1})["domains"]["movies"]["entries_after"] == 0
 
 
-def test_what_a_tree_is_needed_for_is_refused_when_nothing_is_looked_up(api: Api) -> None:
+def test_endpoints_of_trees_are_refused_when_k_is_0(api: Api) -> None:
     import dataclasses
 
     with api.services.database.session() as session:
