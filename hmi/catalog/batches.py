@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Page, execute_dml, insert_or, now, read_page
 from hmi.catalog.queue.shards import IS_RUNNING, LineSpan, create_shards, drop_waiting
-from hmi.catalog.registry import check_idempotency_key, check_json, get_file, lock_tenant, reused_idempotency_key
+from hmi.catalog.registry import files, names, tenants
 from hmi.catalog.schema import OPEN_JOB, Batch, BatchStatus, File, JobState, Shard, new_id
 from hmi.errors import InvalidInput, NotFound, Overloaded
 
@@ -74,18 +74,18 @@ def create_batch(
     """
     if not new.problems and sum(shard.lines for shard in new.shards) != new.total_lines:
         raise ValueError(f"the shards do not add up to {new.total_lines} lines")
-    check_idempotency_key(idempotency_key)
-    check_json(dict(new.attributes), param="metadata")
-    lock_tenant(session, tenant_id)
+    names.check_idempotency_key(idempotency_key)
+    names.check_json(dict(new.attributes), param="metadata")
+    tenants.lock_tenant(session, tenant_id)
     first = find_batch(session, tenant_id, idempotency_key) if idempotency_key is not None else None
     if first is not None:
         if (first.batch.endpoint, first.batch.input_file_id) != (new.endpoint, new.input_file.id):
-            raise reused_idempotency_key(first.batch.id)
+            raise names.reused_idempotency_key(first.batch.id)
         return first.batch
     # Held until the commit, so that the file cannot be deleted meanwhile.
     of_tenant = (File.tenant_id == tenant_id, File.id == new.input_file.id)
     session.execute(select(File.id).where(*of_tenant).with_for_update(read=True, key_share=True))
-    file = get_file(session, tenant_id, new.input_file.id)
+    file = files.get_file(session, tenant_id, new.input_file.id)
     if not new.problems:
         _check_quota(session, tenant_id, new.total_lines, max_queued_lines)
     batch_id = new_id("batch_")
@@ -132,7 +132,7 @@ def find_batch(session: Session, tenant_id: str, idempotency_key: str) -> BatchV
 
 
 def list_batches(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[BatchView]:
-    """Newest first. Raises `InvalidInput` for an unknown `after`."""
+    """Return a page, newest first. Raises `InvalidInput` for an unknown `after`."""
     page = read_page(session, Batch, select(Batch), tenant_id, after=after, limit=limit, order="desc")
     return Page(_views(session, page.items), page.has_more)
 

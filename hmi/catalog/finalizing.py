@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import execute_dml, now
-from hmi.catalog.registry import NewFile, create_file
+from hmi.catalog.registry import NewFile, files
 from hmi.catalog.schema import OPEN_BATCH, OPEN_JOB, Batch, BatchStatus, JobState, Shard
 
 
@@ -67,9 +67,9 @@ def complete(session: Session, batch_id: str, *, output: NewFile | None, error: 
     if not ended:
         return False
     batch = _load(session, batch_id)
-    for file in (output, error):
-        if file is not None:
-            create_file(session, batch.tenant_id, file)
+    for new in (output, error):
+        if new is not None:
+            files.create_file(session, batch.tenant_id, new)
     return True
 
 

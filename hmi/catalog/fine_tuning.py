@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -11,16 +11,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Page, execute_dml, insert_or, now, read_page
 from hmi.catalog.queue.training_events import add_event
-from hmi.catalog.registry import (
-    check_idempotency_key,
-    check_json,
-    check_model_name,
-    get_base,
-    get_domain,
-    get_file,
-    lock_tenant,
-    reused_idempotency_key,
-)
+from hmi.catalog.registry import bases, domains, files, names, tenants
 from hmi.catalog.schema import OPEN_JOB, EventLevel, File, JobState, TuningJob, new_id
 from hmi.errors import InvalidInput, NotFound, Overloaded
 from hmi.spec import MissPolicy
@@ -68,39 +59,29 @@ def create_job(
     Raises: `NotFound` (file, base model or domain), `Overloaded` if the tenant has `max_open` open jobs, `InvalidInput`
         (the name, the metadata; a key that was used for another request).
     """
-    check_idempotency_key(idempotency_key)
-    check_json(dict(new.attributes), param="metadata")
+    names.check_idempotency_key(idempotency_key)
+    names.check_json(dict(new.attributes), param="metadata")
     if new.suffix is not None:
-        check_model_name(new.suffix, param="suffix")
-    lock_tenant(session, tenant_id)
+        names.check_model_name(new.suffix, param="suffix")
+    tenants.lock_tenant(session, tenant_id)
     first = find_job(session, tenant_id, idempotency_key) if idempotency_key is not None else None
     if first is not None:
         if first.request != dict(new.request):
-            raise reused_idempotency_key(first.id)
+            raise names.reused_idempotency_key(first.id)
         return first
-    files = _lock_files(session, tenant_id, new)
-    base, domain = get_base(session, new.base), get_domain(session, new.domain)
+    paths = _lock_files(session, tenant_id, new)
+    base, domain = bases.get_base(session, new.base), domains.get_domain(session, new.domain)
     check_quota(session, tenant_id, max_open)
     job_id = new_id(_ID)
     values = {
+        **{each.name: getattr(new, each.name) for each in fields(new) if each.name not in ("suffix", "warnings")},
         "id": job_id,
         "tenant_id": tenant_id,
-        "model": new.model,
-        "base": base.name,
         "base_id": base.id,
-        "domain": domain.name,
         "domain_id": domain.id,
-        "miss_policy": new.miss_policy,
         "target": new.suffix or _generate_name(new.model, job_id),
-        "training_file_id": new.training_file_id,
-        "training_path": files[new.training_file_id].path,
-        "validation_file_id": new.validation_file_id,
-        "validation_path": files[new.validation_file_id].path if new.validation_file_id else None,
-        "request": dict(new.request),
-        "config": dict(new.config),
-        "examples": new.examples,
-        "cost": new.cost,
-        "attributes": dict(new.attributes),
+        "training_path": paths[new.training_file_id],
+        "validation_path": paths[new.validation_file_id] if new.validation_file_id else None,
         "idempotency_key": idempotency_key,
         "created_at": now(),
     }
@@ -141,7 +122,7 @@ def find_job(session: Session, tenant_id: str, idempotency_key: str) -> TuningJo
 
 
 def list_jobs(session: Session, tenant_id: str, *, after: str | None = None, limit: int = 20) -> Page[TuningJob]:
-    """Newest first. Raises `InvalidInput` for an unknown `after`."""
+    """Return a page, newest first. Raises `InvalidInput` for an unknown `after`."""
     return read_page(session, TuningJob, select(TuningJob), tenant_id, after=after, limit=limit, order="desc")
 
 
@@ -164,21 +145,21 @@ def cancel_job(session: Session, tenant_id: str, job_id: str) -> TuningJob:
     return job
 
 
-def _lock_files(session: Session, tenant_id: str, new: NewTuningJob) -> dict[str, File]:
-    """Return the job's files by id, locked against deletion until the commit."""
+def _lock_files(session: Session, tenant_id: str, new: NewTuningJob) -> dict[str, str]:
+    """Lock the job's files against deletion until the commit; return their paths by id."""
     params = {new.training_file_id: "training_file"}
     if new.validation_file_id is not None:
         params.setdefault(new.validation_file_id, "validation_file")
     # In one order, so that two jobs with the same files do not deadlock.
     locked = select(File.id).where(File.tenant_id == tenant_id, File.id.in_(params)).order_by(File.id)
     session.execute(locked.with_for_update(read=True, key_share=True))
-    files = {}
+    paths = {}
     for file_id, param in params.items():
         try:
-            files[file_id] = get_file(session, tenant_id, file_id)
+            paths[file_id] = files.get_file(session, tenant_id, file_id).path
         except NotFound as error:
             raise NotFound(error.message, code=error.code, param=param) from None
-    return files
+    return paths
 
 
 def _generate_name(model: str, job_id: str) -> str:

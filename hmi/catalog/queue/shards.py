@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import now
 from hmi.catalog.queue.jobs import FairOrder, JobQueue
-from hmi.catalog.registry import Principal, principal_of
+from hmi.catalog.registry import Principal, tenants
 from hmi.catalog.schema import Batch, BatchStatus, JobState, Shard, Tenant, new_id
 from hmi.errors import InvalidInput
 
@@ -145,7 +145,7 @@ def claim(session: Session, shard_id: str, attempt: int, *, owner: str, lease_se
         shard_id=shard.id,
         attempt=shard.attempt,
         batch_id=batch.id,
-        principal=principal_of(session, batch.tenant_id),
+        principal=tenants.principal_of(session, batch.tenant_id),
         endpoint=batch.endpoint,
         input_path=batch.input_path,
         first_line=shard.first_line,

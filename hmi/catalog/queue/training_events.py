@@ -1,4 +1,4 @@
-"""What is said of fine-tuning jobs, for whoever follows one."""
+"""Events of fine-tuning jobs, in the order of their numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Page, now
-from hmi.catalog.registry import check_json
+from hmi.catalog.registry import names
 from hmi.catalog.schema import EventLevel, EventType, TuningEvent, new_id
 from hmi.errors import InvalidInput
 
@@ -23,12 +23,12 @@ def add_event(
     level: EventLevel = EventLevel.INFO,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Say something of a job, in the transaction that changed its row: the row's lock is what numbers are given under.
+    """Add an event, in the transaction that changed the job's row: the lock of that row keeps numbers unique.
 
     Args:
-        metrics: JSON-ready numbers; with them the event is one of type `metrics`.
+        metrics: JSON-ready numbers; they make the event one of type `metrics`.
     """
-    check_json(dict(metrics or {}), param="metrics")
+    names.check_json(dict(metrics or {}), param="metrics")
     last = session.scalars(select(func.max(TuningEvent.number)).where(TuningEvent.job_id == job_id)).one()
     session.add(
         TuningEvent(
@@ -49,9 +49,9 @@ def add_event(
 def list_events(
     session: Session, tenant_id: str, job_id: str, *, after: str | None = None, limit: int = 20
 ) -> Page[TuningEvent]:
-    """A job's events, the newest first; none for a job that is not the tenant's.
+    """Return a page of a job's events, newest first; empty for another tenant's job.
 
-    Raises `InvalidInput` where the job has no event `after`.
+    Raises `InvalidInput` if the job has no event `after`.
     """
     mine = (TuningEvent.tenant_id == tenant_id, TuningEvent.job_id == job_id)
     statement = select(TuningEvent).where(*mine)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.queue.training_events import add_event
 from hmi.catalog.queue.trainings import ClaimedTraining, queue
-from hmi.catalog.registry import NewFile, ServedModel, create_file, register_model
+from hmi.catalog.registry import NewFile, ServedModel, files, models
 from hmi.catalog.schema import EventLevel, JobState
 from hmi.errors import HmiError, LeaseLost, NotFound
 
@@ -51,7 +51,7 @@ def succeed(session: Session, claim: ClaimedTraining, result: TrainingResult) ->
     )
     if not ended:
         raise LeaseLost("another worker has the job, or it was cancelled")
-    model = register_model(
+    model = models.register_model(
         session,
         tenant_id,
         claim.target,
@@ -61,7 +61,7 @@ def succeed(session: Session, claim: ClaimedTraining, result: TrainingResult) ->
         artifact=result.artifact,
         summary=result.summary,
     )
-    create_file(session, tenant_id, result.report)
+    files.create_file(session, tenant_id, result.report)
     add_event(session, tenant_id, claim.job_id, f"New fine-tuned model created: {model.name}")
     add_event(session, tenant_id, claim.job_id, "The job has successfully completed")
     return model

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import now
 from hmi.catalog.queue.jobs import FairOrder, JobQueue
 from hmi.catalog.queue.training_events import add_event
-from hmi.catalog.registry import Principal, nearest_deltas, principal_of, spec_of
+from hmi.catalog.registry import Principal, bases, deltas, tenants
 from hmi.catalog.schema import OPEN_JOB, Domain, EventLevel, JobState, RegisteredBase, Tenant, TuningJob
 from hmi.spec import HPLMSpec, MissPolicy
 
@@ -79,12 +79,12 @@ def claim(session: Session, job_id: str, attempt: int, *, owner: str, lease_seco
     return ClaimedTraining(
         job_id=job_id,
         attempt=attempt,
-        principal=principal_of(session, job.tenant_id),
+        principal=tenants.principal_of(session, job.tenant_id),
         base=base.name if base else None,
         base_artifact=base.artifact if base else None,
-        spec=spec_of(base) if base else None,
+        spec=bases.spec_of(base) if base else None,
         domain=domain.name if domain else None,
-        delta=nearest_deltas(session, {place}).get(place) if place else None,
+        delta=deltas.nearest_deltas(session, {place}).get(place) if place else None,
         miss_policy=job.miss_policy,
         target=job.target,
         training_path=job.training_path,

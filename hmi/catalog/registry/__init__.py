@@ -5,15 +5,13 @@ Start with `models`: a request's model name resolves to a base model, a domain a
 
 from __future__ import annotations
 
-from hmi.catalog.registry import bases, deltas, domains, files, models, tenants
-from hmi.catalog.registry.bases import get_base, spec_of
-from hmi.catalog.registry.deltas import DeltaView, nearest_deltas
-from hmi.catalog.registry.domains import DomainView, get_domain
-from hmi.catalog.registry.files import NewFile, create_file, get_file
-from hmi.catalog.registry.keys import mint_key, parse_key
-from hmi.catalog.registry.models import ServedModel, register_model
-from hmi.catalog.registry.names import check_idempotency_key, check_json, check_model_name, reused_idempotency_key
-from hmi.catalog.registry.tenants import Principal, lock_tenant, principal_of
+from hmi.catalog.registry import bases, deltas, domains, files, models, names, tenants
+from hmi.catalog.registry.deltas import DeltaView
+from hmi.catalog.registry.domains import DomainView
+from hmi.catalog.registry.files import NewFile
+from hmi.catalog.registry.keys import mint_key
+from hmi.catalog.registry.models import ServedModel
+from hmi.catalog.registry.tenants import Principal
 
 __all__ = [
     "DeltaView",
@@ -22,24 +20,11 @@ __all__ = [
     "Principal",
     "ServedModel",
     "bases",
-    "check_idempotency_key",
-    "check_json",
-    "check_model_name",
-    "create_file",
     "deltas",
     "domains",
     "files",
-    "get_base",
-    "get_domain",
-    "get_file",
-    "lock_tenant",
     "mint_key",
     "models",
-    "nearest_deltas",
-    "parse_key",
-    "principal_of",
-    "register_model",
-    "reused_idempotency_key",
-    "spec_of",
+    "names",
     "tenants",
 ]

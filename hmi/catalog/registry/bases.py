@@ -1,4 +1,4 @@
-"""Base models: the hPLMs that tenants' models stand on."""
+"""Base models: the hPLMs that tenants' models are based on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hmi.spec import HPLMSpec
 
 
 def register_base(session: Session, name: str, artifact: str, spec: HPLMSpec) -> RegisteredBase:
-    """Give an artifact a name; the same name for the same artifact again is no change.
+    """Give an artifact a name; repeating a registration changes nothing.
 
-    A name means one artifact for ever: other weights need another name, since adapters, tables and n-gram
-    counts were made for these. Raises `Conflict`, `InvalidInput`.
+    A name means one artifact for ever: other weights need another name, since adapters, tables and n-gram counts belong
+    to these. Raises `Conflict`, `InvalidInput`.
     """
     values = {
         "id": new_id("base_"),

@@ -1,4 +1,4 @@
-"""Domain deltas: changes of a base model's lower layers, each for one domain and all that is under it."""
+"""Domain deltas: a LoRA on a base model's lower layers, for a domain and its descendants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DeltaView:
     Attributes:
         domain: The domain's name.
         artifact: Digest of the weights.
-        summary: Rank, layers, sites and the like, for listings.
+        summary: Rank, layers, sites and so on, for listings.
     """
 
     domain: str
@@ -33,10 +33,9 @@ class DeltaView:
 
 
 def set_delta(session: Session, base_id: str, domain: str, artifact: str, summary: Mapping[str, Any]) -> DeltaView:
-    """Have the domain, by name, and what is under it run with `artifact`; in the place of the one it had, if any.
+    """Set or replace the delta of the domain, by name. Raises `NotFound` (the domain), `InvalidInput`.
 
-    Rows that were stored for the function before are no longer looked up. Raises `NotFound` (the domain),
-    `InvalidInput`.
+    Rows that were stored for the earlier function are no longer looked up.
     """
     check_json(dict(summary), param="summary")
     values = {"artifact": artifact, "summary": dict(summary), "created_at": now()}
@@ -47,7 +46,7 @@ def set_delta(session: Session, base_id: str, domain: str, artifact: str, summar
 
 
 def get_delta(session: Session, base_id: str, domain: str) -> DeltaView:
-    """The domain's own delta, not an ancestor's. Raises `NotFound`: there is no such domain, or it has none."""
+    """Return the domain's own delta, not an ancestor's. Raises `NotFound`."""
     row = session.execute(_views(base_id).where(Domain.name == domain)).one_or_none()
     if row is None:
         get_domain(session, domain)
@@ -66,8 +65,10 @@ def delta_artifacts(session: Session, base_id: str) -> dict[str, str]:
 
 
 def nearest_deltas(session: Session, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """For each base model's id and domain's name the artifact of the nearest delta on the domain's line of ancestors;
-    absent where there is none. One query, and another one where there are deltas at all."""
+    """Return the artifact of the nearest delta among a domain and its ancestors, by (base id, domain name).
+
+    Places without a delta are absent. One query, and a second one if there are deltas at all.
+    """
     if not places:
         return {}
     own = {
@@ -90,7 +91,7 @@ def nearest_deltas(session: Session, places: Collection[tuple[str, str]]) -> dic
 
 
 def remove_delta(session: Session, base_id: str, domain: str) -> DeltaView:
-    """Have the domain run with its next ancestor's delta again, or with none. Raises `NotFound`."""
+    """Remove the domain's own delta and return it. Raises `NotFound`."""
     removed = get_delta(session, base_id, domain)
     key = (DomainDelta.base_id == base_id) & (DomainDelta.domain_id == get_domain(session, domain).id)
     execute_dml(session, delete(DomainDelta).where(key))

@@ -1,4 +1,4 @@
-"""Domains of knowledge: a tree under `general`."""
+"""The tree of domains under `general`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DomainView:
 
 
 def create_domain(session: Session, name: str, parent: str = GENERAL) -> DomainView:
-    """Raises `Conflict` where the name is taken, `NotFound` for the parent, `InvalidInput`."""
+    """Raises `Conflict` if the name is taken, `NotFound` for the parent, `InvalidInput`."""
     check_name(name)
     above = get_domain(session, parent, param="parent")
     values = {"id": new_id("domain_"), "name": name, "parent_id": above.id, "created_at": now()}
@@ -47,23 +47,23 @@ def list_domains(session: Session) -> list[DomainView]:
 
 
 def parents(session: Session) -> dict[str, str | None]:
-    """Every domain's parent by name; `general` has None."""
+    """Return every domain's parent by name; `general` has None."""
     return {view.name: view.parent for view in list_domains(session)}
 
 
 def move_domain(session: Session, name: str, parent: str) -> DomainView:
-    """Give a domain, and all that is under it, another parent.
+    """Give a domain and its descendants another parent.
 
-    Raises `InvalidInput` where that would make a circle or move `general`, `NotFound`.
+    Raises `InvalidInput` if that would close a cycle or move `general`, `NotFound`.
     """
-    # Whoever moves locks the root first: two moves, each harmless alone, could close a circle together.
+    # Moves lock the root: two concurrent moves could close a cycle together.
     session.execute(select(Domain.id).where(Domain.name == GENERAL).with_for_update())
     moved, above = get_domain(session, name), get_domain(session, parent, param="parent")
-    line, tree = [above.name], parents(session)
-    while (up := tree[line[-1]]) is not None:
-        line.append(up)
-    if name == GENERAL or name in line:
-        raise InvalidInput(f"{name} cannot lie under {parent}: that would make a circle", param="parent")
+    chain, tree = [above.name], parents(session)
+    while (up := tree[chain[-1]]) is not None:
+        chain.append(up)
+    if name == GENERAL or name in chain:
+        raise InvalidInput(f"{name} cannot be under {parent}: that would close a cycle", param="parent")
     execute_dml(session, update(Domain).where(Domain.id == moved.id).values(parent_id=above.id))
     return get_domain(session, name)
 

@@ -1,7 +1,7 @@
 """API keys as text: `hmi_<8 character id>_<base62 secret of 32 random bytes>_<crc32>`.
 
-The checksum tells a mistyped key from an unknown one without asking the database. Of the secret only
-its SHA-256 is kept: a slow hash protects guessable passwords, and 256 random bits cannot be guessed.
+The checksum detects mistyped keys without a query. Only the SHA-256 of the secret is stored: slow hashes protect
+guessable passwords, and 256 random bits cannot be guessed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_LENGTH = 256
 
 @dataclass(frozen=True, slots=True)
 class KeyText:
-    """A well-formed key. `id` is public; `secret` is shown to its holder once and kept nowhere."""
+    """A well-formed key. `id` is public; `secret` is shown once and not stored."""
 
     id: str
     secret: str = field(repr=False)
@@ -39,7 +39,7 @@ class KeyText:
 
 
 def mint_key() -> KeyText:
-    """A new random key."""
+    """Return a new random key."""
     return KeyText(
         id="".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH)),
         secret=_base62(int.from_bytes(secrets.token_bytes(32), "big"), _SECRET_LENGTH),
@@ -47,7 +47,7 @@ def mint_key() -> KeyText:
 
 
 def parse_key(plaintext: str) -> KeyText:
-    """Raises `InvalidInput` for what is no key; the message never repeats it."""
+    """Raises `InvalidInput` for malformed text, which the message does not repeat."""
     body, _, checksum = plaintext.rpartition("_")
     prefix, _, rest = body.partition("_")
     key_id, _, secret = rest.partition("_")

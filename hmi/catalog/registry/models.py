@@ -1,4 +1,4 @@
-"""Tenants' models: a name, a base model, a domain, and the adapter revision that is served."""
+"""Tenants' models: a name, a base model, a domain and the served adapter revision."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _NAMES_PER_QUERY = 400  # two bound values each; SQLite may be built with room f
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What a request's `model` stands for now.
+    """What a request's `model` currently refers to.
 
     Attributes:
         name: With the tenant's: `acme/sentiment`.
         artifact: Digest of the adapter; None is the base model alone.
-        delta: Digest of the nearest domain delta on the domain's line of ancestors; None where there is none.
-        revision: 1, 2, ...: grows with every change of what is served under the name.
-        summary: The adapter's kind, rank, labels and the like, for listings.
+        delta: Digest of the nearest delta among the domain and its ancestors; None if there is none.
+        revision: 1, 2, ...: grows with every change of the served content.
+        summary: The adapter's kind, rank, labels and so on, for listings.
         created_at: When the name was first registered.
     """
 
@@ -62,10 +62,10 @@ def register_model(
     artifact: str | None,
     summary: Mapping[str, Any],
 ) -> ServedModel:
-    """Serve `artifact` under the tenant's `name` (`sentiment`, without the tenant's).
+    """Serve `artifact` under `name`, which is without the tenant's.
 
-    A name that exists gets a new revision; the same content again changes nothing. Raises `NotFound`
-    (tenant, base, domain), `InvalidInput`.
+    An existing name gets a new revision; the same content again changes nothing. Raises `NotFound` (tenant, base,
+    domain), `InvalidInput`.
     """
     check_model_name(name)
     check_json(dict(summary), param="summary")
@@ -76,7 +76,7 @@ def register_model(
     mine = and_(TenantModel.tenant_id == tenant_id, TenantModel.name == name)
     new = {"id": new_id("model_"), "tenant_id": tenant_id, "name": name, "revision": 0, "created_at": now()}
     execute_dml(session, insert_or(session, TenantModel).values(**new, **content).on_conflict_do_nothing())
-    # Two uploads of one name go one after the other from here.
+    # Serialises concurrent uploads of one name.
     model = session.scalars(
         select(TenantModel).where(mine).with_for_update().execution_options(populate_existing=True)
     ).one()
@@ -105,7 +105,7 @@ def register_model(
 
 
 def resolve(session: Session, names: Collection[str], principal: Principal) -> dict[str, ServedModel]:
-    """The models of these full names that the principal may use; unknown and foreign names are absent alike."""
+    """Return the models of these full names that the principal may use; unknown and foreign names are both absent."""
     pairs = sorted({pair for name in names if (pair := split_model_name(name)) is not None})
     rows: list[_Row] = []
     for start in range(0, len(pairs), _NAMES_PER_QUERY):
@@ -116,7 +116,7 @@ def resolve(session: Session, names: Collection[str], principal: Principal) -> d
 
 
 def list_models(session: Session, principal: Principal, *, tenant: str | None = None) -> list[ServedModel]:
-    """The models that the principal may use, by name; `tenant` narrows an admin's list to one tenant's name."""
+    """Return the models that the principal may use, by name; `tenant` restricts an admin's list to one tenant."""
     statement = _scoped(principal).order_by(Tenant.name, TenantModel.name)
     if tenant is not None:
         statement = statement.where(Tenant.name == tenant)
@@ -132,8 +132,7 @@ def get_model(session: Session, principal: Principal, name: str) -> ServedModel:
 
 
 def approximate_shares(session: Session, base_id: str) -> dict[str, float]:
-    """By domain that has models on the base, the share of them that are served under `backoff`. For rebuilds, which
-    serve all tenants at once."""
+    """Return the share of models with the miss policy `backoff`, by the name of each domain with models on the base."""
     approximate = func.sum(case((TenantModel.miss_policy == MissPolicy.BACKOFF, 1.0), else_=0.0))
     statement = (
         select(Domain.name, approximate / func.count())
@@ -145,7 +144,7 @@ def approximate_shares(session: Session, base_id: str) -> dict[str, float]:
 
 
 def delete_model(session: Session, principal: Principal, name: str) -> ServedModel:
-    """Forget a model and its revisions; what was submitted and not yet run finds no model. Raises `NotFound`."""
+    """Delete a model and its revisions; queued requests will not find it. Raises `NotFound`."""
     view = get_model(session, principal, name)
     execute_dml(
         session, delete(TenantModel).where(TenantModel.tenant_id == view.tenant_id, TenantModel.id == view.model_id)

@@ -30,7 +30,7 @@ from hmi.catalog import (
     new_id,
     shards,
 )
-from hmi.catalog.registry import create_file
+from hmi.catalog.registry.files import create_file
 from hmi.catalog.registry.tenants import create_tenant
 from hmi.spec import Family, HPLMSpec
 

@@ -22,7 +22,7 @@ from hmi.catalog import (
     new_id,
     shards,
 )
-from hmi.catalog.registry import get_file
+from hmi.catalog.registry.files import get_file
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import (
     AProblem,

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import event
 
 from hmi.catalog import Database, Tenant, domains, models
-from hmi.catalog.registry import nearest_deltas, register_model
-from hmi.catalog.registry.deltas import delta_artifacts, get_delta, list_deltas, remove_delta, set_delta
+from hmi.catalog.registry.deltas import delta_artifacts, get_delta, list_deltas, nearest_deltas, remove_delta, set_delta
 from hmi.catalog.registry.domains import move_domain
+from hmi.catalog.registry.models import register_model
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_tenant, principal, race

@@ -8,8 +8,7 @@ from hmi.catalog import Batch, Database, File, NewFile, Tenant, database_time, n
 from hmi.catalog.batches import cancel_batch
 from hmi.catalog.database import Page
 from hmi.catalog.finalizing import begin_finalizing, complete
-from hmi.catalog.registry import create_file, get_file
-from hmi.catalog.registry.files import delete_expired_files, delete_file, list_files
+from hmi.catalog.registry.files import create_file, delete_expired_files, delete_file, get_file, list_files
 from hmi.errors import Conflict, InvalidInput, NotFound
 from tests.integration.catalog.seeding import add_file, add_tenant, race, submit
 

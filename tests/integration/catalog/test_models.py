@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from hmi.catalog import Database, ServedModel, Tenant, bases, domains, models, tenants
-from hmi.catalog.registry import get_base, register_model, spec_of
-from hmi.catalog.registry.bases import list_bases
-from hmi.catalog.registry.models import delete_model, get_model, list_models
+from hmi.catalog.registry.bases import get_base, list_bases, spec_of
+from hmi.catalog.registry.models import delete_model, get_model, list_models, register_model
 from hmi.errors import Conflict, InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import SPEC, add_base, add_tenant, principal, race

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import func, select
 
 from hmi.catalog import ApiKey, Batch, Database, File, Role, Shard, database_time, mint_key, shards, tenants
-from hmi.catalog.registry import register_model
 from hmi.catalog.registry.keys import KeyText
+from hmi.catalog.registry.models import register_model
 from hmi.catalog.schema import AdapterRevision, Base, TenantModel
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from hmi.spec import MissPolicy

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.catalog.registry import check_json, check_model_name
-from hmi.catalog.registry.names import check_name, check_text, split_model_name
+from hmi.catalog.registry.names import check_json, check_model_name, check_name, check_text, split_model_name
 from hmi.errors import InvalidInput
 
 

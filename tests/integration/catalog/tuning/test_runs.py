@@ -25,8 +25,8 @@ from hmi.catalog import (
     training_results,
     trainings,
 )
-from hmi.catalog.registry import get_file
 from hmi.catalog.registry.deltas import set_delta
+from hmi.catalog.registry.files import get_file
 from hmi.catalog.schema import Domain, TenantModel
 from hmi.errors import InvalidInput, LeaseLost, NotFound
 from hmi.spec import MissPolicy
