@@ -48,7 +48,7 @@ from hmi.catalog import (
     domains,
     execute_dml,
     frequencies,
-    trim_frequencies,
+    trees,
     upgrade_schema,
 )
 from hmi.knowledge.counts import FrequencyCounter
@@ -138,7 +138,7 @@ def _measure(database: Database, rows: int, domain_count: int, chosen: Sequence[
         "first": flush,
         "again": flush,
         "half_life": lambda: flush(_HALF_LIFE / 2),
-        "trim": lambda: trim_frequencies(database, FrequencyLimits(rows, rows // 2)),
+        "trim": lambda: trees.trim_frequencies(database, FrequencyLimits(rows, rows // 2)),
         "load": lambda: sum(len(each.ngrams) for each in frequencies.load(database, base_id).values()),
     }
     others = _Others(database, base_id, made[0].id, parts[0][:20])

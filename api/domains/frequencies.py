@@ -18,7 +18,7 @@ from hmi.catalog import (
     bases,
     domains,
     frequencies,
-    trim_frequencies_if_due,
+    trees,
 )
 from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, window_keys
@@ -62,7 +62,7 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
             )
         start += len(ngrams)
     limits = FrequencyLimits(settings.frequency_max_keys, settings.frequency_max_rows)
-    trim_frequencies_if_due(services.database, limits)
+    trees.trim_frequencies_if_due(services.database, limits)
     return FrequenciesCounted(
         base=base.name,
         domain=domain.name,

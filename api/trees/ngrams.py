@@ -12,7 +12,7 @@ from api.trees.diff import describe
 from api.trees.endpoints import BaseName, base_with_trees
 from api.trees.ngram_text import NgramReader, key_of, key_pattern, name_of
 from api.trees.tables import find_version, open_tables, open_version, parents_of
-from hmi.catalog import count_ngrams, deltas, domains, list_top_ngrams, trees
+from hmi.catalog import deltas, domains, trees
 from hmi.knowledge import ancestor_chains, functions_of
 from hmi.knowledge.lookup import diff_trees, find_holders
 from hmi.schemas import NgramObject, NgramPage, TreeDiffObject
@@ -41,8 +41,8 @@ def list_top(
         place = domains.get_domain(session, domain)
         cursor = None if after is None else key_of(after)
         # One more than is shown, to know whether there are others.
-        found = list_top_ngrams(session, row.id, place.id, limit=limit + 1, after=cursor)
-        ngrams = count_ngrams(session, row.id, place.id)
+        found = trees.list_top_ngrams(session, row.id, place.id, limit=limit + 1, after=cursor)
+        ngrams = trees.count_ngrams(session, row.id, place.id)
         published = trees.published(session, row.id)
         parents = domains.parents(session)
         functions = functions_of(row.artifact, parents, deltas.delta_artifacts(session, row.id))

@@ -64,12 +64,8 @@ from hmi.catalog.trees import (
     FrequencyLimits,
     HitCounts,
     NgramCounts,
-    count_ngrams,
     frequencies,
     garbage,
-    list_top_ngrams,
-    trim_frequencies,
-    trim_frequencies_if_due,
 )
 
 __all__ = [
@@ -113,7 +109,6 @@ __all__ = [
     "WorkerNode",
     "bases",
     "batches",
-    "count_ngrams",
     "database_time",
     "deltas",
     "domains",
@@ -124,7 +119,6 @@ __all__ = [
     "frequencies",
     "garbage",
     "is_schema_current",
-    "list_top_ngrams",
     "mint_key",
     "models",
     "new_id",
@@ -135,7 +129,5 @@ __all__ = [
     "training_results",
     "trainings",
     "trees",
-    "trim_frequencies",
-    "trim_frequencies_if_due",
     "upgrade_schema",
 ]

@@ -18,7 +18,6 @@ from hmi.catalog import (
     domains,
     frequencies,
     trees,
-    trim_frequencies_if_due,
 )
 from hmi.knowledge.counts import FrequencyCounter, LookupCounts
 from worker.serving.source import find_base
@@ -66,7 +65,7 @@ class FrequencyFlusher:
                 self._counter.restore(waiting)
                 raise
             _log.debug("frequencies_flushed", keys=keys)
-            if forgotten := trim_frequencies_if_due(self._database, self._limits):
+            if forgotten := trees.trim_frequencies_if_due(self._database, self._limits):
                 _log.info("frequencies_trimmed", rows=forgotten)
 
     def _write(self, session: Session, chunk: Sequence[LookupCounts], places: _Places) -> None:

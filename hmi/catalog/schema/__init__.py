@@ -7,12 +7,33 @@ Times are Unix seconds by the database's clock. Ids are a short prefix and 128 r
 from __future__ import annotations
 
 from hmi.catalog.schema.base import Base, new_id
-from hmi.catalog.schema.batches import OPEN_BATCH, Batch, BatchStatus, File, Shard
-from hmi.catalog.schema.fine_tuning import EventLevel, EventType, TuningEvent, TuningJob
-from hmi.catalog.schema.jobs import OPEN_JOB, WAITING_JOB, JobState, QueuedJob
-from hmi.catalog.schema.models import GENERAL, AdapterRevision, Domain, DomainDelta, RegisteredBase, TenantModel
+from hmi.catalog.schema.jobs import (
+    OPEN_BATCH,
+    OPEN_JOB,
+    Batch,
+    BatchStatus,
+    EventLevel,
+    EventType,
+    JobState,
+    QueuedJob,
+    Shard,
+    TuningEvent,
+    TuningJob,
+)
 from hmi.catalog.schema.nodes import ScheduleTick, WorkerNode
-from hmi.catalog.schema.tenancy import OPERATOR, ApiKey, Role, Tenant
+from hmi.catalog.schema.registry import (
+    GENERAL,
+    OPERATOR,
+    AdapterRevision,
+    ApiKey,
+    Domain,
+    DomainDelta,
+    File,
+    RegisteredBase,
+    Role,
+    Tenant,
+    TenantModel,
+)
 from hmi.catalog.schema.trees import FrequencyPlace, NgramFrequency, TreeStatus, TreeUsage, TreeVersion
 
 __all__ = [
@@ -20,7 +41,6 @@ __all__ = [
     "OPEN_BATCH",
     "OPEN_JOB",
     "OPERATOR",
-    "WAITING_JOB",
     "AdapterRevision",
     "ApiKey",
     "Base",

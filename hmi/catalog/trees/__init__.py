@@ -22,13 +22,15 @@ from hmi.catalog.trees.history import (
     PublishedTree,
     is_rolled_back,
     lock_base,
+    open_requests,
     published,
     ready_versions,
+    request_rebuild,
+    requested_version,
     running_builds,
     versions,
 )
 from hmi.catalog.trees.hits import HitCounts, hit_counts, record_hits
-from hmi.catalog.trees.requests import open_requests, request_rebuild, requested_version
 from hmi.catalog.trees.top_ngrams import count_ngrams, list_top_ngrams
 from hmi.catalog.trees.trimming import FrequencyLimits, trim_frequencies, trim_frequencies_if_due
 

@@ -13,8 +13,14 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import execute_dml, lock_for_transaction, now
 from hmi.catalog.schema import RegisteredBase, TreeStatus, TreeVersion
-from hmi.catalog.trees.history import last_number, lock_base, ready_versions, versions
-from hmi.catalog.trees.requests import request_rebuild, requested_version
+from hmi.catalog.trees.history import (
+    last_number,
+    lock_base,
+    ready_versions,
+    request_rebuild,
+    requested_version,
+    versions,
+)
 from hmi.errors import Conflict, NotFound
 
 ARTIFACTS_LOCK = 0x7AB1E  # held to register or delete a table's artifact

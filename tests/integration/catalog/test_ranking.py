@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hmi.catalog import Database, NgramCounts, RegisteredBase, count_ngrams, domains, frequencies, list_top_ngrams
+from hmi.catalog import Database, NgramCounts, RegisteredBase, domains, frequencies, trees
 from hmi.catalog.trees.top_ngrams import CountedNgram
 from hmi.errors import InvalidInput
 from tests.integration.catalog.seeding import add_base
@@ -29,8 +29,8 @@ def test_each_ngram_comes_once_heaviest_first_when_read_in_pages(database: Datab
     _count(database, base, _domain(database, "other"), {7: 1000.0})
     seen: list[CountedNgram] = []
     with database.session(read_only=True) as session:
-        assert count_ngrams(session, base.id, news) == 40
-        while page := list_top_ngrams(session, base.id, news, limit=7, after=seen[-1].ngram if seen else None):
+        assert trees.count_ngrams(session, base.id, news) == 40
+        while page := trees.list_top_ngrams(session, base.id, news, limit=7, after=seen[-1].ngram if seen else None):
             seen += page
     assert [each.ngram for each in seen] == sorted(counts, key=lambda key: (-counts[key], key))
     assert [each.count for each in seen] == pytest.approx([counts[each.ngram] for each in seen], rel=1e-3)
@@ -42,18 +42,18 @@ def test_older_counts_weigh_less_when_ngrams_are_ranked(database: Database) -> N
         frequencies.add(session, [NgramCounts(base.id, news, [1], [10.0])], half_life_seconds=100.0, at=1000.0)
         frequencies.add(session, [NgramCounts(base.id, news, [2], [9.0])], half_life_seconds=100.0, at=1100.0)
     with database.session(read_only=True) as session:
-        found = list_top_ngrams(session, base.id, news, limit=5)
+        found = trees.list_top_ngrams(session, base.id, news, limit=5)
     assert [each.ngram for each in found] == [2, 1]
 
 
 def test_there_is_nothing_after_an_ngram_that_is_not_counted(database: Database) -> None:
     base, news = add_base(database), _domain(database, "news")
     with database.session(read_only=True) as session:
-        assert list_top_ngrams(session, base.id, news, limit=5) == []
-        assert count_ngrams(session, base.id, news) == 0
+        assert trees.list_top_ngrams(session, base.id, news, limit=5) == []
+        assert trees.count_ngrams(session, base.id, news) == 0
     _count(database, base, news, {1: 1.0})
     with database.session(read_only=True) as session, pytest.raises(InvalidInput) as caught:
-        list_top_ngrams(session, base.id, news, limit=5, after=2)
+        trees.list_top_ngrams(session, base.id, news, limit=5, after=2)
     assert caught.value.param == "after"
 
 

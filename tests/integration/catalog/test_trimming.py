@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from hmi.catalog import (
-    ChunkedTransactions,
-    Database,
-    FrequencyLimits,
-    NgramCounts,
-    database_time,
-    domains,
-    trim_frequencies,
-    trim_frequencies_if_due,
-)
+from hmi.catalog import ChunkedTransactions, Database, FrequencyLimits, NgramCounts, database_time, domains, trees
 from hmi.catalog.schema import FrequencyPlace
 from hmi.catalog.trees import trimming
 from hmi.catalog.trees.frequencies import add, load
@@ -65,12 +56,12 @@ def test_the_heaviest_stay_when_a_domain_has_too_many(
         _add(database, base_id, domain_id, order + 1.0)
         _add(database, base_id, domain_id, np.ones(500))
     assert _bounds(database) == [1500, 1500]
-    assert trim_frequencies(database, FrequencyLimits(800, _MANY)) == pytest.approx(2 * 300, abs=4)
+    assert trees.trim_frequencies(database, FrequencyLimits(800, _MANY)) == pytest.approx(2 * 300, abs=4)
     for kept in _kept(database, base_id).values():
         assert len(kept) == pytest.approx(700, abs=2)
         assert order[kept].min() >= 300 - 20  # some are equal as far as is looked
     assert _bounds(database) == [len(kept) for kept in _kept(database, base_id).values()]
-    assert trim_frequencies(database, FrequencyLimits(800, _MANY)) == 0
+    assert trees.trim_frequencies(database, FrequencyLimits(800, _MANY)) == 0
 
 
 def test_the_lightest_of_all_go_when_there_are_too_many_in_all(
@@ -82,7 +73,7 @@ def test_the_lightest_of_all_go_when_there_are_too_many_in_all(
     # By a clock of its own, which another half-life has moved far away.
     _add(database, other, domain_ids["news"], np.ones(1), half_life=1000 * _DAY)
     _add(database, other, domain_ids["news"], np.full(1000, 20.0), half_life=_DAY)
-    assert trim_frequencies(database, FrequencyLimits(_MANY, 2400)) == pytest.approx(900, abs=20)
+    assert trees.trim_frequencies(database, FrequencyLimits(_MANY, 2400)) == pytest.approx(900, abs=20)
     kept = _kept(database, base_id)
     assert len(kept["general"]) == 1000
     assert 80 <= len(kept["news"]) <= 120
@@ -93,7 +84,7 @@ def test_half_are_kept_of_equals_and_not_those_of_the_least_keys(
     database: Database, base_id: str, domain_ids: dict[str, str]
 ) -> None:
     _add(database, base_id, domain_ids["general"], np.ones(10_000))
-    trim_frequencies(database, FrequencyLimits(5_000, _MANY))
+    trees.trim_frequencies(database, FrequencyLimits(5_000, _MANY))
     kept = np.array(_kept(database, base_id)["general"])
     assert 4_000 <= len(kept) <= 5_000
     assert 0.3 < (kept < 5_000).mean() < 0.7
@@ -105,7 +96,7 @@ def test_nothing_is_forgotten_when_the_same_ngrams_come_again_and_again(
     for _ in range(4):
         _add(database, base_id, domain_ids["general"], np.ones(100))
     assert _bounds(database) == [400]
-    assert trim_frequencies(database, FrequencyLimits(150, _MANY)) == 0
+    assert trees.trim_frequencies(database, FrequencyLimits(150, _MANY)) == 0
     assert _bounds(database) == [100]  # now it is known
 
 
@@ -121,7 +112,7 @@ def test_no_bound_is_too_low_when_others_count_while_rows_are_counted(
         return seen
 
     monkeypatch.setattr(trimming, "_bounds", read_late)
-    trim_frequencies(database, FrequencyLimits(99, _MANY))
+    trees.trim_frequencies(database, FrequencyLimits(99, _MANY))
     assert _bounds(database)[0] >= len(_kept(database, base_id)["general"])
 
 
@@ -132,7 +123,7 @@ def test_it_is_done_in_many_transactions_when_there_is_much_to_forget(
     monkeypatch.setattr(ChunkedTransactions, "rows", 7)
     sizes = []
     monkeypatch.setattr(ChunkedTransactions, "adapt", lambda self, rows, seconds: sizes.append(rows))
-    assert trim_frequencies(database, FrequencyLimits(40, _MANY)) == pytest.approx(65, abs=1)
+    assert trees.trim_frequencies(database, FrequencyLimits(40, _MANY)) == pytest.approx(65, abs=1)
     assert sizes == [7] * 15
     assert len(_kept(database, base_id)["general"]) == pytest.approx(35, abs=1)
 
@@ -144,11 +135,11 @@ def test_one_process_trims_when_several_find_too_many(
         now = database_time(session)
     monkeypatch.setattr(trimming, "database_time", lambda session: now)
     _add(database, base_id, domain_ids["general"], np.arange(1.0, 101))
-    assert trim_frequencies_if_due(database, FrequencyLimits(100, _MANY)) == 0  # and takes nobody's turn
-    assert trim_frequencies_if_due(database, FrequencyLimits(80, _MANY)) == pytest.approx(30, abs=1)
-    assert trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == 0
+    assert trees.trim_frequencies_if_due(database, FrequencyLimits(100, _MANY)) == 0  # and takes nobody's turn
+    assert trees.trim_frequencies_if_due(database, FrequencyLimits(80, _MANY)) == pytest.approx(30, abs=1)
+    assert trees.trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == 0
     monkeypatch.setattr(trimming, "database_time", lambda session: now + 60)
-    assert trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == pytest.approx(63, abs=2)
+    assert trees.trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == pytest.approx(63, abs=2)
 
 
 def test_bounds_are_no_less_than_the_rows_when_two_trims_count_at_once(
