@@ -113,11 +113,7 @@ def create_batch(
 
 def get_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
     """Raises `NotFound`."""
-    batch = session.scalars(
-        select(Batch)
-        .where(Batch.tenant_id == tenant_id, Batch.id == batch_id)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+    batch = session.scalars(select(Batch).where(Batch.tenant_id == tenant_id, Batch.id == batch_id)).one_or_none()
     if batch is None:
         raise NotFound(f"there is no batch {batch_id[:80]!r}", code="batch_not_found", param="batch_id")
     return _views(session, [batch])[0]

@@ -80,4 +80,4 @@ def _is_finalizable() -> ColumnElement[bool]:
 
 
 def _load(session: Session, batch_id: str) -> Batch:
-    return session.scalars(select(Batch).where(Batch.id == batch_id).execution_options(populate_existing=True)).one()
+    return session.scalars(select(Batch).where(Batch.id == batch_id)).one()

@@ -104,9 +104,7 @@ def check_quota(session: Session, tenant_id: str, max_open: int) -> None:
 def get_job(session: Session, tenant_id: str, job_id: str) -> TuningJob:
     """Raises `NotFound`, the same for an unknown and for another tenant's job."""
     job = session.scalars(
-        select(TuningJob)
-        .where(TuningJob.tenant_id == tenant_id, TuningJob.id == job_id)
-        .execution_options(populate_existing=True)
+        select(TuningJob).where(TuningJob.tenant_id == tenant_id, TuningJob.id == job_id)
     ).one_or_none()
     if job is None:
         raise NotFound(

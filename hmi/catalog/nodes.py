@@ -32,7 +32,7 @@ def report_node(session: Session, name: str, *, device: str, pid: int, stats: Ma
 def list_nodes(session: Session, seen_within_seconds: float) -> list[WorkerNode]:
     """Workers that reported within the last `seen_within_seconds`, by name."""
     seen = select(WorkerNode).where(WorkerNode.seen_at > now() - seen_within_seconds).order_by(WorkerNode.name)
-    return list(session.scalars(seen.execution_options(populate_existing=True)))
+    return list(session.scalars(seen))
 
 
 def claim_tick(session: Session, task: str, tick: int) -> bool:

@@ -51,14 +51,19 @@ class Database:
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
         """One transaction, committed at the end of the block, rolled back when the block raises.
 
-        Rows stay readable after the end. `read_only` refuses writes and waits for no writer.
+        Queries refresh rows that were loaded before; rows stay readable after the end. `read_only` refuses writes and
+        waits for no writer.
 
         Raises: `Transient` (connection lost, database locked, deadlock, not migrated), `StorageFull`, `Conflict` (a
             constraint), `InvalidInput` (text the database cannot hold), `Corrupt`; see `database.failures`.
         """
         with (
             translated(),
-            Session(self._read_only if read_only else self.engine, expire_on_commit=False) as session,
+            Session(
+                self._read_only if read_only else self.engine,
+                expire_on_commit=False,
+                execution_options={"populate_existing": True},
+            ) as session,
             session.begin(),
         ):
             yield session

@@ -40,7 +40,7 @@ def database_time(session: Session) -> float:
 def execute_dml(session: Session, statement: Executable) -> int:
     """Run an UPDATE, DELETE or INSERT and return the number of rows it changed.
 
-    Rows that the session has loaded before are not refreshed.
+    Rows that the session has loaded before are refreshed by the next query.
     """
     # Without `preserve_rowcount` the count of an INSERT is lost.
     options = {"synchronize_session": False, "preserve_rowcount": True}

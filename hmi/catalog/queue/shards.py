@@ -179,7 +179,7 @@ def is_quarantined(session: Session, shard_id: str) -> bool:
 def exhausted(session: Session, max_failures: int) -> list[Shard]:
     """Return the pending shards with at least `max_failures` failures: to split, or to fail line by line."""
     failed = select(Shard).where(Shard.state == JobState.PENDING, Shard.failures >= max_failures).order_by(Shard.id)
-    return list(session.scalars(failed.execution_options(populate_existing=True)))
+    return list(session.scalars(failed))
 
 
 def split(session: Session, shard_id: str, parts: Sequence[LineSpan]) -> bool:
@@ -220,4 +220,4 @@ def dropped_shards(session: Session, batch_id: str) -> list[Shard]:
 
 def _ended(session: Session, batch_id: str, state: JobState) -> list[Shard]:
     found = select(Shard).where(Shard.batch_id == batch_id, Shard.state == state).order_by(Shard.first_line)
-    return list(session.scalars(found.execution_options(populate_existing=True)))
+    return list(session.scalars(found))

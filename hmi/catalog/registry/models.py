@@ -77,9 +77,7 @@ def register_model(
     new = {"id": new_id("model_"), "tenant_id": tenant_id, "name": name, "revision": 0, "created_at": now()}
     execute_dml(session, insert_or(session, TenantModel).values(**new, **content).on_conflict_do_nothing())
     # Serialises concurrent uploads of one name.
-    model = session.scalars(
-        select(TenantModel).where(mine).with_for_update().execution_options(populate_existing=True)
-    ).one()
+    model = session.scalars(select(TenantModel).where(mine).with_for_update()).one()
     served = session.scalars(
         select(AdapterRevision.artifact).where(
             AdapterRevision.model_id == model.id, AdapterRevision.revision == model.revision
@@ -164,7 +162,6 @@ def _views() -> _Views:
         .join(Tenant, Tenant.id == TenantModel.tenant_id)
         .join(RegisteredBase, RegisteredBase.id == TenantModel.base_id)
         .join(Domain, Domain.id == TenantModel.domain_id)
-        .execution_options(populate_existing=True)
     )
 
 

@@ -112,7 +112,7 @@ def fail_expired_builds(session: Session, base_id: str | None = None) -> int:
     # Ordered, so that concurrent callers do not deadlock.
     ordered = select(TreeVersion).where(mine).order_by(TreeVersion.base_id, TreeVersion.number)
     failed = 0
-    for version in session.scalars(ordered.execution_options(populate_existing=True)).all():
+    for version in session.scalars(ordered).all():
         at = version.progress or {}
         where = f" at {at['stage']}, {at['done']} of {at['total']} rows" if "stage" in at else ""
         condition = _is_building(version.base_id, version.number) & expired

@@ -41,7 +41,7 @@ def published(session: Session, base_id: str) -> PublishedTree | None:
 def versions(session: Session, base_id: str) -> list[TreeVersion]:
     """All versions with a row, newest first."""
     of_base = select(TreeVersion).where(TreeVersion.base_id == base_id).order_by(TreeVersion.number.desc())
-    return list(session.scalars(of_base.execution_options(populate_existing=True)))
+    return list(session.scalars(of_base))
 
 
 def ready_versions(session: Session, base_id: str) -> list[TreeVersion]:
@@ -71,10 +71,7 @@ def running_builds(session: Session) -> set[tuple[str, int]]:
 def lock_base(session: Session, base_id: str) -> RegisteredBase:
     """Exclude other transactions that begin a build, publish, roll back or retire versions. Raises `NotFound`."""
     base = session.scalars(
-        select(RegisteredBase)
-        .where(RegisteredBase.id == base_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
+        select(RegisteredBase).where(RegisteredBase.id == base_id).with_for_update(key_share=True)
     ).one_or_none()
     if base is None:
         raise NotFound(f"there is no base model {base_id}", code="base_not_found", param="base")
