@@ -12,7 +12,7 @@ _Share = Annotated[float | None, Field(ge=0, le=1)]
 _MAX_NUMBER = 2**31 - 1
 
 
-class Used(ResponseModel):
+class LookupCounts(ResponseModel):
     """Lookups in a version since it was published."""
 
     lookups: int = 0
@@ -25,7 +25,7 @@ class Used(ResponseModel):
     predicted_hit_rate: Annotated[_Share, Field(description="The build's estimate; null where it made none.")] = None
 
 
-class DomainTableObject(Used):
+class DomainTableObject(LookupCounts):
     """One domain's own table in a published tree, and the lookups for the domain since."""
 
     parent: str | None
@@ -78,7 +78,7 @@ class TreeObject(ResponseModel):
     domains: dict[str, DomainTableObject]
 
 
-class TreeVersionObject(Used):
+class TreeVersionObject(LookupCounts):
     object: Literal["hmi.tree_version"] = "hmi.tree_version"
     number: int
     status: Literal["building", "ready", "failed"]

@@ -33,9 +33,6 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# Plain data of a floor above, open to the rooms named.
-EXCEPTIONS = {("jobs", "hmi.items")}
-
 # Rooms that must not know each other although their floors would allow it.
 STRANGERS = {
     ("engine", "catalog"),
@@ -45,10 +42,10 @@ STRANGERS = {
     ("adapters", "knowledge"),
     ("adapters", "catalog"),
     ("catalog", "knowledge"),
-    ("schemas", "adapters"),
-    ("schemas", "catalog"),
-    ("schemas", "knowledge"),
 }
+
+# The contract needs pydantic, and of hmi these rooms alone.
+SCHEMAS_IMPORT = {"errors", "items", "jsonlines", "spec"}
 
 # Rooms that run on a bare GPU machine, and all that they may import there.
 BARE_ROOMS = {"bench", "engine", "training", "models", "adapters", "knowledge", "artifacts"}
@@ -70,7 +67,7 @@ TORCH = {"torch", "transformers", "peft"}
 TORCH_ROOMS = {"bench", "devices", "engine", "training", "models"}
 TORCH_PACKAGES = ("hmi.adapters.maths", "hmi.adapters.tiers")
 
-# What a training is asked for with and told by: the API reads it, and has no torch.
+# Requests for trainings and their reports: the API reads them without torch.
 TORCH_FREE = {"hmi.models.text", "hmi.training.data", "hmi.training.plan", "hmi.training.reports"}
 
 
@@ -157,6 +154,15 @@ def test_strangers_do_not_import_each_other() -> None:
     pairs = STRANGERS | {(imported, importer) for importer, imported in STRANGERS}
     met = [str(each) for importer, imported, each in between_rooms() if (importer, imported) in pairs]
     assert met == []
+
+
+def test_schemas_import_plain_data_alone() -> None:
+    others = [
+        str(each)
+        for importer, imported, each in between_rooms()
+        if importer == "schemas" and imported not in SCHEMAS_IMPORT
+    ]
+    assert others == []
 
 
 def test_rooms_form_no_circle() -> None:
