@@ -23,15 +23,10 @@ Parents = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """The lower layers that compute a domain's rows.
+    """The lower layers that compute a domain's rows."""
 
-    Attributes:
-        base: Artifact digest of the base model.
-        delta: Artifact digest of the domain delta (a LoRA on the lower layers); None for the base alone.
-    """
-
-    base: str
-    delta: str | None = None
+    base: str  # artifact digest of the base model
+    delta: str | None = None  # artifact digest of the domain delta (a LoRA on the lower layers), if any
 
     @property
     def digest(self) -> str:

@@ -77,7 +77,7 @@ def test_artifact_is_refused_when_it_holds_nothing(store: ArtifactStore) -> None
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "../../etc/passwd", "0" * 63, "0" * 64 + "\n", "G" * 64])
-def test_digest_is_refused_when_it_is_none(store: ArtifactStore, digest: str) -> None:
+def test_an_invalid_digest_is_refused(store: ArtifactStore, digest: str) -> None:
     with pytest.raises(InvalidInput, match="not an artifact digest"):
         store.folder(digest)
 
@@ -110,7 +110,7 @@ def test_nothing_is_left_when_a_put_fails(storage: Storage, store: ArtifactStore
 
 
 @pytest.mark.parametrize("damage", [b"weight", b""])
-def test_file_cut_short_is_named_and_a_second_put_mends_it(tmp_path: Path, damage: bytes) -> None:
+def test_a_truncated_file_is_named_and_a_second_put_repairs_it(tmp_path: Path, damage: bytes) -> None:
     store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
     digest = put(store, CONTENT)
     (store.folder(digest) / "model.safetensors").write_bytes(damage)
@@ -138,7 +138,7 @@ def test_changed_byte_is_found_when_verifying(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
-def test_a_second_put_mends_an_artifact_when_a_byte_was_changed(tmp_path: Path, name: str) -> None:
+def test_a_second_put_repairs_an_artifact_when_a_byte_was_changed(tmp_path: Path, name: str) -> None:
     store = ArtifactStore(Storage(f"file://{tmp_path}"), tmp_path / "cache")
     digest = put(store, CONTENT)
     changed = store.folder(digest) / name
@@ -164,7 +164,7 @@ def test_remote_artifact_is_downloaded_once(bucket: ArtifactStore) -> None:
     assert (folder / "spec.json").stat().st_ino == inode
 
 
-def test_local_copy_is_downloaded_again_when_it_was_cut_short(bucket: ArtifactStore) -> None:
+def test_local_copy_is_downloaded_again_when_it_was_truncated(bucket: ArtifactStore) -> None:
     digest = put(bucket, CONTENT)
     (bucket.folder(digest) / "model.safetensors").write_bytes(b"weig")
     assert contents(bucket.folder(digest), CONTENT) == CONTENT
@@ -181,7 +181,7 @@ def test_remote_damage_is_found_when_downloading(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_only_the_named_files_are_fetched_when_a_part_is_wanted(store: ArtifactStore, tmp_path: Path) -> None:
+def test_only_the_named_files_of_a_part_are_downloaded(store: ArtifactStore, tmp_path: Path) -> None:
     digest = put(store, CONTENT)
     part = store.part(digest, {"spec.json", "aliases.npy"})
     assert (part / "spec.json").read_bytes() == CONTENT["spec.json"]
@@ -194,14 +194,14 @@ def test_only_the_named_files_are_fetched_when_a_part_is_wanted(store: ArtifactS
         store.part(digest, {"spec.json"})
 
 
-def test_a_part_is_fetched_again_when_it_was_cut_short(bucket: ArtifactStore) -> None:
+def test_a_part_is_downloaded_again_when_it_was_truncated(bucket: ArtifactStore) -> None:
     digest = put(bucket, CONTENT)
     part = bucket.part(digest, {"spec.json"})
     (part / "spec.json").write_bytes(b"")
     assert (bucket.part(digest, {"spec.json"}) / "spec.json").read_bytes() == CONTENT["spec.json"]
 
 
-def test_a_part_goes_when_nobody_used_it_for_a_day(bucket: ArtifactStore) -> None:
+def test_a_part_is_removed_when_it_was_unused_for_a_day(bucket: ArtifactStore) -> None:
     first, second = put(bucket, CONTENT), put(bucket, {**CONTENT, "spec.json": b"[]"})
     old, used = (bucket.part(digest, {"spec.json"}) for digest in (first, second))
     for part in (old, used):
@@ -222,7 +222,7 @@ def test_copies_are_removed_when_their_artifacts_were_deleted_elsewhere(bucket: 
     assert bucket.prune() == []
 
 
-def test_downloads_that_died_are_removed_a_day_later(bucket: ArtifactStore) -> None:
+def test_unfinished_downloads_are_removed_a_day_later(bucket: ArtifactStore) -> None:
     digest = put(bucket, CONTENT)
     cached = bucket.folder(digest)
     left, recent = (cached.with_name(f".{digest}.{token}.tmp") for token in ("00000000", "11111111"))
@@ -233,7 +233,7 @@ def test_downloads_that_died_are_removed_a_day_later(bucket: ArtifactStore) -> N
     assert [folder.exists() for folder in (cached, left, recent)] == [True, False, True]
 
 
-def test_artifact_is_announced_when_nothing_of_it_is_there_yet(store: ArtifactStore) -> None:
+def test_artifact_is_announced_before_it_appears(store: ArtifactStore) -> None:
     announced: list[str] = []
 
     def announce(digest: str) -> None:
@@ -261,9 +261,7 @@ def test_nothing_is_left_when_the_announcement_is_refused(store: ArtifactStore, 
     assert storage.names("staging") == []
 
 
-def test_what_a_dead_process_was_storing_is_removed_when_it_is_abandoned(
-    store: ArtifactStore, storage: Storage
-) -> None:
+def test_an_unfinished_artifact_is_removed_when_it_is_abandoned(store: ArtifactStore, storage: Storage) -> None:
     for name in ("base_1-7.00ff/rows.npy", "base_1-8.00ff/rows.npy", "00ff/rows.npy"):
         with storage.create(f"staging/{name}") as file:
             file.write(b"half")

@@ -67,7 +67,7 @@ def test_error_carries_message_code_and_param(error: type[HmiError]) -> None:
     assert (fine.code, fine.param) == ("finer", "input")
 
 
-def test_only_what_may_pass_by_itself_is_retryable() -> None:
+def test_only_transient_conditions_are_retryable() -> None:
     retryable = {error.__name__ for error in all_errors() if error.retryable}
     assert retryable == {"Overloaded", "StorageFull", "Transient"}
 

@@ -58,7 +58,7 @@ def test_address_is_kept_when_one_is_given(monkeypatch: pytest.MonkeyPatch) -> N
         ("max_file_bytes", 1.5),
     ],
 )
-def test_setting_is_refused_and_named_when_it_cannot_be(name: str, value: object) -> None:
+def test_an_invalid_setting_is_refused_and_named(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):
         Settings(**{name: value})  # type: ignore[arg-type]
 

@@ -55,7 +55,7 @@ def test_spec_is_the_same_when_read_back(k: int, row_dtype: RowDtype, has_pooler
         ("colour", "blue"),
     ],
 )
-def test_spec_is_refused_when_a_field_cannot_be(field: str, value: object) -> None:
+def test_spec_is_refused_when_a_field_is_invalid(field: str, value: object) -> None:
     raw = json.loads(make_spec().to_json())
     raw[field] = value
     with pytest.raises(Corrupt, match="not an hPLM spec"):
@@ -75,7 +75,7 @@ def test_vocabulary_must_fit_a_key_when_windows_are_looked_up() -> None:
         make_spec(vocab_size=2**21, k=1)
 
 
-def test_an_estimator_is_of_rows_that_are_looked_up() -> None:
+def test_an_estimator_needs_rows_that_are_looked_up() -> None:
     spec = make_spec(k=2, estimator_size=768)
     assert HPLMSpec.from_json(spec.to_json()) == spec
     assert spec.ordinary == make_spec(k=0)
@@ -116,7 +116,7 @@ def test_decoder_is_the_same_when_read_back_and_its_heads_share_keys() -> None:
         ("type_vocab_size", -1),
     ],
 )
-def test_decoder_is_refused_when_no_model_can_have(field: str, value: object) -> None:
+def test_decoder_is_refused_when_its_sizes_are_impossible(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=r"keys and values" if value == 5 else field):
         make_llama(**{field: value})
 

@@ -90,7 +90,7 @@ def test_full_disk_is_reported_and_leaves_nothing_when_writing(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_other_errors_pass_but_no_room_is_translated(number: int, tmp_path: Path) -> None:
+def test_only_a_full_disk_is_translated(number: int, tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}")
     with pytest.raises(StorageFull), storage.create("a"):
         raise OSError(number, "no room")
@@ -122,7 +122,7 @@ def test_moved_file_has_its_new_path_alone(storage: Storage) -> None:
     assert read(storage, "b/c/new.txt") == b"x"
 
 
-def test_folder_goes_with_all_in_it_when_deleted(storage: Storage) -> None:
+def test_a_folder_is_deleted_with_its_contents(storage: Storage) -> None:
     put(storage, "a/b/c.txt", b"x")
     put(storage, "a/d.txt", b"y")
     storage.delete("a/b")
@@ -172,7 +172,7 @@ def test_outage_while_a_remote_file_is_read_is_transient(remote: Storage) -> Non
         file.read()
 
 
-def test_what_a_writer_fails_of_is_its_own_error_when_the_storage_is_remote(remote: Storage) -> None:
+def test_a_writers_exception_passes_when_the_storage_is_remote(remote: Storage) -> None:
     with pytest.raises(_LostPowerError), remote.create("a/new.txt"):
         raise _LostPowerError
 

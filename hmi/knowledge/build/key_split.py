@@ -18,22 +18,13 @@ __all__ = ["KeySplit", "split_keys"]
 
 @dataclass(frozen=True, slots=True)
 class KeySplit:
-    """Attributes:
-    domain, function: The domain, and the digest of its function.
-    foreign: The nearest foreign ancestor; None where there is none.
-    alias_function: Digest of that one's function.
-    aliases: Ascending keys that were aliases and stay aliases.
-    rows: Ascending keys whose own row is needed.
-    is_uncompared: bool, for each of `rows`: ancestors give a row too, and the two have not been compared.
-    """
-
     domain: str
-    function: str
-    foreign: str | None
-    alias_function: str | None
-    aliases: Keys
-    rows: Keys
-    is_uncompared: NDArray[np.bool_]
+    function: str  # digest
+    foreign: str | None  # the nearest foreign ancestor, if any
+    alias_function: str | None  # digest of its function
+    aliases: Keys  # ascending keys that were aliases and stay aliases
+    rows: Keys  # ascending keys whose own row is needed
+    is_uncompared: NDArray[np.bool_]  # for each of `rows`: ancestors give a row too, and the two were not compared yet
 
 
 def split_keys(

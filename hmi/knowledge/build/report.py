@@ -17,57 +17,33 @@ __all__ = ["BuildReport", "DomainReport", "report_domain"]
 
 @dataclass(frozen=True, slots=True)
 class DomainReport:
-    """One domain's new table, compared with the previous version. A domain holds an n-gram as a row or as an alias.
+    """One domain's new table, compared with the previous version. A domain holds an n-gram as a row or as an alias."""
 
-    Attributes:
-        entries: N-grams with a row; `copied` + `computed`.
-        aliases: N-grams without a row, whose ancestors' row is close enough.
-        copied: Rows of the previous version, byte for byte.
-        computed: Rows computed anew.
-        added: N-grams that the previous version held neither in the domain, nor above it with the same function, nor
-            below it.
-        dropped: N-grams that the previous table held, and that neither the domain nor, with its function, an ancestor
-            holds now.
-        hoisted: N-grams that the previous version held only below this domain.
-        bytes: Of the table on disk.
-        bytes_before: Of the previous table.
-        predicted_hit_rate: Expected hit rate (0..1), see `plan.coverage`; None for a domain without lookups.
-        alias_share: `TreePlan.alias_shares`; None for a domain without foreign ancestors.
-    """
-
-    entries: int
+    entries: int  # rows; `copied` + `computed`
     aliases: int
-    copied: int
+    copied: int  # from the previous version, byte for byte
     computed: int
-    added: int
-    dropped: int
-    hoisted: int
-    bytes: int
+    added: int  # previously held neither in the domain, nor above it with the same function, nor below it
+    dropped: int  # previously held, and now neither by the domain nor above it with the same function
+    hoisted: int  # previously held only below the domain
+    bytes: int  # on disk
     bytes_before: int
-    predicted_hit_rate: float | None
-    alias_share: float | None
+    predicted_hit_rate: float | None  # 0..1, see `plan.coverage`; None for a domain without lookups
+    alias_share: float | None  # `TreePlan.alias_shares`; None for a domain without foreign ancestors
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """The table of each domain is in the folder of its name.
-
-    Attributes:
-        computed: Rows computed for this version, each once for each function, including those that became aliases.
-        tolerance: Relative error up to which an ancestor's row replaces a domain's own.
-    """
+    """The table of each domain is in the folder of its name."""
 
     domains: Mapping[str, DomainReport]
-    computed: int
-    tolerance: float
+    computed: int  # rows, each once for each function, including those that became aliases
+    tolerance: float  # relative error up to which an alias replaces a row
 
 
 def report_domain(domain: str, plan: TreePlan, previous: PreviousTree, copied: int, table: Table) -> DomainReport:
-    """Compare a domain's planned n-grams, and the table that was written, with the previous version.
-
-    Args:
-        copied: Number of rows that were copied.
-    """
+    """Compare a domain's planned n-grams, and the table that was written with `copied` rows, with the previous
+    version."""
     chains = ancestor_chains(plan.parents)
     run, _ = function_run(chains[domain], {each: function.digest for each, function in plan.functions.items()})
     keys = plan.tables[domain]

@@ -30,14 +30,11 @@ _OTHER_SIDE = 0.4
 
 @dataclass(frozen=True, slots=True)
 class BackoffEstimates:
-    """What the miss policy `backoff` costs a domain, for ascending keys `[n]` that its tables do not hold.
+    """What the miss policy `backoff` costs a domain, for ascending keys `[n]` that its tables do not hold."""
 
-    Attributes:
-        errors: Relative error (0..1) of the row that each key gets instead of its own, float32 `[n]`.
-        bigram_gain: How much smaller the mean error is where the row is a bigram's (prev, mid) and not a unigram's.
-    """
-
+    # Relative error (0..1) of the row that each key gets instead of its own, [n].
     errors: Callable[[str, Keys], NDArray[np.float32]]
+    # How much smaller the mean error is if the row is a bigram's (prev, mid) and not a unigram's.
     bigram_gain: Callable[[str, Keys], float] = lambda domain, keys: 0.0
 
     def with_mean_errors(self, means: Mapping[str, float]) -> BackoffEstimates:
@@ -54,42 +51,28 @@ class BackoffEstimates:
 
 @dataclass(frozen=True, slots=True)
 class DomainCounts:
-    """How often a domain's n-grams were looked up.
+    """How often a domain's n-grams were looked up."""
 
-    Attributes:
-        keys: uint64 `[n]`, in any order.
-        weights: float64 `[n]`, finite and not negative; decayed counts: a lookup of now is 1.
-        total: All its lookups in that unit, including those of n-grams that are not kept; None: the sum of `weights`.
-        approximate_share: Share (0..1) of its lookups that ran under the miss policy `backoff`.
-    """
-
-    keys: Keys
-    weights: NDArray[np.float64]
-    total: float | None = None
-    approximate_share: float = 0.0
+    keys: Keys  # [n], in any order
+    weights: NDArray[np.float64]  # [n], finite and not negative; decayed counts: a lookup of now is 1
+    total: float | None = None  # all lookups in that unit, of n-grams that are not kept too; None: the sum of `weights`
+    approximate_share: float = 0.0  # share (0..1) of its lookups that ran under the miss policy `backoff`
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a domain and its descendants request.
+    """What a domain and its descendants request."""
 
-    Attributes:
-        keys: uint64 `[n]`, ascending.
-        savings: float64 `[n]`, summed over the subtree.
-        requesters: int64 `[n]`, how many want the domain itself to hold the key: a child whose subtree requests it is
-            one, the domain's own lookups are two.
-        rows_saved: float64 `[n]`, how many rows that is expected to make needless: a child of another function counts
-            with the expected share of aliases among its keys that ancestors hold.
-        common: Ascending keys that more than one domain of the subtree requests.
-        per_lookup: What one of the domain's own lookups saves on average: 1, or less under `backoff`.
-    """
-
-    keys: Keys
-    savings: NDArray[np.float64]
+    keys: Keys  # ascending [n]
+    savings: NDArray[np.float64]  # [n], summed over the subtree
+    # [n], how many request that the domain itself holds the key: a child whose subtree requests it is one, the domain's
+    # own lookups are two.
     requesters: NDArray[np.int64]
+    # [n], how many rows that is expected to make needless: a child of another function counts with the expected share
+    # of aliases among its keys that ancestors hold.
     rows_saved: NDArray[np.float64]
-    common: Keys
-    per_lookup: float
+    common: Keys  # ascending; requested by more than one domain of the subtree
+    per_lookup: float  # what one of the domain's own lookups saves on average: 1, or less under `backoff`
 
     def is_offered(self, kept: NDArray[np.bool_], hysteresis: float) -> NDArray[np.bool_]:
         """Return whether the domain itself may hold each key. A key that a single child requests stays with the child;

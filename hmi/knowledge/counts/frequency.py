@@ -34,31 +34,18 @@ _EXCESS_SHARE = 16  # all domains together may exceed `total_keys` by a sixteent
 
 @dataclass(frozen=True, slots=True)
 class LookupCounts:
-    """What was counted for one domain of one base model since the last drain.
+    """What was counted for one domain of one base model since the last drain."""
 
-    Attributes:
-        base: Digest of the base model.
-        number: The tree version that answered; the numbers of lookups are of this version.
-        keys: Ascending uint64 `[n]`. The n-grams of a domain that several versions answered are in the counts of the
-            highest number; the others have none.
-        counts: int64 `[n]`, never too large.
-        lookups: Number of windows that were looked up.
-        hits: Of these, those that the tree held.
-        inherited: Of the hits, those from an ancestor's table.
-        approximate: Of the lookups, those under the miss policy `backoff`.
-        error: The most by which any count is too small, of missing keys too; 0 while nothing was dropped.
-    """
-
-    base: str
+    base: str  # digest
     domain: str
-    number: int
-    keys: Keys
-    counts: NDArray[np.int64]
-    lookups: int
-    hits: int
-    inherited: int = 0
-    approximate: int = 0
-    error: int = 0
+    number: int  # the tree version that answered these lookups
+    keys: Keys  # ascending [n]; if several versions answered, those of all are with the highest number
+    counts: NDArray[np.int64]  # [n], never too large
+    lookups: int  # windows
+    hits: int  # of the lookups: held by the tree
+    inherited: int = 0  # of the hits: from an ancestor's table
+    approximate: int = 0  # of the lookups: under the miss policy `backoff`
+    error: int = 0  # the most by which any count is too small, of missing keys too; 0 while nothing was dropped
 
 
 class _Totals(NamedTuple):

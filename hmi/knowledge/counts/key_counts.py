@@ -23,18 +23,11 @@ __all__ = ["KeyCounts", "keep_heaviest"]
 
 
 class KeyCounts:
-    """Attributes:
-    keys: Ascending uint64 `[n]`.
-    counts: int64 `[n]`, since each key entered.
-    slack: int64 `[n]`, the floor when each key entered.
-    floor: The most that any key which is not held can have been counted.
-    """
-
     def __init__(self) -> None:
-        self.keys: Keys = NO_KEYS
-        self.counts: NDArray[np.int64] = np.empty(0, np.int64)
-        self.slack: NDArray[np.int64] = np.empty(0, np.int64)
-        self.floor = 0
+        self.keys: Keys = NO_KEYS  # ascending [n]
+        self.counts: NDArray[np.int64] = np.empty(0, np.int64)  # [n], since each key entered
+        self.slack: NDArray[np.int64] = np.empty(0, np.int64)  # [n], the floor when each key entered
+        self.floor = 0  # the most that any key which is not held can have been counted
 
     def __len__(self) -> int:
         return len(self.keys)

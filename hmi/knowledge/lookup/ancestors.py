@@ -25,32 +25,20 @@ _FAR = 0.3  # of a row's length: the mean distance of the bigram (prev, mid)'s r
 
 @dataclass(frozen=True, slots=True)
 class _FunctionRun:
-    """Consecutive tables of one function.
-
-    Attributes:
-        start, stop: Their positions in the chain's tables.
-        aliasing: Those whose aliases refer to the next run's function.
-    """
+    """Consecutive tables of one function: `start` to `stop` of the chain's tables."""
 
     start: int
     stop: int
-    aliasing: tuple[Table, ...]
+    aliasing: tuple[Table, ...]  # those whose aliases refer to the next run's function
 
 
 class AncestorChain:
-    """Attributes:
-    domains: The domain, its parent, ..., the root.
-    tables: The tables of those that have one, in this order.
-    positions: int16 `[tables]`, each table's domain in `domains`.
-    has_own: Whether the first domain has a table.
-    """
-
     def __init__(
         self, domains: Sequence[str], tables: Mapping[str, Table], functions: Mapping[str, str | None]
     ) -> None:
-        self.domains = tuple(domains)
+        self.domains = tuple(domains)  # the domain, its parent, ..., the root
         with_table = [i for i, each in enumerate(domains) if each in tables]
-        self.positions = np.array(with_table, np.int16)
+        self.positions = np.array(with_table, np.int16)  # [tables], of each table's domain in `domains`
         self.tables = tuple(tables[domains[i]] for i in with_table)
         self.has_own = domains[0] in tables
         self._runs = _function_runs(self.domains, tables, functions)

@@ -54,21 +54,14 @@ class TableSize:
 
 @dataclass(frozen=True, slots=True)
 class DomainDiff:
-    """One domain in two versions.
-
-    Attributes:
-        added: Ascending keys that the domain holds only in the later version, and no relative held before.
-        dropped: Ascending keys that it held only in the earlier version, and no relative holds now.
-        moved_in: Number of keys that came here from a relative.
-        moved_out: Number of keys that went from here to a relative.
-    """
+    """One domain in two versions."""
 
     before: TableSize
     after: TableSize
-    added: Keys
-    dropped: Keys
-    moved_in: int
-    moved_out: int
+    added: Keys  # ascending; held only in the later version, and by no relative before
+    dropped: Keys  # ascending; held only in the earlier version, and by no relative now
+    moved_in: int  # number of keys that came from a relative
+    moved_out: int  # number of keys that went to a relative
 
 
 TreeDiff = Mapping[str, DomainDiff]
@@ -91,15 +84,10 @@ def diff_trees(earlier: TreeContents, later: TreeContents) -> TreeDiff:
 
 
 class WeightedKeys:
-    """Keys whose counts arrive block by block and are summed.
-
-    Attributes:
-        keys: uint64 `[n]`, ascending.
-        counts: float64 `[n]`.
-    """
+    """Keys whose counts arrive block by block and are summed."""
 
     def __init__(self, keys: Keys) -> None:
-        self.keys = keys
+        self.keys = keys  # ascending [n]
         self.counts = np.zeros(len(keys))
 
     def add(self, keys: Keys, counts: NDArray[np.float64]) -> None:

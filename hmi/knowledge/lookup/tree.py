@@ -20,20 +20,14 @@ __all__ = ["Gathered", "KnowledgeTree", "Lookup"]
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Rows of `n` windows in a `StoredRows`.
+    """Rows of `n` windows in a `StoredRows`."""
 
-    Attributes:
-        positions: int64 `[n]`, the position of each window's row there; `NO_ROW` where `hit` is False.
-        hit: bool `[n]`, a row was found.
-        exact: bool `[n]`, it is the window's own row and not a shorter n-gram's. This is a hit in lookup counts: after
-            backing off, the tree should still have held the window.
-        inherited: bool `[n]`, the row is an ancestor's and not of the domain's own table.
-    """
-
-    positions: NDArray[np.int64]
-    hit: NDArray[np.bool_]
+    positions: NDArray[np.int64]  # [n], of each window's row there; `NO_ROW` where `hit` is False
+    hit: NDArray[np.bool_]  # [n], a row was found
+    # [n], it is the window's own row and not a shorter n-gram's. This is a hit in lookup counts: after backing off, the
+    # tree should still have held the window.
     exact: NDArray[np.bool_]
-    inherited: NDArray[np.bool_]
+    inherited: NDArray[np.bool_]  # [n], the row is an ancestor's and not of the domain's own table
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,18 +19,11 @@ _LOOKUP = 1.0  # weight of a lookup of now; an older one weighs less, so more th
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """The keys of a planned table, and how far each is from losing its place.
+    """The keys of a planned table, and how far each is from losing its place. Other fields are as in `Demand`."""
 
-    Attributes:
-        keys: Ascending, `[n]`.
-        margin: float64 `[n]`, by how much its saving may fall before it loses its place.
-        requesters: int64 `[n]`, as in `Demand`.
-        common, per_lookup: As in `Demand`.
-    """
-
-    keys: Keys
-    margin: NDArray[np.float64]
-    requesters: NDArray[np.int64]
+    keys: Keys  # ascending [n]
+    margin: NDArray[np.float64]  # [n], by how much its saving may fall before the key loses its place
+    requesters: NDArray[np.int64]  # [n]
     common: Keys
     per_lookup: float
 

@@ -36,20 +36,14 @@ ALIAS_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class TreePlan:
-    """What the next version holds.
-
-    Attributes:
-        functions: By domain.
-        tables: Ascending keys of rows and aliases, for every domain, possibly none.
-        predicted: Expected hit rate (0..1) of each domain that has lookups, see `coverage`.
-        alias_shares: For each domain whose parent has another function: the share of aliases (0..1) among its n-grams
-            that ancestors hold, as far as it was known. The next plan begins with it.
-    """
+    """What the next version holds, by domain."""
 
     parents: Parents
     functions: Mapping[str, Function]
-    tables: Mapping[str, Keys]
-    predicted: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Keys]  # ascending keys of rows and aliases, possibly none
+    predicted: Mapping[str, float] = field(default_factory=dict)  # hit rates (0..1), see `coverage`
+    # For each domain whose parent has another function: the share of aliases (0..1) among its n-grams that ancestors
+    # hold, as far as it was known. The next plan begins with it.
     alias_shares: Mapping[str, float] = field(default_factory=dict)
 
 

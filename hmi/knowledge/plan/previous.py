@@ -49,10 +49,9 @@ class PreviousTable:
     """What a domain's table held; all keys ascending.
 
     Attributes:
-        function: Digest of the function of its rows.
+        function, alias_function: As in `TableMeta`.
         keys: N-grams with a row.
         aliases: N-grams without a row, whose ancestors' row was close enough.
-        alias_function: Digest of the function that the aliases refer to; None where there is no foreign ancestor.
         sources: The aliases that can be relied on, by digest of the function of the row that each referred to. It need
             not be `alias_function`: the ancestors may have had an alias themselves.
         compared: N-grams with a row that was compared with the ancestors' and differs by more than the tolerance. They
@@ -88,17 +87,12 @@ def kept_aliases(
 
 @dataclass(frozen=True, slots=True)
 class PreviousTree:
-    """Attributes:
-    tables: The intact ones, by domain, to copy rows from.
-    held: What they hold, by domain.
-    sizes: Bytes of all tables by domain, including damaged ones.
-    backoff: Measured on the intact tables; typical values where there are none.
-    """
+    """What the next version is built from, by domain."""
 
-    tables: Mapping[str, Table]
-    held: Mapping[str, PreviousTable]
-    sizes: Mapping[str, int]
-    backoff: BackoffEstimates
+    tables: Mapping[str, Table]  # the intact ones, to copy rows from
+    held: Mapping[str, PreviousTable]  # what they hold
+    sizes: Mapping[str, int]  # bytes of all tables, including damaged ones
+    backoff: BackoffEstimates  # measured on the intact tables; typical values where there are none
 
     @classmethod
     def empty(cls) -> Self:

@@ -32,23 +32,15 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class TableMeta:
-    """What a table holds.
-
-    Attributes:
-        domain: Name of the domain whose n-grams these are.
-        function: Digest of the function that computed the rows. Rows of another function do not replace them.
-        entries: Number of n-grams with a row.
-        aliases: Number of n-grams without a row, for which the ancestors' row is close enough.
-        alias_function: Digest of the function above that the aliases refer to; None where there are none.
-    """
+    """What a table holds."""
 
     domain: str
-    function: str
+    function: str  # digest; rows of another function do not replace these
     row_dtype: RowDtype
     hidden_size: int
-    entries: int
-    aliases: int = 0
-    alias_function: str | None = None
+    entries: int  # number of n-grams with a row
+    aliases: int = 0  # number of n-grams without a row, for which the ancestors' row is close enough
+    alias_function: str | None = None  # digest of the function above that the aliases refer to, if any
 
     def __post_init__(self) -> None:
         if self.hidden_size < 1 or self.entries < 0 or self.aliases < 0:

@@ -19,15 +19,10 @@ __all__ = ["RowRefs", "RowSource", "find_first", "gather_rows"]
 
 @dataclass(frozen=True, slots=True)
 class RowRefs:
-    """Where keys were found.
+    """Where keys were found."""
 
-    Attributes:
-        table: Position of the table `[n]`, -1 where no table holds the key.
-        row: Row index in that table `[n]`, 0 where no table holds the key.
-    """
-
-    table: NDArray[np.int16]
-    row: NDArray[np.int64]
+    table: NDArray[np.int16]  # [n], position of the table, -1 where no table holds the key
+    row: NDArray[np.int64]  # [n], row index in that table, 0 where no table holds the key
 
     def __getitem__(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> RowRefs:
         return RowRefs(self.table[index], self.row[index])

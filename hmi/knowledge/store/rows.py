@@ -34,15 +34,10 @@ _FLOAT16_REBIAS = np.float32(2.0**112)
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Rows in their stored form.
+    """Rows in their stored form."""
 
-    Attributes:
-        rows: int8 or float16 `[n, hidden]`.
-        scales: float32 `[n]` for int8; None for float16.
-    """
-
-    rows: NDArray[Any]
-    scales: NDArray[np.float32] | None
+    rows: NDArray[Any]  # int8 or float16 [n, hidden]
+    scales: NDArray[np.float32] | None  # [n] for int8; None for float16
 
     @classmethod
     def empty(cls, count: int, dtype: RowDtype, hidden_size: int) -> EncodedRows:

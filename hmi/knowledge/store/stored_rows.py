@@ -22,18 +22,12 @@ NO_ROW = 0
 
 
 class StoredRows:
-    """Grows by `add` up to its capacity. Not thread-safe.
-
-    Attributes:
-        codes: int8 or float16 `[capacity + 1, hidden]`; the first `count` are rows.
-        scales: float32 `[capacity + 1]` for int8; None for float16.
-        count: Number of rows so far, including the row of zeros.
-    """
+    """Grows by `add` up to its capacity. Not thread-safe."""
 
     def __init__(self, row_dtype: RowDtype, hidden_size: int, capacity: int) -> None:
         self.row_dtype = row_dtype
         self._encoded = EncodedRows.empty(capacity + 1, row_dtype, hidden_size)
-        self.codes: NDArray[Any] = self._encoded.rows
+        self.codes: NDArray[Any] = self._encoded.rows  # [capacity + 1, hidden]; the first `count` are rows
         self.scales = self._encoded.scales
         self.clear()
 
@@ -42,7 +36,7 @@ class StoredRows:
         self.codes[NO_ROW] = 0
         if self.scales is not None:
             self.scales[NO_ROW] = 0
-        self.count = 1
+        self.count = 1  # the row of zeros
 
     def add(self, table: Table, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Copy a table's rows at `index` `[n]`; return the position of each."""

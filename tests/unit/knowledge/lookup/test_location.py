@@ -59,7 +59,7 @@ def test_ngrams_are_held_where_lookups_find_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_table_of_another_function_is_passed_over(tmp_path: Path) -> None:
+def test_a_table_of_another_function_is_skipped(tmp_path: Path) -> None:
     opened = {"general": Table.open(make(tmp_path, "general", {1}), keys_only=True)}
     (found,) = find_holders(as_keys([1]), ("general",), opened, {"general": DELTA})
     assert found.location is KeyLocation.MISSING

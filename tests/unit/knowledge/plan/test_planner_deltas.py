@@ -19,7 +19,7 @@ def plan_with(
     return tables_of(plan_tree(counts, PARENTS, functions, old, VOCABULARY, rows * ROW, ROW))
 
 
-def marked(functions: Mapping[str, Function], domain: str, keys: list[int], compared: list[int]) -> PreviousTable:
+def aliased(functions: Mapping[str, Function], domain: str, keys: list[int], compared: list[int]) -> PreviousTable:
     """An old table of aliases that stand for rows of the parent's own function, and of rows that were compared."""
     above = functions[str(PARENTS[domain])].digest
     return PreviousTable(
@@ -53,45 +53,49 @@ def test_a_function_served_approximately_has_unigrams_of_its_own() -> None:
     assert not len(exact["reviews"])
 
 
-def test_what_is_known_to_be_a_alias_costs_eight_bytes() -> None:
+def test_what_is_known_to_be_an_alias_costs_eight_bytes() -> None:
     weights = {"general": {A: 1.0, B: 1.0, C: 1.0}, "reviews": {A: 1.0, B: 1.0, C: 1.0, D: 3.0}}
     assert plan_with(weights, {}, 3)["reviews"] == {A, B, D}
-    known = {"reviews": marked(DELTA, "reviews", [A, B, C], [])}
+    known = {"reviews": aliased(DELTA, "reviews", [A, B, C], [])}
     assert plan_with(weights, known, 3)["reviews"] == {A, B, C, D}
 
 
-def test_a_alias_costs_a_row_again_when_the_ancestors_lost_it() -> None:
+def test_an_alias_costs_a_row_again_when_the_ancestors_lost_it() -> None:
     weights = {"general": {A: 1.0}, "reviews": {A: 1.0, B: 1.0, C: 1.0}}
-    known = {"reviews": marked(DELTA, "reviews", [A, B, C], [])}
+    known = {"reviews": aliased(DELTA, "reviews", [A, B, C], [])}
     assert plan_with(weights, known, 1)["reviews"] == {A}
     assert plan_with(weights, known, 2)["reviews"] == {A, B}
 
 
 def test_aliases_of_other_functions_are_worth_nothing() -> None:
     weights = {"general": {A: 1.0, B: 1.0}, "reviews": {A: 1.0, B: 1.0}}
-    known = marked(DELTA, "reviews", [A, B], [])
+    known = aliased(DELTA, "reviews", [A, B], [])
     assert plan_with(weights, {"reviews": known}, 2)["reviews"] == {A, B}
     for other in (dataclasses.replace(known, function="0" * 64), dataclasses.replace(known, alias_function="0" * 64)):
         assert plan_with(weights, {"reviews": other}, 1)["reviews"] == {A}
 
 
-def test_a_alias_for_a_middle_function_holds_only_when_its_row_is_sure() -> None:
+def test_an_alias_for_a_middle_function_holds_only_when_its_row_is_sure() -> None:
     weights = {"reviews": {A: 1.0, B: 1.0}, "movies": {A: 1.0, B: 1.0}}
-    below = {"movies": marked(BOTH, "movies", [A, B], [])}
+    below = {"movies": aliased(BOTH, "movies", [A, B], [])}
     # reviews holds rows, and its ancestors give none that they might turn out to equal.
     assert plan_with(weights, below, 2, BOTH)["movies"] == {A, B}
     few = {"general": {A: 1.0, B: 1.0}, **weights, "movies": {A: 1.0, B: 1.0, C: 1.0, D: 1.0}}
     # Now reviews' rows may become aliases for the root's, and then what movies was compared with is gone.
     assert len(plan_with(few, below, 2, BOTH)["movies"]) == 2
     # Both were compared already: they stay rows.
-    assert plan_with(few, {**below, "reviews": marked(BOTH, "reviews", [], [A, B])}, 2, BOTH)["movies"] == {A, B, C}
+    assert plan_with(few, {**below, "reviews": aliased(BOTH, "reviews", [], [A, B])}, 2, BOTH)["movies"] == {
+        A,
+        B,
+        C,
+    }
 
 
 def test_children_of_different_functions_count_at_their_parent_by_the_share_of_their_aliases() -> None:
     functions = functions_of(FUNCTION, PARENTS, {"news": "d1", "reviews": "d2"})
     weights = {"news": {A: 4.0}, "reviews": {A: 4.0}, "general": {B: 6.0}}
     assert plan_with(weights, {}, 1, functions)["general"] == {A}
-    halves = {domain: marked(functions, domain, [C, D], [A, B]) for domain in ("news", "reviews")}
+    halves = {domain: aliased(functions, domain, [C, D], [A, B]) for domain in ("news", "reviews")}
     assert plan_with(weights, halves, 1, functions)["general"] == {B}  # 0.6 x (8 + sqrt(8)) < 6 + sqrt(6) / 2
     assert plan_with(weights, halves, 2, functions)["general"] == {A, B}
 
@@ -99,16 +103,16 @@ def test_children_of_different_functions_count_at_their_parent_by_the_share_of_t
 def test_nothing_is_hoisted_to_another_function_where_it_would_spare_less_than_its_own_row() -> None:
     functions = functions_of(FUNCTION, PARENTS, {"news": "d1", "reviews": "d2"})
     weights = {"news": {A: 4.0}, "reviews": {A: 4.0}}
-    few = {domain: marked(functions, domain, [D], [A, B, C]) for domain in ("news", "reviews")}  # 2 of 5 each
+    few = {domain: aliased(functions, domain, [D], [A, B, C]) for domain in ("news", "reviews")}  # 2 of 5 each
     assert plan_with(weights, few, 9, functions)["general"] == set()
     assert plan_with({**weights, "general": {A: 1.0}}, few, 9, functions)["general"] == {A}
-    some = {domain: marked(functions, domain, [C, D], [A, B]) for domain in ("news", "reviews")}  # 3 of 5 each
+    some = {domain: aliased(functions, domain, [C, D], [A, B]) for domain in ("news", "reviews")}  # 3 of 5 each
     assert plan_with(weights, some, 9, functions)["general"] == {A}
-    three = {"news": marked(functions, "news", [D, C], [A, B, key(1, 1)])}  # a half, and a share that is not known
+    three = {"news": aliased(functions, "news", [D, C], [A, B, key(1, 1)])}  # a half, and a share that is not known
     assert plan_with(weights, three, 9, functions)["general"] == {A}
     kept = few | {"general": PreviousTable(FUNCTION, as_keys([A]))}
     assert plan_with(weights, kept, 9, functions)["general"] == set()
-    almost = {domain: marked(functions, domain, [*range(8)], [*range(8, 18)]) for domain in ("news", "reviews")}
+    almost = {domain: aliased(functions, domain, [*range(8)], [*range(8, 18)]) for domain in ("news", "reviews")}
     assert plan_with(weights, almost, 9, functions)["general"] == set()  # 9 of 19 each
     assert plan_with(weights, almost | {"general": PreviousTable(FUNCTION, as_keys([A]))}, 9, functions)["general"] == {
         A
@@ -118,4 +122,4 @@ def test_nothing_is_hoisted_to_another_function_where_it_would_spare_less_than_i
 def test_aliases_are_kept_as_rows_are_when_something_a_little_heavier_comes() -> None:
     weights = {"reviews": {A: 1.0, B: 1.1}}
     assert plan_with(weights, {}, 1)["reviews"] == {B}
-    assert plan_with(weights, {"reviews": marked(DELTA, "reviews", [A], [])}, 1)["reviews"] == {A}
+    assert plan_with(weights, {"reviews": aliased(DELTA, "reviews", [A], [])}, 1)["reviews"] == {A}

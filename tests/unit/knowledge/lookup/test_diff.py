@@ -25,12 +25,12 @@ def make_tables(held: Held) -> dict[str, Table]:
     """In memory: no row of them is ever read."""
     tables = {}
     for domain, (rows, aliases) in held.items():
-        keys, marked = as_keys(rows), as_keys(aliases - rows)
+        keys, alias_keys = as_keys(rows), as_keys(aliases - rows)
         meta = TableMeta(
-            domain, FUNCTIONS.get(domain, FUNCTION), RowDtype.INT8, HIDDEN, len(keys), len(marked), "a" * 64
+            domain, FUNCTIONS.get(domain, FUNCTION), RowDtype.INT8, HIDDEN, len(keys), len(alias_keys), "a" * 64
         )
         no_rows = EncodedRows(np.empty((0, HIDDEN), np.int8), None)
-        tables[domain] = Table(Path(domain), Manifest(meta, {}), keys, no_rows, marked)
+        tables[domain] = Table(Path(domain), Manifest(meta, {}), keys, no_rows, alias_keys)
     return tables
 
 
@@ -45,14 +45,14 @@ def known(side: Held, domain: str) -> set[int]:
 
 
 def elsewhere(side: Held, parents: Parents, domain: str) -> set[int]:
-    lines, functions = ancestor_chains(parents), {**dict.fromkeys(PARENTS, FUNCTION), **FUNCTIONS}
-    above = {each for each in lines[domain][1:] if functions[each] == functions[domain]}
-    below = {each for each in lines if domain in lines[each][1:]}
+    chains, functions = ancestor_chains(parents), {**dict.fromkeys(PARENTS, FUNCTION), **FUNCTIONS}
+    above = {each for each in chains[domain][1:] if functions[each] == functions[domain]}
+    below = {each for each in chains if domain in chains[each][1:]}
     return set().union(*(known(side, each) for each in above | below))
 
 
 @given(before=held, after=held, old=parents_of, new=parents_of)
-def test_what_differs_is_what_sets_say(before: Held, after: Held, old: Parents, new: Parents) -> None:
+def test_the_difference_is_that_of_plain_sets(before: Held, after: Held, old: Parents, new: Parents) -> None:
     earlier, later = TreeContents(make_tables(before), old), TreeContents(make_tables(after), new)
     for domain, found in diff_trees(earlier, later).items():
         came = known(after, domain) - known(before, domain)
@@ -65,7 +65,7 @@ def test_what_differs_is_what_sets_say(before: Held, after: Held, old: Parents, 
         assert found.after.entries == len(after.get(domain, (set(), set()))[0])
 
 
-def test_tables_are_gone_through_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(difference, "_BLOCK", 3)
     earlier = TreeContents(make_tables({"general": (set(range(1, 20)), set())}), PARENTS)
     later = TreeContents(make_tables({"general": (set(range(5, 30)), set())}), PARENTS)
@@ -77,17 +77,17 @@ def test_tables_are_gone_through_block_by_block(monkeypatch: pytest.MonkeyPatch)
 counted = st.lists(st.dictionaries(st.integers(0, 30), st.integers(0, 4), max_size=8), max_size=4)
 
 
-@given(asked=st.sets(st.integers(0, 30), max_size=20), blocks=counted, limit=st.integers(0, 25))
+@given(queries=st.sets(st.integers(0, 30), max_size=20), blocks=counted, limit=st.integers(0, 25))
 def test_the_heaviest_keys_are_those_with_the_greatest_sums(
-    asked: set[int], blocks: list[dict[int, int]], limit: int
+    queries: set[int], blocks: list[dict[int, int]], limit: int
 ) -> None:
-    weighed = WeightedKeys(np.array(sorted(asked), np.uint64))
+    weighed = WeightedKeys(np.array(sorted(queries), np.uint64))
     sums: Counter[int] = Counter()
     for block in blocks:
         ordered = sorted(block)
         weighed.add(np.array(ordered, np.uint64), np.array([block[key] for key in ordered], np.float64))
-        sums.update({key: count for key, count in block.items() if key in asked})
-    expected = sorted(asked, key=lambda key: (-sums[key], key))[:limit]
+        sums.update({key: count for key, count in block.items() if key in queries})
+    expected = sorted(queries, key=lambda key: (-sums[key], key))[:limit]
     found: Keys
     found, counts = weighed.heaviest(limit)
     assert found.tolist() == expected

@@ -45,7 +45,7 @@ def test_an_empty_table_holds_nothing(tmp_path: Path, dtype: RowDtype) -> None:
 
 
 @given(st.sets(st.integers(0, 60)), st.lists(st.integers(0, 60)))
-def test_find_is_that_of_a_dict(tmp_path_factory: pytest.TempPathFactory, held: set[int], asked: list[int]) -> None:
+def test_find_equals_a_dict(tmp_path_factory: pytest.TempPathFactory, held: set[int], asked: list[int]) -> None:
     table = make_table(tmp_path_factory.mktemp("table"), "movies", as_keys(held))
     expected = {key: i for i, key in enumerate(sorted(held))}
     assert row_index(table, np.array(asked, np.uint64)).tolist() == [expected.get(key, -1) for key in asked]
@@ -229,7 +229,7 @@ def test_verify_finds_aliases_of_keys_that_have_a_row(tmp_path: Path) -> None:
         Table.open(folder).verify()
 
 
-def test_verify_says_so_when_a_file_went_away(tmp_path: Path) -> None:
+def test_verify_reports_a_missing_file(tmp_path: Path) -> None:
     table = make_table(tmp_path, "movies", KEYS)
     (table.folder / "rows.npy").unlink()
     with pytest.raises(Corrupt, match=r"rows.npy is missing"):
@@ -271,7 +271,7 @@ def test_a_full_disk_is_storage_full(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (KEYS, KEYS, RowDtype.FLOAT16),
     ],
 )
-def test_write_refuses_what_its_meta_does_not_say(tmp_path: Path, keys: Any, rows: Any, dtype: RowDtype) -> None:
+def test_write_refuses_rows_that_do_not_match_the_meta(tmp_path: Path, keys: Any, rows: Any, dtype: RowDtype) -> None:
     meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS))
     with pytest.raises(ValueError, match="table of movies"):
         write_table(tmp_path / "movies", meta, keys, encode(rows_of(rows), dtype))
@@ -279,14 +279,14 @@ def test_write_refuses_what_its_meta_does_not_say(tmp_path: Path, keys: Any, row
 
 
 @pytest.mark.parametrize("aliases", [ALIASES[::-1], ALIASES[:-1], as_keys([*KEYS[:4], 500])])
-def test_write_refuses_aliases_that_are_not_its_metas(tmp_path: Path, aliases: Any) -> None:
+def test_write_refuses_aliases_that_do_not_match_the_meta(tmp_path: Path, aliases: Any) -> None:
     meta = TableMeta("movies", FUNCTION, RowDtype.INT8, HIDDEN, len(KEYS), len(ALIASES), FUNCTION)
     with pytest.raises(ValueError, match=r"table of movies: .*alias"):
         write_table(tmp_path / "movies", meta, KEYS, encode(rows_of(KEYS), RowDtype.INT8), aliases)
     assert not (tmp_path / "movies").exists()
 
 
-def test_tables_lie_in_folders_of_any_name(tmp_path: Path) -> None:
+def test_a_tables_folder_may_have_any_name(tmp_path: Path) -> None:
     make_table(tmp_path / "a folder %20 with [brackets]*", "movies", KEYS).verify()
 
 

@@ -31,7 +31,7 @@ def test_int8_rows_are_within_half_a_step(rows: Rows) -> None:
 
 
 @given(ROWS)
-def test_float16_rows_are_numpys_own_float16(rows: Rows) -> None:
+def test_float16_rows_equal_numpys_float16(rows: Rows) -> None:
     encoded = encode(rows, RowDtype.FLOAT16)
     assert encoded.scales is None
     np.testing.assert_array_equal(encoded.rows, rows.astype(np.float16))

@@ -24,21 +24,25 @@ SETS = st.sets(st.integers(0, 40))
 @settings(max_examples=30, deadline=None)
 @given(
     held=st.dictionaries(st.sampled_from(sorted(PARENTS)), SETS),
-    asked=st.lists(st.integers(0, 45), max_size=CHUNK_ROWS + 40),
+    queries=st.lists(st.integers(0, 45), max_size=CHUNK_ROWS + 40),
     domain=st.sampled_from(sorted(PARENTS)),
 )
-def test_lookup_is_that_of_dicts_along_the_line(
-    tmp_path_factory: pytest.TempPathFactory, dtype: RowDtype, held: dict[str, set[int]], asked: list[int], domain: str
+def test_lookup_equals_dicts_along_the_ancestor_chain(
+    tmp_path_factory: pytest.TempPathFactory,
+    dtype: RowDtype,
+    held: dict[str, set[int]],
+    queries: list[int],
+    domain: str,
 ) -> None:
     tree = make_tree(tmp_path_factory.mktemp("tree"), {each: as_keys(keys) for each, keys in held.items()}, dtype)
-    keys = np.array(asked, np.uint64)
-    line = tree.chain(domain)
-    expected = [next((i for i, each in enumerate(line) if key in held.get(each, ())), -1) for key in asked]
+    keys = np.array(queries, np.uint64)
+    chain = tree.chain(domain)
+    expected = [next((i for i, each in enumerate(chain) if key in held.get(each, ())), -1) for key in queries]
     found = tree.lookup(domain, keys)
     assert tree.holder_positions(domain, keys).tolist() == expected
     assert found.hit.tolist() == [at >= 0 for at in expected]
     np.testing.assert_array_equal(found.exact, found.hit)
-    assert found.rows.shape == (len(asked), HIDDEN)
+    assert found.rows.shape == (len(queries), HIDDEN)
     np.testing.assert_array_equal(found.rows[found.hit], round_trip(rows_of(keys[found.hit]), dtype))
     assert np.isfinite(found.rows).all()
 
@@ -69,7 +73,7 @@ def test_the_nearest_domain_answers_when_several_hold_a_key(tmp_path: Path) -> N
     assert tree.bytes == sum(table.bytes for table in tree.tables.values())
 
 
-def test_the_empty_tree_knows_lines_and_holds_nothing() -> None:
+def test_the_empty_tree_has_ancestor_chains_and_no_rows() -> None:
     tree = KnowledgeTree(0, PARENTS, {}, RowDtype.INT8, HIDDEN)
     keys = ngrams.unigrams(4)
     assert tree.chain("movies") == ("movies", "reviews", "general")
@@ -134,7 +138,7 @@ def test_backoff_takes_the_longest_that_is_held(
         np.testing.assert_array_equal(found.rows, round_trip(rows_of(packed(expected)), dtype))
 
 
-def test_backoff_leaves_what_is_held_as_lookup_gives_it(tmp_path: Path) -> None:
+def test_backoff_does_not_change_held_windows(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     windows = packed(*[tuple(each) for each in random.integers(0, 12, (600, 3))])
     vocabulary = 12

@@ -79,7 +79,7 @@ def test_counts_are_those_of_a_plain_counter(merge_at: int, calls: list[tuple[st
     assert all((d.keys[1:] > d.keys[:-1]).all() for d in deltas)
 
 
-def test_a_drain_takes_everything_away() -> None:
+def test_a_drain_removes_all_counts() -> None:
     counter = FrequencyCounter(10)
     count(counter, [1, 2, 2])
     assert [as_dict(delta) for delta in counter.drain()] == [{1: 1, 2: 2}]
@@ -140,20 +140,20 @@ def test_heavy_ngrams_are_kept_when_ten_million_others_come_once() -> None:
 
 @settings(deadline=None)
 @given(calls=CALLS, max_keys=st.integers(1, 4), total_keys=st.integers(1, 6), merge_at=st.integers(1, 6))
-def test_no_count_is_further_off_than_is_said(
+def test_no_count_is_further_off_than_its_error_bound(
     calls: list[tuple[str, str, list[int], int]], max_keys: int, total_keys: int, merge_at: int
 ) -> None:
-    asked: dict[tuple[str, str], Counter[int]] = {}
+    looked_up: dict[tuple[str, str], Counter[int]] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frequency, "_SMALLEST_MERGE", merge_at)
         patch.setattr(frequency, "_ARRAY_KEYS", 0)
         counter = FrequencyCounter(max_keys, total_keys)
         for base, domain, keys, number in calls:
             counter.count(base, domain, np.array(keys, np.uint64), np.zeros(len(keys), bool), number)
-            asked.setdefault((base, domain), Counter()).update(keys)
+            looked_up.setdefault((base, domain), Counter()).update(keys)
         deltas = {(delta.base, delta.domain): delta for delta in counter.drain()}  # the last of each domain
-    everything = sum(each.total() for each in asked.values())
-    for place, counts in asked.items():
+    everything = sum(each.total() for each in looked_up.values())
+    for place, counts in looked_up.items():
         found = as_dict(deltas[place])
         error = deltas[place].error
         assert len(found) <= max_keys
@@ -162,7 +162,7 @@ def test_no_count_is_further_off_than_is_said(
         assert all(counts[key] <= found.get(key, 0) + error for key in counts)
 
 
-def test_an_error_stays_known_when_counts_are_put_back() -> None:
+def test_an_error_bound_is_kept_when_counts_are_restored() -> None:
     counter = FrequencyCounter(max_keys=1)
     count(counter, [1, 1, 2])
     (lost,) = counter.drain()
@@ -196,7 +196,7 @@ def test_memory_is_bounded_in_all_when_there_are_many_domains() -> None:
 
 
 @pytest.mark.usefixtures("merges_often")
-def test_what_is_light_goes_first_whichever_its_domain() -> None:
+def test_the_lightest_keys_of_all_domains_are_dropped_first() -> None:
     counter = FrequencyCounter(max_keys=50, total_keys=16)
     for turn in range(20):
         count(counter, [1, 2, 3, 4], domain="busy")
@@ -268,7 +268,7 @@ def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.
         draining = pool.submit(counter.drain)
         with pytest.raises(TimeoutError):
             draining.result(timeout=0.2)
-        count(counter, [1])  # but counting goes on
+        count(counter, [1])  # and counting continues
         go_on.set()
         counting.result(timeout=30)
         found: Counter[int] = Counter()

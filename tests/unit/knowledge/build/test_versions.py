@@ -29,7 +29,7 @@ VOCABULARY = 6
 UNIGRAMS = ngrams.unigrams(VOCABULARY)
 ROW_BYTES = entry_bytes(RowDtype.INT8, HIDDEN)
 DOMAINS = sorted(PARENTS)
-LINES = ancestor_chains(PARENTS)
+CHAINS = ancestor_chains(PARENTS)
 _IDS = np.arange(VOCABULARY)
 KEYS = ngrams.pack(np.repeat(_IDS[:3], VOCABULARY), np.tile(_IDS, 3), np.full(3 * VOCABULARY, -1))
 """Few n-grams: what domains share is what is worth testing."""
@@ -85,8 +85,8 @@ CASES = st.builds(
 EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def segment(tree: KnowledgeTree, domain: str) -> tuple[str, ...]:
-    return function_run(LINES[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[0]
+def run(tree: KnowledgeTree, domain: str) -> tuple[str, ...]:
+    return function_run(CHAINS[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[0]
 
 
 @EXAMPLES
@@ -95,30 +95,30 @@ def test_every_version_holds_what_was_planned_within_its_budget(case: Case) -> N
     with tempfile.TemporaryDirectory() as name:
         for plan, tree, _ in case.versions(Path(name)):
             assert set(UNIGRAMS.tolist()) <= set(plan.tables["general"].tolist())
-            for domain, wanted in plan.tables.items():
-                if not len(wanted):
+            for domain, planned in plan.tables.items():
+                if not len(planned):
                     assert domain not in tree.tables
                     continue
                 table = tree.tables[domain]
                 table.verify()
-                assert sorted([*table.keys.tolist(), *table.aliases.tolist()]) == wanted.tolist()
+                assert sorted([*table.keys.tolist(), *table.aliases.tolist()]) == planned.tolist()
                 free = len(UNIGRAMS) if domain == "general" else 0
                 assert (table.meta.entries - free) * ROW_BYTES + table.meta.aliases * 8 <= case.node_bytes
 
 
 @EXAMPLES
 @given(CASES)
-def test_nothing_is_held_twice_within_a_segment(case: Case) -> None:
+def test_nothing_is_held_twice_within_a_function_run(case: Case) -> None:
     with tempfile.TemporaryDirectory() as name:
         for plan, tree, _ in case.versions(Path(name)):
             for domain in DOMAINS:
-                along = np.concatenate([plan.tables[each] for each in segment(tree, domain)])
+                along = np.concatenate([plan.tables[each] for each in run(tree, domain)])
                 assert len(np.unique(along)) == len(along)
 
 
 @EXAMPLES
 @given(CASES)
-def test_every_alias_stands_for_a_row_within_the_tolerance(case: Case) -> None:
+def test_every_alias_refers_to_a_row_within_the_tolerance(case: Case) -> None:
     with tempfile.TemporaryDirectory() as name:
         for _, tree, _ in case.versions(Path(name)):
             for domain, table in tree.tables.items():
@@ -126,7 +126,7 @@ def test_every_alias_stands_for_a_row_within_the_tolerance(case: Case) -> None:
                 found = tree.lookup(domain, table.aliases)
                 assert found.hit.all()
                 assert not np.isin(
-                    tree.holder_positions(domain, table.aliases), np.arange(len(segment(tree, domain)))
+                    tree.holder_positions(domain, table.aliases), np.arange(len(run(tree, domain)))
                 ).any()
                 own = round_trip(function_rows(case.functions[domain], table.aliases), RowDtype.INT8)
                 distance = np.linalg.norm(own - found.rows, axis=1)
@@ -146,7 +146,7 @@ def test_every_row_is_that_of_its_domains_function(case: Case) -> None:
 
 @EXAMPLES
 @given(CASES)
-def test_the_predicted_hit_rate_is_what_lookups_find_when_no_single_one_matters(case: Case) -> None:
+def test_the_predicted_hit_rate_equals_the_real_one_when_no_single_lookup_matters(case: Case) -> None:
     often = [{domain: [9 * each for each in weights] for domain, weights in counts.items()} for counts in case.counts]
     for each, matters in ((case, True), (dataclasses.replace(case, counts=often, node_bytes=2**20), False)):
         with tempfile.TemporaryDirectory() as name:
@@ -161,12 +161,12 @@ def test_the_predicted_hit_rate_is_what_lookups_find_when_no_single_one_matters(
 
 @EXAMPLES
 @given(CASES)
-def test_a_first_version_aliases_all_that_the_tolerance_allows(case: Case) -> None:
+def test_a_first_version_has_every_alias_that_the_tolerance_allows(case: Case) -> None:
     with tempfile.TemporaryDirectory() as name:
         _, tree, model = next(case.versions(Path(name)))
         assert len({(function.digest, key) for function, call in model.calls for key in call}) == len(model.computed)
         for domain, table in tree.tables.items():
-            foreign = function_run(LINES[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[1]
+            foreign = function_run(CHAINS[domain], {each: str(tree.function_of(each)) for each in DOMAINS})[1]
             if foreign is None or not case.tolerance:
                 assert not table.meta.aliases
                 continue
@@ -178,7 +178,7 @@ def test_a_first_version_aliases_all_that_the_tolerance_allows(case: Case) -> No
 
 @settings(EXAMPLES, max_examples=20)
 @given(CASES)
-def test_the_same_counts_come_to_rest_in_the_same_tree(case: Case) -> None:
+def test_repeated_builds_from_the_same_counts_converge(case: Case) -> None:
     # One build learns which n-grams are as good with the ancestors' rows; what that makes room for, the next ones.
     with tempfile.TemporaryDirectory() as name:
         built = list(case.versions(Path(name), more=8))

@@ -19,7 +19,7 @@ TRIGRAMS = [
 FADED = st.dictionaries(st.sampled_from(TRIGRAMS), st.sampled_from([0.0, 0.01, 0.3, 1.0, 1.1, 2.0, 10.0]))
 
 
-def test_of_windows_asked_for_as_often_the_one_of_frequent_bigrams_is_held() -> None:
+def test_of_equally_frequent_windows_the_one_with_frequent_bigrams_is_held() -> None:
     rare, likely, left, right = (
         int(each) for each in ngrams.pack(np.array([1, 2, 2, 3]), np.array([0, 1, 1, 1]), np.array([1, 3, 0, 3]))
     )
@@ -43,7 +43,7 @@ def test_more_weight_never_loses_a_key_its_place_to_one_that_shares_its_bigrams(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(PARENTS)), FADED), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_bigrams_that_waver_by_less_than_the_hysteresis_change_nothing(
+def test_bigrams_that_change_by_less_than_the_hysteresis_change_nothing(
     weights: dict[str, dict[int, float]], capacity: int, random: Random
 ) -> None:
     plan = Case(weights, {}, capacity).plan()

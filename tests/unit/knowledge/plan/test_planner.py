@@ -45,7 +45,7 @@ def test_a_plan_respects_budget_root_and_order(case: Case) -> None:
 
 @settings(deadline=None)
 @given(CASES)
-def test_no_key_is_held_twice_along_a_line(case: Case) -> None:
+def test_no_key_is_held_twice_along_an_ancestor_chain(case: Case) -> None:
     plan = case.plan()
     for line in ancestor_chains(PARENTS).values():
         along = np.concatenate([plan.tables[each] for each in line])
@@ -54,14 +54,14 @@ def test_no_key_is_held_twice_along_a_line(case: Case) -> None:
 
 @settings(deadline=None)
 @given(CASES)
-def test_nothing_is_held_that_nobody_asked_for(case: Case) -> None:
-    asked = {each for weights in case.weights.values() for each, weight in weights.items() if weight > 0}
-    assert set().union(*tables_of(case.plan()).values()) <= asked
+def test_only_requested_keys_are_held(case: Case) -> None:
+    requested = {each for weights in case.weights.values() for each, weight in weights.items() if weight > 0}
+    assert set().union(*tables_of(case.plan()).values()) <= requested
 
 
 @settings(deadline=None)
 @given(CASES)
-def test_room_is_left_over_only_when_all_that_was_asked_for_is_served(case: Case) -> None:
+def test_budget_is_left_only_when_all_requested_keys_are_served(case: Case) -> None:
     plan = case.plan()
     for domain, weights in case.weights.items():
         if len(tables_of(plan)[domain]) < case.capacity:
@@ -98,8 +98,8 @@ def test_more_weight_never_loses_a_key_its_place(case: Case, domain: str, which:
 
 @settings(deadline=None)
 @given(CASES, st.randoms(use_true_random=False))
-def test_counts_that_waver_by_less_than_the_hysteresis_change_nothing(case: Case, random: Random) -> None:
-    # Of what the old version held some stays for being held alone: that has used its advantage up.
+def test_counts_that_change_by_less_than_the_hysteresis_change_nothing(case: Case, random: Random) -> None:
+    # Of what the previous version held some stays for being held alone: that has used its advantage up.
     plan = case.plan(old={})
     wavered = {
         domain: {each: weight * random.uniform(1.0, 1.19) for each, weight in weights.items()}
@@ -112,7 +112,7 @@ def test_counts_that_waver_by_less_than_the_hysteresis_change_nothing(case: Case
 # By example
 
 
-def test_a_key_goes_to_the_parent_when_two_children_want_it() -> None:
+def test_a_key_goes_to_the_parent_when_two_children_request_it() -> None:
     held = tables_of(Case({"movies": {A: 1.0, B: 5.0}, "products": {A: 1.0}}, {}, 9).plan())
     assert held == {"general": set(), "reviews": {A}, "movies": {B}, "products": set(), "news": set()}
 
@@ -145,7 +145,7 @@ def test_a_newcomer_replaces_a_held_key_only_when_it_is_clearly_heavier(weight: 
     assert tables_of(Case({"news": {A: 1.0, B: weight}}, {"news": {A}}, 1).plan())["news"] == {winner}
 
 
-def test_a_key_that_went_cold_is_dropped_when_nobody_asks_for_it() -> None:
+def test_a_cold_key_is_dropped_when_it_is_not_requested() -> None:
     assert not tables_of(Case({"news": {B: 1.0}}, {"news": {A}}, 5).plan())["movies"]
     assert tables_of(Case({"news": {B: 1.0}}, {"news": {A}}, 5).plan())["news"] == {B}
 
@@ -157,7 +157,7 @@ def test_unigrams_are_outside_the_budget_and_at_the_root_alone() -> None:
     assert plan.tables["news"].tolist() == [A]
 
 
-def test_counts_of_one_key_in_pieces_add_up() -> None:
+def test_duplicate_counts_of_one_key_add_up() -> None:
     counts = {"news": DomainCounts(np.array([B, A, B], np.uint64), np.array([2.0, 3.0, 2.0]))}
     plan = plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES)
     assert plan.tables["news"].tolist() == [B]
@@ -169,12 +169,12 @@ def test_keys_that_are_no_windows_of_the_vocabulary_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
-def test_weights_that_are_none_are_refused(weight: float) -> None:
+def test_invalid_weights_are_refused(weight: float) -> None:
     with pytest.raises(InvalidInput, match="domain news"):
         Case({"news": {A: weight}}, {}, 1).plan()
 
 
-def test_shares_that_are_none_are_refused() -> None:
+def test_invalid_shares_are_refused() -> None:
     counts = {"news": DomainCounts(as_keys([A]), np.ones(1), approximate_share=1.1)}
     with pytest.raises(InvalidInput, match=r"1\.1 is not a share"):
         plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES)
@@ -188,7 +188,7 @@ def test_domains_that_do_not_exist_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("node_bytes", "row_bytes", "hysteresis"), [(-1, 10, 1.2), (10, 0, 1.2), (10, 10, 0.9)])
-def test_a_budget_that_is_none_is_refused(node_bytes: int, row_bytes: int, hysteresis: float) -> None:
+def test_an_invalid_budget_is_refused(node_bytes: int, row_bytes: int, hysteresis: float) -> None:
     with pytest.raises(ValueError, match="not a budget"):
         plan_tree({}, PARENTS, PLAIN, {}, VOCABULARY, node_bytes, row_bytes, hysteresis)
 
@@ -231,7 +231,7 @@ def test_a_share_of_approximate_lookups_weighs_by_the_error(case: Case, share: f
         assert weighed[domain].per_lookup <= exact[domain].per_lookup == pytest.approx(1.0)
 
 
-def test_errors_are_not_asked_for_when_nobody_is_served_approximately() -> None:
+def test_errors_are_not_measured_when_no_domain_is_served_approximately() -> None:
     def errors(domain: str, keys: Keys) -> NDArray[np.float32]:
         raise AssertionError("not needed")
 
@@ -239,13 +239,13 @@ def test_errors_are_not_asked_for_when_nobody_is_served_approximately() -> None:
     plan_tree(counts, PARENTS, PLAIN, {}, VOCABULARY, ROW_BYTES, ROW_BYTES, backoff=BackoffEstimates(errors))
 
 
-def test_bigrams_are_wanted_for_what_they_stand_in_for_when_misses_cost_no_computing() -> None:
+def test_bigrams_are_held_for_new_windows_when_misses_cost_no_computing() -> None:
     windows = ngrams.pack(np.array([0, 0, 0, 1]), np.array([1, 1, 1, 1]), np.array([0, 1, 2, 3]))
     stem, other = (int(each) for each in ngrams.without_next(windows[[0, 3]]))
-    asked: list[str] = []
+    requested: list[str] = []
 
     def gain(domain: str, keys: Keys) -> float:
-        asked.append(domain)
+        requested.append(domain)
         return 0.5
 
     def plan(share: float, rows: int, counts: list[float]) -> set[int]:
@@ -257,7 +257,7 @@ def test_bigrams_are_wanted_for_what_they_stand_in_for_when_misses_cost_no_compu
         return tables_of(planned)["news"]
 
     assert plan(0.0, 9, [1.0] * 4) == set(windows.tolist())
-    assert not asked
+    assert not requested
     sides = set(ngrams.without_prev(windows).tolist())
     assert plan(1.0, 10, [1.0] * 4) == {*windows.tolist(), stem, other, *sides}
     assert plan(1.0, 6, [1.0] * 4) == {*windows.tolist(), stem, other}
@@ -265,10 +265,10 @@ def test_bigrams_are_wanted_for_what_they_stand_in_for_when_misses_cost_no_compu
     assert plan(1.0, 1, [1.0, 1.0, 1.0, 1.0]) == {stem}
     assert plan(1.0, 2, [9.0, 1.0, 1.0, 9.0]) == {int(windows[0]), int(windows[3])}
     assert plan(0.1, 1, [1.0] * 4) == {int(windows[0])}
-    assert set(asked) == {"news"}
+    assert set(requested) == {"news"}
 
 
-def test_what_bigrams_are_held_for_is_no_hit() -> None:
+def test_bigrams_held_for_new_windows_predict_no_hits() -> None:
     windows = ngrams.pack(np.array([0, 0]), np.array([1, 1]), np.array([0, 1]))
     counts = {"news": DomainCounts(windows, np.array([3.0, 1.0]), approximate_share=1.0)}
     plan = plan_tree(

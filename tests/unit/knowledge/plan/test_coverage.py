@@ -54,7 +54,7 @@ def test_each_lookup_is_predicted_without_itself(
 
 @settings(deadline=None)
 @given(CASES)
-def test_no_more_is_predicted_than_what_the_line_serves_of_the_counts(case: Case) -> None:
+def test_no_more_is_predicted_than_the_ancestor_chain_serves_of_the_counts(case: Case) -> None:
     plan = case.plan()
     for domain, weights in case.weights.items():
         total = sum(weights.values())
@@ -66,7 +66,7 @@ def test_no_more_is_predicted_than_what_the_line_serves_of_the_counts(case: Case
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), st.sampled_from([1.0, 2.0, 3.0, 10.0]), min_size=1), st.integers(0, 5))
-def test_within_a_budget_a_lookup_is_predicted_without_itself_but_with_what_it_says_of_bigrams(
+def test_within_a_budget_a_lookup_is_predicted_without_itself_but_with_its_bigrams(
     weights: dict[int, float], capacity: int
 ) -> None:
     case = Case({"news": weights}, {}, capacity)
@@ -81,7 +81,7 @@ def test_a_new_window_is_predicted_as_often_as_windows_were_new() -> None:
     assert Case({"news": weights}, {}, 0).plan().predicted == {"news": 0.0}
 
 
-def test_a_sibling_that_asked_once_is_no_help_and_two_are() -> None:
+def test_one_lookup_of_a_sibling_is_no_help_and_two_are() -> None:
     rates = Case({"movies": {A: 1.0}, "products": {A: 1.0}}, {}, 9).plan().predicted
     assert rates == {"movies": 0.0, "products": 0.0}  # without itself, the other's stays with the other
     rates = Case({"movies": {A: 1.0}, "products": {A: 1.0}, "news": {A: 1.0}}, {}, 9).plan().predicted

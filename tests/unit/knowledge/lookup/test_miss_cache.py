@@ -92,7 +92,7 @@ def test_rows_keep_their_bits(dtype: RowDtype) -> None:
     assert back.tobytes() == rows[order].tobytes()
 
 
-def test_reading_gives_the_rows_of_those_that_are_held_alone() -> None:
+def test_read_returns_only_held_rows() -> None:
     miss_cache = MissCache(PLENTY, RowDtype.INT8, HIDDEN)
     add(miss_cache, "f", [1, 5])
     found, rows = miss_cache.read("f", keys_of([5, 2, 1]))
@@ -127,7 +127,7 @@ def threads_switch_often() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("threads_switch_often")
-def test_no_row_is_ever_mixed_up_when_threads_add_and_find_at_once() -> None:
+def test_rows_are_not_mixed_up_when_threads_add_and_find_at_once() -> None:
     miss_cache = MissCache(6_000, RowDtype.INT8, HIDDEN)  # about a hundred rows: they push each other out
     start = threading.Barrier(5)
 

@@ -58,7 +58,7 @@ def test_every_place_holds_the_last_key_that_was_put_there(
         assert index.find(group, keys_of([number])).tolist() == [place]
 
 
-def test_all_are_let_in_while_there_is_room() -> None:
+def test_all_keys_are_admitted_while_there_is_room() -> None:
     index = AssociativeIndex(100 * WAYS)
     places = index.offer(1, keys_of(range(100)))
     assert (places >= 0).all()
@@ -81,7 +81,7 @@ def test_the_least_recently_used_leaves_first() -> None:
     assert (index.find(1, keys_of(range(1, WAYS))) >= 0).all()
 
 
-def test_what_is_used_again_stays_when_keys_that_never_repeat_pass_by() -> None:
+def test_reused_keys_stay_when_others_are_offered_once() -> None:
     index, fresh = AssociativeIndex(128 * WAYS), 1000
     hot = keys_of(range(256))  # a quarter of the places
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_what_is_used_again_stays_when_keys_that_never_repeat_pass_by() -> None:
     assert min(found[5:]) > 0.95 * len(hot)
 
 
-def test_keys_that_nobody_uses_any_more_are_not_kept_for_long_when_others_come_each_twice() -> None:
+def test_unused_keys_are_evicted_when_others_come_twice_each() -> None:
     index = AssociativeIndex(128 * WAYS)
     for _ in range(10):
         serve(index, keys_of(range(1000)))
@@ -107,7 +107,7 @@ def test_keys_that_nobody_uses_any_more_are_not_kept_for_long_when_others_come_e
     assert again > 0.9 * 600  # the last of them find room at once
 
 
-def test_an_offer_of_a_key_that_is_in_protects_it() -> None:
+def test_an_offer_of_a_held_key_protects_it() -> None:
     index = AssociativeIndex(WAYS)
     for _ in range(2):
         assert len(index.offer(1, keys_of([0]))) == 1
@@ -116,7 +116,7 @@ def test_an_offer_of_a_key_that_is_in_protects_it() -> None:
     assert index.find(1, keys_of([0])).item() >= 0
 
 
-def test_a_key_that_comes_back_is_protected() -> None:
+def test_a_returning_key_is_protected() -> None:
     index = AssociativeIndex(WAYS)
     for number in range(WAYS + 1):
         index.offer(1, keys_of([number]))

@@ -57,7 +57,7 @@ def test_a_row_that_several_domains_hold_is_computed_once(tmp_path: Path) -> Non
 
 
 @DTYPES
-def test_rows_of_the_old_version_are_copied_and_only_new_ones_computed(tmp_path: Path, dtype: RowDtype) -> None:
+def test_rows_of_the_previous_version_are_copied_and_only_new_ones_computed(tmp_path: Path, dtype: RowDtype) -> None:
     held = {"general": as_keys([1, 2, 3]), "reviews": as_keys([10]), "movies": as_keys([20, 21]), "news": as_keys([30])}
     old = make_tree(tmp_path / "old", held, dtype)
     builder, model = Builder(row_dtype=dtype), Model()
@@ -73,7 +73,7 @@ def test_rows_of_the_old_version_are_copied_and_only_new_ones_computed(tmp_path:
     assert movies.bytes_before == old.tables["movies"].bytes
 
 
-def test_copied_rows_are_those_of_the_old_table_byte_for_byte(tmp_path: Path) -> None:
+def test_copied_rows_are_those_of_the_previous_table_byte_for_byte(tmp_path: Path) -> None:
     # Rows that this model would not give: only copying can bring them.
     old = make_tree(tmp_path / "old", {"movies": as_keys([5, 6])})
     builder = Builder()
@@ -91,7 +91,7 @@ def test_an_unchanged_table_is_the_same_artifact(tmp_path: Path) -> None:
         assert (tmp_path / "new" / "movies" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_nothing_is_copied_when_another_function_made_the_old_rows(tmp_path: Path) -> None:
+def test_nothing_is_copied_when_another_function_computed_the_previous_rows(tmp_path: Path) -> None:
     old = make_tree(tmp_path / "old", {"movies": as_keys([5, 6])})
     builder, model = Builder(functions=functions_of("0" * 64, PARENTS, {})), Model()
     report = builder.build(tmp_path / "new", builder.plan_of(movies=[5, 6]), model, old)
@@ -100,7 +100,7 @@ def test_nothing_is_copied_when_another_function_made_the_old_rows(tmp_path: Pat
     assert Table.open(tmp_path / "new" / "movies").meta.function == "0" * 64
 
 
-def test_nothing_is_copied_when_the_old_rows_are_of_another_dtype(tmp_path: Path) -> None:
+def test_nothing_is_copied_when_the_previous_rows_are_of_another_dtype(tmp_path: Path) -> None:
     old = make_tree(tmp_path / "old", {"movies": as_keys([5, 6])})
     builder, model = Builder(row_dtype=RowDtype.FLOAT16), Model()
     plan = builder.plan_of(movies=[5, 6])
@@ -109,7 +109,7 @@ def test_nothing_is_copied_when_the_old_rows_are_of_another_dtype(tmp_path: Path
     assert_holds(tmp_path / "new", plan, RowDtype.FLOAT16)
 
 
-def test_nothing_is_copied_when_the_old_rows_were_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_copied_when_the_previous_rows_are_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     old = make_tree(tmp_path / "old", {"movies": as_keys([5, 6]), "news": as_keys([8])})
     path = tmp_path / "old" / "movies" / "rows.npy"
     data = path.read_bytes()
@@ -141,18 +141,18 @@ def test_a_killed_build_loses_at_most_one_chunk(tmp_path: Path, dies_at: int, mo
     assert report.computed == 103
 
 
-def test_pieces_serve_the_next_build_when_its_plan_is_another(tmp_path: Path) -> None:
+def test_chunks_serve_the_next_build_when_its_plan_differs(tmp_path: Path) -> None:
     builder, model = Builder(), Model()
     builder.build(tmp_path, builder.plan_of(general=[1, 2, 3], news=[9]))
     plan = builder.plan_of(general=[0, 2, 4], movies=[9])
     report = builder.build(tmp_path, plan, model)
     assert model.computed == [0, 4]
-    assert report.domains["general"].computed == 3  # none of them is the old version's
+    assert report.domains["general"].computed == 3  # none of them is the previous version's
     assert_holds(tmp_path, plan)
 
 
 @pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "scales.npy", "table.json"])
-def test_a_piece_left_damaged_is_computed_anew(tmp_path: Path, name: str) -> None:
+def test_a_damaged_chunk_is_computed_anew(tmp_path: Path, name: str) -> None:
     builder, model = Builder(), Model()
     plan = builder.plan_of(general=[1, 2, 3])
     builder.build(tmp_path, plan)
@@ -168,7 +168,7 @@ def test_a_piece_left_damaged_is_computed_anew(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     "other", [Builder(row_dtype=RowDtype.FLOAT16), Builder(functions=functions_of("0" * 64, PARENTS, {}))]
 )
-def test_pieces_of_another_kind_are_removed(tmp_path: Path, other: Builder) -> None:
+def test_chunks_of_another_kind_are_removed(tmp_path: Path, other: Builder) -> None:
     builder, model = Builder(), Model()
     other.build(tmp_path, other.plan_of(general=[1, 2, 3]))
     builder.build(tmp_path, builder.plan_of(general=[1, 2, 3]), model)
@@ -185,7 +185,7 @@ def test_a_table_left_by_another_build_is_written_anew(tmp_path: Path) -> None:
     assert not list((tmp_path / "general").glob("*.tmp"))
 
 
-def test_a_build_ended_at_any_step_comes_to_the_same_when_run_again(
+def test_a_build_killed_at_any_step_gives_the_same_result_when_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_chunks, "ROWS_PER_CHUNK", 4)
@@ -234,7 +234,7 @@ def test_progress_grows_to_the_total(tmp_path: Path) -> None:
     assert len({step.done for step in steps if step.stage == "compute"}) > 40
 
 
-def test_what_progress_raises_ends_the_build(tmp_path: Path) -> None:
+def test_an_exception_of_progress_ends_the_build(tmp_path: Path) -> None:
     def progress(_: BuildProgress) -> None:
         raise InterruptedError("lease lost")
 
@@ -250,7 +250,7 @@ def test_rows_of_a_wrong_shape_are_refused(tmp_path: Path) -> None:
         builder.build(tmp_path, builder.plan_of(general=[1, 2]), lambda _, keys: np.zeros((len(keys), 9), np.float32))
 
 
-def test_a_tolerance_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_tolerance_is_refused(tmp_path: Path) -> None:
     builder = Builder(tolerance=-0.1)
     with pytest.raises(ValueError, match="tolerance"):
         builder.build(tmp_path, builder.plan_of(general=[1]))
@@ -270,7 +270,7 @@ def near(function: Function, keys: list[int]) -> list[int]:
 
 
 @DTYPES
-def test_a_row_close_to_the_ancestors_is_a_alias(tmp_path: Path, dtype: RowDtype) -> None:
+def test_a_row_close_to_the_ancestors_is_an_alias(tmp_path: Path, dtype: RowDtype) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1, row_dtype=dtype), Model()
     plan = builder.plan_of(general=KEYS, reviews=[*KEYS, 50], movies=[60])
     report = builder.build(tmp_path, plan, model)
@@ -287,7 +287,7 @@ def test_a_row_close_to_the_ancestors_is_a_alias(tmp_path: Path, dtype: RowDtype
     assert found.hit.tolist() == [True] * 42 + [False]
 
 
-def test_nothing_is_a_alias_when_the_tolerance_is_zero(tmp_path: Path) -> None:
+def test_nothing_is_an_alias_when_the_tolerance_is_zero(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA)
     builder.build(tmp_path, builder.plan_of(general=KEYS, reviews=KEYS))
     assert Table.open(tmp_path / "reviews").meta.aliases == 0
@@ -305,7 +305,7 @@ def test_aliases_and_rows_that_were_compared_need_no_computing_again(tmp_path: P
     assert files_of(tmp_path / "2") == files_of(tmp_path / "whole")
 
 
-def test_a_alias_is_computed_when_the_ancestors_lost_its_row(tmp_path: Path) -> None:
+def test_an_alias_is_computed_when_the_ancestors_lost_its_row(tmp_path: Path) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1), Model()
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path / "1", plan)
@@ -316,7 +316,7 @@ def test_a_alias_is_computed_when_the_ancestors_lost_its_row(tmp_path: Path) -> 
     assert files_of(tmp_path / "2") == files_of(tmp_path / "whole")
 
 
-def test_an_old_row_becomes_a_alias_when_an_ancestor_takes_the_key_in(tmp_path: Path) -> None:
+def test_a_previous_row_becomes_an_alias_when_an_ancestor_holds_the_key(tmp_path: Path) -> None:
     builder, model = Builder(functions=DELTA, tolerance=0.1), Model()
     plan = builder.plan_of(reviews=KEYS)
     builder.build(tmp_path / "1", plan)
@@ -328,7 +328,7 @@ def test_an_old_row_becomes_a_alias_when_an_ancestor_takes_the_key_in(tmp_path: 
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.1, 0.01), (0.01, 0.1), (0.1, 0.9), (None, 0.1)])
-def test_another_tolerance_is_honoured_for_old_aliases_too(tmp_path: Path, before: float | None, after: float) -> None:
+def test_another_tolerance_applies_to_previous_aliases_too(tmp_path: Path, before: float | None, after: float) -> None:
     plan = Builder().plan_of(general=KEYS, reviews=KEYS)
     old, new = Builder(functions=DELTA, tolerance=before or 0.1), Builder(functions=DELTA, tolerance=after)
     old.build(tmp_path / "1", old.plan_of(**{domain: keys.tolist() for domain, keys in plan.tables.items()}))
@@ -359,10 +359,10 @@ def test_a_sample_agrees_with_the_model_that_built_it(tmp_path: Path, dtype: Row
     builder, model = Builder(row_dtype=dtype), Model()
     plan = builder.plan_of(general=[*range(100)], movies=[200])
     builder.build(tmp_path, plan, model)
-    asked = Model()
-    verify_sample(builder.open(tmp_path, plan), PLAIN, asked, 10, tolerance=0)
-    assert sorted(len(call) for _, call in asked.calls) == [1, 10]
-    assert set(asked.computed) <= set(model.computed)
+    recomputed = Model()
+    verify_sample(builder.open(tmp_path, plan), PLAIN, recomputed, 10, tolerance=0)
+    assert sorted(len(call) for _, call in recomputed.calls) == [1, 10]
+    assert set(recomputed.computed) <= set(model.computed)
 
 
 def test_a_sample_allows_for_the_noise_of_arithmetic(tmp_path: Path) -> None:
@@ -390,18 +390,18 @@ def test_a_sample_names_the_table_when_one_row_differs(tmp_path: Path, error: fl
         verify_sample(builder.open(tmp_path, plan), PLAIN, other, 10, tolerance=0)
 
 
-def test_a_sample_is_aliass_against_the_tolerance(tmp_path: Path) -> None:
+def test_a_samples_aliases_are_compared_with_the_tolerance(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path, plan)
-    tree, asked = builder.open(tmp_path, plan), Model()
-    verify_sample(tree, DELTA, asked, 100, tolerance=0.1)
-    assert asked.computed == sorted(KEYS * 2)
+    tree, recomputed = builder.open(tmp_path, plan), Model()
+    verify_sample(tree, DELTA, recomputed, 100, tolerance=0.1)
+    assert recomputed.computed == sorted(KEYS * 2)
     with pytest.raises(Corrupt, match=r"table of reviews .* aliases do not hold; .* differs by 0.0[12]"):
         verify_sample(tree, DELTA, Model(), 100, tolerance=0.0)
 
 
-def test_a_sample_finds_a_alias_when_the_ancestors_give_no_row(tmp_path: Path) -> None:
+def test_a_sample_finds_an_alias_when_the_ancestors_give_no_row(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     plan = builder.plan_of(general=KEYS, reviews=KEYS)
     builder.build(tmp_path, plan)

@@ -43,34 +43,34 @@ class Case:
     functions: dict[str, str]
     tables: dict[str, Written]
 
-    def line(self, domain: str) -> list[str]:
+    def chain(self, domain: str) -> list[str]:
         parent = self.parents[domain]
-        return [domain, *(self.line(parent) if parent else [])]
+        return [domain, *(self.chain(parent) if parent else [])]
 
     def find(self, domain: str, key: int) -> str | None:
         """The domain whose row a lookup of the key gives."""
-        line = self.line(domain)
-        while line:
-            segment = list(next(itertools.groupby(line, key=self.functions.__getitem__))[1])
-            line = line[len(segment) :]
-            tables = {each: self.tables[each] for each in segment if each in self.tables}
+        chain = self.chain(domain)
+        while chain:
+            run = list(next(itertools.groupby(chain, key=self.functions.__getitem__))[1])
+            chain = chain[len(run) :]
+            tables = {each: self.tables[each] for each in run if each in self.tables}
             for each, table in tables.items():
                 if key in table.keys:
                     return each
-            above = self.functions[line[0]] if line else None
+            above = self.functions[chain[0]] if chain else None
             if not any(key in table.aliases and table.alias_function == above for table in tables.values()):
                 return None
         return None
 
     def back_off(self, domain: str, key: int, far: bool) -> tuple[str, int] | None:
-        """The domain whose row stands in for that of a window that is not found, and of which n-gram it is."""
+        """The domain whose row a missing window gets under backoff, and the n-gram of the row."""
         for shorten in ngrams.BACKOFF if far else ():
             shorter = int(shorten(np.array([key], np.uint64))[0])
             if (at := self.find(domain, shorter)) is not None:
                 return at, shorter
         for shorten in (lambda keys: keys, *ngrams.BACKOFF):
             shorter = int(shorten(np.array([key], np.uint64))[0])
-            for each in self.line(domain):
+            for each in self.chain(domain):
                 if each in self.tables and shorter in self.tables[each].keys:
                     return each, shorter
         return None
@@ -100,7 +100,7 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """A root and domains under others; deltas at some; tables at some, with aliases that refer to the next
-    function on the line, or to one that it was before the domain was moved or a delta was changed."""
+    function on the chain, or to one that it was before the domain was moved or a delta was changed."""
     parents: dict[str, str | None] = {}
     for domain in DOMAINS[: draw(st.integers(1, len(DOMAINS)))]:
         parents[domain] = draw(st.sampled_from(list(parents)[-2:])) if parents else None
@@ -111,41 +111,41 @@ def cases(draw: st.DrawFn) -> Case:
     for domain in draw(st.sets(st.sampled_from(list(parents)))):
         keys = draw(st.sets(st.sampled_from(GRAMS)))
         aliases = draw(st.sets(st.sampled_from(GRAMS))) - keys
-        up = [functions[each] for each in Case(parents, functions, {}).line(domain)]
+        up = [functions[each] for each in Case(parents, functions, {}).chain(domain)]
         next_up = next((each for each in up if each != up[0]), BASE)
         above = draw(st.sampled_from([next_up, next_up, BASE, "c" * 64]))
         tables[domain] = Written(functions[domain], keys, aliases, above)
     return Case(parents, functions, tables)
 
 
-ASKED = st.lists(st.sampled_from(GRAMS), max_size=60)
+QUERIES = st.lists(st.sampled_from(GRAMS), max_size=60)
 
 
 @pytest.mark.parametrize("dtype", list(RowDtype))
 @settings(max_examples=60, deadline=None)
-@given(case=cases(), asked=ASKED)
-def test_lookup_and_backoff_are_those_of_dicts(
-    tmp_path_factory: pytest.TempPathFactory, dtype: RowDtype, case: Case, asked: list[int]
+@given(case=cases(), queries=QUERIES)
+def test_lookup_and_backoff_equal_dicts(
+    tmp_path_factory: pytest.TempPathFactory, dtype: RowDtype, case: Case, queries: list[int]
 ) -> None:
     tree = case.open(tmp_path_factory.mktemp("tree"), dtype)
-    keys = np.array(asked, np.uint64)
+    keys = np.array(queries, np.uint64)
     for domain in case.parents:
-        assert tree.chain(domain) == tuple(case.line(domain))
+        assert tree.chain(domain) == tuple(case.chain(domain))
         assert tree.function_of(domain) == case.functions[domain]
-        found = [case.find(domain, key) for key in asked]
+        found = [case.find(domain, key) for key in queries]
         exact = [at is not None for at in found]
-        own = [(at, key) if at is not None else None for at, key in zip(found, asked, strict=True)]
+        own = [(at, key) if at is not None else None for at, key in zip(found, queries, strict=True)]
 
         lookup = tree.lookup(domain, keys)
         assert lookup.hit.tolist() == lookup.exact.tolist() == exact
         assert lookup.inherited.tolist() == [at is not None and at != domain for at in found]
         assert lookup.rows.tolist() == [case.row(at, dtype) for at in own]
-        positions = [case.line(domain).index(at) if at is not None else -1 for at in found]
+        positions = [case.chain(domain).index(at) if at is not None else -1 for at in found]
         assert tree.holder_positions(domain, keys).tolist() == positions
 
         backed = [
             at or case.back_off(domain, key, tree._chain(domain).foreign_is_far)
-            for at, key in zip(own, asked, strict=True)
+            for at, key in zip(own, queries, strict=True)
         ]
         backoff = tree.lookup(domain, keys, backoff=True)
         assert backoff.hit.tolist() == [at is not None for at in backed]
@@ -155,20 +155,20 @@ def test_lookup_and_backoff_are_those_of_dicts(
 
 
 @settings(max_examples=30, deadline=None)
-@given(case=cases(), asked=ASKED, backoff=st.booleans())
-def test_what_a_key_gets_does_not_depend_on_its_companions(
-    tmp_path_factory: pytest.TempPathFactory, case: Case, asked: list[int], backoff: bool
+@given(case=cases(), queries=QUERIES, backoff=st.booleans())
+def test_a_keys_row_does_not_depend_on_the_other_keys(
+    tmp_path_factory: pytest.TempPathFactory, case: Case, queries: list[int], backoff: bool
 ) -> None:
     tree = case.open(tmp_path_factory.mktemp("tree"), RowDtype.INT8)
-    rows = StoredRows(RowDtype.INT8, HIDDEN, 2 * len(asked))
-    keys = np.array(asked, np.uint64)
+    rows = StoredRows(RowDtype.INT8, HIDDEN, 2 * len(queries))
+    keys = np.array(queries, np.uint64)
     for domain in case.parents:
         rows.clear()
         # Two lookups share one buffer, as those of a batch's domains do.
         parts = [tree.gather(domain, part, rows, backoff=backoff) for part in np.array_split(keys, 2)]
         together = rows.decode(np.concatenate([part.positions for part in parts]))
         flags = [(part.hit, part.exact, part.inherited) for part in parts]
-        for number in range(len(asked)):
+        for number in range(len(queries)):
             one = keys[number : number + 1]
             alone = tree.lookup(domain, one, backoff=True) if backoff else tree.lookup(domain, one)
             np.testing.assert_array_equal(together[number], alone.rows[0])
@@ -176,7 +176,7 @@ def test_what_a_key_gets_does_not_depend_on_its_companions(
                 assert np.concatenate([each[kind] for each in flags])[number] == value[0]
 
 
-def make_line(folder: Path, aliases: Keys, above: str) -> KnowledgeTree:
+def make_chain(folder: Path, aliases: Keys, above: str) -> KnowledgeTree:
     """`movies` has a delta and aliases; `general`, of the base's function, holds 0 to 9."""
     tables: dict[str, Table] = {
         "general": make_table(folder, "general", as_keys(range(10)), function=BASE),
@@ -186,8 +186,8 @@ def make_line(folder: Path, aliases: Keys, above: str) -> KnowledgeTree:
     return KnowledgeTree(1, PARENTS, tables, RowDtype.INT8, HIDDEN, functions)
 
 
-def test_a_row_of_another_function_is_taken_only_where_it_is_marked(tmp_path: Path) -> None:
-    tree = make_line(tmp_path, as_keys([2, 3, 20]), BASE)
+def test_a_row_of_another_function_is_taken_only_for_an_alias(tmp_path: Path) -> None:
+    tree = make_chain(tmp_path, as_keys([2, 3, 20]), BASE)
     found = tree.lookup("movies", as_keys([1, 2, 3, 4, 20]))
     assert found.hit.tolist() == [True, True, True, False, False]
     assert found.inherited.tolist() == [False, True, True, False, False]
@@ -195,7 +195,7 @@ def test_a_row_of_another_function_is_taken_only_where_it_is_marked(tmp_path: Pa
     assert tree.lookup("reviews", as_keys([1, 4])).hit.all()  # above the delta nothing changes
 
 
-def test_a_alias_may_lead_to_a_alias(tmp_path: Path) -> None:
+def test_an_alias_may_refer_to_an_alias(tmp_path: Path) -> None:
     near, middle = "n" * 64, "m" * 64
     tables = {
         "movies": make_table(
@@ -211,8 +211,8 @@ def test_a_alias_may_lead_to_a_alias(tmp_path: Path) -> None:
     assert tree.holder_positions("movies", as_keys([1, 2, 3, 4])).tolist() == [1, 2, -1, -1]
 
 
-def test_aliases_count_for_nothing_when_the_function_above_is_another_by_now(tmp_path: Path) -> None:
-    found = make_line(tmp_path, as_keys([2, 3]), "c" * 64).lookup("movies", as_keys([1, 2, 3]))
+def test_aliases_are_ignored_when_the_function_above_has_changed(tmp_path: Path) -> None:
+    found = make_chain(tmp_path, as_keys([2, 3]), "c" * 64).lookup("movies", as_keys([1, 2, 3]))
     assert found.hit.tolist() == [True, False, False]
 
 
@@ -261,7 +261,7 @@ def test_a_tree_refuses_a_table_of_another_function_than_its_domains(tmp_path: P
 
 
 def test_an_unknown_domain_has_no_function_and_no_rows(tmp_path: Path) -> None:
-    tree = make_line(tmp_path, as_keys([]), BASE)
+    tree = make_chain(tmp_path, as_keys([]), BASE)
     assert tree.function_of("sports") is None
     with pytest.raises(NotFound, match="no domain sports"):
         tree.gather("sports", as_keys([1]), StoredRows(RowDtype.INT8, HIDDEN, 1))

@@ -18,7 +18,7 @@ def few_files() -> Iterator[tuple[int, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_as_many_files_may_be_open_as_the_system_lets_be_mapped(few_files: tuple[int, int]) -> None:
+def test_as_many_files_may_be_open_as_maps_are_allowed(few_files: tuple[int, int]) -> None:
     most = few_files[1]
     allow_maps()
     wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)

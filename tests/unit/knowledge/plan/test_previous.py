@@ -63,7 +63,7 @@ def test_reading_can_be_watched_and_ended(tmp_path: Path) -> None:
         PreviousTree.read(tree, tolerance=0, progress=end)
 
 
-def test_aliases_and_compared_rows_of_a_domain_with_a_delta_are_told_apart(tmp_path: Path) -> None:
+def test_aliases_and_compared_rows_of_a_domain_with_a_delta_are_distinguished(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     tree = built(tmp_path, builder, general=KEYS, reviews=[*KEYS, 50])
     table, reviews = tree.tables["reviews"], builder.old(tree).held["reviews"]
@@ -73,7 +73,7 @@ def test_aliases_and_compared_rows_of_a_domain_with_a_delta_are_told_apart(tmp_p
     assert reviews.alias_share == (np.count_nonzero(table.aliases) + 1) / 40  # unigrams, as key 0, are not counted
 
 
-def test_aliases_are_known_by_the_function_whose_row_they_stand_for(tmp_path: Path) -> None:
+def test_aliases_are_grouped_by_the_function_of_the_row_they_refer_to(tmp_path: Path) -> None:
     builder = Builder(functions=BOTH, tolerance=0.9)
     tree = built(tmp_path, builder, general=KEYS[:20], reviews=KEYS, movies=KEYS)
     sources = builder.old(tree).held["movies"].sources
@@ -86,7 +86,7 @@ def test_aliases_are_known_by_the_function_whose_row_they_stand_for(tmp_path: Pa
     ("before", "now", "aliases", "compared"),
     [(0.1, 0.1, True, True), (0.1, 0.2, True, False), (0.1, 0.05, False, True), (None, 0.1, False, False)],
 )
-def test_what_was_compared_holds_as_far_as_the_tolerance_then_and_now_allow(
+def test_compared_rows_stay_known_as_far_as_both_tolerances_allow(
     tmp_path: Path, before: float | None, now: float, aliases: bool, compared: bool
 ) -> None:
     tree = built(tmp_path, Builder(functions=DELTA, tolerance=0.1), general=KEYS, reviews=KEYS)
@@ -95,14 +95,14 @@ def test_what_was_compared_holds_as_far_as_the_tolerance_then_and_now_allow(
     assert len(reviews.aliases)
 
 
-def test_a_alias_stays_when_its_function_is_given_again() -> None:
+def test_an_alias_stays_when_its_function_is_given_again() -> None:
     table = PreviousTable("f", as_keys([9]), as_keys([1, 2, 3]), "a", {"a": as_keys([1, 2]), "b": as_keys([3])})
     given = {"a": as_keys([1, 3]), "b": as_keys([2, 3])}
     stays = kept_aliases([table], as_keys([1, 2, 3, 9]), lambda source, keys: np.isin(keys, given[source]))
     assert stays.tolist() == [True, False, True, False]
 
 
-# What stands in for a row that is not held
+# Errors under backoff
 
 
 def packed(*windows: tuple[int, int, int]) -> list[int]:
@@ -114,14 +114,14 @@ def relative(own: int, other: int) -> float:
     return min(1.0, float(np.linalg.norm(rows[0] - rows[1]) / np.linalg.norm(rows[0])))
 
 
-def test_the_error_of_a_stand_in_is_measured_from_stored_rows(tmp_path: Path) -> None:
+def test_the_error_of_a_backoff_row_is_measured_from_stored_rows(tmp_path: Path) -> None:
     full, left, right, alone = packed((1, 2, 3), (1, 2, -1), (-1, 2, 3), (-1, 2, -1))
     other, deep = packed((4, 2, 3), (5, 2, 6))
     tree = make_tree(tmp_path, {"general": as_keys([alone, left, right]), "movies": as_keys([full, other, deep])})
     errors = PreviousTree.read(tree, tolerance=0).backoff.errors
-    asked = as_keys([full, other, deep, left])
+    queries = as_keys([full, other, deep, left])
     expected = {full: left, other: right, deep: alone, left: alone}
-    found = dict(zip(asked.tolist(), errors("movies", asked).tolist(), strict=True))
+    found = dict(zip(queries.tolist(), errors("movies", queries).tolist(), strict=True))
     assert found == pytest.approx({key: relative(key, by) for key, by in expected.items()}, abs=0.02)
 
 
@@ -135,7 +135,7 @@ def test_the_error_of_what_is_not_held_is_the_mean_of_its_level(tmp_path: Path) 
     mean = np.mean([relative(key, alone) for key in held])
     by_key = dict(zip(sorted([*held, unknown, without]), found.tolist(), strict=True))
     assert by_key[unknown] == pytest.approx(mean, abs=0.02)
-    assert by_key[without] == 1.0  # nothing at all stands in
+    assert by_key[without] == 1.0  # no row at all
     assert errors("sports", as_keys(held)).tolist() == TYPICAL_BACKOFF.errors("sports", as_keys(held)).tolist()
 
 
@@ -164,7 +164,7 @@ def test_the_gain_of_bigrams_is_measured_where_they_are_held(tmp_path: Path) -> 
         assert measure("sports", as_keys(windows)) == TYPICAL_BACKOFF.bigram_gain("sports", as_keys(windows)) > 0
 
 
-def test_what_is_estimated_is_off_by_the_estimators_error_and_wants_no_bigrams(tmp_path: Path) -> None:
+def test_estimated_domains_have_the_estimators_error_and_gain_nothing_from_bigrams(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"general": as_keys(packed((-1, 2, -1))), "movies": as_keys(packed((1, 2, 3)))})
     old = PreviousTree.read(tree, tolerance=0)
     keys = as_keys(packed((1, 2, 3), (4, 2, 5)))
@@ -176,7 +176,7 @@ def test_what_is_estimated_is_off_by_the_estimators_error_and_wants_no_bigrams(t
     assert old.backoff.with_mean_errors({}) == old.backoff
 
 
-def test_a_alias_is_worth_nothing_where_its_row_stands_in_anyway(tmp_path: Path) -> None:
+def test_an_alias_has_no_error_under_backoff(tmp_path: Path) -> None:
     builder = Builder(functions=DELTA, tolerance=0.1)
     tree = built(tmp_path, builder, general=KEYS, reviews=KEYS)
     errors = builder.old(tree).backoff.errors

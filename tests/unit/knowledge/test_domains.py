@@ -8,22 +8,22 @@ from hmi.knowledge.domains import children_of
 from tests.unit.knowledge.tables import PARENTS
 
 
-def test_a_line_leads_from_the_domain_to_the_root() -> None:
-    lines = ancestor_chains(PARENTS)
-    assert lines["movies"] == ("movies", "reviews", "general")
-    assert lines["general"] == ("general",)
-    assert set(lines) == set(PARENTS)
+def test_an_ancestor_chain_leads_from_the_domain_to_the_root() -> None:
+    chains = ancestor_chains(PARENTS)
+    assert chains["movies"] == ("movies", "reviews", "general")
+    assert chains["general"] == ("general",)
+    assert set(chains) == set(PARENTS)
 
 
-def test_lines_do_not_depend_on_the_order_of_domains() -> None:
+def test_ancestor_chains_do_not_depend_on_the_order_of_domains() -> None:
     assert ancestor_chains(dict(reversed(list(PARENTS.items())))) == ancestor_chains(PARENTS)
 
 
-def test_no_domains_have_no_lines() -> None:
+def test_no_domains_have_no_ancestor_chains() -> None:
     assert ancestor_chains({}) == {}
 
 
-def test_children_come_by_name() -> None:
+def test_children_are_sorted_by_name() -> None:
     assert children_of(PARENTS)["general"] == ["news", "reviews"]
     assert children_of(PARENTS)["movies"] == []
 
