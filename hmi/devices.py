@@ -1,4 +1,4 @@
-"""The device and the dtype that `auto` stands for on this machine."""
+"""Resolves the names of devices and dtypes; `auto` depends on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out: one `Outcome` for every `Item`."""
+"""Input and output of the engine: one `Outcome` for each `Item`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ __all__ = [
 ]
 
 
-MAX_LOGPROBS = 20
-"""Alternatives that are told for a token, at most."""
+MAX_LOGPROBS = 20  # alternatives for each token, at most
 
 
 class Task(StrEnum):
@@ -43,21 +42,12 @@ class Task(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen.
+    """How the next token is chosen. Raises `InvalidInput` whose `param` names the field."""
 
-    Attributes:
-        temperature: 0 takes the most likely one; else logits are divided by it.
-        top_k: Only so many of the most likely tokens; 0: all.
-        top_p: Of those only the fewest, most likely first, that together have this share of the probability.
-        seed: Of the draws.
-
-    Raises `InvalidInput` whose `param` names the field.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
+    temperature: float = 1.0  # 0 takes the most likely token; else logits are divided by it
+    top_k: int = 0  # only so many of the most likely tokens; 0: all
+    top_p: float = 1.0  # of those, only the most likely ones that together have this share of the probability
+    seed: int = 0  # of the draws
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -78,24 +68,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How a text is continued.
+    """How a text is generated. Raises `InvalidInput` whose `param` names the field."""
 
-    Attributes:
-        max_tokens: Generated at most; 0 generates nothing, for those who only ask for the prompt's probabilities.
-        stop: Strings that end the text and are not in it.
-        logprobs: So many alternatives are told for each token, beside its own log-probability; None tells nothing.
-        echo: The prompt's tokens are told of too, where `logprobs` are asked for.
-        ignore_eos: What ends a text does not end it.
-
-    Raises `InvalidInput` whose `param` names the field.
-    """
-
-    max_tokens: int = 16
+    max_tokens: int = 16  # generated at most; 0 generates nothing, and scores the prompt
     sampling: Sampling = Sampling()
-    stop: tuple[str, ...] = ()
-    logprobs: int | None = None
-    echo: bool = False
-    ignore_eos: bool = False
+    stop: tuple[str, ...] = ()  # strings that end the text and are not in it
+    logprobs: int | None = None  # alternatives reported for each token, with its own log-probability; None: nothing
+    echo: bool = False  # the result begins with the prompt, and its log-probabilities with the prompt's
+    ignore_eos: bool = False  # end-of-sequence tokens do not end the text
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0:
@@ -108,42 +88,28 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A tenant's model by content, never by name: the same name with new weights is another ref.
+    """A tenant's model by content, never by name: the same name with new weights is another ref."""
 
-    Attributes:
-        base: Artifact digest of the hPLM.
-        domain: Name of the domain whose line of ancestors is looked up.
-        adapter: Artifact digest of the adapter; None is the base model alone.
-        delta: Artifact digest of the nearest domain delta on the domain's line; None where there is none. Rows that
-            another delta, or none, gave are of no use to the model.
-    """
-
-    base: str
-    domain: str
-    adapter: str | None
+    base: str  # artifact digest of the hPLM
+    domain: str  # name of the domain whose ancestor chain is looked up
+    adapter: str | None  # artifact digest; None is the base model alone
     miss_policy: MissPolicy = MissPolicy.EXACT
+    # Artifact digest of the nearest domain delta on the ancestor chain; None where there is none. The model can use no
+    # rows that were computed with another delta, or without one.
     delta: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sequence to run. Exactly one of `text`, `tokens` and `messages` is set.
-
-    Attributes:
-        tokens: Ids that already hold the special tokens.
-        truncate_to: Longest sequence in tokens, special tokens included; None refuses a longer one
-            with `ContextTooLong`.
-        messages: Of a chat, (role, content); the model's chat template makes a text of them.
-        params: Of a text that is to be continued.
-    """
+    """One sequence to run. Exactly one of `text`, `tokens` and `messages` is set."""
 
     model: ModelRef
     task: Task
     text: str | None = None
-    tokens: tuple[int, ...] | None = None
-    truncate_to: int | None = None
-    params: GenerationParams | None = None
-    messages: tuple[tuple[str, str], ...] | None = None
+    tokens: tuple[int, ...] | None = None  # ids, special tokens included
+    truncate_to: int | None = None  # tokens, special ones included; None refuses too long an input (`ContextTooLong`)
+    params: GenerationParams | None = None  # of a text to generate
+    messages: tuple[tuple[str, str], ...] | None = None  # (role, content) of a chat, for the model's chat template
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +126,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """Characters `start` to `end` (excluded) are a word of the text, `label` its most likely one, at `score` 0..1."""
+    """The most likely label of the word from character `start` to `end` (excluded), with its score in 0..1."""
 
     start: int
     end: int
@@ -170,7 +136,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Tagging:
-    """A label for each word that was read, in the order of the text, out of `labels`."""
+    """A label out of `labels` for each word of the (truncated) text, in its order."""
 
     labels: tuple[str, ...]
     tags: tuple[Tag, ...]
@@ -184,7 +150,7 @@ class Embedding:
 
 
 class Finish(StrEnum):
-    """Why a text ends: with what ends texts or a stop string, or at the most tokens that it may have."""
+    """Why a text ends: with an end-of-sequence token or a stop string, or at its most tokens."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -192,20 +158,14 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenBytes:
-    """What each token of a vocabulary stands for in a text; one table for all texts of a base model.
+    """The bytes of each token of a vocabulary; one table for all texts of a base model."""
 
-    Attributes:
-        blob: The bytes of all tokens, one after the other; a token may hold a part of a character.
-        starts: int32 `[vocabulary + 1]`: where each one's begin.
-        special: Ids that stand for no text, whatever their names are.
-    """
-
-    blob: bytes
-    starts: NDArray[np.int32]
-    special: frozenset[int]
+    blob: bytes  # of all tokens, one after the other; a token may hold a part of a character
+    starts: NDArray[np.int32]  # [vocabulary + 1], where each token's bytes begin
+    special: frozenset[int]  # ids that stand for no text, whatever their names are
 
     def of(self, token: int) -> bytes:
-        """A token's bytes, or a special one's name; nothing for an id that is no token's."""
+        """A token's bytes, or a special one's name; nothing for an id without a token."""
         if not 0 <= token < len(self.starts) - 1:
             return b""
         return self.blob[self.starts[token] : self.starts[token + 1]]
@@ -213,40 +173,26 @@ class TokenBytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenLogprobs:
-    """What is told of `n` tokens that follow one another: the prompt's where `echo` asks for that, and the generated.
+    """Log-probabilities of `n` successive tokens: the prompt's with `echo`, and the generated ones."""
 
-    Attributes:
-        token_bytes: The vocabulary's bytes.
-        ids: int32 `[n]`.
-        logprobs: float32 `[n]`; NaN for a prompt's first token, which nothing precedes.
-        best_ids, best_logprobs: int32 and float32 `[n, logprobs]`: the likeliest ones in their places, the likeliest
-            first.
-    """
-
-    token_bytes: TokenBytes
-    ids: NDArray[np.int32]
-    logprobs: NDArray[np.float32]
-    best_ids: NDArray[np.int32]
-    best_logprobs: NDArray[np.float32]
+    token_bytes: TokenBytes  # of the vocabulary
+    ids: NDArray[np.int32]  # [n]
+    logprobs: NDArray[np.float32]  # [n]; NaN for a prompt's first token, which nothing precedes
+    best_ids: NDArray[np.int32]  # [n, logprobs], the most likely tokens in each place, the most likely first
+    best_logprobs: NDArray[np.float32]  # [n, logprobs]
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Attributes:
-    text: Of the tokens, without stop string and special tokens; after the prompt's, where `echo` asks for that.
-    tokens: Generated, one that ends the text included.
-    logprobs: Of the tokens, where the item asks for them.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
+    text: str  # without stop string and special tokens; with `echo` after the prompt's
+    tokens: tuple[int, ...]  # generated, an end-of-sequence token included
     finish: Finish
-    logprobs: TokenLogprobs | None = None
+    logprobs: TokenLogprobs | None = None  # where the item asks for them
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Either a result or an error, and the tokens that were read (0 where none were)."""
+    """Either a result or an error, and the number of input tokens (0 where none were read)."""
 
     result: Classification | Tagging | Embedding | Generation | None
     error: HmiError | None

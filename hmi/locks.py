@@ -1,4 +1,4 @@
-"""Locks that `threading` lacks: one that is shared or exclusive, and a semaphore that serves in order of arrival."""
+"""Locks that `threading` lacks: one that is shared or exclusive, and a semaphore that is fair."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ __all__ = ["FairSemaphore", "SharedLock"]
 
 
 class SharedLock:
-    """Many run together, or one alone; who waits to be alone goes before those who come later."""
+    """Held by many at once, or by one exclusively; a waiting exclusive holder goes before later shared ones."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._running = 0
-        self._alone = False
+        self._shared = 0
+        self._is_exclusive = False
         self._waiting = 0
 
     @property
     def waiting(self) -> int:
-        """How many wait to be alone."""
+        """How many wait for exclusive use."""
         return self._waiting
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone and not self._waiting)
-            self._running += 1
+            self._changed.wait_for(lambda: not self._is_exclusive and not self._waiting)
+            self._shared += 1
         try:
             yield
         finally:
             with self._changed:
-                self._running -= 1
+                self._shared -= 1
                 self._changed.notify_all()
 
     @contextlib.contextmanager
@@ -41,48 +41,47 @@ class SharedLock:
         with self._changed:
             self._waiting += 1
             try:
-                self._changed.wait_for(lambda: not self._alone and not self._running)
+                self._changed.wait_for(lambda: not self._is_exclusive and not self._shared)
             finally:
                 self._waiting -= 1
-            self._alone = True
+            self._is_exclusive = True
         try:
             yield
         finally:
             with self._changed:
-                self._alone = False
+                self._is_exclusive = False
                 self._changed.notify_all()
 
 
 class FairSemaphore:
-    """Whoever gives the turn back and asks again comes after all who wait.
+    """A semaphore that is acquired in the order of arrival.
 
-    `threading.Semaphore` promises nothing of the kind: a loop that takes it again at once can keep everybody
-    else out for as long as it runs.
+    `threading.Semaphore` promises no order: a loop that acquires it again at once can lock all others out.
 
     Args:
-        places: How many may have a turn at a time.
+        places: How many may hold it at a time.
     """
 
     def __init__(self, places: int = 1) -> None:
         self._places = places
         self._waiting: deque[object] = deque()
-        self._moved = threading.Condition()
+        self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def acquire(self) -> Iterator[None]:
-        """Wait for a turn, and have it until the block ends."""
-        mine = object()
-        with self._moved:
-            self._waiting.append(mine)
+        """Wait for a place, and hold it until the block ends."""
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
             try:
-                self._moved.wait_for(lambda: self._places and self._waiting[0] is mine)
+                self._changed.wait_for(lambda: self._places and self._waiting[0] is ticket)
             finally:
-                self._waiting.remove(mine)
-                self._moved.notify_all()
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
             self._places -= 1
         try:
             yield
         finally:
-            with self._moved:
+            with self._changed:
                 self._places += 1
-                self._moved.notify_all()
+                self._changed.notify_all()

@@ -1,54 +1,46 @@
-"""Counters that an engine and its tiers report: plain values for status pages, logs and benchmarks."""
+"""Counters of an engine and its memory: plain values for status pages, logs and benchmarks."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
 
 __all__ = ["EngineStats", "MissCacheStats", "TierStats", "TreeUse"]
 
 
 @dataclass(frozen=True, slots=True)
 class TierStats:
-    """How full a tier is and how often it had what was asked for."""
+    """How full a tier of adapters is, and how often it held what was looked up."""
 
-    entries: int
-    bytes: int
-    budget_bytes: int
-    hits: int
-    misses: int
-    evictions: int
+    entries: int = 0
+    bytes: int = 0
+    budget_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
 
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self)
+    @classmethod
+    def total(cls, tiers: Iterable[Self]) -> Self:
+        """All tiers together."""
+        values = [dataclasses.astuple(tier) for tier in tiers]
+        return cls(*map(sum, zip(*values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class MissCacheStats:
-    """What an miss_cache holds, and what it did since it was made.
-
-    Attributes:
-        entries: Rows held.
-        bytes: What they take, index included.
-        lookups, hits: Windows that were looked up, and those that were found.
-        evictions: Rows that had to leave for others.
-    """
-
-    entries: int
-    bytes: int
+    entries: int  # rows held
+    bytes: int  # of rows and index
     budget_bytes: int
-    lookups: int
-    hits: int
-    evictions: int
+    lookups: int  # windows looked up
+    hits: int  # and found
+    evictions: int  # rows that left for others
 
 
 @dataclass(frozen=True, slots=True)
 class TreeUse:
-    """The tree that an engine looks up in for one base model.
-
-    `miss_cache` is of the rows that the tree lacked, and that were kept once they were computed.
-    """
+    """The tree that an engine looks up in for one base model."""
 
     base: str
     number: int
@@ -59,11 +51,7 @@ class TreeUse:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counts since start.
-
-    `preemptions`: texts that were put back while they were continued, for want of room for their keys and values.
-    `busy_seconds` are by stage, to be held against `seconds`; the device's against `device_threads` times as much.
-    """
+    """Counts since start."""
 
     device: str
     dtype: str
@@ -74,15 +62,15 @@ class EngineStats:
     tokens: int
     padded_tokens: int
     computed_windows: int
-    busy_seconds: dict[str, float]
+    busy_seconds: dict[str, float]  # by stage, out of `seconds`; the device's out of `device_threads` times as many
     host: TierStats
     on_device: TierStats
     trees: tuple[TreeUse, ...]
-    preemptions: int = 0
+    preemptions: int = 0  # sequences that lost their keys and values to others while they were generated
 
     @property
     def padding_share(self) -> float:
-        """Share of the tokens computed that were padding."""
+        """Share of the computed tokens that were padding."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
     def to_dict(self) -> dict[str, Any]:

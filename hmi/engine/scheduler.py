@@ -1,34 +1,30 @@
 """Which sequences run together: decided with numbers alone, no tensor and no clock.
 
-Take all that waits in order of length and cut it where padding, plus a fixed price for every batch, comes to
-the least. Of the batches that this gives, the one with the oldest sequence leaves; what stays behind is cut
-anew for the next one, together with what has come in meanwhile. So a batch is as full and as even as
-what waits allows, nobody is passed over for ever, and nothing waits for work that may come.
+Waiting sequences are sorted by length and cut into batches where padding, plus a fixed price for each batch, is least.
+The batch with the oldest sequence leaves; the rest is cut anew for the next one, together with what has arrived. So a
+batch is as full and as even as the waiting sequences allow, no sequence starves, and no batch waits for arrivals.
 
-Sequences of any tenants share a batch; only those of different groups (base models) cannot. Submissions leave
-in the order in which they came: whoever has much to do hands it in by pieces, as the worker does with
-its shards, and thereby takes turns with the others.
+Sequences of any tenants share a batch, unless their groups (base models) differ. Submissions leave in the order in
+which they arrive: the worker submits large jobs in shards, so that others run between them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["BatchLimits", "Entry", "Scheduler", "cut_batches"]
+__all__ = ["BatchLimits", "Entry", "Scheduler"]
 
 T = TypeVar("T")
 
-# Cuts are tried at every new length, and inside a length at steps of this part of a full batch.
-_STEPS = 8
-# How far to either side of the oldest sequence cuts are tried, in full batches. What lies farther off hardly
-# moves the cuts here, and so a batch costs the same whether thousands wait or hundreds of thousands.
+_STEPS = 8  # cuts are tried at each new length, and within a length at steps of this part of a full batch
+# How far to either side of the oldest sequence cuts are tried, in full batches. Farther ones hardly move the cuts here,
+# and so a batch costs the same whether thousands wait or hundreds of thousands.
 _REACH = 2
-# Up to this part of the token budget a batch may waste more than its share: it would be very small otherwise.
-_SMALL = 0.25
+_SMALL = 0.25  # of the token budget: a smaller batch may exceed its padding share
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Entry(Generic[T]):
 
 
 class Scheduler(Generic[T]):
-    """Holds waiting sequences and hands out batches. Not thread-safe; its owner locks."""
+    """Forms batches of waiting sequences. Not thread-safe; its owner locks."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -76,10 +72,10 @@ class Scheduler(Generic[T]):
             self._arrived += 1
 
     def take_batch(self) -> list[Entry[T]]:
-        """The next batch, longest first: always with the oldest sequence in it; empty where nothing waits.
+        """The next batch, longest first, with the oldest sequence in it; empty where nothing waits.
 
-        rows x longest stays within the token budget (a single longer sequence runs alone), and padding within
-        its share unless the batch is small.
+        rows x longest stays within the token budget (a single longer sequence runs alone), and padding within its share
+        unless the batch is small.
         """
         if not len(self):
             return []
@@ -98,15 +94,8 @@ class Scheduler(Generic[T]):
         return batch
 
 
-def cut_batches(entries: Iterable[Entry[T]], limits: BatchLimits) -> list[list[Entry[T]]]:
-    """All batches of entries that wait together."""
-    scheduler: Scheduler[T] = Scheduler(limits)
-    scheduler.add(list(entries))
-    return list(iter(scheduler.take_batch, []))
-
-
 def _plan(waiting: dict[int, int], oldest: int, limits: BatchLimits) -> list[tuple[int, int]]:
-    """(length, how many) of a batch around the length `oldest`, longest first; `waiting` counts by length."""
+    """(length, count) of a batch around the length `oldest`, longest first; `waiting` has the counts by length."""
     full = limits.full(oldest)
     if waiting[oldest] >= full:
         return [(oldest, full)]
@@ -119,7 +108,7 @@ def _plan(waiting: dict[int, int], oldest: int, limits: BatchLimits) -> list[tup
 
 
 def _pieces(lengths: list[int], waiting: dict[int, int], limits: BatchLimits) -> list[tuple[int, int]]:
-    """(length, how many) between which cuts are tried, for as many lengths as are within reach.
+    """(length, count) between which cuts are tried, for the lengths within reach.
 
     Full batches of one length are left out: they have no padding, whatever the cuts beside them are.
     """
@@ -135,8 +124,8 @@ def _pieces(lengths: list[int], waiting: dict[int, int], limits: BatchLimits) ->
     return pieces
 
 
-def _cut_around(pieces: list[tuple[int, int]], wanted: int, limits: BatchLimits) -> list[tuple[int, int]]:
-    """Of the cheapest cut of `pieces` into batches, the one that holds the piece `wanted`."""
+def _cut_around(pieces: list[tuple[int, int]], target: int, limits: BatchLimits) -> list[tuple[int, int]]:
+    """Of the cheapest cut of `pieces` into batches, the one that holds the piece `target`."""
     least: list[float] = [0.0] + [math.inf] * len(pieces)  # cost of the pieces before this one
     began = [0] * (len(pieces) + 1)  # where the last batch before this piece begins
     for begin, (longest, _) in enumerate(pieces):
@@ -154,6 +143,6 @@ def _cut_around(pieces: list[tuple[int, int]], wanted: int, limits: BatchLimits)
             if cost < least[end]:
                 least[end], began[end] = cost, begin
     end = len(pieces)
-    while began[end] > wanted:
+    while began[end] > target:
         end = began[end]
     return pieces[began[end] : end]

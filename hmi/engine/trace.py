@@ -1,4 +1,4 @@
-"""What each stage did when: spans and counters of a running engine, written as a Perfetto trace.
+"""When each stage worked: spans and counters of a running engine, written as a Perfetto trace.
 
     tracer = Tracer()
     with Engine(config, source, tracer) as engine:
@@ -15,18 +15,18 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-__all__ = ["NO_TRACE", "STAGES", "Count", "NoTracer", "OpenSpan", "Span", "Tracer"]
+__all__ = ["NO_TRACE", "STAGES", "Count", "NoTracer", "Span", "Tracer"]
 
 STAGES = ("tokenise", "load-adapter", "fetch", "device", "finish")
-"""Names of the engine's spans, in the order in which work passes; a trace lists its threads in this order."""
+"""Names of the engine's spans, in the order in which batches pass; a trace lists its threads in this order."""
 
 _LIMIT = 200_000  # events of about 0.5 KB: 50,000 batches of four spans each
-_Thread = tuple[int, str]  # identifier and name: the system gives identifiers out again
+_Thread = tuple[int, str]  # identifier and name: the system reuses identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What a counter said at one moment: its series by name, such as the length of each queue."""
+    """The values of a counter's series at one moment, such as the length of each queue."""
 
     name: str
     at_ns: int
@@ -52,8 +52,8 @@ class Count:
 class Tracer:
     """Records spans and counters of many threads in memory.
 
-    A span costs a few microseconds, which is little beside a batch and much beside a row. When `limit`
-    events are kept, the following ones are counted as dropped: a trace keeps its beginning.
+    A span costs a few microseconds, which is little beside a batch and much beside a row. Events beyond `limit` are
+    dropped and counted.
     """
 
     def __init__(self, limit: int = _LIMIT) -> None:
@@ -62,34 +62,37 @@ class Tracer:
         self._lock = threading.Lock()
         self._spans: list[tuple[_Thread, Span]] = []
         self._counts: list[Count] = []
-        self._dropped = 0
+        self.dropped = 0
 
-    def span(self, name: str, /, **args: object) -> OpenSpan:
-        """A block to be recorded when it ends; one that raises also gets the argument `error`.
+    @contextmanager
+    def span(self, name: str, /, **args: object) -> Iterator[None]:
+        """Record the block when it ends; one that raises also gets the argument `error`.
 
         Usage: `with tracer.span("fetch", batch=7, rows=64): ...`
         """
-        return OpenSpan(self, name, args)
+        begin_ns = time.monotonic_ns()
+        try:
+            yield
+        except BaseException as error:
+            args["error"] = type(error).__name__
+            raise
+        finally:
+            self.record(name, begin_ns, time.monotonic_ns(), **args)
 
     def record(self, name: str, begin_ns: int, end_ns: int, /, **args: object) -> None:
         """Record a span of the calling thread that was timed elsewhere, by `time.monotonic_ns`."""
         thread = threading.current_thread()
         span = Span(name, thread.name, begin_ns, end_ns, args)
         with self._lock:
-            if self._take_room():
+            if self._has_room():
                 self._spans.append(((threading.get_ident(), thread.name), span))
 
     def count(self, name: str, /, **values: float) -> None:
-        """Record what a counter stands at: `tracer.count("queued batches", fetched=2)`."""
+        """Record the values of a counter: `tracer.count("queued batches", fetched=2)`."""
         count = Count(name, time.monotonic_ns(), values)
         with self._lock:
-            if self._take_room():
+            if self._has_room():
                 self._counts.append(count)
-
-    @property
-    def dropped(self) -> int:
-        """Events that found no room."""
-        return self._dropped
 
     def spans(self, *names: str) -> list[Span]:
         """Spans that have ended, those of `names` or all, in the order of their beginnings."""
@@ -103,9 +106,8 @@ class Tracer:
             json.dump(self.to_chrome(), file, separators=(",", ":"), default=str)
 
     def to_chrome(self) -> dict[str, Any]:
-        """As `write` writes it."""
         with self._lock:
-            spans, counts, dropped = list(self._spans), list(self._counts), self._dropped
+            spans, counts, dropped = list(self._spans), list(self._counts), self.dropped
         numbers = _numbered(spans)
         return {
             "traceEvents": [
@@ -117,76 +119,28 @@ class Tracer:
             "otherData": {"dropped_events": dropped},
         }
 
-    def _take_room(self) -> bool:
-        """Whether one more event may be kept. The lock is held."""
+    def _has_room(self) -> bool:
+        """Whether one more event may be kept; else count it as dropped. The lock is held."""
         if len(self._spans) + len(self._counts) < self._limit:
             return True
-        self._dropped += 1
+        self.dropped += 1
         return False
 
     def _complete(self, span: Span, number: int) -> dict[str, Any]:
-        return {
-            "ph": "X",
-            "name": span.name,
-            "cat": "engine",
-            "pid": os.getpid(),
-            "tid": number,
-            "ts": self._microseconds(span.begin_ns),
-            "dur": (span.end_ns - span.begin_ns) / 1000,
-            "args": dict(span.args),
-        }
+        duration = (span.end_ns - span.begin_ns) / 1000
+        return self._event("X", span.name, number, span.begin_ns, dur=duration, args=dict(span.args))
 
     def _counter(self, count: Count) -> dict[str, Any]:
-        return {
-            "ph": "C",
-            "name": count.name,
-            "cat": "engine",
-            "pid": os.getpid(),
-            "tid": 0,
-            "ts": self._microseconds(count.at_ns),
-            "args": dict(count.values),
-        }
+        return self._event("C", count.name, 0, count.at_ns, args=dict(count.values))
 
-    def _microseconds(self, at_ns: int) -> float:
-        return (at_ns - self._origin_ns) / 1000
-
-
-class OpenSpan:
-    """A span under way."""
-
-    __slots__ = ("_args", "_begin_ns", "_name", "_tracer")
-
-    def __init__(self, tracer: Tracer, name: str, args: dict[str, object]) -> None:
-        self._tracer = tracer
-        self._name = name
-        self._args = args
-        self._begin_ns = 0
-
-    def note(self, /, **args: object) -> None:
-        """Add what is known only now, before the block ends: `span.note(tokens=812)`."""
-        self._args.update(args)
-
-    def __enter__(self) -> Self:
-        self._begin_ns = time.monotonic_ns()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._args["error"] = kind.__name__
-        self._tracer.record(self._name, self._begin_ns, time.monotonic_ns(), **self._args)
+    def _event(self, kind: str, name: str, number: int, at_ns: int, **more: object) -> dict[str, Any]:
+        microseconds = (at_ns - self._origin_ns) / 1000
+        event = {"ph": kind, "name": name, "cat": "engine", "pid": os.getpid(), "tid": number, "ts": microseconds}
+        return event | more
 
 
 class NoTracer(Tracer):
-    """Records nothing and costs a call: `self._tracer = tracer or NO_TRACE` spares every stage an `if`."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=0)
-        self._ignored = _IgnoredSpan(self, "", {})
-
-    def span(self, name: str, /, **args: object) -> OpenSpan:
-        return self._ignored
+    """Records nothing."""
 
     def record(self, name: str, begin_ns: int, end_ns: int, /, **args: object) -> None:
         pass
@@ -195,28 +149,11 @@ class NoTracer(Tracer):
         pass
 
 
-class _IgnoredSpan(OpenSpan):
-    """One for all: it keeps nothing, so threads may share it."""
-
-    __slots__ = ()
-
-    def note(self, /, **args: object) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-
 NO_TRACE = NoTracer()
 
 
 def _numbered(spans: Iterable[tuple[_Thread, Span]]) -> dict[_Thread, int]:
-    """Threads from 1 in pipeline order: by the first stage that each of them worked for."""
+    """Threads from 1 in pipeline order: by the first stage that each of them worked in."""
     rank: dict[_Thread, int] = {}
     for thread, span in spans:
         own = STAGES.index(span.name) if span.name in STAGES else len(STAGES)
@@ -226,7 +163,7 @@ def _numbered(spans: Iterable[tuple[_Thread, Span]]) -> dict[_Thread, int]:
 
 
 def _names(numbers: Mapping[_Thread, int]) -> Iterator[dict[str, Any]]:
-    """Metadata events: what process and threads are called, and in which order they are shown."""
+    """Metadata events: names of the process and the threads, and the order of the threads."""
 
     def named(kind: str, number: int, **args: object) -> dict[str, Any]:
         return {"ph": "M", "name": kind, "pid": os.getpid(), "tid": number, "ts": 0, "args": args}

@@ -18,7 +18,7 @@ from hmi.engine.config import EngineConfig, resolve_batch_tokens
 from hmi.engine.decode.cache import pool_size
 from hmi.engine.decode.runner import GenerationRunner, Member
 from hmi.engine.decode.sampling import best_tokens, choose_tokens
-from hmi.engine.decode.scheduler import GenerationScheduler, Prefill, SchedulerLimits, SequenceState, pages_for
+from hmi.engine.decode.scheduler import GenerationScheduler, SchedulerLimits, SequenceState, pages_for
 from hmi.engine.decode.sequence import GeneratingSequence
 from hmi.engine.memory import Deferred, LoadedModel
 from hmi.engine.resources import EngineResources
@@ -107,7 +107,7 @@ class DecodeLoop:
         if step is None:
             self._runner.forget()
             return
-        run = self._prefill if isinstance(step, Prefill) else self._decode
+        run = self._prefill if step.is_prefill else self._decode
         run_isolated(step.members, run, self._halve, self._fail_running)
 
     @torch.inference_mode()

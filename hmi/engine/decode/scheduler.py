@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from hmi.models.layers import PAGE_TOKENS
 
-__all__ = ["Decode", "GenerationScheduler", "Prefill", "SchedulerLimits", "SequenceState", "pages_for"]
+__all__ = ["GenerationScheduler", "SchedulerLimits", "SequenceState", "Step", "pages_for"]
 
 T = TypeVar("T")
 
@@ -51,17 +51,9 @@ class SchedulerLimits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prefill(Generic[T]):
-    """Run these from their beginning."""
-
+class Step(Generic[T]):
     members: Sequence[SequenceState[T]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decode(Generic[T]):
-    """Run one more token of these."""
-
-    members: Sequence[SequenceState[T]]
+    is_prefill: bool  # run them from their beginning; else one more token of each
 
 
 class GenerationScheduler(Generic[T]):
@@ -110,18 +102,18 @@ class GenerationScheduler(Generic[T]):
                 del self._waiting[member.group]
         self._free_pages_of(member)
 
-    def next_step(self) -> Prefill[T] | Decode[T] | None:
+    def next_step(self) -> Step[T] | None:
         """The next step; None where there is no sequence. Before the next call, every member of the step has one token
         more or has left."""
         if not (self._must_decode and self._running) and (joining := self._admit()):
             self._must_decode = bool(self._running)
             self._running |= dict.fromkeys(joining)
-            return Prefill(joining)
+            return Step(joining, is_prefill=True)
         self._must_decode = False
         if not self._running:
             return None
         self._allot_next_pages()
-        return Decode(tuple(self._running))
+        return Step(tuple(self._running), is_prefill=False)
 
     def drain_allotted(self) -> list[int]:
         """Pages that were allotted since the last call."""

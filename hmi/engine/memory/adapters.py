@@ -91,15 +91,7 @@ class AdapterMemory:
 
     def device_stats(self) -> TierStats:
         """All hidden sizes together."""
-        stats = [tier.stats() for tier in self._all()]
-        return TierStats(
-            entries=sum(s.entries for s in stats),
-            bytes=sum(s.bytes for s in stats),
-            budget_bytes=sum(s.budget_bytes for s in stats),
-            hits=sum(s.hits for s in stats),
-            misses=sum(s.misses for s in stats),
-            evictions=sum(s.evictions for s in stats),
-        )
+        return TierStats.total(tier.stats() for tier in self._all())
 
     def _all(self) -> list[DeviceTier]:
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -77,15 +77,13 @@ def split_batch(batch: StagedBatch, device: torch.device) -> list[StagedBatch]:
 def _part(batch: StagedBatch, rows: tuple[int, int], device: torch.device) -> StagedBatch:
     tasks, residents = batch.tasks[slice(*rows)], batch.layout.residents[slice(*rows)]
     width = padded_width(batch.base, tasks)
-    return StagedBatch(
-        batch.number,
-        batch.base,
-        tasks,
+    return replace(
+        batch,
+        tasks=tasks,
         ids=batch.ids[slice(*rows), :width],
         mask=batch.mask[slice(*rows), :width],
         full=all(len(task.ids) == width for task in tasks),
         rows=None if batch.rows is None else batch.rows.part(rows, batch.ids.shape[1], width),
         layout=plan_layout(batch.base, tasks, residents, device),
         pins=(),
-        ready=batch.ready,
     )

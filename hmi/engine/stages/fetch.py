@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from hmi.adapters import Pooling
 from hmi.adapters.maths import order_key
 from hmi.adapters.tiers import Resident
-from hmi.engine.memory import LoadedModel, may_pass
+from hmi.engine.memory import may_pass
 from hmi.engine.resources import EngineResources
 from hmi.engine.stages.batches import PlannedBatch, StagedBatch, padded_width
 from hmi.engine.stages.layout import BatchLayout, plan_layout
 from hmi.engine.stages.lookup import WindowLookup
-from hmi.engine.stages.window_rows import WindowRows
 from hmi.engine.tasks import SequenceTask, to_hmi_error
 from hmi.errors import HmiError, InvalidInput
 from hmi.items import Task
@@ -163,6 +162,10 @@ class Fetcher:
         real = np.arange(width) < lengths[:, None]  # [B, T]
         ids = np.full(real.shape, base.spec.pad_token_id, np.int64)
         ids[real] = np.concatenate([task.ids for task in tasks])
+        window_rows = None
+        if base.spec.k:
+            keys = window_keys(ids[real], lengths, looks_back=base.spec.family.decodes)
+            window_rows = self._lookup.look_up(base, tasks, keys, lengths, real)
         return StagedBatch(
             batch.number,
             base,
@@ -170,24 +173,11 @@ class Fetcher:
             ids=self._send(ids),
             mask=self._send(real),
             full=bool(real.all()),
-            rows=self._window_rows(base, tasks, ids, lengths, real),
+            rows=window_rows,
             layout=plan_layout(base, tasks, [resident for _, resident in rows], self._device),
             pins=tuple(pins),
             ready=self._stream.record_event() if self._stream else None,
         )
-
-    def _window_rows(
-        self,
-        base: LoadedModel,
-        tasks: Sequence[SequenceTask],
-        ids: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        real: NDArray[np.bool_],
-    ) -> WindowRows | None:
-        if not base.spec.k:
-            return None
-        keys = window_keys(ids[real], lengths, looks_back=base.spec.family.decodes)
-        return self._lookup.look_up(base, tasks, keys, lengths, real)
 
     def _send(self, array: NDArray[np.generic]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

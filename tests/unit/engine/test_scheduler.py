@@ -1,4 +1,4 @@
-"""Batches are cut by numbers alone, so properties over random lengths say all there is to say."""
+"""Batches are cut by numbers alone, so properties over random lengths cover them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hmi.engine.scheduler as scheduling
-from hmi.engine.scheduler import BatchLimits, Entry, Scheduler, cut_batches
+from hmi.engine.scheduler import BatchLimits, Entry, Scheduler
 
 entries = st.lists(
     st.builds(Entry, length=st.integers(1, 512), group=st.sampled_from(["a", "b"]), payload=st.integers()), max_size=300
@@ -27,6 +27,13 @@ arrivals = st.lists(entries, max_size=8)
 
 def _numbered(lengths: list[int], group: str = "a") -> list[Entry[int]]:
     return [Entry(length, group, number) for number, length in enumerate(lengths)]
+
+
+def cut_batches(entries: list[Entry[int]], limits: BatchLimits) -> list[list[Entry[int]]]:
+    """All batches of entries that wait together."""
+    scheduler: Scheduler[int] = Scheduler(limits)
+    scheduler.add(entries)
+    return list(iter(scheduler.take_batch, []))
 
 
 def _padded(batch: list[Entry[int]]) -> int:
@@ -64,7 +71,7 @@ def test_padding_keeps_to_its_share_when_a_batch_is_over_a_quarter_of_the_budget
 def test_every_batch_has_the_oldest_in_it_when_new_ones_keep_coming(
     arrivals: list[list[Entry[int]]], limits: BatchLimits
 ) -> None:
-    """So whoever comes to n waiting sequences leaves with one of the next n + 1 batches."""
+    """So a sequence behind n waiting ones leaves with one of the next n + 1 batches."""
     scheduler: Scheduler[int] = Scheduler(limits)
     waiting: dict[int, Entry[int]] = {}  # in order of arrival
     number = 0
