@@ -1,4 +1,4 @@
-"""What tests of trees' builds start from, on a `Worksite`: counts that ask for n-grams, and what became of a build."""
+"""Counts for tree builds on a `Worksite`, and the results of a build."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def last_version(site: Worksite) -> TreeVersion:
 
 
 def count(site: Worksite, domain: str, middles: list[int], times: int = 10) -> Keys:
-    """Have the domain asked for the windows (m-1, m, m+1); gives their keys."""
+    """Count the windows (m-1, m, m+1) in the domain and return their keys."""
     middle = np.array(middles, np.int64)
     keys = ngrams.pack(middle - 1, middle, middle + 1)
     with site.database.session() as session:
@@ -53,7 +53,7 @@ def count(site: Worksite, domain: str, middles: list[int], times: int = 10) -> K
 
 
 def set_delta(site: Worksite, domain: str, weights: bytes) -> str:
-    """Give the domain a delta that `StubEngine` is content with; gives its digest."""
+    """Give the domain a delta that `StubEngine` accepts, and return its digest."""
     artifact = site.artifacts.put({"adapter.safetensors": io.BytesIO(weights)})
     with site.database.session() as session:
         deltas.set_delta(session, base_id(site), domain, artifact, {"rank": 2})
@@ -61,7 +61,7 @@ def set_delta(site: Worksite, domain: str, weights: bytes) -> str:
 
 
 def during_compute(runtime: Runtime, happens: Callable[[], object]) -> None:
-    """Let something happen, once, when the runtime's next build computes its first rows."""
+    """Call `happens` once, when the runtime's next build computes its first rows."""
     real = runtime.engine.compute_rows
 
     def compute(base: str, keys: Keys, *rest: Any, **more: Any) -> NDArray[np.float32]:

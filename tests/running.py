@@ -61,7 +61,7 @@ class Up:
         return pid
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        """A command's standard output, or what it wrote to standard error where another status is expected.
+        """Return a command's standard output, or its standard error if another status is expected.
 
         It runs in this process, since each start of an interpreter takes longer than most commands do.
         """
@@ -72,7 +72,7 @@ class Up:
         return done.stdout if status == 0 else done.stderr
 
     def end(self, number: signal.Signals) -> int:
-        """Send a signal and give the exit status, once no child is left."""
+        """Send a signal and return the exit status, once all children have ended."""
         assert self.process is not None
         children = self.children()
         self.process.send_signal(number)

@@ -1,4 +1,4 @@
-"""A worker's runtime over `StubEngine`, without its threads: tests call what the threads would."""
+"""A worker's runtime over `StubEngine`, without threads: tests call what its threads would call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Watcher", "run_shard", "run_waiting", "running"]
 
 
 class Watcher:
-    """What the stub shows each item to; a test puts into `look` what shall happen there."""
+    """Called by the stub with each item; a test sets `look`."""
 
     def __init__(self) -> None:
         self.look: Callable[[Item], None] | None = None
@@ -34,7 +34,7 @@ def running(
     name: str = "test@here",
     make_engine: EngineFactory | None = None,
 ) -> Iterator[Runtime]:
-    """A runtime of the site's settings; several at once stand for several workers."""
+    """Yield a runtime with the site's settings; several at once are several workers."""
     runtime = Runtime(
         site.settings,
         make_celery(site.settings),
@@ -54,7 +54,7 @@ def run_shard(runtime: Runtime, shard_id: str, attempt: int) -> None:
 
 
 def run_waiting(runtime: Runtime, site: Worksite) -> int:
-    """Take everything that waits and run it here, once; gives how many shards that were."""
+    """Run every pending shard here, once, and return their number."""
     messages = site.queue()
     for message in messages:
         run_shard(runtime, message.job_id, message.attempt)

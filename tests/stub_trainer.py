@@ -1,4 +1,4 @@
-"""A training process without a training: it speaks to its worker as `worker.tuning.trainer` does and computes nothing.
+"""A training process that trains nothing: it exchanges the messages of `worker.tuning.trainer` with its worker.
 
 The order's plan says in `stub` what happens: so many epochs of so many steps; at which step it dies, falls silent or
 fails; what it leaves. Its adapter depends on its file and the number of steps, and on nothing else, so that one that

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs for a `Worksite`: made as the API makes them, run with a stub in the place of the training."""
+"""Fine-tuning jobs for a `Worksite`: created as the API creates them, run with a stub training process."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def make_job(
     start: str | None = None,
     **stub: Any,
 ) -> str:
-    """A job's id; `stub` says what its training does, and `start` is the artifact that it begins with.
+    """Create a job and return its id. `stub` configures its training, `start` is the artifact of its start adapter.
 
-    Adds the base model where it is missing.
+    Registers the base model if it is missing.
     """
     site.add_base(BASE, sample_spec(k=2))
     file_id = new_id("file-")
@@ -87,7 +87,7 @@ def use_stub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, done: int, act: Callable[[], object]) -> None:
-    """Call `act` once, when a training says that so many steps are done."""
+    """Call `act` once, when a training reports `done` steps."""
     real, acted = TrainingMonitor.step, list[bool]()
 
     def step(watch: TrainingMonitor, sent: Step) -> None:
@@ -101,13 +101,13 @@ def at_step(monkeypatch: pytest.MonkeyPatch, done: int, act: Callable[[], object
 
 
 def queue_jobs(site: Worksite) -> list[JobMessage]:
-    """Put everything that waits on the queue, and give the messages instead of sending them."""
+    """Dispatch all pending jobs and return the messages instead of sending them."""
     with site.database.session() as session:
         return trainings.dispatch(session, in_flight=1000)
 
 
 def run_jobs(runtime: Runtime, site: Worksite) -> int:
-    """Take every job that waits and run it here, once; gives how many there were."""
+    """Run every pending job here, once, and return their number."""
     messages = queue_jobs(site)
     for message in messages:
         TrainingRunner(runtime).run(message.job_id, message.attempt)

@@ -1,4 +1,4 @@
-"""Waiting on a condition with a deadline, and whether a process is there."""
+"""Waiting on a condition with a deadline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wait_until(
 
 
 def is_running(pid: int) -> bool:
-    """A process that has ended and waits to be collected is not running."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

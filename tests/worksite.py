@@ -1,4 +1,4 @@
-"""A small HMI to put to work in tests: catalog, storage, tenants, models, batches, and the audit of what came out."""
+"""A small HMI for tests: catalog, storage, tenants, models, batches, and the audit of results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ENDED = {BatchStatus.COMPLETED, BatchStatus.CANCELLED, BatchStatus.EXPIRED, Batc
 
 
 def small_spec(k: int = 2) -> HPLMSpec:
-    """The shape that `StubEngine`'s rows have by default."""
+    """Return the spec of `StubEngine`'s default rows."""
     return HPLMSpec(
         family=Family.BERT,
         vocab_size=50,
@@ -63,7 +63,7 @@ def small_spec(k: int = 2) -> HPLMSpec:
 
 
 def line(custom_id: str, model: str, text: object = "some text", **body: Any) -> dict[str, Any]:
-    """One line of an input file; `text` may be anything, to be wrong."""
+    """Return one line of an input file; `text` may be of a wrong type."""
     return {
         "custom_id": custom_id,
         "method": "POST",
@@ -74,7 +74,7 @@ def line(custom_id: str, model: str, text: object = "some text", **body: Any) ->
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a batch left: its status, and its answers and errors by custom_id."""
+    """A batch's status, and its answers and errors by custom_id."""
 
     status: BatchStatus
     answers: Mapping[str, dict[str, Any]]
@@ -111,7 +111,7 @@ class Worksite:
         self.artifacts = ArtifactStore(self.storage, self.settings.resolved_cache_dir)
 
     def environment(self) -> dict[str, str]:
-        """The settings as variables, for processes."""
+        """Return the settings as environment variables."""
         values = {}
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
@@ -119,7 +119,7 @@ class Worksite:
         return values
 
     def add_base(self, name: str = "base", spec: HPLMSpec | None = None, folder: Path | None = None) -> str:
-        """Register a base model, of weights that only `StubEngine` is content with unless `folder` has some."""
+        """Register a base model; without `folder`, one that only `StubEngine` accepts."""
         spec = spec or small_spec()
         if folder is None:
             artifact = self.artifacts.put({"spec.json": io.BytesIO(spec.to_json().encode())})
@@ -147,9 +147,9 @@ class Worksite:
         adapter: bytes = b"",
         miss_policy: MissPolicy = MissPolicy.EXACT,
     ) -> str | None:
-        """Register a model of the tenant; gives its adapter's digest. Empty bytes are no adapter.
+        """Register a model of the tenant and return its adapter's digest. Empty bytes are no adapter.
 
-        Bytes that are no real adapter content `StubEngine`.
+        `StubEngine` accepts bytes that are no real adapter.
         """
         artifact = self.artifacts.put({"adapter.safetensors": io.BytesIO(adapter)}) if adapter else None
         with self.database.session() as session:
@@ -166,7 +166,7 @@ class Worksite:
         return artifact
 
     def submit(self, tenant: str, lines: Sequence[Mapping[str, Any]], *, window_seconds: float = 3600) -> str:
-        """Upload the lines and create a batch of them, as the API does; gives the batch's id."""
+        """Upload the lines and create a batch of them, as the API does; return its id."""
         content = b"".join(json.dumps(each).encode() + b"\n" for each in lines)
         file_id = new_id("file-")
         with self.storage.create(f"files/{file_id}") as out:
@@ -222,17 +222,17 @@ class Worksite:
             )
 
     def queue(self) -> list[JobMessage]:
-        """Put everything that waits on the queue, and give the messages instead of sending them."""
+        """Dispatch all pending shards and return the messages instead of sending them."""
         with self.database.session() as session:
             return shards.dispatch(session, in_flight=1000)
 
     def lapse(self, shard_id: str) -> None:
-        """Let a shard's lease have run out."""
+        """Make a shard's lease expire."""
         with self.database.session() as session:
             execute_dml(session, update(Shard).where(Shard.id == shard_id).values(lease_until=1.0))
 
     def results(self, tenant: str, batch_id: str) -> Results:
-        """The batch's files, after the audit: each line in one of them once, counts right."""
+        """Audit and return the batch's files: each line is in one of them once, and the counts are right."""
         view = self.batch(tenant, batch_id)
         batch = view.batch
         assert batch.status in ENDED
@@ -255,7 +255,7 @@ class Worksite:
         )
 
     def working_files(self) -> list[str]:
-        """Files of shards, and files that were never finished."""
+        """Return files of shards and unfinished files."""
         root = self.storage.local("x")
         assert root is not None
         found = [path for path in root.parent.rglob("*") if path.is_file()]

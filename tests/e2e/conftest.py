@@ -1,4 +1,4 @@
-"""What all end-to-end tests need of the process that runs them."""
+"""Fixtures of all end-to-end tests."""
 
 from __future__ import annotations
 

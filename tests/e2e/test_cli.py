@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def _sentences(count: int, seed: int) -> list[dict[str, str]]:
-    """Sentences of which the first word tells the label."""
+    """Sentences whose first word determines the label."""
     draw = random.Random(seed)
     made = []
     for _ in range(count):

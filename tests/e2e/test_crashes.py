@@ -1,4 +1,4 @@
-"""Workers that die, freeze and are stopped: every batch ends with one line for each line."""
+"""Workers that die, are suspended or stopped: every batch ends with one output line for each input line."""
 
 from __future__ import annotations
 

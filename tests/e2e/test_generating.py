@@ -1,4 +1,4 @@
-"""Texts and chats of two tenants through the official client, by workers one of which dies in the middle."""
+"""Texts and chats of two tenants through the official client, while one of the workers is killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Shop:
     adapters: dict[str, Adapter]
 
     def answer(self, who: str, url: str, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Bodies of the answers, by way of a batch."""
+        """Run a batch and return the bodies of its answers."""
         batch = self.submit(who, url, bodies)
         self.wait_for(who, batch)
         return self.bodies(who, batch)
@@ -74,7 +74,7 @@ class Shop:
         return [answer["response"]["body"] for answer in sorted(answers, key=lambda each: each["custom_id"])]
 
     def expected(self, who: str, text: str, more: int, *, special: bool = True) -> str:
-        """A plain loop over the tenant's own model, alone; the text as it reads after the prompt."""
+        """Return the text that a plain loop over the tenant's own model generates after the prompt."""
         model, tokenizer = load_hgpt(self.folder / "base"), load_tokenizer(self.folder / "base")
         maths = SingleAdapter.of(self.adapters[who])
         ids = tokenizer.encode(text, add_special_tokens=special).ids

@@ -1,4 +1,4 @@
-"""The whole way with the real engine: `python -m worker`, a tiny seeded model, adapters of several tenants."""
+"""End to end with the real engine: `python -m worker`, a tiny seeded model, adapters of several tenants."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def wait_for_end(cluster: Cluster, batch: str) -> None:
 
 
 def probabilities(site: Worksite, batch: str) -> NDArray[np.float64]:
-    """Those of all lines, one after the other in the order of their ids."""
+    """The probabilities of all lines, in the order of their ids."""
     results = site.results("operator", batch)
     assert results.errors == {}
     return np.concatenate([results.answers[custom_id]["data"][0]["probs"] for custom_id in sorted(results.answers)])

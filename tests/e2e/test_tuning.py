@@ -1,4 +1,4 @@
-"""From labelled text to answers with the official client, over workers that die and are stopped."""
+"""From labelled text to answers with the official client, while workers are killed and stopped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Shop:
             return models.get_model(session, principal, job.fine_tuned_model or "").artifact
 
     def classify(self, model: str, texts: list[str]) -> list[str]:
-        """The texts' labels, by way of a batch."""
+        """Run a batch and return the texts' labels."""
         lines = [
             {"custom_id": f"{n:04}", "method": "POST", "url": "/v1/classify", "body": {"model": model, "input": text}}
             for n, text in enumerate(texts)
@@ -110,7 +110,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
-    """Of which one word tells the label, at any place."""
+    """Sentences in which one word, at any place, determines the label."""
     draw, made = random.Random(seed), []
     for _ in range(count):
         label = draw.randrange(2)

@@ -93,7 +93,7 @@ def _manage(up: Up) -> None:
 
 
 def _run_a_batch(up: Up, folder: Path) -> None:
-    """No model is registered, so that each line gets an error of its own."""
+    """No model is registered: each line gets its own error."""
     batch = json.loads(up.run("batch", "submit", str(_batch_file(folder)), "--wait", "--json"))
     assert batch["status"] == "completed"
     assert batch["request_counts"] == {"total": 3, "completed": 0, "failed": 3}

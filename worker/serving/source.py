@@ -32,7 +32,6 @@ class TreeEngine(Protocol):
     """The part of an engine that `CatalogSource.refresh` calls."""
 
     def publish_tree(self, base: str, tree: KnowledgeTree) -> None: ...
-
     def stats(self) -> EngineStats: ...
 
 
@@ -104,8 +103,7 @@ class CatalogSource:
     def refresh_open(self, engine: TreeEngine) -> None:
         """As `refresh`, but of trees all of whose tables are open already: this takes no time."""
         for digest, spec, desired in self._changed(engine):
-            opened = self._open_known(digest, spec, desired)
-            if opened is not None:
+            if opened := self._open_known(digest, spec, desired):
                 self._publish(engine, digest, desired, opened)
 
     def _changed(self, engine: TreeEngine) -> list[tuple[str, HPLMSpec, DesiredTree]]:

@@ -1,4 +1,4 @@
-"""Counts on their way from a worker's memory to the catalog."""
+"""Flushing counts from a worker's memory into the catalog."""
 
 from __future__ import annotations
 

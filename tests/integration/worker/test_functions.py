@@ -1,4 +1,4 @@
-"""Domains that are moved, born or given a delta on a running system: lookups follow, and only where they may."""
+"""Domains that are moved, created or given a delta on a running system: lookups use only tables of their functions."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_tables_of_the_base_are_used_again_when_a_delta_is_removed(site: Worksit
 
 
 def test_tables_of_another_base_are_not_used_when_the_catalog_names_them(site: Worksite, runtime: Runtime) -> None:
-    """New weights are another base model; a table of the old ones is known by its digest wherever it turns up."""
+    """New weights are another base model; a table of the old ones is recognised by its function's digest."""
     keys = count(site, "reviews", [5, 9])
     rebuild(runtime, "base")
     tables = published(site).tables

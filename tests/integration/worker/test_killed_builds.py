@@ -1,4 +1,4 @@
-"""Builders that die or fall asleep: the old version serves on, the reason is said, and nothing of them stays."""
+"""Builders that die or are suspended: the old version keeps serving, the reason is recorded, and no garbage stays."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def let_leases_lapse(site: Worksite) -> None:
 
 
 def artifacts(site: Worksite) -> set[str]:
-    """Digests of all artifacts that are tables, or pieces of some."""
+    """Digests of all artifacts that are complete or partial tables."""
     root = site.storage.local("artifacts")
     assert root is not None
     return {path.parent.name for path in root.glob("*/*/table.json")}
@@ -72,7 +72,7 @@ def folders(site: Worksite) -> list[str]:
 
 @pytest.fixture
 def films(site: Worksite, runtime: Runtime) -> str:
-    """A domain with a first version of the tree, and counts that want a second one."""
+    """A domain with a first version of the tree, and counts for a second one."""
     site.add_domain("films")
     count(site, "films", [5, 9])
     rebuild(runtime, "base")

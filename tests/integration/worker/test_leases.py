@@ -1,4 +1,4 @@
-"""The thread that keeps leases, the signs of life, and the guard of rebuilds."""
+"""The thread that extends leases, the reports of nodes, and the claim of a rebuild's period."""
 
 from __future__ import annotations
 

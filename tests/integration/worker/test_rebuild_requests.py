@@ -51,7 +51,7 @@ def numbers(site: Worksite) -> list[int]:
 
 
 def deliver(runtime: Runtime, redis_url: str) -> int:
-    """Run the rebuilds whose messages wait in Redis; gives how many messages those were."""
+    """Run the rebuilds whose messages are in Redis, and return the number of messages."""
     delivered = 0
     with redis.Redis.from_url(redis_url) as client:
         while (raw := client.rpop(CONTROL)) is not None:

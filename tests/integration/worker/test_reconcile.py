@@ -1,4 +1,4 @@
-"""Putting right what crashes and losses leave behind."""
+"""Repairing the record after crashes and lost messages."""
 
 from __future__ import annotations
 

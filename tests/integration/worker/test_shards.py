@@ -1,4 +1,4 @@
-"""Running shards: what ends up in the files and in the catalog, whatever happens on the way."""
+"""Running shards: what files and catalog hold afterwards, also after errors."""
 
 from __future__ import annotations
 

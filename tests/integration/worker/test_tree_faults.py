@@ -1,4 +1,4 @@
-"""Damaged tables and full disks: each costs its own rows, never a wrong one, and is said."""
+"""Damaged tables and full disks: only their own rows are missing, none is wrong, and the reason is reported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def films(site: Worksite, runtime: Runtime) -> str:
 
 
 def check_rows(runtime: Runtime, site: Worksite, tree: KnowledgeTree, domain: str) -> None:
-    """Whatever the tree finds is what the engine computes."""
+    """Check that every row in the tree is what the engine computes."""
     keys = np.unique(np.concatenate([table.keys for table in tree.tables.values()]))
     found = tree.lookup(domain, keys)
     fresh = runtime.engine.compute_rows(base_artifact(site), keys, fresh=True)
@@ -206,7 +206,7 @@ def test_tree_is_used_without_a_table_when_it_cannot_be_read_again_and_again(
 
 
 def test_remote_table_is_fetched_again_when_the_copy_of_it_is_damaged(site: Worksite, tmp_path: Path) -> None:
-    """Only the copy is; what every worker shares is whole."""
+    """Only the local copy is damaged, not the shared artifact."""
     bucket = Worksite(
         tmp_path / "remote",
         site.settings.database_url,

@@ -1,4 +1,4 @@
-"""Rebuilding trees: what is published, what stays when a build fails, what is forgotten."""
+"""Rebuilding trees: what is published, kept when a build fails, and deleted."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ MODEL = ServedModel(
 
 
 def asked(number: int, prompts: int = 1, **fields: object) -> _Line:
-    """A line with prompts; without any, one that was refused."""
+    """Return a line with prompts; without any, one that was refused."""
     if not prompts:
         return _Line(number, str(number), None, None, NotFound("no such model"))
     body = {"model": "acme/writer", "prompt": [f"{number}-{each}" for each in range(prompts)], **fields}

@@ -14,7 +14,7 @@ ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 @pytest.fixture(autouse=True)
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests of the run may have imported it."""
+    """Other tests may have imported torch."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 

@@ -1,4 +1,4 @@
-"""What a worker's settings become in its engine."""
+"""The engine configuration of a worker's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds give way to jobs, and to nothing else."""
+"""Pacing of background work beside jobs."""
 
 from __future__ import annotations
 

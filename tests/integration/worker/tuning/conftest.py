@@ -1,4 +1,4 @@
-"""Here it is processes that matter; `tests/integration/catalog/tuning` asks both databases."""
+"""On SQLite alone: the catalog's tests cover both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs while a storage that is not on this machine is out of reach."""
+"""Fine-tuning jobs while a remote storage does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What crashes and lost messages leave of fine-tuning jobs is put right, and trainings give way to jobs."""
+"""Repairing fine-tuning jobs after crashes and lost messages, and pacing trainings beside jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs run by a worker: to their end, and through what may come between."""
+"""Fine-tuning jobs run by a worker, with and without failures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def working_files(site: Worksite) -> list[str]:
 
 
 def assert_trained(site: Worksite, job_id: str, *, content: bytes = TEXT) -> TuningJob:
-    """The job has succeeded, with the adapter of an undisturbed training, and left nothing else."""
+    """Check that the job succeeded with the adapter of an uninterrupted training, and left no working files."""
     job = found_job(site, job_id)
     assert job.state is JobState.SUCCEEDED, job.last_failure
     model = served(site, job)
@@ -254,7 +254,7 @@ def test_a_job_is_pending_without_a_failure_when_its_model_finds_no_room(
 
 
 def fill_disk(patch: pytest.MonkeyPatch, ending: str, *, within: str) -> None:
-    """Have every write there fail for want of room."""
+    """Make every write there fail with a full disk."""
     real = Storage.create
 
     def create(storage: Storage, path: str) -> Any:
