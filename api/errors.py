@@ -72,7 +72,7 @@ async def _on_hmi_error(request: Request, error: Exception) -> JSONResponse:
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     first = cast(RequestValidationError, error).errors()[0]
     # The location begins with `body`, `query`, `path` or `header`, which is no part of a field's name.
-    return error_response(invalid_input(first, path=first["loc"][1:]))
+    return error_response(invalid_input(first, "the body", first["loc"][1:]))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

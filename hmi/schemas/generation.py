@@ -94,7 +94,9 @@ class CompletionRequest(GenerationRequest):
     echo: bool = False
     logprobs: Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)] = None
     best_of: Any = None
-    suffix: Annotated[Any, changes_nothing("", reason="texts are continued, not filled in")] = None
+    suffix: Annotated[Any, changes_nothing("", reason="text is generated after the prompt, not between two texts")] = (
+        None
+    )
 
     @property
     def inputs(self) -> tuple[Input, ...]:

@@ -71,9 +71,7 @@ def validate(model: type[ModelT], body: Mapping[str, Any], where: str) -> ModelT
         raise invalid_input(error.errors(include_url=False, include_input=False)[0], where) from None
 
 
-def invalid_input(
-    error: Mapping[str, Any], where: str = "the request", path: Sequence[int | str] | None = None
-) -> InvalidInput:
+def invalid_input(error: Mapping[str, Any], where: str, path: Sequence[int | str] | None = None) -> InvalidInput:
     """Translate one of pydantic's errors.
 
     Args:
@@ -87,7 +85,7 @@ def invalid_input(
     is_unsupported = isinstance(context.get("error"), Unsupported)
     code = "unsupported_parameter" if is_unsupported else _CODES.get(kind, "invalid_value")
     if kind == "json_invalid":
-        return InvalidInput(f"the request is not JSON: {context.get('error', error['msg'])}", code=code)
+        return InvalidInput(f"{where} is not JSON: {context.get('error', error['msg'])}", code=code)
     param = _param(place)
     return InvalidInput(f"{param or where} {_phrase(error, context)}", code=code, param=param)
 
