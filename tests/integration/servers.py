@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -25,21 +24,21 @@ from hmi.cli.local.redis import find_server
 __all__ = ["PostgresServer", "postgres_server", "redis_server"]
 
 _START_SECONDS = 30.0
+_SERVER_ID = 65534  # the unprivileged user and group of every Linux
 # Not `subprocess.Popen(preexec_fn=...)`: that is unsafe, and a warning, in a process that has threads.
 _BECOME_SERVER = """
-import ctypes, os, pwd, signal, sys
+import ctypes, os, signal, sys
 if os.geteuid() == 0:
-    user = pwd.getpwnam("nobody")
     os.setgroups([])
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
+    os.setgid(65534)
+    os.setuid(65534)
 ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG: a killed test run leaves nothing behind
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
 class PostgresServer:
-    """A server on a unix socket in `folder`, with trust for whoever may enter that folder."""
+    """A server on a unix socket in `folder`; it trusts every user with access to the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,7 +48,7 @@ class PostgresServer:
         return f"postgresql+psycopg://postgres@/{database}?host={self._folder}"
 
     def create(self, database: str, *, template: str = "template0") -> str:
-        """Create a database as a copy of `template`, to which nobody may be connected; gives its URL."""
+        """Create a database as a copy of `template`, which must have no connections; return its URL."""
         # By file copy: a template of a few MB needs no WAL record of each of its pages.
         self._run(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(database)
@@ -67,9 +66,9 @@ class PostgresServer:
 
 @contextlib.contextmanager
 def postgres_server(*, durable: bool = False) -> Iterator[PostgresServer]:
-    """Start PostgreSQL; as root it runs as `nobody`, since it refuses root.
+    """Start PostgreSQL; for root under an unprivileged user, since it refuses root.
 
-    Nothing is synced to disk, unless it is to be `durable`: a test may kill clients, not this server's machine.
+    Nothing is synced to disk unless `durable`: tests may kill clients, not the server's machine.
     """
     with _private_folder("hmi-pg-") as folder:
         programs = _postgres_programs(folder)
@@ -94,14 +93,14 @@ def postgres_server(*, durable: bool = False) -> Iterator[PostgresServer]:
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[str]:
-    """Start Redis on a free port of 127.0.0.1 with a password of its own; gives its URL."""
+    """Start Redis on a free port of 127.0.0.1 with its own password; return its URL."""
     with _private_folder("hmi-redis-") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
         password = secrets.token_hex(16)
         url = f"redis://:{password}@127.0.0.1:{port}/0"
-        config = folder / "redis.conf"  # not on the command line, where everybody could read the password
+        config = folder / "redis.conf"  # not on the command line, where every user could read the password
         config.write_text(f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ''\ndir {folder}\n")
 
         def ping() -> None:
@@ -142,8 +141,8 @@ def _running(command: list[str], folder: Path, ping: Callable[[], None]) -> Iter
 def _private_folder(prefix: str) -> Iterator[Path]:
     """A folder for the server's user alone, with a path short enough for a unix socket."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    if user := _server_user():
-        os.chown(folder, user.pw_uid, user.pw_gid)
+    if os.geteuid() == 0:
+        os.chown(folder, _SERVER_ID, _SERVER_ID)
     try:
         yield folder
     finally:
@@ -166,9 +165,5 @@ def _postgres_programs(folder: Path) -> Path:
 
 
 def _as_server(command: list[str]) -> list[str]:
-    """`command` as a process that ends with this one and, where this one is root's, belongs to `nobody`."""
+    """Wrap `command`: the process ends with this one, and does not run as root."""
     return [sys.executable, "-c", _BECOME_SERVER, *command]
-
-
-def _server_user() -> pwd.struct_passwd | None:
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None

@@ -132,7 +132,7 @@ def test_nothing_is_published_when_nobody_began_to_assemble(database: Database) 
         assert not finalizing.complete(session, batch.id, output=None, error=None)
 
 
-def test_the_first_batch_is_returned_when_its_key_comes_again(database: Database) -> None:
+def test_the_first_batch_is_returned_when_its_key_repeats(database: Database) -> None:
     acme, rival = add_tenant(database), add_tenant(database, "rival")
     file, other, theirs = add_file(database, acme), add_file(database, acme), add_file(database, rival)
     with database.session() as session:
@@ -311,19 +311,19 @@ def test_nothing_of_a_batch_is_dispatched_when_its_window_is_over(database: Data
     assert queue(database) == []
 
 
-def test_a_shard_that_slips_back_is_dropped_when_the_sweep_comes(database: Database) -> None:
+def test_a_shard_that_became_pending_late_is_dropped_by_expiry(database: Database) -> None:
     acme = add_tenant(database)
     batch = add_batch(database, acme, shard_count=1)
     with database.session() as session:
         batches.cancel_batch(session, acme.id, batch.id)
-        session.scalars(select(Shard)).one().state = JobState.PENDING  # as a give-back that raced may leave it
+        session.scalars(select(Shard)).one().state = JobState.PENDING  # as a release that raced may leave it
     with database.session() as session:
         assert finalizing.finalizable(session) == []
         assert batches.expire_batches(session) == 1
         assert finalizing.finalizable(session) == [batch.id]
 
 
-def test_no_line_is_lost_when_cancel_and_give_back_race(database: Database) -> None:
+def test_no_line_is_lost_when_cancel_and_release_race(database: Database) -> None:
     acme = add_tenant(database)
     for _ in range(5):
         batch = add_batch(database, acme, shard_count=1)
@@ -334,11 +334,11 @@ def test_no_line_is_lost_when_cancel_and_give_back_race(database: Database) -> N
             with database.session() as session:
                 return batches.cancel_batch(session, acme.id, batch.id).batch.cancelling_at is not None
 
-        def give_back(message: JobMessage = message) -> bool:
+        def release(message: JobMessage = message) -> bool:
             with database.session() as session:
                 return shards.release(session, message.job_id, message.attempt, reason="x", count_failure=False)
 
-        calls: list[Callable[[], bool]] = [cancel, give_back]
+        calls: list[Callable[[], bool]] = [cancel, release]
         assert race(calls) == [True, True]
         with database.session() as session:
             batches.expire_batches(session)

@@ -45,7 +45,7 @@ def test_a_tick_runs_once_when_schedulers_race(database: Database) -> None:
         assert not nodes.claim_tick(session, "dispatch", 7)
 
 
-def test_old_ticks_are_forgotten_when_new_ones_come(database: Database) -> None:
+def test_old_ticks_are_deleted_when_new_ones_are_claimed(database: Database) -> None:
     with database.session() as session:
         for tick in range(0, 1000, 50):
             assert nodes.claim_tick(session, "dispatch", tick)

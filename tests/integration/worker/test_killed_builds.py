@@ -28,7 +28,7 @@ from worker.runtime import Runtime
 from worker.trees import collect_garbage, rebuild
 
 ROOT = Path(__file__).parents[3]
-# A process of its own for each: what depends on the database is tested on both in `catalog/test_leftovers.py`.
+# A process of its own for each: what depends on the database is tested on both in `catalog/trees/test_garbage.py`.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 

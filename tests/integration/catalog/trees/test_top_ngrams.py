@@ -22,7 +22,7 @@ def _domain(database: Database, name: str) -> str:
         return domains.create_domain(session, name).id
 
 
-def test_each_ngram_comes_once_heaviest_first_when_read_in_pages(database: Database) -> None:
+def test_each_ngram_is_listed_once_by_descending_count_when_read_in_pages(database: Database) -> None:
     base, news = add_base(database), _domain(database, "news")
     counts = {key: float(key % 4 + 1) for key in range(1, 40)} | {2**63 - 1: 9.0}
     _count(database, base, news, counts)
@@ -57,7 +57,7 @@ def test_there_is_nothing_after_an_ngram_that_is_not_counted(database: Database)
     assert caught.value.param == "after"
 
 
-def test_all_counts_come_in_ascending_blocks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_counts_are_read_in_ascending_blocks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hmi.catalog.trees.frequencies._PAGE", 4)
     base, other = add_base(database), add_base(database, "other", "b" * 64)
     counts = {"news": {key: float(key) for key in range(1, 10)}, "tweets": {5: 2.0, 2**62: 3.0}}

@@ -72,7 +72,7 @@ def test_old_counts_fade_by_the_old_half_life_when_it_is_set_anew(
     assert _weights(database, base_id, at=_T0 + 2 * _DAY) == pytest.approx({1: 2.0, 2: 4.0})
 
 
-def test_the_databases_clock_is_taken_when_no_time_is_given(database: Database, base_id: str, general_id: str) -> None:
+def test_the_database_clock_is_used_when_no_time_is_given(database: Database, base_id: str, general_id: str) -> None:
     with database.session() as session:
         add(session, [NgramCounts(base_id, general_id, [1], [100])], half_life_seconds=_DAY)
         moment = database_time(session)
@@ -116,9 +116,7 @@ def test_old_and_new_counts_compare_when_seventy_half_lives_lie_between(
     assert _weights(database, base_id, at=later) == pytest.approx({1: 2.0**-30, 2: 4.0})
 
 
-def test_the_greatest_key_and_domains_apart_come_back_when_loaded(
-    database: Database, base_id: str, general_id: str
-) -> None:
+def test_the_greatest_key_and_separate_domains_are_loaded(database: Database, base_id: str, general_id: str) -> None:
     greatest = 2**63 - 1
     with database.session() as session:
         news = domains.create_domain(session, "news")
@@ -170,9 +168,7 @@ def test_a_count_too_old_for_a_float_is_nothing_when_it_is_loaded(
     assert _weights(database, base_id, at=_T0 + 1e6) == pytest.approx({1: 0.0, 2: 3.0})
 
 
-def test_several_domains_are_written_at_once_when_their_counts_come_together(
-    database: Database, base_id: str, general_id: str
-) -> None:
+def test_several_domains_are_written_in_one_transaction(database: Database, base_id: str, general_id: str) -> None:
     with database.session() as session:
         news = domains.create_domain(session, "news").id
     parts = [NgramCounts(base_id, news, [3, 1], [1, 2]), NgramCounts(base_id, general_id, [7], [4])]

@@ -90,7 +90,7 @@ def test_half_are_kept_of_equals_and_not_those_of_the_least_keys(
     assert 0.3 < (kept < 5_000).mean() < 0.7
 
 
-def test_nothing_is_forgotten_when_the_same_ngrams_come_again_and_again(
+def test_nothing_is_deleted_when_the_same_ngrams_repeat(
     database: Database, base_id: str, domain_ids: dict[str, str]
 ) -> None:
     for _ in range(4):
@@ -116,7 +116,7 @@ def test_no_bound_is_too_low_when_others_count_while_rows_are_counted(
     assert _bounds(database)[0] >= len(_kept(database, base_id)["general"])
 
 
-def test_it_is_done_in_many_transactions_when_there_is_much_to_forget(
+def test_trimming_takes_many_transactions_when_many_rows_are_deleted(
     database: Database, base_id: str, domain_ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _add(database, base_id, domain_ids["general"], np.arange(1.0, 101))
@@ -135,7 +135,7 @@ def test_one_process_trims_when_several_find_too_many(
         now = database_time(session)
     monkeypatch.setattr(trimming, "database_time", lambda session: now)
     _add(database, base_id, domain_ids["general"], np.arange(1.0, 101))
-    assert trees.trim_frequencies_if_due(database, FrequencyLimits(100, _MANY)) == 0  # and takes nobody's turn
+    assert trees.trim_frequencies_if_due(database, FrequencyLimits(100, _MANY)) == 0  # and claims no tick
     assert trees.trim_frequencies_if_due(database, FrequencyLimits(80, _MANY)) == pytest.approx(30, abs=1)
     assert trees.trim_frequencies_if_due(database, FrequencyLimits(8, _MANY)) == 0
     monkeypatch.setattr(trimming, "database_time", lambda session: now + 60)

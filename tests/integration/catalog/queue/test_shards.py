@@ -112,22 +112,24 @@ def test_leases_are_prolonged_when_they_are_still_held(database: Database) -> No
     assert (shard(database, held.job_id).lease_until or 0) > until
 
 
-def test_blame_is_counted_when_a_shard_is_given_back_with_it(database: Database) -> None:
+def test_failures_are_counted_when_a_release_counts_them(database: Database) -> None:
     add_batch(database, add_tenant(database), shard_count=1)
     shard_id = ""
-    for attempt, blame in enumerate((False, True, True), start=1):
+    for attempt, counted in enumerate((False, True, True), start=1):
         (message,) = queue(database)
         shard_id = message.job_id
         assert message.attempt == attempt
         assert take(database, message)
         with database.session() as session:
-            assert shards.release(session, message.job_id, message.attempt, reason=f"r{attempt}\0", count_failure=blame)
+            assert shards.release(
+                session, message.job_id, message.attempt, reason=f"r{attempt}\0", count_failure=count_failure
+            )
     found = shard(database, shard_id)
     assert (found.state, found.failures, found.last_failure) == (JobState.PENDING, 2, "r3\ufffd")
     assert found.lease_until is None
 
 
-def test_a_shard_is_dropped_when_it_comes_back_to_a_stopped_batch(database: Database) -> None:
+def test_a_shard_is_dropped_when_released_in_a_stopped_batch(database: Database) -> None:
     acme = add_tenant(database)
     batch = add_batch(database, acme, shard_count=2)
     given, lapsed = queue(database)
@@ -162,7 +164,7 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
     acme = add_tenant(database)
     batch = add_batch(database, acme, shard_count=1, lines=16)
     bad, deaths, max_failures = 11, 0, 3
-    suspects: set[int] = set()
+    quarantined: set[int] = set()
     for _ in range(200):
         with database.session() as session:
             for each in shards.exhausted(session, max_failures):
@@ -184,7 +186,7 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
             found = shard(database, message.job_id)
             with database.session() as session:
                 if shards.is_quarantined(session, found.id):
-                    suspects.add(found.first_line)
+                    quarantined.add(found.first_line)
             if found.first_line <= bad < found.first_line + found.lines:
                 _fail(database, message)
                 deaths += 1
@@ -197,11 +199,11 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
         assert [each.first_line for each in done if each.failed] == [bad]
         splits = select(func.count()).where(Shard.state == JobState.SPLIT)
         assert session.scalars(splits).one() == 4
-    assert suspects == {0, 8, 12, 10, 11}  # what shared a shard with the bad line, and no more of it than that
+    assert quarantined == {0, 8, 12, 10, 11}  # what shared a shard with the bad line, and no more of it than that
     assert deaths == 3 + 1 + 1 + 1 + 3  # a whole shard, its halves, then the line alone from the start
 
 
-def test_a_split_is_refused_when_it_would_lose_lines_or_comes_late(database: Database) -> None:
+def test_a_split_is_refused_when_it_would_lose_lines_or_is_stale(database: Database) -> None:
     add_batch(database, add_tenant(database), shard_count=1, lines=4)
     (message,) = queue(database)
     halves = [NewShard(0, 2, 0, 20), NewShard(2, 2, 20, 20)]

@@ -80,7 +80,7 @@ def row(database: Database, job_id: str) -> TuningJob:
 
 
 def messages_of(database: Database, job: TuningJob) -> list[str]:
-    """What was said of the job, the oldest first."""
+    """The messages of the job's events, oldest first."""
     with database.session(read_only=True) as session:
         found = training_events.list_events(session, job.tenant_id, job.id, limit=100).items
     return [event.message for event in reversed(found)]

@@ -33,7 +33,7 @@ def _wrapped(error: Exception) -> exc.DBAPIError:
         (errors.ConnectionFailure("gone"), Transient),
         (errors.ReadOnlySqlTransaction("a standby"), Transient),
         (errors.UniqueViolation("twice"), Conflict),
-        (errors.ForeignKeyViolation("nobody"), Conflict),
+        (errors.ForeignKeyViolation("missing"), Conflict),
         (errors.CheckViolation("wrong"), Conflict),
         (errors.StringDataRightTruncation("long"), InvalidInput),
         (errors.NumericValueOutOfRange("big"), InvalidInput),

@@ -101,7 +101,7 @@ def test_a_revoked_key_stays_so_when_adopted_again(database: Database) -> None:
             tenants.authenticate(session, plaintext)
 
 
-def test_a_name_is_given_once_when_two_ask_for_it(database: Database) -> None:
+def test_a_name_is_taken_once_when_two_requests_race(database: Database) -> None:
     outcomes = race([lambda: add_tenant(database)] * 4)
     assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 3
 
@@ -159,9 +159,9 @@ def test_every_table_with_a_tenants_rows_cascades_when_the_tenant_goes() -> None
                 assert key.ondelete == "CASCADE", table
 
 
-def test_the_operator_stays_when_it_is_asked_to_go(database: Database) -> None:
+def test_the_operator_cannot_be_deleted(database: Database) -> None:
     with database.session() as session:
         with pytest.raises(Forbidden):
             tenants.delete_tenant(session, "operator")
         with pytest.raises(NotFound):
-            tenants.delete_tenant(session, "nobody")
+            tenants.delete_tenant(session, "missing")

@@ -113,7 +113,7 @@ def test_the_version_before_serves_when_rolled_back(database: Database) -> None:
     assert _build(database, base.id, {"general": "t4"}) == 4
 
 
-def test_a_running_build_is_given_up_when_the_tree_is_rolled_back(database: Database) -> None:
+def test_a_running_build_fails_when_the_tree_is_rolled_back(database: Database) -> None:
     base = add_base(database)
     for digest in ("t1", "t2"):
         _build(database, base.id, {"general": digest})
@@ -127,7 +127,7 @@ def test_a_running_build_is_given_up_when_the_tree_is_rolled_back(database: Data
     assert _served(database, base.id) == 1
 
 
-def test_the_schedule_is_told_to_wait_when_an_earlier_version_was_chosen(database: Database) -> None:
+def test_the_schedule_waits_when_an_earlier_version_was_chosen(database: Database) -> None:
     base = add_base(database)
     _build(database, base.id, {"general": "t1"})
     _build(database, base.id, {"general": "t2"})
@@ -152,7 +152,7 @@ def test_the_version_that_was_chosen_is_gone_back_to_when_its_successor_is_bad_t
         assert trees.rollback(session, base.id) == 1
 
 
-def test_only_tables_that_nobody_names_are_given_up_when_old_versions_go(database: Database) -> None:
+def test_only_unneeded_tables_are_garbage_when_versions_retire(database: Database) -> None:
     base, other = add_base(database), add_base(database, "other", "b" * 64)
     _build(database, other.id, {"general": "shared-with-other"})
     for number, tables in enumerate(
@@ -176,12 +176,12 @@ def test_only_tables_that_nobody_names_are_given_up_when_old_versions_go(databas
             trees.record_hits(session, {(base.id, number, general.id): HitCounts(lookups=1, hits=1)})
     with database.session() as session:
         assert garbage.retire_versions(session, base.id) == []
-        # Whoever dies now leaves it known which tables are to go.
-        litter = garbage.find_garbage(session)
-        assert litter == [(base.id, 1, ("g1", "shared-with-other")), (base.id, 2, ("g1", "n2"))]
+        # After a crash here the rows still name the tables to delete.
+        found = garbage.find_garbage(session)
+        assert found == [(base.id, 1, ("g1", "shared-with-other")), (base.id, 2, ("g1", "n2"))]
     with database.session() as session:
         destroyed = list[str]()
-        for _, number, named in litter:
+        for _, number, named in found:
             for artifact in named:
                 garbage.delete_if_unneeded(session, artifact, destroyed.append)
             garbage.forget_tables(session, base.id, number)

@@ -68,7 +68,7 @@ def test_an_empty_database_says_what_to_do_when_it_is_used(empty_url: str) -> No
     database.dispose()
 
 
-def test_nothing_is_left_when_downgraded(database: Database) -> None:
+def test_no_table_remains_when_downgraded(database: Database) -> None:
     config = Config(_INI)
     with database.engine.begin() as connection:
         config.attributes["connection"] = connection

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs as their workers see them: every change behind the attempt, whoever comes late changes nothing."""
+"""Fine-tuning jobs as their workers see them: a stale attempt changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hmi.catalog.schema import Domain, TenantModel
 from hmi.errors import InvalidInput, LeaseLost, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_tenant, principal, race
-from tests.integration.catalog.tuning.seeding import add_job, lapse, messages_of, queue_jobs, row, take_job
+from tests.integration.catalog.training_seeding import add_job, lapse, messages_of, queue_jobs, row, take_job
 
 Act = Callable[[Session, ClaimedTraining], object]
 
@@ -187,7 +187,7 @@ def test_a_name_that_exists_gets_a_new_revision_of_its_tenants_alone(
         assert models.get_model(session, principal(rival), "rival/sentiment").artifact == "c" * 64
 
 
-def test_no_model_is_left_when_the_base_is_gone_at_the_end(database: Database, acme: Tenant, job: TuningJob) -> None:
+def test_no_model_is_registered_when_the_base_was_deleted(database: Database, acme: Tenant, job: TuningJob) -> None:
     claim = claimed(database)
     with database.session() as session:
         execute_dml(session, delete(RegisteredBase).where(RegisteredBase.name == "mini"))
@@ -231,7 +231,7 @@ def test_a_job_ends_when_it_fails_again_and_again_at_one_place(database: Databas
     assert not any("w1" in message for message in messages_of(database, job))
 
 
-def test_a_job_is_not_blamed_for_earlier_deaths_when_it_got_further(database: Database, job: TuningJob) -> None:
+def test_failures_are_reset_when_a_checkpoint_makes_progress(database: Database, job: TuningJob) -> None:
     for step in (10, 20, 30, 30):
         claim = claimed(database)
         with database.session() as session:

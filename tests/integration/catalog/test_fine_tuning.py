@@ -9,7 +9,7 @@ from hmi.catalog.registry.files import delete_expired_files, delete_file
 from hmi.catalog.registry.tenants import delete_tenant
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import add_base, add_file, add_tenant, race
-from tests.integration.catalog.tuning.seeding import add_job, create, new_job, queue_jobs, row, take_job
+from tests.integration.catalog.training_seeding import add_job, create, new_job, queue_jobs, row, take_job
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_job_waits_with_its_event_when_made(database: Database, acme: Tenant) 
     assert (event.message, event.level, event.data) == (f"Created fine-tuning job: {job.id}", "info", None)
 
 
-def test_a_model_gets_a_name_that_no_other_has_when_none_is_given(database: Database, acme: Tenant) -> None:
+def test_a_model_gets_a_unique_name_when_none_is_given(database: Database, acme: Tenant) -> None:
     named = [add_job(database, acme, suffix=None, model=f"acme/{'x' * 64}").target for _ in range(2)]
     assert len(set(named)) == 2
     assert all(name.startswith("x" * 50 + "-") and len(name) <= 64 for name in named)
@@ -150,7 +150,7 @@ def test_a_file_cannot_be_deleted_while_a_job_reads_it(database: Database, acme:
         delete_file(session, acme.id, validation.id)
 
 
-def test_a_file_is_deleted_or_read_when_both_are_asked_for_at_once(database: Database, acme: Tenant) -> None:
+def test_a_file_is_deleted_or_read_when_both_race(database: Database, acme: Tenant) -> None:
     for _ in range(5):
         file = add_file(database, acme)
 
@@ -179,11 +179,11 @@ def test_a_job_ends_at_once_when_cancelled(database: Database, acme: Tenant, lea
         assert ended.finished_at
     assert queue_jobs(database) == []
     with database.session(read_only=True) as session:
-        said = [event.message for event in training_events.list_events(session, acme.id, job.id).items]
-    assert said.count("The job was cancelled") == 1
+        messages = [event.message for event in training_events.list_events(session, acme.id, job.id).items]
+    assert messages.count("The job was cancelled") == 1
 
 
-def test_nothing_of_a_job_is_left_when_its_tenant_is_deleted(database: Database, acme: Tenant) -> None:
+def test_jobs_are_deleted_with_their_tenant(database: Database, acme: Tenant) -> None:
     add_job(database, acme)
     with database.session() as session:
         delete_tenant(session, "acme")

@@ -98,7 +98,7 @@ def test_a_broken_constraint_is_a_conflict_when_it_reaches_the_end(database: Dat
 
 def test_a_foreign_key_holds_when_a_row_is_needed(database: Database) -> None:
     with pytest.raises(Conflict), database.session() as session:
-        session.add(Domain(id="d", name="lost", parent_id="nobody", created_at=0.0))
+        session.add(Domain(id="d", name="lost", parent_id="missing", created_at=0.0))
 
 
 def test_a_drivers_error_holds_no_values_when_a_statement_fails(database: Database) -> None:

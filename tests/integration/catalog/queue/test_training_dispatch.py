@@ -6,7 +6,7 @@ import pytest
 
 from hmi.catalog import Database, Tenant, fine_tuning
 from tests.integration.catalog.seeding import add_base, add_tenant, race
-from tests.integration.catalog.tuning.seeding import add_job, queue_jobs, row
+from tests.integration.catalog.training_seeding import add_job, queue_jobs, row
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def serve(database: Database, tenants: dict[str, Tenant], count: int) -> str:
     return served
 
 
-def test_one_job_does_not_wait_behind_many_when_it_comes_later(database: Database) -> None:
+def test_one_job_does_not_wait_behind_many_when_submitted_later(database: Database) -> None:
     tenants = {name: add_tenant(database, name) for name in "ab"}
     for _ in range(5):
         add_job(database, tenants["a"])

@@ -29,18 +29,18 @@ def test_publishing_and_rolling_back_at_once_lock_in_one_order(
         count = execute_dml(session, statement)
         if threading.current_thread().name == "publisher" and not changed.is_set():
             changed.set()
-            # What holds the other lock and wants this one would meet us here; where nothing does, nobody comes.
+            # A transaction with the locks in the other order would deadlock here; without one, the wait times out.
             locked.wait(0.5)
         return count
 
-    def say_locked(session: Session, base_id: str) -> RegisteredBase:
+    def record_lock(session: Session, base_id: str) -> RegisteredBase:
         row = lock_base(session, base_id)
         if threading.current_thread().name != "publisher":
             locked.set()
         return row
 
     monkeypatch.setattr(builds, "execute_dml", pause_after_change)
-    monkeypatch.setattr(builds, "lock_base", say_locked)
+    monkeypatch.setattr(builds, "lock_base", record_lock)
 
     def publish() -> int:
         threading.current_thread().name = "publisher"

@@ -1,4 +1,4 @@
-"""What builds leave behind: named before it is stored, deleted only where nobody needs it."""
+"""Artifacts of builds: registered before they are stored, deleted only if no version needs them."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_tables_are_cleared_when_the_build_that_named_them_failed(database: Data
 
 @pytest.mark.parametrize("by", ["running", "published"])
 def test_a_table_is_spared_when_another_base_models_version_names_it(database: Database, by: str) -> None:
-    base, twin = add_base(database), add_base(database, "twin")  # the same weights under another name
-    failed, other = _begin(database, base.id), _begin(database, twin.id)
-    for each, number in ((base, failed), (twin, other)):
+    base, duplicate = add_base(database), add_base(database, "duplicate")  # the same weights under another name
+    failed, other = _begin(database, base.id), _begin(database, duplicate.id)
+    for each, number in ((base, failed), (duplicate, other)):
         _announce(database, each.id, number, "general", "shared")
     with database.session() as session:
         trees.fail_build(session, base.id, failed, "no room")
         if by == "published":
-            trees.publish(session, twin.id, other, {"general": "shared"}, {})
+            trees.publish(session, duplicate.id, other, {"general": "shared"}, {})
     assert _clear(database, "shared") == []
 
 
@@ -94,7 +94,7 @@ def test_a_table_is_announced_after_it_was_cleared_when_both_happen_at_once(data
     assert order == ["destroyed", "announced"]
 
 
-def test_builds_are_given_up_when_their_leases_ran_out(database: Database) -> None:
+def test_builds_fail_when_their_leases_expire(database: Database) -> None:
     base, other = add_base(database), add_base(database, "other", "b" * 64)
     _begin(database, base.id, -1)
     _begin(database, other.id)
@@ -120,7 +120,7 @@ def test_a_builder_that_died_has_said_how_far_it_was(database: Database) -> None
     assert error == "the builder's lease ran out at compute, 1200 of 5000 rows"
 
 
-def test_failed_versions_are_forgotten_when_newer_ones_are_kept(database: Database) -> None:
+def test_failed_versions_are_deleted_when_newer_ones_are_kept(database: Database) -> None:
     base = add_base(database)
     for outcome in ("fails", "a", "b", "fails", "c"):
         number = _begin(database, base.id)

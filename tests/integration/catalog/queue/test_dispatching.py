@@ -28,7 +28,7 @@ def _serve(database: Database, count: int, lines: int = 10) -> list[str]:
     return served
 
 
-def test_two_shards_do_not_wait_behind_a_thousand_when_they_come_later(database: Database) -> None:
+def test_two_shards_do_not_wait_behind_a_thousand_when_submitted_later(database: Database) -> None:
     big, small = add_tenant(database, "big"), add_tenant(database, "small")
     add_batch(database, big, shard_count=1000)
     add_batch(database, small, shard_count=2)
@@ -36,7 +36,7 @@ def test_two_shards_do_not_wait_behind_a_thousand_when_they_come_later(database:
     assert _owners(database, messages) == [big.id, small.id, big.id, small.id]
 
 
-def test_two_shards_come_next_when_the_queue_was_full_of_anothers(database: Database) -> None:
+def test_two_shards_are_next_when_the_queue_was_full_of_another_tenants(database: Database) -> None:
     big = add_tenant(database, "big")
     add_batch(database, big, shard_count=100)
     run_all(database, queue(database, in_flight=40))

@@ -69,7 +69,7 @@ def test_what_is_missing_is_named_when_a_delta_is_set_or_removed(database: Datab
         set_delta(session, "base_unknown", "news", "d" * 64, {})
 
 
-def test_a_model_runs_with_the_nearest_delta_when_several_lie_on_its_line(database: Database) -> None:
+def test_a_model_runs_with_the_nearest_delta_of_its_ancestors(database: Database) -> None:
     base, acme = add_base(database), add_tenant(database)
     add_base(database, "other", "b" * 64)
     _plant(database)
@@ -91,7 +91,7 @@ def test_a_model_runs_with_the_nearest_delta_when_several_lie_on_its_line(databa
     assert _deltas(database, acme, *names) == ["g" * 64, "r" * 64, "g" * 64, "g" * 64, None]
 
 
-def test_few_queries_are_asked_when_many_models_are_resolved(database: Database) -> None:
+def test_few_queries_run_when_many_models_are_resolved(database: Database) -> None:
     base, acme = add_base(database), add_tenant(database)
     _plant(database)
     for number in range(20):
@@ -106,12 +106,12 @@ def test_few_queries_are_asked_when_many_models_are_resolved(database: Database)
     assert sum("SELECT" in each for each in asked) == 3
 
 
-def test_nothing_is_asked_when_no_place_is_given(database: Database) -> None:
+def test_no_query_runs_when_no_place_is_given(database: Database) -> None:
     with database.session(read_only=True) as session:
         assert nearest_deltas(session, []) == {}
 
 
-def test_one_delta_is_left_when_several_are_set_at_once(database: Database) -> None:
+def test_one_delta_remains_when_several_are_set_concurrently(database: Database) -> None:
     base = add_base(database)
     _plant(database)
 

@@ -50,7 +50,7 @@ def test_listing_after_nothing_is_refused_when_the_id_is_unknown_or_foreign(data
             list_files(session, acme.id, after=after)
 
 
-def test_a_foreign_file_is_as_absent_as_an_unknown_one_when_asked_for(database: Database) -> None:
+def test_a_foreign_file_is_not_found_like_an_unknown_one(database: Database) -> None:
     acme, rival = add_tenant(database), add_tenant(database, "rival")
     file = add_file(database, acme)
     with database.session() as session:
