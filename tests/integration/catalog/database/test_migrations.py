@@ -17,7 +17,7 @@ from hmi.errors import Transient
 from tests.integration.catalog.seeding import race
 from tests.integration.servers import PostgresServer
 
-_INI = str(Path(__file__).parents[3] / "alembic.ini")
+_INI = str(Path(__file__).parents[4] / "alembic.ini")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -122,7 +122,7 @@ def test_failures_are_counted_when_a_release_counts_them(database: Database) -> 
         assert take(database, message)
         with database.session() as session:
             assert shards.release(
-                session, message.job_id, message.attempt, reason=f"r{attempt}\0", count_failure=count_failure
+                session, message.job_id, message.attempt, reason=f"r{attempt}\0", count_failure=counted
             )
     found = shard(database, shard_id)
     assert (found.state, found.failures, found.last_failure) == (JobState.PENDING, 2, "r3\ufffd")
