@@ -1,1 +1,1 @@
-"""The catalog's schema, version by version; applied by `hmi.catalog.migrate`."""
+"""The catalog's schema, version by version; applied by `hmi.catalog.upgrade_schema`."""
