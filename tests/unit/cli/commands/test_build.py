@@ -62,7 +62,7 @@ def test_a_base_gets_an_estimator_and_a_domain_its_own(base: Path, text: Path, t
     assert estimator.size == 8
 
 
-def test_no_estimator_is_taught_when_nothing_is_looked_up(text: Path, tmp_path: Path) -> None:
+def test_no_estimator_is_trained_when_k_is_0(text: Path, tmp_path: Path) -> None:
     convert_pretrained(tiny_bert_folder(tmp_path / "source"), tmp_path / "k0", k=0)
     arguments = ["--text", str(text), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["build", "estimator", str(tmp_path / "k0"), *arguments])
@@ -76,7 +76,7 @@ def test_existing_folder_is_kept_when_it_is_named_as_output(base: Path, text: Pa
     assert "exists already" in result.stderr
 
 
-def test_reason_is_said_when_nothing_is_looked_up(text: Path, tmp_path: Path) -> None:
+def test_reason_is_printed_when_k_is_0(text: Path, tmp_path: Path) -> None:
     convert_pretrained(tiny_bert_folder(tmp_path / "source"), tmp_path / "k0", k=0)
     arguments = ["--base", str(tmp_path / "k0"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["build", "domain", str(text), *arguments])
@@ -85,7 +85,7 @@ def test_reason_is_said_when_nothing_is_looked_up(text: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_a_base_is_made_of_text_and_again_of_what_was_learnt(text: Path, tmp_path: Path) -> None:
+def test_a_base_is_made_of_text_and_again_of_the_difference(text: Path, tmp_path: Path) -> None:
     source, learnt = tiny_bert_folder(tmp_path / "source"), tmp_path / "learnt.safetensors"
     options = [
         "--text",
@@ -112,7 +112,7 @@ def test_a_base_is_made_of_text_and_again_of_what_was_learnt(text: Path, tmp_pat
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_the_k_of_what_was_learnt_is_named_when_another_is_asked_for(text: Path, tmp_path: Path) -> None:
+def test_the_k_of_the_difference_is_named_when_another_is_asked_for(text: Path, tmp_path: Path) -> None:
     source, learnt = tiny_bert_folder(tmp_path / "source"), tmp_path / "learnt.safetensors"
     options = [
         "--text",
@@ -134,7 +134,7 @@ def test_the_k_of_what_was_learnt_is_named_when_another_is_asked_for(text: Path,
     assert "k = 2" in result.stderr
 
 
-def test_a_base_is_converted_and_that_said_when_there_is_no_text(tmp_path: Path) -> None:
+def test_a_base_is_only_converted_without_text(tmp_path: Path) -> None:
     source = tiny_bert_folder(tmp_path / "source")
     result = CliRunner().invoke(app, ["build", "base", str(source), "--k", "2", "--out", str(tmp_path / "k2")])
     assert result.exit_code == 0, result.output
@@ -159,7 +159,7 @@ def test_a_base_is_converted_and_that_said_when_there_is_no_text(tmp_path: Path)
         ("domain", "--teacher-adapter", "nosuch", "cannot read"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_in_words(
+def test_an_impossible_option_is_refused(
     base: Path, text: Path, tmp_path: Path, command: str, option: str, value: str, said: str
 ) -> None:
     (tmp_path / "file").write_text("no folder")

@@ -60,7 +60,7 @@ def run(*arguments: str, status: int = 0) -> Any:
     return done
 
 
-def test_a_job_is_asked_for_with_what_was_given_and_nothing_else(desk: Desk, tmp_path: Path) -> None:
+def test_request_holds_the_given_options_alone(desk: Desk, tmp_path: Path) -> None:
     text = tmp_path / "reviews.csv"
     text.write_text("text,label\na,b\n")
     desk.answers["POST", "/v1/fine_tuning/jobs"] = [JOB]

@@ -97,9 +97,7 @@ def test_adapterhubs_folders_are_imported_too(tmp_path: Path) -> None:
     assert (found["adapter"]["placement"], found["adapter"]["sites"]) == ("houlsby", ["attention", "output"])
 
 
-def test_report_tells_what_each_base_costs_and_leaves_its_adapter(
-    bases: dict[int, Path], theirs: Path, tmp_path: Path
-) -> None:
+def test_report_compares_bases_and_keeps_their_adapters(bases: dict[int, Path], theirs: Path, tmp_path: Path) -> None:
     data, out = write(tmp_path / "a.jsonl", 300), tmp_path / "out"
     arguments = (theirs, "--base", bases[0], "--out", out, *LABELS, "--data", data, "--compare", bases[2], *QUICK)
     result = run(*arguments)
@@ -126,7 +124,7 @@ def test_report_tells_what_each_base_costs_and_leaves_its_adapter(
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
-def test_training_goes_on_when_it_was_stopped(
+def test_training_resumes_after_an_interrupt(
     bases: dict[int, Path], theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, dev = write(tmp_path / "a.jsonl", 120), write(tmp_path / "b.jsonl", 20, seed=2)

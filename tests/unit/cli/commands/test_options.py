@@ -48,6 +48,6 @@ def test_own_key_stays_here_when_another_address_is_given(folder: DataFolder) ->
         assert _connected("http://elsewhere:8000", "given") == ("http://elsewhere:8000", "given")
 
 
-def test_way_out_is_named_when_nothing_runs(folder: DataFolder) -> None:
+def test_remedy_is_named_when_nothing_runs(folder: DataFolder) -> None:
     with pytest.raises(InvalidInput, match=r"start them with `hmi up`, or give --url"):
         connect(None, "given")

@@ -57,7 +57,7 @@ def test_folder_holds_adapter_report_and_card_when_training_is_over(base: Path, 
     assert sorted(path.name for path in out.parent.iterdir()) == ["adapter"]
 
 
-def test_given_part_judges_and_a_person_reads_how_well(base: Path, tmp_path: Path) -> None:
+def test_dev_file_is_evaluated_and_its_score_is_printed(base: Path, tmp_path: Path) -> None:
     data, dev, out = write(tmp_path / "a.jsonl", 64), write(tmp_path / "b.jsonl", 20, seed=2), tmp_path / "adapter"
     arguments = ["train", str(data), "--base", str(base), "--dev", str(dev), "--out", str(out), *QUICK]
     result = CliRunner().invoke(app, [*arguments, "--epochs", "1", "--kind", "lora"])
@@ -67,7 +67,7 @@ def test_given_part_judges_and_a_person_reads_how_well(base: Path, tmp_path: Pat
     assert "(accuracy 0.500 without training)" in result.stdout
 
 
-def test_training_goes_on_when_it_was_stopped(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_resumes_after_an_interrupt(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, out = write(tmp_path / "a.jsonl", 64), tmp_path / "adapter"
     arguments = ["train", str(data), "--base", str(base), "--out", str(out), *QUICK, "--epochs", "3", "--json"]
 
@@ -113,7 +113,7 @@ def test_adapter_of_the_ordinary_model_is_carried_over(base: Path, tmp_path: Pat
         ("a.jsonl", "", [], "a.jsonl: there are no examples"),
     ],
 )  # fmt: skip
-def test_line_and_reason_are_said_when_the_file_is_wrong(
+def test_line_and_reason_are_printed_when_the_file_is_wrong(
     base: Path, tmp_path: Path, name: str, content: str, options: list[str], reason: str
 ) -> None:
     (tmp_path / name).write_text(content)
@@ -132,9 +132,7 @@ def test_line_and_reason_are_said_when_the_file_is_wrong(
         ("--delta", "nosuch", "cannot read"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_in_words(
-    base: Path, tmp_path: Path, option: str, value: str, said: str
-) -> None:
+def test_an_impossible_option_is_refused(base: Path, tmp_path: Path, option: str, value: str, said: str) -> None:
     (tmp_path / "file").write_text("no folder")
     given = [option, value if option == "--seed" else str(tmp_path / value)]
     data = write(tmp_path / "reviews.jsonl", 8)

@@ -110,7 +110,7 @@ def test_process_is_started_again_when_it_was_killed(scene: Scene) -> None:
     assert "SIGKILL" in died.detail
 
 
-def test_check_raises_when_a_process_ends_again_and_again(scene: Scene) -> None:
+def test_check_raises_when_a_process_keeps_ending(scene: Scene) -> None:
     scene.processes.keep_alive()
     scene.start("loop", "import sys; sys.exit(1)")
 
@@ -138,7 +138,7 @@ def test_children_lead_groups_of_their_own_when_started(scene: Scene) -> None:
     assert os.getsid(pid) == pid
 
 
-def test_services_go_on_when_reporting_fails(tmp_path: Path) -> None:
+def test_services_keep_running_when_reporting_fails(tmp_path: Path) -> None:
     def fail(event: ServiceEvent) -> None:
         raise BrokenPipeError
 
@@ -182,7 +182,7 @@ def test_tail_gives_the_last_lines_when_the_log_is_long(tmp_path: Path) -> None:
     assert not tail(tmp_path / "absent")
 
 
-def test_process_is_started_again_when_it_ended_just_before_it_was_to_be_kept_alive(scene: Scene) -> None:
+def test_process_is_restarted_when_it_ended_just_before_keep_alive(scene: Scene) -> None:
     scene.start("early", "pass")
     wait_until(lambda: ServiceState.DIED in scene.states("early"))
     scene.processes.keep_alive()

@@ -17,7 +17,7 @@ from hmi.settings import Settings
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServicePlan:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HMI_SHARD_LINES", "999")  # the settings given in code win
-    monkeypatch.setenv("HMI_ADMIN_KEY", "of somebody else")
+    monkeypatch.setenv("HMI_ADMIN_KEY", "of another process")
     folder = DataFolder(tmp_path / "data")
     folder.prepare()
     return ServicePlan(

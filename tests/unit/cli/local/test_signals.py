@@ -19,7 +19,7 @@ def test_block_is_left_with_the_shells_status_when_a_signal_ends_it(number: sign
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopping_goes_on_in_a_hurry_when_a_signal_comes(number: signal.Signals) -> None:
+def test_stopping_kills_at_once_when_a_signal_comes(number: signal.Signals) -> None:
     hurried = threading.Event()
     with signals_hurry(hurried.set):
         os.kill(os.getpid(), number)

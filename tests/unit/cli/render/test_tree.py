@@ -132,7 +132,7 @@ def test_a_tree_says_so_when_none_is_published() -> None:
     assert lines[-1].split()[0] == "general"
 
 
-def test_a_base_model_has_no_tree_when_nothing_is_looked_up() -> None:
+def test_a_base_model_has_no_tree_when_k_is_0() -> None:
     lines = drawn(knowledge_tree(tree(k=0, domains={"general": table()})))
     assert lines == ["b: its k is 0, so there is no tree"]
 
@@ -151,7 +151,7 @@ def test_a_tree_says_so_when_it_was_rolled_back() -> None:
     assert "(rolled back)" in drawn(knowledge_tree(tree(number=1, rolled_back=True)))[0]
 
 
-def test_only_ancestors_and_descendants_stay_when_one_domain_is_wanted() -> None:
+def test_only_ancestors_and_descendants_stay_when_one_domain_is_selected() -> None:
     assert set(related(a_tree(), "reviews").domains) == {"general", "reviews", "movies", "products"}
     assert set(related(a_tree(), "movies").domains) == {"general", "reviews", "movies"}
 
@@ -280,11 +280,11 @@ def test_counts_take_six_characters_at_most(count: float, words: str) -> None:
     ("seconds", "words"),
     [(-5, "0 s ago"), (59, "59 s ago"), (150, "2 min ago"), (7300, "2 h ago"), (200_000, "2 days ago")],
 )
-def test_moments_are_said_as_what_has_passed(seconds: float, words: str) -> None:
+def test_moments_are_shown_as_time_since(seconds: float, words: str) -> None:
     assert ago(NOW - seconds, NOW) == words
 
 
-def test_a_share_is_a_dash_when_there_is_nothing_to_share() -> None:
+def test_share_of_nothing_is_a_dash() -> None:
     assert (percent(0, 0), percent(1, 3), percent(1, 3, digits=0)) == ("-", "33.3%", "33%")
 
 

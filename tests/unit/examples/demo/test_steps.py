@@ -35,7 +35,7 @@ def test_step_is_not_counted_when_it_fails() -> None:
     assert steps.taken == []
 
 
-def test_interrupt_comes_again_when_it_was_swallowed() -> None:
+def test_interrupt_is_repeated_when_it_was_swallowed() -> None:
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGALRM)]
     with pytest.raises(KeyboardInterrupt), Interrupts(again_seconds=0.05):
         with contextlib.suppress(KeyboardInterrupt):  # as a library does around an import of its own
