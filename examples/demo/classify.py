@@ -52,7 +52,8 @@ def read_text(steps: Steps, cache: Path, scale: Scale) -> DemoText:
     """The first step, which needs no services yet."""
     with steps.step("Labelled text of four domains"):
         steps.say(f"from the package vaderSentiment 3.0, which pip fetches once into {cache}")
-        archive, _ = fetch_sentences(cache)
+        with steps.progress("fetching the text"):
+            archive, _ = fetch_sentences(cache)
         sentences = read_sentences(archive)
         steps.say(", ".join(f"{domain} {len(each):,}" for domain, each in sentences.items()) + " rated sentences")
         return DemoText(sentences, portions(sentences, scale))
@@ -90,11 +91,12 @@ class ClassifyStory:
             return self._figures(tenants, (first_figures, second_figures), comparison)
 
     def _make_bases(self) -> dict[str, MadeBase]:
-        steps, bases = self._steps, {}
+        steps = self._steps
         with steps.step("Base models from MiniLM-L6: 3 layers looked up (k = 3), and none (k = 0)"):
             training = [each for domain in self._text.sentences for each in self._text.training(domain)]
-            for name, base in make_bases(self._folder / "bases", training, self._device):
-                bases[name] = base
+            with steps.progress("converting"):
+                bases = dict(make_bases(self._folder / "bases", training, self._device))
+            for name, base in bases.items():
                 kind = f"the lower {base.k} layers see 3-token windows" if base.k else "the ordinary model"
                 steps.say(f"{name}: {kind}{' (made by an earlier run)' if base.reused else ''}")
                 if base.error:
@@ -103,7 +105,9 @@ class ClassifyStory:
                         f"{' ' * len(name)}  error of the last layer's states against the full model: "
                         f"{base.error[0]:.2f} as converted, {base.error[1]:.2f} {how}"
                     )
-            steps.say(_registered(register.register_bases(self._client, bases), len(bases), "base models"))
+            with steps.progress("uploading"):
+                new = register.register_bases(self._client, bases)
+            steps.say(_registered(new, len(bases), "base models"))
             steps.say(_registered(register.register_domains(self._client), len(DOMAINS), "domains"))
             steps.show(domain_tree({each.name: each.parent for each in self._client.domains()}))
         return bases

@@ -58,7 +58,8 @@ def run_demo(
 
     with contextlib.ExitStack() as stack:
         with steps.step("Services: redis, API, worker, beat, Flower"):
-            services = stack.enter_context(Services(adapted, data_dir, device, on_event=on_event))
+            with steps.progress("starting"):
+                services = stack.enter_context(Services(adapted, data_dir, device, on_event=on_event))
             _print_addresses(steps, services)
         steps.check = services.check
         figures: DemoFigures | ChatFigures

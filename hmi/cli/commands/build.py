@@ -86,6 +86,7 @@ def base(
     # Read before torch is loaded, which takes seconds, so that a mistake in a file shows at once.
     corpora = [read_lines(path) for path in text or ()]
 
+    from hmi.cli.render import ProgressBar
     from hmi.models.convert import find_shipped_diff, read_weight_diff, resolve_source
     from hmi.training.distill import BaseReport, apply_weight_diff
 
@@ -97,7 +98,8 @@ def base(
     if known is None and k and not corpora:
         known = find_shipped_diff(folder, k)
     if known is not None:
-        report = BaseReport(apply_weight_diff(folder, known, out, rows))
+        with ProgressBar("converting"):
+            report = BaseReport(apply_weight_diff(folder, known, out, rows))
     else:
         given = {"learning_rate": learning_rate, "thinned": thinned}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -42,7 +43,9 @@ class TrainingStep(Protocol):
 
 
 class ProgressBar:
-    """The progress of one job while the block runs.
+    """The progress of one job while the block runs, from any thread.
+
+    Where the console is no terminal, a line appears every few seconds, also while the job reports nothing.
 
     Args:
         name: What the job is; lines begin with it.
@@ -70,7 +73,11 @@ class ProgressBar:
         self._progress.add_task(escape(name), total=None, words="")
         self._task = self._progress.tasks[0]
         self._stage = ""
+        self._said = ""
+        self._lock = threading.Lock()
         self._last_line = time.monotonic()
+        self._over = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="hmi-progress", daemon=True)
 
     def show(
         self, done: float, total: float | None, words: str = "", *, stage: str = "", seconds_left: float | None = None
@@ -89,12 +96,24 @@ class ProgressBar:
         left = self._task.time_remaining if seconds_left is None else seconds_left
         amount = f"{done:,.0f} of {total:,.0f} {self._unit}".rstrip() if total and self._unit else ""
         ends = f"{duration(left)} left" if left and total and done < total else ""
-        said = [part for part in (stage, amount, words, ends) if part]
-        self._progress.update(self._task.id, words=escape(", ".join(said)))
-        if self._progress.disable and time.monotonic() - self._last_line >= self._line_seconds:
+        self._said = ", ".join(part for part in (stage, amount, words, ends) if part)
+        self._progress.update(self._task.id, words=escape(self._said))
+        self._print_line()
+
+    def _print_line(self) -> None:
+        """Print the state, unless the console is a terminal or the last line is recent."""
+        with self._lock:
+            if not self._progress.disable or time.monotonic() - self._last_line < self._line_seconds:
+                return
             self._last_line = time.monotonic()
-            share = [f"{100 * done / total:.0f} %"] if total else [f"{duration(self._task.elapsed or 0)} so far"]
-            self._console.print(f"{self._name}: {', '.join(share + said)}", soft_wrap=True, markup=False)
+            done, total = self._task.completed, self._task.total
+            share = f"{100 * done / total:.0f} %" if total else f"{duration(self._task.elapsed or 0)} so far"
+            line = f"{self._name}: {share}, {self._said}" if self._said else f"{self._name}: {share}"
+            self._console.print(line, soft_wrap=True, markup=False)
+
+    def _tick(self) -> None:
+        while not self._over.wait(1):
+            self._print_line()
 
     def show_training(self, reached: TrainingStep, words: str) -> None:
         self.show(reached.done, reached.steps, words, seconds_left=reached.seconds_left)
@@ -125,11 +144,16 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         self._progress.start()
+        if self._progress.disable:
+            self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        if self._ticker.ident is not None:
+            self._ticker.join()
         self._progress.stop()
 
 

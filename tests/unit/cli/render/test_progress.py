@@ -11,6 +11,7 @@ from hmi.cli.render import ProgressBar
 from hmi.cli.render.progress import build_words, duration
 from hmi.schemas import BatchObject, JobObject, RequestCounts, TreeProgress
 from tests.answers import filled
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -56,6 +57,12 @@ def test_lines_are_printed_where_there_is_no_terminal(pipe: Console, out: io.Str
         "fine-tuning: 50 %, running, 5 of 10 steps, epoch 1 of 2, loss 0.250, 4 s left",
         "fine-tuning: 100 %, 10 of 10 steps",
     ]
+
+
+def test_lines_appear_while_the_job_reports_nothing(pipe: Console, out: io.StringIO) -> None:
+    with ProgressBar("converting", console=pipe, line_seconds=0.1):
+        wait_until(out.getvalue, what="the first line")
+    assert out.getvalue().startswith("converting: 1 s so far")
 
 
 def test_lines_keep_a_pause_of_seconds(pipe: Console, out: io.StringIO) -> None:
