@@ -3,7 +3,7 @@
     python -m benchmarks.adapters [--quick] [--json] [--device cuda] [--dtype bfloat16]
 
 One LoRA at one place, width -> rank -> width, for 64 rows of a batch: rows of one tenant lie together, and the weights
-lie in no order in an arena, as the bank keeps them. Every way adds to the same output, and is counted from the
+lie in no order in an arena, as in the device tier. Every way adds to the same output, and is counted from the
 arena on, in alternating rounds:
 
 - gathered: the weights of every row are gathered, then two batched products.

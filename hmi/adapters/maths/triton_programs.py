@@ -79,11 +79,11 @@ def segmented(
             a = index + tl.load(offsets)
             b = index + tl.load(offsets + batch)
             for first in range(0, rank, 2**bits):
-                lane = first + tl.arange(0, 2**bits)
-                own = lane < rank
+                vector = first + tl.arange(0, 2**bits)
+                own = vector < rank
                 inner = tl.zeros((TOKEN_BLOCK, 2**bits), tl.float32)
                 for part in range((IN + WIDTH - 1) // WIDTH):
-                    a_rows = tl.load(a + lane * ((IN + WIDTH - 1) // WIDTH) + part, mask=own, other=0).to(tl.int64)
+                    a_rows = tl.load(a + vector * ((IN + WIDTH - 1) // WIDTH) + part, mask=own, other=0).to(tl.int64)
                     for start in range(0, WIDTH, IN_BLOCK):
                         column = start + tl.arange(0, IN_BLOCK)
                         x_block = tl.load(  # [tokens, columns]
@@ -98,13 +98,13 @@ def segmented(
                         )
                         inner = tl.dot(x_block.to(OPERAND), a_block.to(OPERAND), inner, input_precision="ieee")
                 if BIASED:
-                    bias_rows = tl.load(index + tl.load(offsets + 2 * batch) + lane // WIDTH, mask=own, other=0)
-                    a_bias = tl.load(arena + bias_rows.to(tl.int64) * WIDTH + lane % WIDTH, mask=own, other=0.0)
+                    bias_rows = tl.load(index + tl.load(offsets + 2 * batch) + vector // WIDTH, mask=own, other=0)
+                    a_bias = tl.load(arena + bias_rows.to(tl.int64) * WIDTH + vector % WIDTH, mask=own, other=0.0)
                     inner += a_bias.to(tl.float32)[None, :]
-                # Lanes past the rank hold act(0) = 0. Rounded like the inner states of the gathered form.
+                # Positions past the rank hold act(0) = 0. Rounded like the inner states of the gathered form.
                 inner = _activate(inner, ACTIVATION).to(arena.dtype.element_ty)
                 for part in range((OUT + WIDTH - 1) // WIDTH):
-                    b_rows = tl.load(b + lane * ((OUT + WIDTH - 1) // WIDTH) + part, mask=own, other=0).to(tl.int64)
+                    b_rows = tl.load(b + vector * ((OUT + WIDTH - 1) // WIDTH) + part, mask=own, other=0).to(tl.int64)
                     for start in range(0, WIDTH, OUT_BLOCK):
                         column = start + tl.arange(0, OUT_BLOCK)
                         there = (column < WIDTH) & (part * WIDTH + column < OUT)
