@@ -102,7 +102,7 @@ def check_file(
     form = FileFormat.of(file.filename)
     limits = LabelledLimits(max_line_bytes=settings.max_line_bytes, max_examples=settings.max_training_examples)
     with open_content(services, file) as stream:
-        checked = check_labelled(stream, form, kind=kind, judging=judged is not None, limits=limits, each=take)
+        checked = check_labelled(stream, form, kind=kind, dev=judged is not None, limits=limits, each=take)
     if checked.problems:
         raise InvalidInput(_problems(checked), code="invalid_training_file", param=param)
     unknown = checked.unknown_to(judged) if judged else []

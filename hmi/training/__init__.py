@@ -1,5 +1,11 @@
-"""TODO"""
+"""Training: adapters from labelled text, bases distilled from pretrained models, domain deltas, imported adapters.
+
+Start reading at the entry points `adapter.train_adapter`, `distill.build_base`, `delta.train_delta` and
+`imports.retrain`. All of them run `loop.Trainer` with a loss of their own. `data`, `plan` and `reports` are plain data
+for every process and need no torch; `lower`, `trainable` and `tasks` are the parts that trainings are built from.
+Import from the subpackages: this package loads none of them.
+"""
 
 from __future__ import annotations
 
-__all__ = []
+__all__: list[str] = []

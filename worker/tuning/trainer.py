@@ -148,7 +148,7 @@ def _translate_full_file(folder: str) -> Iterator[None]:
 def _examples(path: str, form: FileFormat | None, task: TaskKind) -> tuple[AnyExample, ...]:
     """Read a file that passed the limits that applied when the job was created; today's limits do not apply."""
     with Path(path).open("rb") as stream:
-        return read_labelled(stream, form or FileFormat.JSONL, kind=task, judging=True, limits=_UNLIMITED).examples
+        return read_labelled(stream, form or FileFormat.JSONL, kind=task, dev=True, limits=_UNLIMITED).examples
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def labelled_reader(text_field: str, label_field: str, chat: ChatTemplate | None
                     stream,
                     FileFormat.of(path.name),
                     kind=task,
-                    judging=judging,
+                    dev=judging,
                     text_field=text_field,
                     label_field=label_field,
                     name=str(path),

@@ -1,4 +1,8 @@
-"""TODO"""
+"""Labelled text for training: files to examples, checks, and the split into training and dev sets. Needs no torch.
+
+`read_labelled` and `check_labelled` read JSON lines or CSV; the fields of a line decide the task and the type of
+example (`examples.py`). The API checks uploaded files with it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,9 @@ from hmi.training.data.examples import (
     require_learnable,
     texts_of,
 )
-from hmi.training.data.labelled import (
-    CheckedFile,
-    FileFormat,
-    LabelledFile,
-    LabelledLimits,
-    check_labelled,
-    read_labelled,
-)
+from hmi.training.data.labelled import CheckedFile, LabelledFile, check_labelled, read_labelled
+from hmi.training.data.reader import LabelledLimits
+from hmi.training.data.records import FileFormat
 from hmi.training.data.splits import require_known_labels, split_dev, split_train_dev_test, without_texts
 from hmi.training.data.tag_sets import tagger_labels, tags_and_names
 

@@ -1,4 +1,4 @@
-"""Labelled text as training takes it. What an example looks like is what it is for."""
+"""Training examples. The type of an example decides the task."""
 
 from __future__ import annotations
 
@@ -29,15 +29,11 @@ _ENCODERS_LEARN = (TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL, TaskKind.TOKEN
 _DECODERS_LEARN = (TaskKind.LANGUAGE, TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL)
 
 
-def require_learnable(kind: TaskKind, family: Family, who: str, param: str) -> None:
-    """Raises `InvalidInput` for what a model of this family does not learn.
-
-    Args:
-        who: Whose model it is, for the message.
-    """
+def require_learnable(kind: TaskKind, family: Family, model: str, param: str) -> None:
+    """Raises `InvalidInput`, which names the `model`, for a task that its family does not learn."""
     if kind not in (_DECODERS_LEARN if family.decodes else _ENCODERS_LEARN):
         can = "text generation and classes of texts" if family.decodes else "labels and embeddings"
-        raise InvalidInput(f"{who} is a {family} and learns {can}, not {kind}", param=param)
+        raise InvalidInput(f"{model} is a {family} and learns {can}, not {kind}", param=param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelExample:
-    """One text and all labels that are true of it, each once; none may be."""
+    """One text and all its labels, each once; there may be none."""
 
     text: str
     labels: tuple[str, ...]
@@ -67,11 +63,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample:
-    """One text and the labels of parts of it, in order and without overlap.
+    """One text with labelled spans, in order and without overlap.
 
     Attributes:
-        entities: True: a span is a named part of the text, and what lies between spans has no label. False: every word
-            is a span, its label is the word's tag as it was given (`B-PER`, `O`, `NOUN`).
+        entities: True: a span is an entity, and text between spans has no label. False: every word is a span with its
+            tag as it was given (`B-PER`, `O`, `NOUN`).
     """
 
     text: str
@@ -81,7 +77,7 @@ class TaggedExample:
 
 @dataclass(frozen=True, slots=True)
 class PairExample:
-    """Two texts that belong together, and one that does not belong to the first, if it is known."""
+    """A text with a similar one, its positive, and perhaps a dissimilar one, its negative."""
 
     text: str
     positive: str
@@ -90,27 +86,27 @@ class PairExample:
 
 @dataclass(frozen=True, slots=True)
 class CompletionExample:
-    """A text and how it goes on, which is what is learnt. Without a prompt all of the text is."""
+    """A prompt and its completion. The completion is trained; without a prompt the whole text is."""
 
     prompt: str
     completion: str
 
     @property
     def text(self) -> str:
-        """By which examples are told apart: many may have one prompt."""
+        """Identifies the example: several may share a prompt."""
         return f"{self.prompt}\0{self.completion}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChatExample:
-    """Messages, (role, content), and the answer to them, which is what is learnt."""
+    """Messages (role, content) and the answer to them. The answer is trained."""
 
     messages: tuple[tuple[str, str], ...]
     answer: str
 
     @property
     def text(self) -> str:
-        """By which examples are told apart: many may have one prompt."""
+        """Identifies the example: several may share a prompt."""
         return "\0".join([*(content for _, content in self.messages), self.answer])
 
 
@@ -127,10 +123,10 @@ _KINDS: dict[type[AnyExample], TaskKind] = {
 
 
 def kind_of(examples: Sequence[AnyExample]) -> TaskKind:
-    """The task that all examples are for.
+    """The task of the examples.
 
-    Raises `InvalidInput` for no examples, for those of different tasks, and for an empty text, naming the example
-    (1-based).
+    Raises `InvalidInput` for no examples, for examples of different tasks, and for an empty text, with the example's
+    number from 1.
     """
     if not examples:
         raise InvalidInput("there are no examples")
@@ -147,7 +143,7 @@ def kind_of(examples: Sequence[AnyExample]) -> TaskKind:
 
 
 def texts_of(example: AnyExample) -> tuple[str, ...]:
-    """Every text that the model reads for it."""
+    """Every text that the model reads for an example."""
     if isinstance(example, PairExample):
         return tuple(text for text in (example.text, example.positive, example.negative) if text is not None)
     if isinstance(example, CompletionExample):
@@ -158,7 +154,7 @@ def texts_of(example: AnyExample) -> tuple[str, ...]:
 
 
 def labels_in(example: AnyExample) -> tuple[str, ...]:
-    """The labels that one example has."""
+    """The labels of one example, of spans one for each."""
     match example:
         case Example():
             return (example.label,)

@@ -1,65 +1,39 @@
-"""Labelled text from files: read line by line, checked before any time is spent on training.
+"""Labelled text from files, checked line by line before any time is spent on training.
 
-Who takes files from others asks `check_labelled` for all that is wrong with one; who trains asks `read_labelled` for
-the examples. Both hold one line at a time, and nothing here needs torch.
+`check_labelled` lists every problem of a file, `read_labelled` gives its examples. Both hold one line at a time, and
+need no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Unpack
 
 from hmi.errors import InvalidInput
 from hmi.spec import TaskKind
-from hmi.training.data.examples import (
-    AnyExample,
-    ChatExample,
-    CompletionExample,
-    Example,
-    MultiLabelExample,
-    PairExample,
-    Span,
-    TaggedExample,
-)
-from hmi.training.data.reader import LabelledLimits, Reader
+from hmi.training.data.examples import AnyExample
+from hmi.training.data.reader import Reader, ReadOptions
 from hmi.training.data.records import FileFormat, Problem
 from hmi.training.data.tag_sets import tagger_labels, unknown_to
 
-__all__ = [
-    "MAX_PROBLEMS",
-    "AnyExample",
-    "ChatExample",
-    "CheckedFile",
-    "CompletionExample",
-    "Example",
-    "FileFormat",
-    "LabelledFile",
-    "LabelledLimits",
-    "MultiLabelExample",
-    "PairExample",
-    "Problem",
-    "Span",
-    "TaggedExample",
-    "check_labelled",
-    "read_labelled",
-]
+__all__ = ["MAX_PROBLEMS", "CheckedFile", "LabelledFile", "check_labelled", "read_labelled"]
 
 MAX_PROBLEMS = 100
-"""As many are reported; the file is read no further."""
+"""A file is read up to this number of problems."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """What a file holds.
+    """What a file contains.
 
     Attributes:
-        kind: None where no example could be read.
+        kind: None if no example could be read.
         characters: Of all texts.
         labels: How often each occurs, in the order of their first occurrence.
-        tags, names: Which of them are of words, and which of parts of texts.
-        problems: At most `MAX_PROBLEMS`; without any, the file can be trained on.
-        warnings: What is harmless, but may not be meant.
+        tags, names: The labels of words, and the labels of entities.
+        problems: At most `MAX_PROBLEMS`; a file without any can be trained on.
+        warnings: Harmless peculiarities, which may not be intended.
     """
 
     kind: TaskKind | None
@@ -71,11 +45,11 @@ class CheckedFile:
     tags: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
 
-    def unknown_to(self, learnt: CheckedFile) -> list[str]:
-        """The labels here that a model does not have which learns from that sound file, in alphabetical order."""
+    def unknown_to(self, train: CheckedFile) -> list[str]:
+        """The labels here that a model trained on that file does not have, in alphabetical order."""
         if self.kind is TaskKind.TOKENS:
-            return unknown_to(tagger_labels(learnt.tags, learnt.names), self.tags, self.names)
-        return sorted(set(self.labels) - set(learnt.labels))
+            return unknown_to(tagger_labels(train.tags, train.names), self.tags, self.names)
+        return sorted(set(self.labels) - set(train.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +62,10 @@ class LabelledFile:
 
 
 def check_labelled(
-    stream: IO[bytes],
-    form: FileFormat = FileFormat.JSONL,
-    *,
-    kind: TaskKind | None = None,
-    judging: bool = False,
-    limits: LabelledLimits = LabelledLimits(),  # noqa: B008 - frozen
-    text_field: str = "text",
-    label_field: str = "label",
-    each: Callable[[AnyExample], None] = lambda example: None,
+    stream: IO[bytes], form: FileFormat = FileFormat.JSONL, **options: Unpack[ReadOptions]
 ) -> CheckedFile:
-    """Read a file to its end, or to its hundredth problem, and keep nothing of it but counts.
-
-    Args:
-        kind: The task; None finds it from the fields.
-        judging: The file only judges, so one label is enough.
-        text_field, label_field: What `text` and `label` are called in the file.
-        each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
-    """
-    reader = Reader(kind, limits, judging, text_field, label_field, each)
+    """Read a file to its end, or to its hundredth problem, and keep only counts."""
+    reader = Reader(**options)
     problems: list[Problem] = []
     for found in reader.read(stream, form):
         if isinstance(found, Problem):
@@ -126,22 +85,10 @@ def check_labelled(
 
 
 def read_labelled(
-    stream: IO[bytes],
-    form: FileFormat = FileFormat.JSONL,
-    *,
-    kind: TaskKind | None = None,
-    judging: bool = False,
-    limits: LabelledLimits = LabelledLimits(),  # noqa: B008 - frozen
-    text_field: str = "text",
-    label_field: str = "label",
-    name: str = "",
-    each: Callable[[AnyExample], None] = lambda example: None,
+    stream: IO[bytes], form: FileFormat = FileFormat.JSONL, *, name: str = "", **options: Unpack[ReadOptions]
 ) -> LabelledFile:
-    """The examples of a file; arguments as of `check_labelled`.
-
-    Raises `InvalidInput` for the first problem, naming the file by `name` and the line.
-    """
-    reader = Reader(kind, limits, judging, text_field, label_field, each)
+    """The examples of a file. Raises `InvalidInput` for the first problem, with the file's name and the line."""
+    reader = Reader(**options)
     examples: list[AnyExample] = []
     for found in reader.read(stream, form):
         if isinstance(found, Problem):

@@ -1,4 +1,4 @@
-"""Records to examples of one task, and what only the whole file tells: its labels, repeats, too much of anything."""
+"""From records to examples of one task, with checks that need the whole file: labels, repetitions, limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TypedDict
 
 from hmi.errors import InvalidInput
 from hmi.spec import TaskKind
@@ -17,7 +17,7 @@ from hmi.training.data.records import FileFormat, Problem, Record, read_records
 from hmi.training.data.shapes import Shape, shapes_for
 from hmi.training.data.tag_sets import tagger_labels
 
-__all__ = ["LabelledLimits", "Reader"]
+__all__ = ["LabelledLimits", "ReadOptions", "Reader"]
 
 _MOST_NAMES = 10  # of fields in a message
 
@@ -27,8 +27,8 @@ class LabelledLimits:
     """How much one file may hold.
 
     Attributes:
-        max_line_bytes: Longest line, its line feed left out, and longest record of CSV.
-        max_labels: Distinct ones; of tags where words are labelled.
+        max_line_bytes: Of the longest line without its line feed, and of the longest CSV record.
+        max_labels: Distinct ones; of words, distinct tags.
     """
 
     max_line_bytes: int = 1024**2
@@ -36,43 +36,55 @@ class LabelledLimits:
     max_labels: int = 1000
 
 
-class Reader:
-    """Reads one file. Of what it has read it keeps counts, and some bytes for each example.
+class ReadOptions(TypedDict, total=False):
+    """How a file is read.
 
-    Args:
-        kind: The task, or None where the first example settles it.
-        judging: One label is enough.
+    Attributes:
+        kind: The task; by default the fields of the first example decide.
+        dev: The file is only for evaluation, so one label is enough.
+        text_field, label_field: Names of the fields `text` and `label` in the file.
         each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
     """
 
+    kind: TaskKind | None
+    limits: LabelledLimits
+    dev: bool
+    text_field: str
+    label_field: str
+    each: Callable[[AnyExample], None]
+
+
+class Reader:
+    """Reads one file; it keeps counts, and a few bytes for each example. The arguments are `ReadOptions`."""
+
     def __init__(
         self,
-        kind: TaskKind | None,
-        limits: LabelledLimits,
-        judging: bool,
-        text_field: str,
-        label_field: str,
-        each: Callable[[AnyExample], None],
+        kind: TaskKind | None = None,
+        limits: LabelledLimits = LabelledLimits(),
+        dev: bool = False,
+        text_field: str = "text",
+        label_field: str = "label",
+        each: Callable[[AnyExample], None] = lambda example: None,
     ) -> None:
         self.kind = kind
         self.examples = 0
         self.characters = 0
         self.labels: Counter[str] = Counter()
-        self.tags: set[str] = set()  # of words, and names of parts
-        self.names: set[str] = set()
+        self.tags: set[str] = set()  # labels of words
+        self.names: set[str] = set()  # labels of entities
         self._limits = limits
-        self._judging = judging
+        self._dev = dev
         self._each = each
         self._shapes = shapes_for(None, text_field, label_field)
         self._first_line = 0
-        self._unread: set[str] = set()
+        self._ignored: set[str] = set()  # fields
         self._seen: dict[int, tuple[int, int]] = {}  # by a text's hash: its line, and its labels' hash
         self._conflict: tuple[int, int] | None = None
         self._conflicts = 0
-        self._others: set[str] = set()  # two texts that others belong to, or do not
+        self._candidates: set[str] = set()  # up to two positive or negative texts
 
     def read(self, stream: IO[bytes], form: FileFormat) -> Iterator[AnyExample | Problem]:
-        """Examples and problems in the order of the file; after too many examples or labels it ends."""
+        """Examples and problems in the order of the file; it ends after too many examples or labels."""
         sound = True
         for record in read_records(stream, form, self._limits.max_line_bytes):
             found = record if isinstance(record, Problem) else self._read(record)
@@ -80,14 +92,14 @@ class Reader:
             yield found
             if self.examples > self._limits.max_examples or len(self.labels) > self._limits.max_labels:
                 return
-        if sound and (problem := self._lacking()):
+        if sound and (problem := self._find_lack()):
             yield problem
 
     def warnings(self) -> tuple[str, ...]:
-        """What is harmless, but may not be meant."""
+        """Harmless peculiarities, which may not be intended."""
         found = []
-        if self._unread:
-            found.append(f"fields that are not read: {', '.join(sorted(self._unread))}")
+        if self._ignored:
+            found.append(f"fields that are not read: {', '.join(sorted(self._ignored))}")
         for names in _alike(self.labels):
             found.append(f"labels that differ by no more than capitals or the form of characters: {_quoted(names)}")
         if self._conflict is not None:
@@ -107,32 +119,32 @@ class Reader:
             return Problem(record.line, error.message, error.code)
         if self.kind is None or not self._first_line:
             self.kind, self._first_line = shape.kind, record.line
-        for name in record.fields.keys() - {*shape.wanted, *shape.also}:
-            if len(self._unread) < _MOST_NAMES:
-                self._unread.add(_shown(name))
+        for name in record.fields.keys() - {*shape.required, *shape.optional}:
+            if len(self._ignored) < _MOST_NAMES:
+                self._ignored.add(_shown(name))
         return example
 
     def _shape(self, record: Record) -> Shape:
-        """The one shape that the record's fields have. Raises `InvalidInput`."""
+        """The shape of the record. Raises `InvalidInput` unless there is exactly one."""
         there = record.fields.keys()
-        shapes = [shape for shape in self._shapes if not shape.named or shape.kind is self.kind]
-        fitting = [shape for shape in shapes if there >= set(shape.wanted)]
+        shapes = [shape for shape in self._shapes if not shape.explicit or shape.kind is self.kind]
+        fitting = [shape for shape in shapes if there >= set(shape.required)]
         ours = [shape for shape in fitting if self.kind in (None, shape.kind)]
-        # Of two shapes of one task, the one that wants more is meant: a prompt beside a text.
-        ours = [one for one in ours if not any(set(one.wanted) < set(other.wanted) for other in ours)]
+        # Of two shapes of one task the one that requires more is meant: a prompt beside a text.
+        ours = [one for one in ours if not any(set(one.required) < set(other.required) for other in ours)]
         if len(ours) == 1:
             return ours[0]
         if ours:
-            several = " or ".join(_listed(shape.wanted) for shape in ours)
+            several = " or ".join(_listed(shape.required) for shape in ours)
             raise InvalidInput(f"it could be read as {several}; leave out what is not meant", code="ambiguous_fields")
         if fitting and self._first_line:
             message = f"it is for {fitting[0].kind}, and line {self._first_line} was for {self.kind}; "
             raise InvalidInput(f"{message}one file is for one task", code="mixed_tasks")
-        wanted = "; or ".join(_listed(shape.wanted) for shape in shapes if self.kind in (None, shape.kind))
-        raise InvalidInput(f"its fields are {_listed(there) or 'none'}; wanted are {wanted}", code="wrong_fields")
+        expected = "; or ".join(_listed(shape.required) for shape in shapes if self.kind in (None, shape.kind))
+        raise InvalidInput(f"its fields are {_listed(there) or 'none'}; wanted are {expected}", code="wrong_fields")
 
     def _count(self, example: AnyExample, line: int) -> None:
-        """Raises `InvalidInput` where the file has too much of something."""
+        """Raises `InvalidInput` if the file exceeds a limit."""
         self.examples += 1
         if self.examples > self._limits.max_examples:
             raise InvalidInput(f"there are more than {self._limits.max_examples} examples", code="too_many_examples")
@@ -145,24 +157,24 @@ class Reader:
             )
         if isinstance(example, TaggedExample):
             (self.names if example.entities else self.tags).update(labels)
-        if isinstance(example, PairExample) and len(self._others) < 2:
-            self._others.update(texts_of(example)[1:])
-        text, said = _hash(example.text), _hash(repr(labels))
-        first, before = self._seen.setdefault(text, (line, said))
-        if before != said:
+        if isinstance(example, PairExample) and len(self._candidates) < 2:
+            self._candidates.update(texts_of(example)[1:])
+        text, own = _hash(example.text), _hash(repr(labels))
+        first, before = self._seen.setdefault(text, (line, own))
+        if before != own:
             self._conflicts += 1
             self._conflict = self._conflict or (first, line)
 
-    def _lacking(self) -> Problem | None:
-        """What a file without a bad line may still lack."""
+    def _find_lack(self) -> Problem | None:
+        """What a file without a bad line may lack for training."""
         if not self.examples:
             return Problem(None, "there are no examples", "empty_file")
-        if self._judging:
+        if self._dev:
             return None
         if self.kind is TaskKind.CLASSIFICATION and len(self.labels) < 2:
             only = f"from here on, all {self.examples} examples have the label {next(iter(self.labels))!r}"
             return Problem(self._first_line, f"{only}; a classifier needs at least two labels", "one_label")
-        if self.kind is TaskKind.EMBEDDING and len(self._others) < 2:
+        if self.kind is TaskKind.EMBEDDING and len(self._candidates) < 2:
             only = f"from here on, all {self.examples} examples have one positive text"
             return Problem(self._first_line, f"{only}; embeddings need at least two texts to tell apart", "one_text")
         if self.kind is TaskKind.MULTI_LABEL and not self.labels:
@@ -177,7 +189,7 @@ class Reader:
 
 
 def _alike(labels: Iterable[str]) -> list[list[str]]:
-    """Labels that a person would hardly tell apart, a few of them."""
+    """Groups of labels that a person can hardly distinguish, at most ten."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         groups[unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).casefold())].append(label)
@@ -185,7 +197,7 @@ def _alike(labels: Iterable[str]) -> list[list[str]]:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    """As `_listed`; forms of one character look alike unless they are written out."""
+    """As `_listed`, in ASCII, since forms of one character look alike."""
     return ", ".join(ascii(name[:40]) for name in itertools.islice(names, _MOST_NAMES))
 
 
@@ -195,7 +207,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A field's name is the sender's: only so much of it, and nothing that a terminal obeys."""
+    """A field's name from a file, cut and without control characters."""
     return name[:40] if name.isprintable() else repr(name[:40])
 
 

@@ -1,4 +1,4 @@
-"""A training file as records with named fields: JSON lines, or CSV with a heading. One record is held at a time."""
+"""A training file as records with named fields: JSON lines, or CSV with a header. One record is held at a time."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class FileFormat(StrEnum):
 
     @classmethod
     def of(cls, name: str) -> FileFormat:
-        """By a file's name: CSV where it ends so, else JSON lines."""
+        """CSV if the file's name ends with `.csv`, else JSON lines."""
         return cls.CSV if name.lower().endswith(".csv") else cls.JSONL
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with line `line` (from 1) of a file; None where the file as a whole is meant."""
+    """What is wrong with line `line` (from 1) of a file, or with the whole file if it is None."""
 
     line: int | None
     reason: str
     code: str
 
     def error(self, name: str = "") -> InvalidInput:
-        """As an error that names the file, where it has a name, and the line."""
+        """An error that names the file and the line."""
         where = [name, "" if self.line is None else f"line {self.line}"]
         return InvalidInput(": ".join([" ".join(filter(None, where)), self.reason]).removeprefix(": "), code=self.code)
 
@@ -49,12 +49,12 @@ class Record:
 
 
 def read_records(stream: IO[bytes], form: FileFormat, max_bytes: int) -> Iterator[Record | Problem]:
-    """Records in order, and what is wrong with those that are none; blank lines are passed over.
+    """Records and problems in order; blank lines are skipped.
 
-    JSON lines go on after a problem. In CSV one may have shifted all that follows, so the first one is the last.
+    JSON lines are read on after a problem. CSV ends with the first problem, which may have shifted all that follows.
 
     Args:
-        max_bytes: Longest line, and longest record of CSV, whose fields may span lines.
+        max_bytes: Of the longest line, and of the longest CSV record, whose fields may span lines.
     """
     return _json_records(stream, max_bytes) if form is FileFormat.JSONL else _csv_records(stream, max_bytes)
 
@@ -70,8 +70,7 @@ def _json_records(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Proble
 
 
 def _csv_records(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Problem]:
-    # A field is no longer than its record, which `_CsvLines` bounds; the module's own limit, one for the whole process,
-    # is lower.
+    # `_CsvLines` bounds a record, and so its fields; the module's own limit, one for the whole process, is lower.
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
     lines = _CsvLines(stream, max_bytes)
     reader = csv.reader(lines, strict=True)
@@ -97,7 +96,7 @@ def _csv_records(stream: IO[bytes], max_bytes: int) -> Iterator[Record | Problem
 
 
 class _CsvLines(Iterator[str]):
-    """Decoded lines; knows where the record under way began."""
+    """Decoded lines, with the place where the current record began."""
 
     def __init__(self, stream: IO[bytes], max_bytes: int) -> None:
         self._lines = read_bounded(stream, max_bytes)
@@ -120,14 +119,14 @@ class _CsvLines(Iterator[str]):
             raise InvalidInput(f"not UTF-8 at byte {error.start}", code="invalid_csv") from None
 
     def begin(self) -> int:
-        """The line where the record that was just read began; the next one begins after what was read."""
+        """The line where the record that was just read began; the next record begins after it."""
         first, self.first = self.first, self.number + 1
         self._record_bytes = 0
         return first
 
 
 def _whole(raw: bytes, skipped: int, number: int, max_bytes: int) -> bytes:
-    """The line without a byte order mark. Raises `InvalidInput` where it is too long."""
+    """The line without a byte order mark. Raises `InvalidInput` if it is too long."""
     length = len(raw.rstrip(b"\r\n")) + skipped
     if length > max_bytes:
         message = f"the line is {length} bytes long; at most {max_bytes} are allowed"

@@ -1,4 +1,4 @@
-"""From a record's fields to an example: which task they are for, and whether they are what that task wants."""
+"""From a record's fields to an example: the fields decide the task and are checked for it."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class Shape:
     """One way to write an example.
 
     Attributes:
-        wanted: Fields that must be there; `also` those that may be.
-        parse: Makes the example of them; raises `InvalidInput`.
-        named: Taken only where its task was named: others' fields hold its own.
+        required: Fields that must be there.
+        parse: From the fields to an example; raises `InvalidInput`.
+        optional: Fields that may be there.
+        explicit: Used only if the task was named, since other shapes contain its fields.
     """
 
     kind: TaskKind
-    wanted: tuple[str, ...]
+    required: tuple[str, ...]
     parse: Callable[[Fields], AnyExample]
-    also: tuple[str, ...] = ()
-    named: bool = False
+    optional: tuple[str, ...] = ()
+    explicit: bool = False
 
 
 def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str = "label") -> tuple[Shape, ...]:
@@ -77,15 +78,15 @@ def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str
         Shape(TaskKind.TOKENS, (text_field, "spans"), spanned),
         Shape(TaskKind.EMBEDDING, (text_field, "positive"), paired, ("negative",)),
         Shape(TaskKind.LANGUAGE, ("prompt", "completion"), continued),
-        Shape(TaskKind.LANGUAGE, (text_field,), plain, named=True),
-        Shape(TaskKind.LANGUAGE, ("messages",), _chat, named=True),
+        Shape(TaskKind.LANGUAGE, (text_field,), plain, explicit=True),
+        Shape(TaskKind.LANGUAGE, ("messages",), _chat, explicit=True),
     )
     return tuple(shape for shape in every if kind in (None, shape.kind))
 
 
 def _conversation(fields: Fields) -> Example:
-    """OpenAI's chat form: the user says the text, the assistant its label."""
-    said = {}
+    """OpenAI's chat form: the user's message is the text, the assistant's the label."""
+    contents = {}
     for place, message in enumerate(_list(fields, "messages")):
         if not isinstance(message, dict) or message.keys() != {"role", "content"}:
             raise _wrong(f"messages[{place}] must be an object with role and content, and nothing else")
@@ -94,14 +95,14 @@ def _conversation(fields: Fields) -> Example:
             raise _wrong(f"messages[{place}] is a {role} message: a classifier has no prompt, so leave it out")
         if place > 1 or role != ("user", "assistant")[place]:
             raise _wrong("messages must be one of the user, the text, and then one of the assistant, its label")
-        said[role] = message["content"]
-    if len(said) < 2:
+        contents[role] = message["content"]
+    if len(contents) < 2:
         raise _wrong("messages must be one of the user, the text, and then one of the assistant, its label")
-    return Example(_text(said, "user"), _label(said["assistant"], "assistant"))
+    return Example(_text(contents, "user"), _label(contents["assistant"], "assistant"))
 
 
 def _chat(fields: Fields) -> ChatExample:
-    """OpenAI's chat form: the last message, the assistant's, is learnt."""
+    """OpenAI's chat form: the last message, the assistant's, is trained."""
     messages = []
     for place, message in enumerate(_list(fields, "messages")):
         name = f"messages[{place}]"
@@ -165,7 +166,7 @@ def _text(fields: Fields, name: str) -> str:
 
 
 def _label(value: object, name: str) -> str:
-    """A name without white space around it; whole numbers and truth values are taken as they are written in JSON."""
+    """A name without white space around it; integers and booleans become their JSON text."""
     if isinstance(value, bool):
         value = "true" if value else "false"
     if type(value) is int:

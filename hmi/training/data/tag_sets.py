@@ -1,4 +1,4 @@
-"""The labels that a tagger of words has, from what its examples say."""
+"""The labels of a tagger, from the tags and entities of its examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["tagger_labels", "tags_and_names", "unknown_to"]
 
 
 def tags_and_names(examples: Iterable[TaggedExample]) -> tuple[set[str], set[str]]:
-    """The tags of words, and the names of parts of texts, as the examples have them."""
+    """The tags of words and the names of entities in the examples."""
     tags: set[str] = set()
     names: set[str] = set()
     for example in examples:
@@ -22,24 +22,24 @@ def tags_and_names(examples: Iterable[TaggedExample]) -> tuple[set[str], set[str
 
 
 def unknown_to(labels: Collection[str], tags: Set[str], names: Set[str]) -> list[str]:
-    """Of such tags and names those that a tagger with these labels never says, in alphabetical order."""
-    parts = {label[len(BEGIN) :] for label in labels if label.startswith(BEGIN)} if is_bio(labels) else set()
-    return sorted((tags - set(labels)) | (names - parts))
+    """The tags and names that a tagger with these labels does not have, in alphabetical order."""
+    entities = {label[len(BEGIN) :] for label in labels if label.startswith(BEGIN)} if is_bio(labels) else set()
+    return sorted((tags - set(labels)) | (names - entities))
 
 
 def tagger_labels(tags: Set[str], names: Set[str]) -> tuple[str, ...]:
-    """`O` first where nothing is a label too, then in alphabetical order; of named parts `B-x` and `I-x` for each x.
+    """`O` first, if it is a label, then alphabetical order; for entities `B-x` and `I-x` of each name x.
 
     Args:
         tags: Of words that were tagged one by one.
-        names: Of parts of texts.
+        names: Of entities.
 
-    Raises `InvalidInput` where there is nothing to tell apart, or too much, or where some examples name parts and
-    others tag words in a form that names none.
+    Raises `InvalidInput` for too few or too many labels, and if some examples have entities and others have tags that
+    are not BIO.
     """
-    told = tags - {OUTSIDE}
-    if not told or is_bio(tags):
-        names = names | {tag[len(BEGIN) :] for tag in told}
+    inside = tags - {OUTSIDE}
+    if not inside or is_bio(tags):
+        names = names | {tag[len(BEGIN) :] for tag in inside}
         if not names:
             raise InvalidInput("no example has a labelled word")
         labels = (OUTSIDE, *(f"{mark}{name}" for name in sorted(names) for mark in (BEGIN, INSIDE)))

@@ -1,4 +1,8 @@
-"""TODO"""
+"""Adapters that were trained elsewhere: importing them exactly, and comparing them with retrained ones.
+
+`import_adapter` reads a folder of PEFT, AdapterHub or HMI for a base with k = 0. `retrain` trains adapters like it on
+other bases and evaluates all of them on the same texts.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""An adapter from elsewhere as HMI keeps it: the canonical file, what was read, and a model card."""
+"""An imported adapter: the canonical file, its origin, and a model card."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from hmi.training.reports import (
     TASK_WORDS,
     AdapterComparison,
     RetrainReport,
+    bullets,
     escape_markdown,
     markdown_table,
     save_adapter_folder,
+    usage,
 )
 
 __all__ = ["ImportedAdapter", "import_adapter", "imported_card", "save_imported"]
@@ -31,7 +33,7 @@ __all__ = ["ImportedAdapter", "import_adapter", "imported_card", "save_imported"
 class ImportedAdapter:
     """Attributes:
     source: Name of the folder that it was read from.
-    base: Digest of the base artifact that it stands on, with k = 0.
+    base: Digest of its base artifact, which has k = 0.
     """
 
     adapter: Adapter
@@ -40,7 +42,7 @@ class ImportedAdapter:
     base: str
 
     def to_json(self) -> dict[str, Any]:
-        """What it is, ready for JSON; no weights."""
+        """As JSON values, without weights."""
         return {
             "source": self.source,
             "origin": dataclasses.asdict(self.origin),
@@ -51,21 +53,21 @@ class ImportedAdapter:
 
 
 def import_adapter(folder: Path, base: Path, labels: Sequence[str] | None = None) -> ImportedAdapter:
-    """Read a folder of PEFT, AdapterHub or HMI whole, for the base artifact in `base`.
+    """Read a folder of PEFT, AdapterHub or HMI, for the base artifact in `base`.
 
     Args:
         labels: Names of the head's outputs, in order, as in `read_adapter`.
 
     Raises:
-        AdapterRefused: Anything in the folder that is not understood, named with the reason.
-        InvalidInput: A base that looks layers up: an adapter that was trained on the ordinary model is not exact there.
+        AdapterRefused: Anything in the folder that is not understood, with the reason.
+        InvalidInput: A base with k > 0, on which an adapter of the ordinary model is not exact.
         Corrupt: A damaged base.
     """
     spec = read_spec(base)
     if spec.k:
         raise InvalidInput(
-            f"{base} looks {spec.k} lower layers up, and an adapter from elsewhere is exact on the ordinary model "
-            "alone: `hmi build base MODEL --k 0` makes a base of it",
+            f"{base} looks {spec.k} lower layers up, and an imported adapter is exact on the ordinary model alone: "
+            "`hmi build base MODEL --k 0` makes a base of it",
             param="base",
         )
     adapter = read_adapter(folder, spec, labels)
@@ -74,37 +76,34 @@ def import_adapter(folder: Path, base: Path, labels: Sequence[str] | None = None
 
 def save_imported(imported: ImportedAdapter, out: Path, report: RetrainReport | None = None) -> dict[str, Any]:
     """Make the folder `out`: adapter, card, and report, which is returned. Raises `OSError`; then nothing is left."""
-    plainly = {"imported": imported.to_json(), "retraining": report.to_json() if report else None}
-    save_adapter_folder(out, imported.adapter, plainly, imported_card(imported, out.name, report))
-    return plainly
+    content = {"imported": imported.to_json(), "retraining": report.to_json() if report else None}
+    save_adapter_folder(out, imported.adapter, content, imported_card(imported, out.name, report))
+    return content
 
 
 def imported_card(imported: ImportedAdapter, name: str, report: RetrainReport | None = None) -> str:
-    """Markdown: what the adapter is, where it came from, what training it again would cost, how to use it."""
-    sections = [f"# {escape_markdown(name)}", _what(imported), "## Where it comes from", _origin(imported)]
+    """Markdown: what the adapter is, its origin, what retraining would cost, how to use it."""
+    how = usage("/v1/classify" if imported.adapter.head else "/v1/embeddings", "input")
+    parts = [f"# {escape_markdown(name)}", *_what(imported), "## Origin", _origin(imported)]
     if report is not None:
-        sections += ["## What it would lose if it were trained again", *_retraining(report)]
-    sections += ["## Use it", _use(imported), "## Limits", _limits(report)]
-    return "\n\n".join(sections) + "\n"
+        parts += ["## Cost of retraining", *_retraining(report)]
+    parts += ["## Use", f"{how} BASE is the ordinary model, with k = 0.", "## Limits", bullets(_limits(report))]
+    return "\n\n".join(parts) + "\n"
 
 
-def _what(imported: ImportedAdapter) -> str:
-    summary = imported.adapter.summary()
-    head = imported.adapter.head
+def _what(imported: ImportedAdapter) -> list[str]:
+    summary, head = imported.adapter.summary(), imported.adapter.head
     kinds = {"lora": "A LoRA", "bottleneck": "Bottlenecks", "none": "A head alone"}
     task = TASK_WORDS[task_of(head)] if head else "embeddings: it has no head"
     rows: list[tuple[str, object]] = [
-        ("ranks", ", ".join(map(str, summary["ranks"])) or "-"),
-        ("layers", ", ".join(map(str, summary["layers"])) or "-"),
-        ("sites", ", ".join(summary["sites"]) or "-"),
-        ("labels", ", ".join(summary["labels"] or ()) or "-"),
-        ("bytes", f"{summary['bytes']:,}"),
+        (name, ", ".join(map(str, summary[name] or ())) or "-") for name in ("ranks", "layers", "sites", "labels")
     ]
-    return (
+    return [
         f"{kinds[summary['kind']]} for {task}, on top of base model `{imported.base[:12]}`, which is the ordinary "
-        "model (k = 0). Nothing was changed in reading it: on that model it answers as it did where it was trained, "
-        f"within the rounding of the type that the model runs in.\n\n{markdown_table(['part', 'value'], rows)}"
-    )
+        "model (k = 0). Its weights are unchanged, so on that model its answers are those of the library that trained "
+        "it, within the rounding of the dtype.",
+        markdown_table(["part", "value"], [*rows, ("bytes", f"{summary['bytes']:,}")]),
+    ]
 
 
 def _origin(imported: ImportedAdapter) -> str:
@@ -113,26 +112,27 @@ def _origin(imported: ImportedAdapter) -> str:
     model = f"{escape_markdown(origin.model)} as the model that it was trained on" if origin.model else "no model"
     return (
         f"The folder {escape_markdown(imported.source)}, saved by {escape_markdown(origin.library + version)}. "
-        f"It names {model}. Whether that is the base model only its shapes could tell: they fit."
+        f"It names {model}. Only the shapes of its weights were compared with the base model: they fit."
     )
 
 
-def _retraining(report: RetrainReport) -> Iterator[str]:
-    figure = report.metric.replace("_", " ")
+def _retraining(report: RetrainReport) -> list[str]:
     chosen = f"{report.dev_examples:,} others chose the epoch" if report.dev_examples else "no others chose an epoch"
-    yield (
-        f"Adapters of the same make, trained on {report.train_examples:,} examples; {chosen}. All were judged on "
-        f"{report.test_examples:,} further texts; differences are in points, with a standard error over those texts."
-    )
-    heading = ["", figure, "macro F1", "to the imported", "to retrained, k = 0", "layers run", "bytes", "seconds"]
-    yield markdown_table(heading, [_row(each, report.metric) for each in report.comparisons])
-    yield "\n".join(f"- {escape_markdown(note)}" for note in report.notes)
+    metric = report.metric.replace("_", " ")
+    heading = ["", metric, "macro F1", "to the imported", "to retrained, k = 0", "layers run", "bytes", "seconds"]
+    return [
+        f"Adapters of the same kind and size, trained on {report.train_examples:,} examples; {chosen}. All were "
+        f"evaluated on {report.test_examples:,} further texts; differences are in points, with a standard error over "
+        "those texts.",
+        markdown_table(heading, [_row(each, report.metric) for each in report.comparisons]),
+        bullets(map(escape_markdown, report.notes)),
+    ]
 
 
-def _row(each: AdapterComparison, figure: str) -> list[str]:
+def _row(each: AdapterComparison, metric: str) -> list[str]:
     return [
         f"{'imported' if each.name == IMPORTED else 'retrained'}, k = {each.k}{', with delta' if each.delta else ''}",
-        f"{each.metrics[figure]:.3f}",
+        f"{each.metrics[metric]:.3f}",
         f"{each.metrics['macro_f1']:.3f}",
         str(each.to_imported.score) if each.to_imported else "-",
         str(each.to_retrained.score) if each.to_retrained else "-",
@@ -142,22 +142,13 @@ def _row(each: AdapterComparison, figure: str) -> list[str]:
     ]
 
 
-def _use(imported: ImportedAdapter) -> str:
-    url = "/v1/classify" if imported.adapter.head else "/v1/embeddings"
-    body = '{"model": "TENANT/MODEL", "input": "..."}'
-    return (
-        "```console\n$ hmi model register TENANT/MODEL --base BASE --domain DOMAIN --adapter THIS_FOLDER\n```\n\n"
-        f'and lines of a batch with `"url": "{url}", "body": {body}`. BASE is the ordinary model, with k = 0.'
-    )
-
-
-def _limits(report: RetrainReport | None) -> str:
+def _limits(report: RetrainReport | None) -> list[str]:
     limits = [
-        "What it was trained on, and how well it does on other text, is known where it was trained.",
-        "On a base with k > 0 its layers would read what no layer below gave them in training; train it anew there.",
+        "Its training text, and its metrics on other text, are not known here.",
+        "It must not run on a base with k > 0, whose layers give other states than those it was trained on; retrain it "
+        "there.",
     ]
     if report is not None and report.truncated:
-        limits.append(
-            f"{report.truncated:,} of the texts that judged were longer than {report.config.max_tokens} tokens."
-        )
-    return "\n".join(f"- {each}" for each in limits)
+        longest = report.config.max_tokens
+        limits.append(f"{report.truncated:,} of the evaluated texts were longer than {longest} tokens.")
+    return limits

@@ -1,15 +1,15 @@
-"""What an adapter from elsewhere would lose if it were trained again on bases that look lower layers up.
+"""What an imported adapter would lose if it were retrained on bases that look lower layers up.
 
-The adapter is judged as it is, at k = 0; then one like it that was trained here at k = 0, so that what training again
-costs is known apart; then one that was trained on each of the other bases. All answer the same texts, which none of
-those learnt from and by which no epoch was chosen.
+The adapter is evaluated as it is, at k = 0; then an adapter like it that was trained here at k = 0, which shows the
+cost of retraining alone; then one trained on each of the other bases. All are evaluated on the same texts, which were
+not used for training or for choosing an epoch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ _SAME_SHAPE = ("layers", "hidden_size", "heads", "intermediate_size", "vocab_siz
 
 @dataclass(frozen=True, slots=True)
 class RetrainTarget:
-    """A base with k > 0 to train on, and the delta of the domain that would be looked up in."""
+    """A base to train on, and the delta of the domain whose rows would be looked up."""
 
     folder: Path
     delta: Adapter | None = None
@@ -45,14 +45,14 @@ class RetrainTarget:
 
 @dataclass(frozen=True, slots=True)
 class RetrainResult:
-    """The report, and each adapter that was trained for it, by the name that it has there."""
+    """The report, and each retrained adapter by its name in the report."""
 
     report: RetrainReport
     adapters: dict[str, TrainedAdapter]
 
 
 OnRetraining = Callable[[str, TrainProgress], None]
-"""Told the name of what is being trained, and how far it is, after every step."""
+"""Called after every step with the name of the adapter in training and its progress."""
 
 
 def retrain(
@@ -66,71 +66,50 @@ def retrain(
     on_progress: OnRetraining = lambda name, progress: None,
     checkpoint: Callable[[str], Path | None] = lambda name: None,
 ) -> RetrainResult:
-    """Judge an adapter and train others like it.
+    """Evaluate an adapter and train others like it.
 
     Args:
-        folder: Base artifact with k = 0, that the adapter stands on.
+        folder: The adapter's base artifact, with k = 0.
         examples: To train on; a part of them chooses the epoch.
-        how: Of what the adapter does not settle: epochs, batch size, learning rate, seed, longest text and the like.
-        dev: That everybody is judged on; without it another part of the examples, `how.dev_share` of them.
-        checkpoint: Where the training of that name keeps its state, as in `train_adapter`.
+        how: For what the adapter does not determine: epochs, batch size, learning rate, seed, longest text.
+        dev: The test set; by default a part of the examples, `how.dev_share` of them.
+        faster: Bases of the same model with k > 0.
+        checkpoint: Checkpoint file of the training with that name, as in `train_adapter`.
 
     Raises:
-        InvalidInput: An adapter without a head, text that it has no labels for or of which nothing is left to judge by,
-            or a base that is no faster version of the model.
+        InvalidInput: An adapter without a head, labels that it does not have, too few examples for a test set, or a
+            base of another model.
         AdapterRefused, Corrupt, OSError: As `train_adapter`.
     """
     head, spec = adapter.head, read_spec(folder)
     if head is None:
-        raise InvalidInput("the adapter has no head, so it gives no labels that could be judged")
+        raise InvalidInput("the adapter has no head, so it gives no labels to evaluate")
     targets = name_targets(folder, faster)
     require_labels(head, [*examples, *dev])
-    learnt, choosing, judging = split_train_dev_test(examples, dev, how.dev_share)
+    train, choosing, test = split_train_dev_test(examples, dev, how.dev_share)
     config, differs = config_like(adapter, head, spec, labels_of(examples), how)
-
-    def judge(target: RetrainTarget, candidate: Adapter) -> Evaluation:
-        return evaluate_adapter(
+    chosen = config if choosing else dataclasses.replace(config, dev_share=0)
+    adapters = {
+        name: train_adapter(
             target.folder,
-            candidate,
-            judging,
-            max_tokens=how.max_tokens,
-            delta=target.delta,
-            device=how.device,
-            dtype=how.dtype,
-        )
-
-    imported = judge(RetrainTarget(folder), adapter)
-    comparisons = [_comparison(IMPORTED, RetrainTarget(folder), adapter, adapter, imported)]
-    adapters: dict[str, TrainedAdapter] = {}
-    ordinary: Evaluation | None = None
-    for name, target in targets.items():
-        trained = train_adapter(
-            target.folder,
-            learnt,
-            config if choosing else dataclasses.replace(config, dev_share=0),
+            train,
+            chosen,
             choosing,
             delta=target.delta,
             on_progress=functools.partial(on_progress, name),
             checkpoint=checkpoint(name),
         )
-        found = judge(target, trained.adapter)
-        comparisons.append(
-            dataclasses.replace(
-                _comparison(name, target, trained.adapter, adapter, found),
-                seconds=trained.report.seconds,
-                epochs=trained.report.epochs,
-                to_imported=compare_evaluations(found, imported),
-                to_retrained=compare_evaluations(found, ordinary) if ordinary else None,
-            )
-        )
-        adapters[name] = trained
-        ordinary = ordinary or found
+        for name, target in targets.items()
+    }
+    imported = _evaluate(RetrainTarget(folder), adapter, test, how)
+    comparisons = [_comparison(IMPORTED, RetrainTarget(folder), adapter, adapter, imported)]
+    comparisons += _compare_retrained(targets, adapters, adapter, imported, test, how)
     report = RetrainReport(
         task=task_of(head),
         metric=imported.metrics.name,
-        test_examples=len(judging),
-        truncated=_count_cut(folder, judging, min(how.max_tokens, spec.max_positions)),
-        train_examples=len(learnt),
+        test_examples=len(test),
+        truncated=_count_truncated(folder, test, min(how.max_tokens, spec.max_positions)),
+        train_examples=len(train),
         dev_examples=len(choosing),
         config=config,
         comparisons=tuple(comparisons),
@@ -139,15 +118,49 @@ def retrain(
     return RetrainResult(report, adapters)
 
 
-def name_targets(folder: Path, faster: Sequence[RetrainTarget]) -> dict[str, RetrainTarget]:
-    """What is trained on, the ordinary base first, by the name of what comes of it: `retrained-k3`, and
-    `retrained-k3-2` for another with that k.
+def _compare_retrained(
+    targets: Mapping[str, RetrainTarget],
+    retrained: Mapping[str, TrainedAdapter],
+    adapter: Adapter,
+    imported: Evaluation,
+    test: Sequence[AnyExample],
+    how: TrainConfig,
+) -> Iterator[AdapterComparison]:
+    ordinary: Evaluation | None = None
+    for name, target in targets.items():
+        trained = retrained[name]
+        found = _evaluate(target, trained.adapter, test, how)
+        yield dataclasses.replace(
+            _comparison(name, target, trained.adapter, adapter, found),
+            seconds=trained.report.seconds,
+            epochs=trained.report.epochs,
+            to_imported=compare_evaluations(found, imported),
+            to_retrained=compare_evaluations(found, ordinary) if ordinary else None,
+        )
+        ordinary = ordinary or found
 
-    Raises `InvalidInput` unless `folder` is a base with k = 0, and the others are versions of it with k > 0.
+
+def _evaluate(target: RetrainTarget, adapter: Adapter, test: Sequence[AnyExample], how: TrainConfig) -> Evaluation:
+    return evaluate_adapter(
+        target.folder,
+        adapter,
+        test,
+        max_tokens=how.max_tokens,
+        delta=target.delta,
+        device=how.device,
+        dtype=how.dtype,
+    )
+
+
+def name_targets(folder: Path, faster: Sequence[RetrainTarget]) -> dict[str, RetrainTarget]:
+    """The bases to train on, the ordinary one first, by the name of the retrained adapter: `retrained-k3`, and
+    `retrained-k3-2` for another base with that k.
+
+    Raises `InvalidInput` unless `folder` is a base with k = 0 and the others are the same model with k > 0.
     """
     spec = read_spec(folder)
     if spec.k:
-        raise InvalidInput(f"{folder} looks {spec.k} lower layers up; an adapter from elsewhere stands on k = 0")
+        raise InvalidInput(f"{folder} looks {spec.k} lower layers up; an imported adapter needs a base with k = 0")
     named = {"retrained-k0": RetrainTarget(folder)}
     for target in faster:
         found = read_spec(target.folder)
@@ -167,7 +180,7 @@ def _require_version(found: HPLMSpec, spec: HPLMSpec, folder: Path) -> None:
             raise InvalidInput(f"{folder} is of another model: its {name} is {theirs}, not {ours}")
 
 
-def _count_cut(folder: Path, examples: Sequence[AnyExample], max_tokens: int) -> int:
+def _count_truncated(folder: Path, examples: Sequence[AnyExample], max_tokens: int) -> int:
     encodings = load_tokenizer(folder).encode_batch_fast([example.text for example in examples])
     return sum(len(encoding.ids) > max_tokens for encoding in encodings)
 
@@ -190,12 +203,12 @@ def _comparison(
 
 def _notes(differs: Sequence[str], *, given: bool, chosen: bool) -> Iterator[str]:
     if differs:
-        yield f"The imported adapter is not made again to the letter: {'; '.join(differs)}."
+        yield f"The retrained adapters are not exactly like the imported one: {'; '.join(differs)}."
     if not given:
         yield (
-            "The texts that judge are a part of the training text. If the imported adapter was trained on them, it "
-            "looks better here than it is; a dev part that it has not seen tells."
+            "The test set is a part of the training text. If the imported adapter was trained on it, its metrics here "
+            "are too high; use a dev set that it was not trained on."
         )
     if not chosen:
-        yield "Too few examples were there to choose an epoch by: each training ran to its last one."
-    yield "Standard errors are over the texts that judge; another seed moves what is retrained as well."
+        yield "There were too few examples to choose an epoch: each training kept its last one."
+    yield "Standard errors are over the texts of the test set; another seed also changes the retrained adapters."

@@ -1,4 +1,4 @@
-"""How an adapter is trained: plain data, so that whoever takes orders for trainings can check one without torch."""
+"""The hyperparameters of a training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def require_numbers(
 
 
 def default_rank(kind: AdapterKind) -> int:
-    """Of LoRA pairs 16, for there is one at every linear layer; of bottlenecks 48."""
+    """16 for LoRA, which has a pair at every linear layer; 48 for bottlenecks."""
     return 16 if kind is AdapterKind.LORA else 48
 
 
@@ -48,24 +48,24 @@ class TrainConfig:
 
     Attributes:
         rank: Of every LoRA pair or bottleneck.
-        epochs: The most; where a dev part judges, training may stop earlier and keeps its best epoch.
+        epochs: At most; with a dev set, training may stop earlier and keeps its best epoch.
         learning_rate: Peak of the schedule. The default suits every kind and rank that was tried.
-        lowest_layer: Adapters sit from this layer on; layers that are looked up have none in any case.
-        miss_policy: Under which the model will be served. For `backoff` each text is seen as a tree sees it that was
-            built of all the others; what such a model says of whole windows is no worse.
+        lowest_layer: Adapters sit on this layer and above, but never on layers that are looked up.
+        miss_policy: Under which the model will be served. For `backoff` each text gets the n-grams of a tree built from
+            all other texts; the model's answers on whole windows are no worse for it.
         sites: The linear layers that get a LoRA pair, in every upper layer.
-        placements: Where bottlenecks go: after the feed-forward (Pfeiffer et al., 2021), or at both places.
+        placements: Of bottlenecks: after the feed-forward (Pfeiffer et al., 2021), or at both places.
         before_norm: Bottlenecks read the normalised sum of state and residual (Pfeiffer et al.), not the state alone
             (Houlsby et al., 2019).
         activation: Of bottlenecks.
-        pooling: How a text becomes the vector that its classes are read from.
+        pooling: How the states of a text become the vector that the head reads.
         max_tokens: Longer texts are cut, special tokens included.
-        patience: So many epochs that are no better than the best one end the training.
-        dev_share: Of the examples, to judge by where no dev part is given; 0 trains on all of them to the last epoch.
-        temperature: Of the contrast between texts that belong together and others; for embeddings alone.
-        seed: Same seed, same text, same machine, same number of threads: same weights.
-        device, dtype: As in `hmi.engine.config.EngineConfig`. The dtype is that of the frozen base model and the
-            activations; the trained weights are float32 always.
+        patience: Training ends after so many epochs without a better one.
+        dev_share: Of the examples, for the dev set if none is given; 0 trains on all of them to the last epoch.
+        temperature: Of the contrastive loss, for embeddings.
+        seed: The same seed, text, machine and number of threads give the same weights.
+        device, dtype: As in `hmi.engine.EngineConfig`. The dtype is that of the frozen base model and the activations;
+            the trained weights are float32.
 
     Raises `InvalidInput` whose `param` names the field.
     """
@@ -98,14 +98,14 @@ class TrainConfig:
         if not 0 <= self.dev_share <= 0.5:
             raise InvalidInput(f"dev_share must lie between 0 and 0.5, not {self.dev_share}", param="dev_share")
         if self.pooling is Pooling.TOKENS:
-            raise InvalidInput("labels of words are asked for by the examples, not by the pooling", param="pooling")
+            raise InvalidInput("the examples decide whether words are labelled, not the pooling", param="pooling")
         if self.kind is AdapterKind.LORA and not self.sites:
             raise InvalidInput("a LoRA needs at least one linear layer to sit on", param="sites")
         if self.kind is AdapterKind.BOTTLENECK and not self.placements:
             raise InvalidInput("a bottleneck needs at least one place to stand at", param="placements")
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, ready for JSON."""
+        """Every field, as JSON values."""
         return {
             name: [str(each) for each in value] if isinstance(value, tuple) else value
             for name in self.__slots__
@@ -114,7 +114,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
-        """What `to_json` gave. Raises `TypeError`, `ValueError` or `KeyError` for anything else."""
+        """The inverse of `to_json`. Raises `TypeError`, `ValueError` or `KeyError`."""
         sites, placements = tuple(map(Site, raw["sites"])), tuple(map(Placement, raw["placements"]))
         kind, pooling = AdapterKind(raw["kind"]), Pooling(raw["pooling"])
         policy, activation = MissPolicy(raw["miss_policy"]), Activation(raw["activation"])

@@ -1,4 +1,4 @@
-"""What a fine-tuning job trains, settled when it was made: plain data for its row in the catalog, without torch."""
+"""What a fine-tuning job trains, decided when the job is created and stored in the catalog."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["TrainingPlan"]
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
     """Attributes:
-    task: What is learnt; the files were found to be for it.
-    training_form, validation_form: Of the files; None where there is no second one.
-    config: But for `device` and `dtype`, which are those of the worker that trains.
-    start: Digest of the adapter's artifact that training begins with.
+    task: The task of the files.
+    training_form, validation_form: Formats of the files; None without a validation file.
+    config: The worker replaces `device` and `dtype` by its own.
+    start: Digest of the adapter artifact that training begins with.
     """
 
     task: TaskKind
@@ -28,7 +28,7 @@ class TrainingPlan:
     start: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """As JSON values."""
         return {
             "task": self.task.value,
             "training_form": self.training_form.value,
@@ -39,12 +39,12 @@ class TrainingPlan:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Self:
-        """What `to_json` gave. Raises `KeyError`, `ValueError` or `TypeError` for anything else."""
+        """The inverse of `to_json`. Raises `KeyError`, `ValueError` or `TypeError`."""
         form = raw["validation_form"]
         return cls(
             TaskKind(raw["task"]),
             FileFormat(raw["training_form"]),
             None if form is None else FileFormat(form),
             TrainConfig.from_json(raw["config"]),
-            raw.get("start"),  # jobs of earlier versions began with nothing
+            raw.get("start"),  # absent in jobs of earlier versions
         )

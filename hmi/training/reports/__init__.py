@@ -1,4 +1,9 @@
-"""TODO"""
+"""What a training reports: progress, metrics, reports, model cards, and comparisons of adapters. Plain data, no torch.
+
+`TrainProgress` is reported after every step, `TrainReport` at the end; `metrics.py` has the metrics of each task.
+`AnswerCounts` keeps a model's answers text by text, so that `compare_evaluations` can give a score difference with its
+standard error.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,16 @@ from hmi.training.reports.answer_counts import (
     multi_label_counts,
     word_counts,
 )
-from hmi.training.reports.card import TASK_WORDS, save_adapter_folder, save_trained
+from hmi.training.reports.card import (
+    TASK_WORDS,
+    bullets,
+    escape_markdown,
+    markdown_table,
+    save_adapter_folder,
+    save_trained,
+    usage,
+)
 from hmi.training.reports.comparison import IMPORTED, AdapterComparison, RetrainReport
-from hmi.training.reports.markdown import escape_markdown, markdown_table
 from hmi.training.reports.metrics import (
     Metrics,
     class_metrics,
@@ -37,6 +49,7 @@ __all__ = [
     "TrainProgress",
     "TrainReport",
     "TrainedAdapter",
+    "bullets",
     "class_counts",
     "class_metrics",
     "compare_evaluations",
@@ -50,6 +63,7 @@ __all__ = [
     "ranking_metrics",
     "save_adapter_folder",
     "save_trained",
+    "usage",
     "word_counts",
     "word_metrics",
 ]

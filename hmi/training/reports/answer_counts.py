@@ -1,4 +1,4 @@
-"""What a model answered to each text, counted, so that two models can be compared on the same texts."""
+"""A model's answers counted text by text, so that two models can be compared on the same texts."""
 
 from __future__ import annotations
 
@@ -26,49 +26,50 @@ __all__ = [
 ]
 
 Counts = NDArray[np.int32]
-Figures = NDArray[np.float64]
+Scores = NDArray[np.float64]
 
 _CELLS = 2**20  # of texts times labels at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerCounts:
-    """For each text and label how often the label was rightly given, given, and true: each int32 `[texts, labels]`.
+    """For each text and label how often the label was predicted correctly, predicted, and true.
 
-    The score of every task's `Metrics` is the F1 of sums over these, accuracy too: where each text has one label and is
-    given one, both are the share of right ones.
+    The score of every task's `Metrics` is the F1 of sums over these. Accuracy is that too: with one true and one
+    predicted label for each text, both are the share of correct ones.
 
     Attributes:
-        told: bool `[labels]`, the labels that the score is over: all but `O` of words that are tagged one by one.
+        right, predicted, true: int32 `[texts, labels]`.
+        scored: bool `[labels]`, the labels that the score includes: all but `O` of tagged words.
     """
 
     right: Counts
-    said: Counts
+    predicted: Counts
     true: Counts
-    told: Flags
+    scored: Flags
 
     def __len__(self) -> int:
         return len(self.right)
 
-    def without_each(self) -> tuple[Figures, Figures]:
-        """Score and macro-F1 of all texts but one, for each one: two of float64 `[texts]`."""
-        step = max(1, _CELLS // len(self.told))
+    def without_each(self) -> tuple[Scores, Scores]:
+        """Score and macro-F1 of all texts but one, for each text: two of float64 `[texts]`."""
+        step = max(1, _CELLS // len(self.scored))
         parts = [self._without(slice(start, start + step)) for start in range(0, len(self), step)]
         return np.concatenate([score for score, _ in parts]), np.concatenate([macro for _, macro in parts])
 
-    def _without(self, texts: slice) -> tuple[Figures, Figures]:
-        right, said, true = (counts.sum(0) - counts[texts] for counts in (self.right, self.said, self.true))
-        score = _f1(*(counts[:, self.told].sum(1) for counts in (right, said, true)))
+    def _without(self, texts: slice) -> tuple[Scores, Scores]:
+        right, predicted, true = (counts.sum(0) - counts[texts] for counts in (self.right, self.predicted, self.true))
+        score = _f1(*(counts[:, self.scored].sum(1) for counts in (right, predicted, true)))
         seen = true > 0
-        return score, (_f1(right, said, true) * seen).sum(1) / seen.sum(1).clip(min=1)
+        return score, (_f1(right, predicted, true) * seen).sum(1) / seen.sum(1).clip(min=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came out of judging a model, in all and text by text."""
+    """A model's metrics, and its answers to each text."""
 
     metrics: Metrics
-    tally: AnswerCounts
+    counts: AnswerCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +85,21 @@ class PointsDelta:
 
 @dataclass(frozen=True, slots=True)
 class ScoreDelta:
-    """How much more one model scores than another on the same texts."""
+    """How much higher one model scores than another on the same texts."""
 
     score: PointsDelta
     macro_f1: PointsDelta
 
 
 def compare_evaluations(one: Evaluation, other: Evaluation) -> ScoreDelta:
-    """How much more `one` scores than `other`, both judged on the same texts in the same order.
+    """How much higher `one` scores than `other`; both evaluate the same texts in the same order.
 
-    The error is the jackknife's (Efron and Stein, 1981): for accuracy it is that of a mean of paired differences, and
-    it holds for figures too that are no mean over texts. What another training would have brought is not in it.
+    The standard error is the jackknife's (Efron and Stein, 1981). For accuracy it is that of a mean of paired
+    differences, and it holds for metrics that are no mean over texts. It does not include the variance of training.
     """
     score, macro = (
-        100 * _jackknife(mine - theirs)
-        for mine, theirs in zip(one.tally.without_each(), other.tally.without_each(), strict=True)
+        100 * _jackknife(ours - theirs)
+        for ours, theirs in zip(one.counts.without_each(), other.counts.without_each(), strict=True)
     )
     return ScoreDelta(
         PointsDelta(100 * (one.metrics.score - other.metrics.score), score),
@@ -106,57 +107,57 @@ def compare_evaluations(one: Evaluation, other: Evaluation) -> ScoreDelta:
     )
 
 
-def _jackknife(without_each: Figures) -> float:
+def _jackknife(without_each: Scores) -> float:
     count = len(without_each)
     return math.sqrt((count - 1) / count * float(((without_each - without_each.mean()) ** 2).sum()))
 
 
-def _f1(right: NDArray[np.int64], said: NDArray[np.int64], true: NDArray[np.int64]) -> Figures:
-    figures: Figures = 2 * right / (said + true).clip(min=1)  # without either, nothing is right
-    return figures
+def _f1(right: NDArray[np.int64], predicted: NDArray[np.int64], true: NDArray[np.int64]) -> Scores:
+    scores: Scores = 2 * right / (predicted + true).clip(min=1)  # without either, nothing is right
+    return scores
 
 
-def class_counts(labels: Sequence[str], true: Indices, said: Indices) -> AnswerCounts:
-    """Of one label for each text: int64 `[n]`, places in `labels`."""
+def class_counts(labels: Sequence[str], true: Indices, predicted: Indices) -> AnswerCounts:
+    """Of one label for each text: int64 `[n]`, indices of labels."""
     texts = np.arange(len(true))
-    return _counted(texts, true, said, len(true), np.ones(len(labels), np.bool_))
+    return _count(texts, true, predicted, len(true), np.ones(len(labels), np.bool_))
 
 
-def word_counts(labels: Sequence[str], true: Sequence[Indices], said: Sequence[Indices]) -> AnswerCounts:
+def word_counts(labels: Sequence[str], true: Sequence[Indices], predicted: Sequence[Indices]) -> AnswerCounts:
     """Of one label for each word of each text."""
     texts = np.repeat(np.arange(len(true)), [len(each) for each in true])
-    told = np.array([label != OUTSIDE for label in labels])
-    return _counted(texts, np.concatenate(true), np.concatenate(said), len(true), told)
+    scored = np.array([label != OUTSIDE for label in labels])
+    return _count(texts, np.concatenate(true), np.concatenate(predicted), len(true), scored)
 
 
-def _counted(texts: Indices, true: Indices, said: Indices, count: int, told: Flags) -> AnswerCounts:
+def _count(texts: Indices, true: Indices, predicted: Indices, count: int, scored: Flags) -> AnswerCounts:
     def spread(which: Indices, labels: Indices) -> Counts:
-        flat = np.bincount(which * len(told) + labels, minlength=count * len(told))
-        return flat.reshape(count, len(told)).astype(np.int32)
+        flat = np.bincount(which * len(scored) + labels, minlength=count * len(scored))
+        return flat.reshape(count, len(scored)).astype(np.int32)
 
-    hit = true == said
-    return AnswerCounts(spread(texts[hit], true[hit]), spread(texts, said), spread(texts, true), told)
+    right = true == predicted
+    return AnswerCounts(spread(texts[right], true[right]), spread(texts, predicted), spread(texts, true), scored)
 
 
-def multi_label_counts(true: Flags, said: Flags) -> AnswerCounts:
+def multi_label_counts(true: Flags, predicted: Flags) -> AnswerCounts:
     """Of any number of labels for each text: bool `[n, labels]`."""
-    right, given, wanted = (flags.astype(np.int32) for flags in (true & said, said, true))
-    return AnswerCounts(right, given, wanted, np.ones(true.shape[1], np.bool_))
+    right, given, expected = (flags.astype(np.int32) for flags in (true & predicted, predicted, true))
+    return AnswerCounts(right, given, expected, np.ones(true.shape[1], np.bool_))
 
 
 def entity_counts(
-    labels: Sequence[str], true: Sequence[Sequence[Span]], said: Sequence[Sequence[Span]]
+    labels: Sequence[str], true: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]]
 ) -> AnswerCounts:
-    """Of the named parts of each text; one is right where both ends and the label are."""
+    """Of the entities of each text; one is right if both ends and the label are."""
     places = {label: place for place, label in enumerate(labels)}
 
-    def spread(parts: Sequence[set[Span]]) -> Counts:
-        counts = np.zeros((len(parts), len(labels)), np.int32)
-        for text, spans in enumerate(parts):
+    def spread(texts: Sequence[set[Span]]) -> Counts:
+        counts = np.zeros((len(texts), len(labels)), np.int32)
+        for text, spans in enumerate(texts):
             for span in spans:
                 counts[text, places[span.label]] += 1
         return counts
 
-    wanted, given = [set(spans) for spans in true], [set(spans) for spans in said]
-    both = [these & those for these, those in zip(wanted, given, strict=True)]
-    return AnswerCounts(spread(both), spread(given), spread(wanted), np.ones(len(labels), np.bool_))
+    expected, given = [set(spans) for spans in true], [set(spans) for spans in predicted]
+    right = [these & those for these, those in zip(expected, given, strict=True)]
+    return AnswerCounts(spread(right), spread(given), spread(expected), np.ones(len(labels), np.bool_))

@@ -1,4 +1,4 @@
-"""What comes of training an adapter again on other bases: plain data without torch."""
+"""The report of retraining an adapter on other bases."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True, slots=True)
 class AdapterComparison:
-    """How one adapter does.
+    """One adapter's evaluation.
 
     Attributes:
-        name: `imported`, or what its folder's name ends in: `retrained-k3`.
-        base: Name of the base's folder; of its `layers` the lower `k` are looked up, in a domain with a delta or not.
-        left_out: Layers in which the imported adapter has parts and this one cannot have any, being looked up.
+        name: `imported`, or the end of its folder's name: `retrained-k3`.
+        base: Name of the base's folder. Of its `layers` the lower `k` are looked up, in a domain with a delta or not.
+        left_out: Layers in which the imported adapter has parts and this one cannot, since they are looked up.
         metrics: Every metric of the task, shares 0..1, among them the one that `RetrainReport.metric` names.
         bytes: Of all weights.
-        seconds: Of training, and `epochs`; None for the imported one.
-        to_imported, to_retrained: How much more it scores than that one, and than the one retrained at k = 0.
+        seconds: Of training, and `epochs`; None for the imported adapter.
+        to_imported, to_retrained: Score difference to the imported adapter, and to the one retrained at k = 0.
     """
 
     name: str
@@ -64,5 +64,5 @@ class RetrainReport:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """As JSON values."""
         return dataclasses.asdict(self) | {"config": self.config.to_json()}

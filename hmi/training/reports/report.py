@@ -1,4 +1,4 @@
-"""What a training tells while it runs and when it is over: plain data without torch."""
+"""The progress of a training and its report at the end."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ OnProgress = Callable[[TrainProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What came of a training.
+    """The outcome of a training.
 
     Attributes:
-        examples, dev_examples: Learnt from, and judged by; `left_out` others were given, and their text judges.
-        labels: In the order of the head's outputs; empty for embeddings.
-        label_counts: How often each is true in the part that was learnt from; of words or named parts for tokens.
-        epochs: That ran; `best_epoch` (from 1) gave the weights.
+        examples, dev_examples: Sizes of the training and the dev set.
+        labels: In the order of the head's outputs; empty without a head.
+        label_counts: How often each is true in the training set; of words or entities for tokens.
+        epochs: That were run; `best_epoch` (from 1) gave the weights.
         losses: Mean training loss of each epoch.
-        dev_scores: The dev part's score after each epoch, of the figure that `dev.name` names; empty without one.
-        dev: Of the best epoch; None without a dev part.
-        baseline: That figure for always answering the most frequent label, or, for embeddings, for the base model as
-            it is; None without a dev part.
-        tokens: Of all examples once, as they were cut, special tokens included.
-        trained_tokens: Times the epochs.
-        seconds: From the call to the end, those before an interruption included.
+        dev_scores: Score on the dev set after each epoch, of the metric `dev.name`; empty without a dev set.
+        dev: Metrics of the best epoch; None without a dev set.
+        baseline: Score of always answering the most frequent label or, without labels, of the base model as it is; None
+            without a dev set.
+        tokens: Of all examples once, after cutting, special tokens included; `trained_tokens` of all steps.
+        seconds: From the call to the end, earlier runs of an interrupted training included.
         base: Digest of the base artifact; `k` of it.
+        left_out: Examples that were not trained on, because their text is in the dev set.
         started: From another adapter's weights.
-        resumed_at: Steps that were done when this run took over a checkpoint; None where it began anew.
+        resumed_at: Steps done when a checkpoint was resumed; None if training began anew.
     """
 
     task: TaskKind
@@ -86,11 +86,11 @@ class TrainReport:
 
     @property
     def seconds_per_thousand_examples(self) -> float:
-        """Everything counted, reading the base model and judging too."""
+        """With loading the base model and evaluation included."""
         return 1000 * self.seconds / (self.examples + self.dev_examples)
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """As JSON values."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("dev", "config")}
         return fields | {
             "dev": self.dev.to_json() if self.dev else None,

@@ -84,8 +84,8 @@ def test_figures_are_those_of_pefts_own_answers_when_texts_have_one_label(
     assert found.metrics.values == expected.values
     assert found.metrics.confusion == expected.confusion
     assert len(set(said.tolist())) == 3
-    np.testing.assert_array_equal(found.tally.right.sum(1), said == true)
-    np.testing.assert_array_equal(found.tally.said.argmax(1), said)
+    np.testing.assert_array_equal(found.counts.right.sum(1), said == true)
+    np.testing.assert_array_equal(found.counts.predicted.argmax(1), said)
 
 
 def test_figures_are_those_of_pefts_own_answers_when_words_have_labels(
@@ -158,9 +158,9 @@ def test_figures_are_those_of_what_is_served(folders: tuple[Path, Path], tmp_pat
         probs = np.array(outcome.result.probs)
         said.append(probs > 0.5 if adapter.head.multi_label else probs == probs.max())
     found = evaluate_adapter(base, adapter, examples, dtype="float32")
-    np.testing.assert_array_equal(found.tally.said, np.array(said, np.int32))
+    np.testing.assert_array_equal(found.counts.predicted, np.array(said, np.int32))
     assert len(np.unique(said, axis=0)) > 1
-    assert found.metrics.score == found.tally.right.sum() * 2 / (found.tally.said.sum() + found.tally.true.sum())
+    assert found.metrics.score == found.counts.right.sum() * 2 / (found.counts.predicted.sum() + found.counts.true.sum())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from hmi.training.data import (
     check_labelled,
     read_labelled,
 )
-from hmi.training.data.labelled import MAX_PROBLEMS, Problem
+from hmi.training.data.labelled import MAX_PROBLEMS
+from hmi.training.data.records import Problem
 
 
 def lines(*records: object) -> io.BytesIO:
@@ -223,7 +224,7 @@ def test_file_is_refused_when_nothing_could_be_learnt_from_it(
     assert found.code == code
     assert reason in found.reason
     assert found.line == (1 if records else None)
-    judging = check_labelled(lines(*records), judging=True)
+    judging = check_labelled(lines(*records), dev=True)
     assert bool(judging.problems) == (not records)
 
 

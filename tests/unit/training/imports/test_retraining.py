@@ -65,7 +65,7 @@ def test_lora_is_retrained_on_its_own_sites_at_its_largest_rank(bases: dict[int,
     notes = " ".join(found.report.notes)
     assert "its ranks are 3 and 5, and a retrained one has the largest everywhere" in notes
     assert "its head has a layer of its own before the labels" in notes
-    assert "If the imported adapter was trained on them" in notes
+    assert "If the imported adapter was trained on it" in notes
 
 
 def test_bottlenecks_are_retrained_where_and_as_they_are(bases: dict[int, Path]) -> None:
