@@ -8,4 +8,4 @@ Import from the subpackages: this package loads none of them.
 
 from __future__ import annotations
 
-__all__: list[str] = []
+__all__ = ["adapter", "data", "delta", "distill", "imports", "loop", "lower", "plan", "reports", "tasks", "trainable"]

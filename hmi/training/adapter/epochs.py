@@ -13,8 +13,6 @@ from hmi.training.plan import TrainConfig
 from hmi.training.reports import Metrics, OnProgress, TrainProgress
 from hmi.training.tasks import Network, Objective, TaskData
 
-__all__ = ["EpochLoop", "EpochOutcome"]
-
 DataT = TypeVar("DataT", bound=TaskData)
 
 

@@ -29,8 +29,6 @@ from hmi.training.tasks import (
     tag_labels,
 )
 
-__all__ = ["evaluate_adapter", "labels_of", "require_labels", "task_of"]
-
 _MOST_NAMED = 5
 
 

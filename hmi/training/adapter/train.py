@@ -50,8 +50,6 @@ from hmi.training.tasks import (
 )
 from hmi.training.trainable import TrainableAdapter
 
-__all__ = ["train_adapter"]
-
 
 def train_adapter(
     folder: Path,

@@ -9,22 +9,6 @@ from hmi.errors import InvalidInput
 from hmi.jsonlines import is_text
 from hmi.spec import Family, TaskKind
 
-__all__ = [
-    "AnyExample",
-    "ChatExample",
-    "CompletionExample",
-    "Example",
-    "MultiLabelExample",
-    "PairExample",
-    "Span",
-    "TaggedExample",
-    "kind_of",
-    "labels_in",
-    "require_learnable",
-    "texts_of",
-]
-
-
 _ENCODERS_LEARN = (TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL, TaskKind.TOKENS, TaskKind.EMBEDDING)
 _DECODERS_LEARN = (TaskKind.LANGUAGE, TaskKind.CLASSIFICATION, TaskKind.MULTI_LABEL)
 

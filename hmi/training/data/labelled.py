@@ -17,8 +17,6 @@ from hmi.training.data.reader import Reader, ReadOptions
 from hmi.training.data.records import FileFormat, Problem
 from hmi.training.data.tag_sets import tagger_labels, unknown_to
 
-__all__ = ["MAX_PROBLEMS", "CheckedFile", "LabelledFile", "check_labelled", "read_labelled"]
-
 MAX_PROBLEMS = 100
 """A file is read up to this number of problems."""
 

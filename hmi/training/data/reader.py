@@ -17,8 +17,6 @@ from hmi.training.data.records import FileFormat, Problem, Record, read_records
 from hmi.training.data.shapes import Shape, shapes_for
 from hmi.training.data.tag_sets import tagger_labels
 
-__all__ = ["LabelledLimits", "ReadOptions", "Reader"]
-
 _MOST_NAMES = 10  # of fields in a message
 
 

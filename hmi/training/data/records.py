@@ -11,8 +11,6 @@ from typing import IO, Any
 from hmi.errors import InvalidInput
 from hmi.jsonlines import parse_object, read_bounded
 
-__all__ = ["FileFormat", "Problem", "Record", "read_records"]
-
 _BOM = b"\xef\xbb\xbf"
 
 

@@ -22,8 +22,6 @@ from hmi.training.data.examples import (
     TaggedExample,
 )
 
-__all__ = ["Shape", "shapes_for"]
-
 Fields = Mapping[str, Any]
 
 

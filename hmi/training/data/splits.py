@@ -9,8 +9,6 @@ from hmi.errors import InvalidInput
 from hmi.training.data.examples import AnyExample, TaggedExample, labels_in
 from hmi.training.data.tag_sets import tagger_labels, tags_and_names, unknown_to
 
-__all__ = ["require_known_labels", "split_dev", "split_train_dev_test", "without_texts"]
-
 _FEWEST_DEV = 16  # fewer do not show which epoch is the best
 _SALT = b"hmi dev part\n"  # text that was already split by its plain hash must not all land in one set
 

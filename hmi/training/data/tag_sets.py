@@ -9,8 +9,6 @@ from hmi.errors import InvalidInput
 from hmi.models.text import BEGIN, INSIDE, OUTSIDE, is_bio
 from hmi.training.data.examples import TaggedExample
 
-__all__ = ["tagger_labels", "tags_and_names", "unknown_to"]
-
 
 def tags_and_names(examples: Iterable[TaggedExample]) -> tuple[set[str], set[str]]:
     """The tags of words and the names of entities in the examples."""

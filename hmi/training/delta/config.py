@@ -11,8 +11,6 @@ from hmi.spec import Site
 from hmi.training.distill import Fidelity
 from hmi.training.plan import require_numbers
 
-__all__ = ["DeltaConfig", "DeltaReport", "TrainedDelta"]
-
 
 @dataclass(frozen=True, slots=True)
 class DeltaConfig:

@@ -34,8 +34,6 @@ from hmi.training.lower import WindowBatch, encode, estimator_of, leave_one_out,
 from hmi.training.reports import OnProgress
 from hmi.training.trainable import TrainableDelta
 
-__all__ = ["train_delta"]
-
 _EVERY = 10  # every tenth text is held out
 _MOST_DEV = 1000
 _ESTIMATOR_RATE = 1e-3  # low, since it begins with the base's

@@ -33,8 +33,6 @@ from hmi.training.distill.student import DistillConfig, Student, distill
 from hmi.training.distill.teacher import Teacher
 from hmi.training.reports import OnProgress
 
-__all__ = ["BaseReport", "add_estimator", "apply_weight_diff", "build_base", "work_folder"]
-
 _CALIBRATION_TEXTS = 4000  # more hardly change the means
 _CHECKPOINT = "checkpoint.safetensors"
 _ESTIMATOR = "estimator."

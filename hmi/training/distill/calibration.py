@@ -19,8 +19,6 @@ from hmi.models.families import HPLM
 from hmi.spec import HPLMSpec
 from hmi.training.distill.fidelity import state_pairs
 
-__all__ = ["Calibration", "Moments", "calibrate", "fit_calibration"]
-
 _PRIOR_TEXTS = 32  # a position's correction is drawn to zero as if so many texts had shown none there
 _RIDGE = 1e-4  # relative to the mean square of the states: bounds directions that the text never shows
 _ROUNDS = 3  # projection and correction are fitted alternately; more rounds change nothing

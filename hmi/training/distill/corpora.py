@@ -14,8 +14,6 @@ from tokenizers import Tokenizer
 from hmi.errors import InvalidInput
 from hmi.training.lower import encode
 
-__all__ = ["at_most", "digest_of_corpora", "split_corpora", "split_texts"]
-
 _EVERY = 20  # every twentieth text of a corpus is held out
 _MOST_DEV = 500  # of each corpus
 

@@ -26,8 +26,6 @@ from hmi.training.lower import window_rows
 from hmi.training.plan import require_numbers
 from hmi.training.reports import OnProgress, TrainProgress
 
-__all__ = ["EstimatorConfig", "fit_estimator"]
-
 _CHUNK = 4096
 _SHOWN = 50  # steps between two reports of progress, and whose mean loss they give
 

@@ -17,8 +17,6 @@ from hmi.training.distill.perplexity import PerplexityReport, PerplexitySums
 from hmi.training.distill.teacher import Teacher
 from hmi.training.lower import LowerStates, floor_sizes
 
-__all__ = ["Fidelity", "compare_states", "measure_fidelity", "state_pairs"]
-
 _BATCH = 64
 
 

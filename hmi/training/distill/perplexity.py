@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PerplexityReport", "PerplexitySums"]
-
 _LOGITS = 512  # tokens whose logits are held at once
 _LARGEST = 700.0  # its exponential is finite
 Logits = Callable[[Tensor], Tensor]

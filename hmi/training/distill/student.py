@@ -31,8 +31,6 @@ from hmi.training.lower import WindowBatch, states_error
 from hmi.training.plan import require_numbers
 from hmi.training.reports import OnProgress, TrainProgress
 
-__all__ = ["DistillConfig", "Student", "default_distill_config", "distill", "draw_batch"]
-
 _BLOCK = 16  # batches that are drawn at once, so that each can hold texts of similar length
 _CHECKPOINT_SECONDS = 60.0
 _BETAS = (0.9, 0.98)

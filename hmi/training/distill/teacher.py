@@ -14,8 +14,6 @@ from hmi.models.families import HPLM
 from hmi.spec import HPLMSpec
 from hmi.training.lower import WindowBatch
 
-__all__ = ["Teacher"]
-
 
 class Teacher:
     """A model whose layers read whole sequences.

@@ -26,8 +26,6 @@ from hmi.training.reports import (
     usage,
 )
 
-__all__ = ["ImportedAdapter", "import_adapter", "imported_card", "save_imported"]
-
 
 @dataclass(frozen=True, slots=True)
 class ImportedAdapter:

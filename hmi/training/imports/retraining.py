@@ -30,8 +30,6 @@ from hmi.training.reports import (
     compare_evaluations,
 )
 
-__all__ = ["RetrainResult", "RetrainTarget", "name_targets", "retrain"]
-
 _SAME_SHAPE = ("layers", "hidden_size", "heads", "intermediate_size", "vocab_size")
 
 

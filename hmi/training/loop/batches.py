@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["EpochBatches"]
-
 
 class EpochBatches:
     """Which sequences each step trains on: every sequence once an epoch, batches in random order.

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from hmi.training.reports import Metrics
 
-__all__ = ["Checkpoint", "TrainState"]
-
 _log = logging.getLogger(__name__)
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam

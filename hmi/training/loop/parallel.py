@@ -16,8 +16,6 @@ import torch
 
 from hmi.errors import Cancelled
 
-__all__ = ["run_parallel"]
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 

@@ -15,8 +15,6 @@ from hmi.errors import InvalidInput
 from hmi.training.loop.checkpoint import Checkpoint, TrainState
 from hmi.training.reports import OnProgress, TrainProgress
 
-__all__ = ["Trainer"]
-
 _MAX_GRADIENT_NORM = 1.0  # over all parameters
 _WARM_UP = 0.1  # of all steps, before the learning rate falls linearly to zero
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from hmi.knowledge import BACKOFF, Keys, unigram
 from hmi.training.lower.states import WindowView
 
-__all__ = ["SimulatedTree", "leave_one_out", "longest_known"]
-
 _SHORTER = BACKOFF[:-1]  # a tree always holds the unigrams
 
 

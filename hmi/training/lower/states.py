@@ -18,18 +18,6 @@ from hmi.knowledge.store import round_trip
 from hmi.models.families import HPLM
 from hmi.models.layers import RowEstimator
 
-__all__ = [
-    "LowerStates",
-    "ViewWindows",
-    "WindowView",
-    "YieldHook",
-    "encode",
-    "estimated_rows",
-    "estimator_of",
-    "text_chunks",
-    "window_rows",
-]
-
 YieldHook = Callable[[], None]
 """Called after every small piece of work, so that a training can yield to other work; if it raises, the work ends."""
 

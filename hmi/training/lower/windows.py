@@ -12,8 +12,6 @@ from torch import Tensor
 
 from hmi.knowledge import Keys, unigram, unpack, window_keys, without_next, without_prev
 
-__all__ = ["WindowBatch", "floor_sizes", "relative_error", "states_error", "thin_windows"]
-
 # oneDNN prepares itself anew for every new number of rows, so numbers are rounded up.
 _WINDOW_STEP = 128
 _TOKEN_STEP = 8

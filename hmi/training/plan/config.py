@@ -11,8 +11,6 @@ from hmi.adapters import Activation, AdapterKind, Pooling
 from hmi.errors import InvalidInput
 from hmi.spec import MissPolicy, Placement, Site
 
-__all__ = ["TrainConfig", "default_rank", "require_numbers"]
-
 _LEAST = {"rank": 1, "epochs": 1, "batch_size": 1, "max_tokens": 3, "patience": 1, "lowest_layer": 0}
 
 

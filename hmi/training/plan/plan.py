@@ -9,8 +9,6 @@ from hmi.spec import TaskKind
 from hmi.training.data import FileFormat
 from hmi.training.plan.config import TrainConfig
 
-__all__ = ["TrainingPlan"]
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:

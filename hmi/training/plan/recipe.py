@@ -9,8 +9,6 @@ from hmi.adapters import Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, 
 from hmi.spec import HPLMSpec, Placement, Site
 from hmi.training.plan.config import TrainConfig
 
-__all__ = ["config_from_start", "config_like"]
-
 
 def config_like(
     adapter: Adapter, head: Head, spec: HPLMSpec, labels: Collection[str], how: TrainConfig

@@ -13,18 +13,6 @@ from hmi.models.text import OUTSIDE
 from hmi.training.data import Span
 from hmi.training.reports.metrics import Flags, Indices, Metrics
 
-__all__ = [
-    "AnswerCounts",
-    "Evaluation",
-    "PointsDelta",
-    "ScoreDelta",
-    "class_counts",
-    "compare_evaluations",
-    "entity_counts",
-    "multi_label_counts",
-    "word_counts",
-]
-
 Counts = NDArray[np.int32]
 Scores = NDArray[np.float64]
 

@@ -15,17 +15,6 @@ from hmi.spec import TaskKind
 from hmi.training.reports.metrics import Metrics
 from hmi.training.reports.report import TrainedAdapter, TrainReport
 
-__all__ = [
-    "TASK_WORDS",
-    "bullets",
-    "escape_markdown",
-    "markdown_table",
-    "model_card",
-    "save_adapter_folder",
-    "save_trained",
-    "usage",
-]
-
 _CARD, _REPORT = "README.md", "report.json"
 _MOST_CONFUSED = 20  # labels; a wider table is unreadable
 

@@ -10,8 +10,6 @@ from hmi.spec import TaskKind
 from hmi.training.plan import TrainConfig
 from hmi.training.reports.answer_counts import ScoreDelta
 
-__all__ = ["IMPORTED", "AdapterComparison", "RetrainReport"]
-
 IMPORTED = "imported"
 
 

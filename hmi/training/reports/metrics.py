@@ -15,17 +15,6 @@ from numpy.typing import NDArray
 from hmi.models.text import OUTSIDE
 from hmi.training.data import Span
 
-__all__ = [
-    "LabelScore",
-    "Metrics",
-    "class_metrics",
-    "entity_metrics",
-    "language_metrics",
-    "multi_label_metrics",
-    "ranking_metrics",
-    "word_metrics",
-]
-
 _MOST_CONFUSED = 100  # labels; a larger table is unreadable
 
 Flags = NDArray[np.bool_]

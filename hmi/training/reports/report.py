@@ -11,8 +11,6 @@ from hmi.spec import TaskKind
 from hmi.training.plan import TrainConfig
 from hmi.training.reports.metrics import Metrics
 
-__all__ = ["OnProgress", "TrainReport", "TrainedAdapter"]
-
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:

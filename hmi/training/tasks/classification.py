@@ -26,8 +26,6 @@ from hmi.training.reports import (
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import LabelObjective, Preprocessor
 
-__all__ = ["Classification", "MultiLabel", "TextData", "class_labels", "multi_labels"]
-
 
 def class_labels(examples: Sequence[Example]) -> tuple[str, ...]:
     """In alphabetical order. Raises `InvalidInput` for fewer than two labels."""

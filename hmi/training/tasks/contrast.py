@@ -25,8 +25,6 @@ from hmi.training.reports import Metrics, ranking_metrics
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import Preprocessor
 
-__all__ = ["Contrast", "PairData", "require_contrast"]
-
 _QUERIES = 512  # texts whose cosines with all candidates are held at once
 
 

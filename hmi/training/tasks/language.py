@@ -20,8 +20,6 @@ from hmi.training.reports import Metrics, language_metrics
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import Preprocessor
 
-__all__ = ["Language", "LanguageData"]
-
 _LOGITS = 512  # tokens whose logits are held at once in evaluation
 Examples = Sequence[CompletionExample | ChatExample]
 

@@ -15,8 +15,6 @@ from hmi.models.families import HPLM, HBert
 from hmi.training.lower import LowerStates, YieldHook
 from hmi.training.trainable import TrainableAdapter
 
-__all__ = ["FixedAdapter", "Network"]
-
 _EVALUATION_BATCH = 64
 _TOKEN_STEP = 8
 

@@ -18,8 +18,6 @@ from hmi.training.lower import LowerStates, encode
 from hmi.training.reports import AnswerCounts, Evaluation, Metrics
 from hmi.training.tasks.network import Network
 
-__all__ = ["LabelObjective", "Objective", "Preprocessor", "TaskData"]
-
 
 class Preprocessor:
     """Turns texts into the lower layers' output, which the network reads.

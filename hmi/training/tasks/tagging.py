@@ -23,8 +23,6 @@ from hmi.training.reports import AnswerCounts, Metrics, entity_counts, entity_me
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import LabelObjective, Preprocessor
 
-__all__ = ["TagData", "Tagging", "entities_of", "tag_labels"]
-
 _UNLABELLED = -100  # cross entropy ignores it
 WordLabels = list[NDArray[np.int64]]  # of each text, `[words]`
 

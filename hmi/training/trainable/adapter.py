@@ -22,8 +22,6 @@ from hmi.training.trainable.parameters import (
     zero_parameter,
 )
 
-__all__ = ["TrainableAdapter"]
-
 
 class TrainableAdapter(nn.Module):
     """LoRA pairs or bottlenecks on the upper layers, and a linear head on the pooled state or on all states.

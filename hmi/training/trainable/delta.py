@@ -10,8 +10,6 @@ from hmi.adapters.maths import LoraTensors, SingleAdapter, TrainingAdapters
 from hmi.spec import HPLMSpec, Site
 from hmi.training.trainable.parameters import LoraPairs, cast_pairs, lora_pairs, pair_arrays
 
-__all__ = ["TrainableDelta"]
-
 
 class TrainableDelta(nn.Module):
     """A domain delta: LoRA pairs on every lower layer, no head.

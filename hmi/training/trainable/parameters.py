@@ -13,8 +13,6 @@ from hmi.adapters import Array, Lora
 from hmi.adapters.maths import LoraTensors
 from hmi.spec import HPLMSpec, Site
 
-__all__ = ["LoraPairs", "array_of", "cast_pairs", "lora_pairs", "pair_arrays", "random_parameter", "zero_parameter"]
-
 LoraPairs = dict[tuple[int, Site], LoraTensors]
 
 

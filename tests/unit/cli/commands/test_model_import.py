@@ -81,7 +81,7 @@ def test_folder_can_be_registered_and_says_where_it_comes_from(
     card = (out / "README.md").read_text()
     assert card.startswith("# adapter\n")
     assert "someone/their\\_model as the model that it was trained on" in card
-    assert "trained again" not in card
+    assert "Cost of retraining" not in card
     assert sorted(path.name for path in out.parent.iterdir()) == ["adapter"]
 
 
@@ -106,7 +106,7 @@ def test_report_compares_bases_and_keeps_their_adapters(bases: dict[int, Path], 
     assert "retrained-k0 on tiny-k0" in text
     assert "retrained-k2: layers 0, 1 are looked up and have no adapter" in text
     assert " ± " in text
-    assert "If the imported adapter was trained on them" in text
+    assert "If the imported adapter was trained on it" in text
     again = read_adapter(tmp_path / "out-retrained-k2", read_spec(bases[2]))
     assert set(again.lora) == {(layer, site) for layer in (2, 3) for site in (Site.Q, Site.V)}
     assert again.rank == 4
@@ -118,7 +118,7 @@ def test_report_compares_bases_and_keeps_their_adapters(bases: dict[int, Path], 
     assert trained["config"]["sites"] == report["config"]["sites"] == ["q", "v"]
     assert trained["examples"] == report["train_examples"]
     card = (out / "README.md").read_text()
-    assert "## What it would lose if it were trained again" in card
+    assert "## Cost of retraining" in card
     assert "| retrained, k = 2 |" in card
     names = {"a.jsonl", "theirs", "out", "out-retrained-k0", "out-retrained-k2"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -181,7 +181,7 @@ def test_adapter_is_imported_and_the_report_refused_when_it_has_no_head(bases: d
 @pytest.mark.parametrize(
     ("k", "options", "reason"),
     [
-        (2, [], "looks 2 lower layers up, and an adapter from elsewhere is exact on the ordinary model alone"),
+        (2, [], "looks 2 lower layers up, and an imported adapter is exact on the ordinary model alone"),
         (0, ["--label", "one"], "1 labels were given, but the head has 2 outputs"),
         (0, ["--compare", "K2"], "which needs --data"),
         (0, ["--data", "DATA"], "does not give: 'no', 'yes'; the adapter's are 'LABEL_0', 'LABEL_1'"),

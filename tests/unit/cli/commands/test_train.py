@@ -97,7 +97,7 @@ def test_adapter_of_the_ordinary_model_is_carried_over(base: Path, tmp_path: Pat
     config = report["config"]
     assert (config["kind"], config["rank"], config["epochs"], config["learning_rate"]) == ("lora", 4, 2, 1e-3)
     assert {layer for layer, _ in read_adapter(tmp_path / "upper", read_spec(base)).lora} == {2, 3}
-    assert "begun with another adapter" in (tmp_path / "upper" / "README.md").read_text()
+    assert "starting from another adapter" in (tmp_path / "upper" / "README.md").read_text()
     refused = CliRunner().invoke(app, [*onwards[:-1], "--rank", "8"])
     assert refused.exit_code == 1
     assert "leave --kind and --rank out" in refused.stderr

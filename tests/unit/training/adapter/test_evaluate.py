@@ -160,7 +160,8 @@ def test_figures_are_those_of_what_is_served(folders: tuple[Path, Path], tmp_pat
     found = evaluate_adapter(base, adapter, examples, dtype="float32")
     np.testing.assert_array_equal(found.counts.predicted, np.array(said, np.int32))
     assert len(np.unique(said, axis=0)) > 1
-    assert found.metrics.score == found.counts.right.sum() * 2 / (found.counts.predicted.sum() + found.counts.true.sum())
+    counts = found.counts
+    assert found.metrics.score == counts.right.sum() * 2 / (counts.predicted.sum() + counts.true.sum())
 
 
 @pytest.mark.parametrize(
