@@ -8,7 +8,7 @@ from typing import Any
 
 from hmi.spec import TaskKind
 from hmi.training.plan import TrainConfig
-from hmi.training.reports.answer_counts import ScoreDelta
+from hmi.training.reports.evaluation import ScoreDelta
 
 IMPORTED = "imported"
 

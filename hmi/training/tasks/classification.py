@@ -15,14 +15,7 @@ from torch.nn import functional as F
 from hmi.errors import InvalidInput
 from hmi.training.data import Example, MultiLabelExample
 from hmi.training.lower import LowerStates
-from hmi.training.reports import (
-    AnswerCounts,
-    Metrics,
-    class_counts,
-    class_metrics,
-    multi_label_counts,
-    multi_label_metrics,
-)
+from hmi.training.reports import Evaluation, evaluate_classes, evaluate_multi_label
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import LabelObjective, Preprocessor
 
@@ -81,11 +74,8 @@ class Classification(LabelObjective[TextData, NDArray[np.int64]]):
         logits = _all_logits(network, data.states)
         return logits.argmax(1).numpy(), float(F.cross_entropy(logits, torch.from_numpy(data.targets)))
 
-    def metrics(self, data: TextData, predicted: NDArray[np.int64], loss: float) -> Metrics:
-        return class_metrics(self.labels, data.targets, predicted, loss)
-
-    def answer_counts(self, data: TextData, predicted: NDArray[np.int64]) -> AnswerCounts:
-        return class_counts(self.labels, data.targets, predicted)
+    def compare(self, data: TextData, predicted: NDArray[np.int64], loss: float = 0.0) -> Evaluation:
+        return evaluate_classes(self.labels, data.targets, predicted, loss)
 
     def counts(self, data: TextData) -> tuple[int, ...]:
         return tuple(np.bincount(data.targets, minlength=len(self.labels)).tolist())
@@ -114,11 +104,8 @@ class MultiLabel(LabelObjective[TextData, NDArray[np.bool_]]):
         loss = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(data.targets))
         return logits.numpy() > 0, float(loss)
 
-    def metrics(self, data: TextData, predicted: NDArray[np.bool_], loss: float) -> Metrics:
-        return multi_label_metrics(self.labels, data.targets > 0.5, predicted, loss)
-
-    def answer_counts(self, data: TextData, predicted: NDArray[np.bool_]) -> AnswerCounts:
-        return multi_label_counts(data.targets > 0.5, predicted)
+    def compare(self, data: TextData, predicted: NDArray[np.bool_], loss: float = 0.0) -> Evaluation:
+        return evaluate_multi_label(self.labels, data.targets > 0.5, predicted, loss)
 
     def counts(self, data: TextData) -> tuple[int, ...]:
         return tuple(data.targets.sum(0).astype(int).tolist())
@@ -127,7 +114,7 @@ class MultiLabel(LabelObjective[TextData, NDArray[np.bool_]]):
         """The better of two answers: every label that more than half of the examples have; the most frequent label."""
         shares = train.targets.mean(0)
         predicted = np.broadcast_to((shares > 0.5) | (shares == shares.max()), dev.targets.shape)
-        return self.metrics(dev, predicted, 0.0).score
+        return self.compare(dev, predicted).metrics.score
 
 
 @torch.no_grad()

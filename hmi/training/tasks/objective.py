@@ -15,7 +15,7 @@ from hmi.adapters import Pooling
 from hmi.models.text import ChatTemplate
 from hmi.spec import HPLMSpec
 from hmi.training.lower import LowerStates, encode
-from hmi.training.reports import AnswerCounts, Evaluation, Metrics
+from hmi.training.reports import Evaluation, Metrics
 from hmi.training.tasks.network import Network
 
 
@@ -106,15 +106,12 @@ class LabelObjective(ABC, Generic[DataT, AnswersT]):
         """The labels of each text, and the loss."""
 
     @abstractmethod
-    def metrics(self, data: DataT, predicted: AnswersT, loss: float) -> Metrics: ...
-
-    @abstractmethod
-    def answer_counts(self, data: DataT, predicted: AnswersT) -> AnswerCounts: ...
+    def compare(self, data: DataT, predicted: AnswersT, loss: float = 0.0) -> Evaluation:
+        """Predicted labels against the true ones."""
 
     def evaluate(self, network: Network, data: DataT) -> Metrics:
-        return self.metrics(data, *self.predict(network, data))
+        return self.evaluate_each(network, data).metrics
 
     def evaluate_each(self, network: Network, data: DataT) -> Evaluation:
         """As `evaluate`, with the answers to each text."""
-        predicted, loss = self.predict(network, data)
-        return Evaluation(self.metrics(data, predicted, loss), self.answer_counts(data, predicted))
+        return self.compare(data, *self.predict(network, data))

@@ -19,7 +19,7 @@ from hmi.adapters import Pooling
 from hmi.models.text import BEGIN, INSIDE, OUTSIDE, Word, bio_entities, is_bio, words_of
 from hmi.training.data import Span, TaggedExample, tagger_labels, tags_and_names
 from hmi.training.lower import LowerStates, text_chunks
-from hmi.training.reports import AnswerCounts, Metrics, entity_counts, entity_metrics, word_counts, word_metrics
+from hmi.training.reports import Evaluation, evaluate_entities, evaluate_words
 from hmi.training.tasks.network import Network
 from hmi.training.tasks.objective import LabelObjective, Preprocessor
 
@@ -100,19 +100,12 @@ class Tagging(LabelObjective[TagData, WordLabels]):
                 predicted[example] = best[row, data.places[example]]
         return predicted, total / len(data.states)
 
-    def metrics(self, data: TagData, predicted: WordLabels, loss: float) -> Metrics:
+    def compare(self, data: TagData, predicted: WordLabels, loss: float = 0.0) -> Evaluation:
         if self._bio:
-            return entity_metrics(self._names, self._entities(data.targets), self._entities(predicted), loss)
-        true = np.concatenate(data.targets)
-        labelled = true != _UNLABELLED
-        return word_metrics(self.labels, true[labelled], np.concatenate(predicted)[labelled], loss)
-
-    def answer_counts(self, data: TagData, predicted: WordLabels) -> AnswerCounts:
-        if self._bio:
-            return entity_counts(self._names, self._entities(data.targets), self._entities(predicted))
+            return evaluate_entities(self._names, self._entities(data.targets), self._entities(predicted), loss)
         labelled = [targets != _UNLABELLED for targets in data.targets]
         true, given = ([each[has] for each, has in zip(of, labelled, strict=True)] for of in (data.targets, predicted))
-        return word_counts(self.labels, true, given)
+        return evaluate_words(self.labels, true, given, loss)
 
     def counts(self, data: TagData) -> tuple[int, ...]:
         flat = np.concatenate(data.targets)
@@ -120,7 +113,7 @@ class Tagging(LabelObjective[TagData, WordLabels]):
 
     def baseline(self, network: Network, train: TagData, dev: TagData) -> float:
         most_frequent = int(np.argmax(self.counts(train)))
-        return self.metrics(dev, [np.full_like(each, most_frequent) for each in dev.targets], 0.0).score
+        return self.compare(dev, [np.full_like(each, most_frequent) for each in dev.targets]).metrics.score
 
     def _entities(self, texts: WordLabels) -> list[list[Span]]:
         """The entities of each text, as first word, last word and name."""

@@ -1,4 +1,4 @@
-"""Adapters from elsewhere, judged as they are: against PEFT's own answers, and against what is served."""
+"""Evaluations of adapters: against PEFT's own answers, and against served answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hmi.models.convert import convert_pretrained
 from hmi.spec import Placement, read_spec
 from hmi.training.adapter import evaluate_adapter
 from hmi.training.data import AnyExample, Example, MultiLabelExample, Span, TaggedExample
-from hmi.training.reports import class_metrics, entity_metrics
+from hmi.training.reports import evaluate_classes, evaluate_entities
 from tests.adapter_samples import bottleneck_adapter, head, lora_adapter
 from tests.engines import FolderSource, tiny_engine
 from tests.tiny import tiny_bert_folder, tiny_tokenizer
@@ -68,7 +68,7 @@ def peft_logits(model: Any, text: str, max_tokens: int) -> torch.Tensor:
     return logits
 
 
-def test_figures_are_those_of_pefts_own_answers_when_texts_have_one_label(
+def test_metrics_are_those_of_pefts_answers_when_texts_have_one_label(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     bert, base = folders
@@ -80,7 +80,7 @@ def test_figures_are_those_of_pefts_own_answers_when_texts_have_one_label(
     found = evaluate_adapter(base, adapter, examples, max_tokens=10, dtype="float32")
     said = np.array([int(peft_logits(model, each.text, 10).argmax()) for each in examples])
     true = np.array([LABELS.index(each.label) for each in examples])
-    expected = class_metrics(LABELS, true, said)
+    expected = evaluate_classes(LABELS, true, said).metrics
     assert found.metrics.values == expected.values
     assert found.metrics.confusion == expected.confusion
     assert len(set(said.tolist())) == 3
@@ -88,9 +88,7 @@ def test_figures_are_those_of_pefts_own_answers_when_texts_have_one_label(
     np.testing.assert_array_equal(found.counts.predicted.argmax(1), said)
 
 
-def test_figures_are_those_of_pefts_own_answers_when_words_have_labels(
-    folders: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_metrics_are_those_of_pefts_answers_when_words_have_labels(folders: tuple[Path, Path], tmp_path: Path) -> None:
     bert, base = folders
     model = peft_model(BertForTokenClassification, TaskType.TOKEN_CLS, bert, len(TAGS))
     model.save_pretrained(tmp_path)
@@ -107,7 +105,7 @@ def test_figures_are_those_of_pefts_own_answers_when_words_have_labels(
         true.append(named(tags))
         said.append(named([TAGS[number] for number in best]))
     found = evaluate_adapter(base, adapter, examples, dtype="float32")
-    assert found.metrics.values == entity_metrics(("A",), true, said).values
+    assert found.metrics.values == evaluate_entities(("A",), true, said).metrics.values
     assert 0 < found.metrics.score < 1
 
 
@@ -136,7 +134,7 @@ def samples() -> dict[str, Adapter]:
 
 
 @pytest.mark.parametrize("name", samples())
-def test_figures_are_those_of_what_is_served(folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+def test_metrics_are_those_of_served_answers(folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     _, base = folders
     adapter = samples()[name]
     assert adapter.head is not None
@@ -180,7 +178,7 @@ def test_text_is_refused_when_the_adapter_cannot_give_its_labels(
         evaluate_adapter(folders[1], adapter, [example])
 
 
-def test_tags_are_refused_when_the_adapter_has_others_than_of_parts(folders: tuple[Path, Path]) -> None:
+def test_bio_tags_are_refused_when_the_adapters_labels_are_not_bio(folders: tuple[Path, Path]) -> None:
     rng = np.random.default_rng(1)
     plain = head(rng, 4, pooling=Pooling.TOKENS)
     odd = Head(**{name: getattr(plain, name) for name in plain.__slots__} | {"labels": (*TAGS, "X")})

@@ -1,4 +1,4 @@
-"""A training that was stopped and goes on ends with the same weights, to the bit, as one that never stopped."""
+"""A resumed training ends with the same weights, to the bit, as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Stop:
-    """Ends a training after so many steps, and keeps what it told."""
+    """Ends a training after so many steps, and keeps what it reported."""
 
     def __init__(self, after: int) -> None:
         self._after = after
-        self.told: list[TrainProgress] = []
+        self.reported: list[TrainProgress] = []
 
     def __call__(self, progress: TrainProgress) -> None:
-        self.told.append(progress)
+        self.reported.append(progress)
         if progress.done == self._after:
             raise Cancelled("enough")
 
@@ -64,7 +64,7 @@ def test_weights_are_the_same_to_the_bit_when_training_was_stopped(
     again = Stop(after=-1)
     resumed = train_adapter(base, examples, config, dev, on_progress=again, checkpoint=checkpoint)
     assert resumed.report.resumed_at == after
-    assert [progress.done for progress in again.told] == list(range(after + 1, 3 * STEPS_OF_AN_EPOCH + 1))
+    assert [progress.done for progress in again.reported] == list(range(after + 1, 3 * STEPS_OF_AN_EPOCH + 1))
     assert same_weights(resumed.adapter, whole.adapter)
     differing = {"seconds", "resumed_at", "seconds_per_thousand_examples"}
     ours, theirs = resumed.report.to_json(), whole.report.to_json()
@@ -83,19 +83,19 @@ def test_every_task_resumes_when_it_was_stopped(base: Path, tmp_path: Path, task
     assert same_weights(resumed.adapter, whole.adapter)
 
 
-def test_result_is_there_at_once_when_training_had_ended(base: Path, tmp_path: Path) -> None:
+def test_finished_training_is_not_repeated(base: Path, tmp_path: Path) -> None:
     first = train_adapter(base, sentences(48, 1), CONFIG, sentences(24, 2), checkpoint=tmp_path / "checkpoint")
-    told = Stop(after=-1)
+    reported = Stop(after=-1)
     again = train_adapter(
-        base, sentences(48, 1), CONFIG, sentences(24, 2), on_progress=told, checkpoint=tmp_path / "checkpoint"
+        base, sentences(48, 1), CONFIG, sentences(24, 2), on_progress=reported, checkpoint=tmp_path / "checkpoint"
     )
-    assert told.told == []
+    assert reported.reported == []
     assert same_weights(first.adapter, again.adapter)
     assert again.report.dev == first.report.dev
 
 
 @pytest.mark.parametrize("change", ["seed", "text", "dev", "machine"])
-def test_checkpoint_is_not_taken_over_when_it_is_of_another_training(
+def test_checkpoint_is_ignored_when_it_belongs_to_another_training(
     base: Path, tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples, dev, config = sentences(48, 1), sentences(24, 2), dataclasses.replace(CONFIG, dtype="auto")
@@ -117,7 +117,7 @@ def test_checkpoint_is_not_taken_over_when_it_is_of_another_training(
     assert same_weights(found.adapter, train_adapter(base, examples, config, dev).adapter)
 
 
-def test_training_begins_anew_when_its_checkpoint_is_damaged(
+def test_training_starts_over_when_its_checkpoint_is_damaged(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = tmp_path / "checkpoint"
@@ -129,15 +129,15 @@ def test_training_begins_anew_when_its_checkpoint_is_damaged(
     assert "cannot be read" in caplog.text
 
 
-def test_progress_is_told_after_every_step(base: Path) -> None:
+def test_progress_is_reported_after_every_step(base: Path) -> None:
     stop = Stop(after=-1)
     report = train_adapter(base, sentences(44, 1), CONFIG, sentences(24, 2), on_progress=stop).report
-    assert [each.done for each in stop.told] == list(range(1, 19))
-    assert {each.steps for each in stop.told} == {18}
-    assert [each.epoch for each in stop.told] == [1] * 6 + [2] * 6 + [3] * 6
-    assert [each.dev.score if each.dev else None for each in stop.told[::6]] == [None, *report.dev_scores[:2]]
-    assert stop.told[-1].trained_tokens == report.trained_tokens == 3 * report.tokens
-    assert stop.told[-1].seconds_left == 0
+    assert [each.done for each in stop.reported] == list(range(1, 19))
+    assert {each.steps for each in stop.reported} == {18}
+    assert [each.epoch for each in stop.reported] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [each.dev.score if each.dev else None for each in stop.reported[::6]] == [None, *report.dev_scores[:2]]
+    assert stop.reported[-1].trained_tokens == report.trained_tokens == 3 * report.tokens
+    assert stop.reported[-1].seconds_left == 0
 
 
 def test_reason_reaches_the_caller_when_the_checkpoint_cannot_be_kept(base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training on a tiny model: it learns, it is repeatable, and what it exports is what it measured."""
+"""Training on a tiny model: it learns, it is repeatable, and its report describes the exported adapter."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_report_is_of_the_exported_adapter_when_it_is_run_alone(
     assert trained.report.dev.score == right / len(dev)
 
 
-def test_text_that_judges_is_not_learnt_from(base: Path) -> None:
+def test_dev_texts_are_not_trained_on(base: Path) -> None:
     config = dataclasses.replace(QUICK, epochs=1)
     examples, dev = sentences(40, 1), sentences(20, 2)
     report = train_adapter(base, [*examples, *dev[:5]], config, dev).report
@@ -80,7 +80,7 @@ def test_text_that_judges_is_not_learnt_from(base: Path) -> None:
         train_adapter(base, dev, config, dev)
 
 
-def test_weights_are_the_same_when_the_seed_is(base: Path) -> None:
+def test_weights_are_the_same_with_the_same_seed(base: Path) -> None:
     config = dataclasses.replace(QUICK, epochs=1)
     first, second = (train_adapter(base, sentences(24, 1), config).adapter for _ in range(2))
     other = train_adapter(base, sentences(24, 1), dataclasses.replace(config, seed=1)).adapter
@@ -114,7 +114,7 @@ def test_bfloat16_gives_float32_weights_when_the_base_runs_in_it(base: Path) -> 
     assert {tensor.dtype for tensor in adapter.tensors().values()} == {np.dtype(np.float32)}
 
 
-def test_dev_part_is_refused_when_it_has_an_unknown_label(base: Path) -> None:
+def test_dev_set_is_refused_when_it_has_an_unknown_label(base: Path) -> None:
     with pytest.raises(InvalidInput, match="'maybe'"):
         train_adapter(base, sentences(8, 1), QUICK, [Example("w1", "maybe")])
 
@@ -125,7 +125,7 @@ def test_config_is_refused_when_a_count_is_zero(field: str) -> None:
         TrainConfig(**{field: 0})  # type: ignore[arg-type]
 
 
-def test_adapters_begin_at_the_lowest_layer_that_is_wanted(base: Path) -> None:
+def test_adapters_begin_at_the_lowest_layer(base: Path) -> None:
     spec = read_spec(base)
     config = dataclasses.replace(QUICK, epochs=1, lowest_layer=spec.layers - 1)
     adapter = train_adapter(base, sentences(40, 1), config).adapter
@@ -134,7 +134,7 @@ def test_adapters_begin_at_the_lowest_layer_that_is_wanted(base: Path) -> None:
         train_adapter(base, sentences(40, 1), dataclasses.replace(config, lowest_layer=spec.layers))
 
 
-def test_training_sees_stand_ins_when_the_model_will_back_off(base: Path) -> None:
+def test_training_gets_backoff_data_under_the_miss_policy_backoff(base: Path) -> None:
     exact = train_adapter(base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1))
     backoff = train_adapter(
         base, sentences(40, 1), dataclasses.replace(QUICK, epochs=1, miss_policy=MissPolicy.BACKOFF)

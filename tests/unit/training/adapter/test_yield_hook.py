@@ -1,4 +1,4 @@
-"""A training can give way to others at every small piece of its work, and says how far it is."""
+"""A training calls its yield hook after every small piece of work, and reports its progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def test_work_before_and_between_steps_is_done_in_pieces(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yield_hook_is_called_before_and_between_steps(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states, "_CHUNK", 16)  # windows
     monkeypatch.setattr(network, "_EVALUATION_BATCH", 4)
     said: list[str] = []
@@ -43,7 +43,7 @@ def test_work_before_and_between_steps_is_done_in_pieces(base: Path, monkeypatch
     assert after == ["...", "..."]  # twelve texts, four at a time, after each epoch
 
 
-def test_a_training_ends_when_it_may_not_go_on(base: Path) -> None:
+def test_training_ends_when_the_yield_hook_raises(base: Path) -> None:
     def refuse() -> None:
         raise InterruptedError
 
@@ -51,7 +51,7 @@ def test_a_training_ends_when_it_may_not_go_on(base: Path) -> None:
         train_adapter(base, EXAMPLES, QUICK, yield_hook=refuse)
 
 
-def test_the_loss_of_an_epoch_so_far_is_that_of_the_epoch_at_its_end(base: Path) -> None:
+def test_epoch_loss_at_the_last_step_is_that_of_the_epoch(base: Path) -> None:
     heard: list[TrainProgress] = []
     trained = train_adapter(base, EXAMPLES, QUICK, JUDGES[:4], on_progress=heard.append)
     ends = [progress.epoch_loss for progress in heard if progress.done % 5 == 0]

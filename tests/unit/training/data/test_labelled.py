@@ -1,4 +1,4 @@
-"""Training files: every shape that is understood, and every way in which one can be wrong, with its line."""
+"""Training files: every shape that is understood, and every kind of error, with its line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def problem_of(content: bytes, form: FileFormat = FileFormat.JSONL, **options: o
     return found[0]
 
 
-def test_each_shape_gives_its_example_when_nothing_is_said_of_the_task() -> None:
+def test_each_shape_gives_its_example_when_no_task_is_given() -> None:
     assert read(lines({"text": "a", "label": "x"}, {"text": "b", "label": "y"})) == (
         Example("a", "x"),
         Example("b", "y"),
@@ -188,7 +188,7 @@ def test_field_of_csv_may_be_as_long_as_a_line() -> None:
     assert problem_of(content, FileFormat.CSV, limits=limits).code == "line_too_long"
 
 
-def test_csv_is_refused_when_a_quote_that_is_not_closed_swallows_it() -> None:
+def test_csv_is_refused_when_a_quote_is_not_closed() -> None:
     rows = b"a,x\n" * 1000
     found = problem_of(b'text,label\n"' + rows, FileFormat.CSV, limits=LabelledLimits(max_line_bytes=500))
     assert found.code == "line_too_long"
@@ -217,9 +217,7 @@ def test_csv_is_refused_when_a_quote_that_is_not_closed_swallows_it() -> None:
         ([{"text": "a", "positive": "b"}, {"text": "c", "positive": "b"}], "one_text", "at least two texts"),
     ],
 )
-def test_file_is_refused_when_nothing_could_be_learnt_from_it(
-    records: Sequence[object], code: str, reason: str
-) -> None:
+def test_file_is_refused_when_it_lacks_labels_or_examples(records: Sequence[object], code: str, reason: str) -> None:
     found = problem_of(lines(*records).read())
     assert found.code == code
     assert reason in found.reason
@@ -228,7 +226,7 @@ def test_file_is_refused_when_nothing_could_be_learnt_from_it(
     assert bool(judging.problems) == (not records)
 
 
-def test_harmless_oddities_are_accepted_when_they_change_nothing() -> None:
+def test_harmless_peculiarities_are_accepted() -> None:
     content = (
         b'\xef\xbb\xbf\r\n{"label": "x", "text": "nul \\u0000 and \\u2028", "id": 7}\r\n \n{"text": "b", "label": -1}'
     )
@@ -237,7 +235,7 @@ def test_harmless_oddities_are_accepted_when_they_change_nothing() -> None:
     assert found.warnings == ("fields that are not read: id",)
 
 
-def test_conflicting_repeats_are_told_of_when_they_are_found() -> None:
+def test_conflicting_duplicates_give_a_warning() -> None:
     found = check_labelled(lines(*({"text": "a", "label": label} for label in "xyxz")))
     assert found.problems == ()
     assert found.warnings == ("2 examples repeat a text with another label, line 2 that of line 1 first",)
@@ -256,7 +254,7 @@ def test_labels_are_read_without_white_space_around_them() -> None:
     assert problem_of(b'{"text": "a", "label": " \\t"}\n').line == 1
 
 
-def test_labels_that_look_alike_are_warned_of() -> None:
+def test_labels_that_look_alike_give_a_warning() -> None:
     names = ("caf\u00e9", "cafe\u0301", "CAF\u00c9", "tea")
     found = read_labelled(lines(*({"text": str(number), "label": name} for number, name in enumerate(names))))
     assert len({each.label for each in found.examples if isinstance(each, Example)}) == 4
@@ -286,7 +284,7 @@ def test_reading_ends_when_there_is_too_much_of_something() -> None:
 
 
 class Endless(io.RawIOBase):
-    """A line of so many bytes that nobody may hold, and what is asked for at a time."""
+    """A line too long to hold in memory; records how much is read at a time."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -305,7 +303,7 @@ class Endless(io.RawIOBase):
 
 
 @pytest.mark.parametrize("form", FileFormat)
-def test_line_of_100_mb_is_refused_when_it_comes_and_never_held(form: FileFormat) -> None:
+def test_line_of_100_mb_is_refused_without_holding_it(form: FileFormat) -> None:
     stream = Endless(100 * 1024**2)
     found = check_labelled(stream, form)  # type: ignore[arg-type]
     assert [(each.line, each.code) for each in found.problems] == [(1, "line_too_long")]

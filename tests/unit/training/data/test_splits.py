@@ -1,4 +1,4 @@
-"""The part that judges is chosen by the text alone, and asks for nothing that could not be learnt."""
+"""The dev set is chosen by the text alone, and has only labels of the training set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def some(count: int) -> list[AnyExample]:
     return [Example(f"text {number}", "ab"[number % 2]) for number in range(count)]
 
 
-def test_about_the_share_judges_and_no_text_is_on_both_sides() -> None:
+def test_dev_set_has_about_its_share_and_no_text_of_the_training_set() -> None:
     examples = some(2000) * 2
     learnt, judging = split_dev(examples, 0.1)
     assert 0.08 < len(judging) / len(examples) < 0.12
@@ -47,7 +47,7 @@ def test_share_is_kept_when_the_text_was_cut_by_its_hash_before() -> None:
     assert 0.08 < len(judging) / len(examples) < 0.12
 
 
-def test_label_stays_in_the_part_that_is_learnt_from_when_it_is_rare() -> None:
+def test_rare_label_stays_in_the_training_set() -> None:
     examples = [*some(2000), *(Example(f"rare {number}", f"r{number}") for number in range(50))]
     learnt, judging = split_dev(examples, 0.3)
     assert {each.label for each in learnt if isinstance(each, Example)} == {"a", "b", *(f"r{n}" for n in range(50))}
@@ -55,12 +55,12 @@ def test_label_stays_in_the_part_that_is_learnt_from_when_it_is_rare() -> None:
 
 
 @pytest.mark.parametrize("share", [0, 0.1])
-def test_nobody_judges_when_so_few_would_say_nothing(share: float) -> None:
+def test_dev_set_is_empty_when_it_would_be_tiny(share: float) -> None:
     examples = some(100)
     assert split_dev(examples, share) == (examples, [])
 
 
-def test_texts_that_judge_are_not_learnt_from() -> None:
+def test_texts_of_the_dev_set_are_not_trained_on() -> None:
     examples = some(10)
     assert without_texts(some(3), [*examples, *examples]) == [*examples[3:], *examples[3:]]
     with pytest.raises(InvalidInput, match="nothing to learn from"):
@@ -77,7 +77,7 @@ def test_texts_that_judge_are_not_learnt_from() -> None:
         (TaggedExample("x", (Span(0, 1, "c"),), True), TaggedExample("y z", word_tags("b", "c"), False)),
     ],
 )
-def test_dev_part_is_refused_when_its_label_cannot_be_learnt(judging: AnyExample, learnt: AnyExample) -> None:
+def test_dev_set_is_refused_when_the_training_set_lacks_its_label(judging: AnyExample, learnt: AnyExample) -> None:
     with pytest.raises(InvalidInput, match="lacks: 'c'"):
         require_known_labels([judging], [learnt])
 
@@ -94,7 +94,7 @@ def test_dev_part_is_refused_when_its_label_cannot_be_learnt(judging: AnyExample
 @pytest.mark.parametrize(
     "learnt", [TaggedExample("y", (Span(0, 1, "B-a"),), False), TaggedExample("y", (Span(0, 1, "a"),), True)]
 )
-def test_named_parts_judge_however_they_are_written(judging: AnyExample, learnt: AnyExample) -> None:
+def test_entities_evaluate_in_every_notation(judging: AnyExample, learnt: AnyExample) -> None:
     require_known_labels([judging], [learnt])
 
 
@@ -108,6 +108,6 @@ def test_named_parts_judge_however_they_are_written(judging: AnyExample, learnt:
         ([Example("x", "a"), MultiLabelExample("y", ())], "example 2 is for multi_label, the first one for class"),
     ],
 )
-def test_examples_are_refused_when_they_are_for_no_one_task(examples: list[AnyExample], reason: str) -> None:
+def test_examples_are_refused_when_their_tasks_differ(examples: list[AnyExample], reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         kind_of(examples)

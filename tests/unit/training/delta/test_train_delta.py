@@ -130,7 +130,7 @@ def test_base_is_untouched_when_a_delta_is_trained(base: Path, domain: list[str]
     assert hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest() == before
 
 
-def test_weights_are_the_same_when_the_seed_is(base: Path, domain: list[str]) -> None:
+def test_weights_are_the_same_with_the_same_seed(base: Path, domain: list[str]) -> None:
     config = dataclasses.replace(QUICK, steps=12)
     first, second = (train_delta(base, domain, config).delta for _ in range(2))
     other = train_delta(base, domain, dataclasses.replace(config, seed=1)).delta
@@ -158,7 +158,7 @@ def test_delta_keeps_the_sites_of_the_one_above_when_it_has_others_itself(
     assert ranks == dict.fromkeys(QUICK.sites, QUICK.rank) | {Site.K: 2, Site.Q: QUICK.rank + 2}
 
 
-def test_rows_stay_nearer_to_those_above_when_nearness_weighs_more(base: Path, domain: list[str]) -> None:
+def test_rows_stay_nearer_to_the_parents_when_nearness_weighs_more(base: Path, domain: list[str]) -> None:
     model = load_hbert(base)
     sequences = encode(load_tokenizer(base), domain, 48)
     lengths = np.array([len(ids) for ids in sequences])
@@ -216,9 +216,7 @@ def test_loss_is_that_of_plain_sequences_when_windows_repeat(base: Path, trained
         torch.testing.assert_close(loss, (errors / sizes).mean())
 
 
-def test_lower_layers_of_the_domains_own_model_are_learnt_when_it_teaches(
-    base: Path, domain: list[str], tmp_path: Path
-) -> None:
+def test_lower_layers_of_the_domains_own_model_are_distilled(base: Path, domain: list[str], tmp_path: Path) -> None:
     """Rows come nearer to states of the full model with its adapter, which moves them far from the base's."""
     source = tiny_bert_folder(tmp_path / "source")
     spec = read_spec(base).ordinary
@@ -230,7 +228,7 @@ def test_lower_layers_of_the_domains_own_model_are_learnt_when_it_teaches(
     assert report.after.lower < 0.9 * report.before.lower
 
 
-def test_half_of_the_texts_are_seen_as_a_tree_of_the_others_sees_them() -> None:
+def test_left_out_texts_get_the_ngrams_of_a_tree_of_the_others() -> None:
     texts = [np.array(ids) for ids in ([2, 7, 8, 3], [2, 7, 8, 9, 3], [2, 5, 3])]
     lengths = np.array([4, 5, 3])
     whole = window_keys(np.concatenate(texts), lengths)
@@ -240,7 +238,7 @@ def test_half_of_the_texts_are_seen_as_a_tree_of_the_others_sees_them() -> None:
     assert not np.array_equal(others, whole)
 
 
-def test_teacher_is_asked_for_when_the_base_was_distilled(domain: list[str], tmp_path: Path) -> None:
+def test_teacher_is_required_when_the_base_was_distilled(domain: list[str], tmp_path: Path) -> None:
     source = tiny_bert_folder(tmp_path / "source")
     build_base(source, tmp_path / "k2", 2, corpora=[domain], config=DistillConfig(steps=2, batch_size=4))
     with pytest.raises(InvalidInput, match="as the teacher"):
@@ -256,11 +254,11 @@ def test_teacher_is_refused_when_it_has_another_shape(base: Path, domain: list[s
 
 
 def test_progress_counts_every_step_when_a_delta_is_trained(base: Path, domain: list[str]) -> None:
-    told: list[TrainProgress] = []
-    train_delta(base, domain, dataclasses.replace(QUICK, steps=5), on_progress=told.append)
-    assert [(each.done, each.steps) for each in told] == [(number, 5) for number in range(1, 6)]
-    assert all(each.seconds_left > 0 for each in told[:-1])
-    assert told[-1].seconds_left == 0
+    reported: list[TrainProgress] = []
+    train_delta(base, domain, dataclasses.replace(QUICK, steps=5), on_progress=reported.append)
+    assert [(each.done, each.steps) for each in reported] == [(number, 5) for number in range(1, 6)]
+    assert all(each.seconds_left > 0 for each in reported[:-1])
+    assert reported[-1].seconds_left == 0
 
 
 def test_training_ends_when_progress_raises(base: Path, domain: list[str]) -> None:

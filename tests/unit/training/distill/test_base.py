@@ -138,7 +138,9 @@ def test_states_come_nearer_still_when_distilled(source: Path, tmp_path: Path, t
     assert not work_folder(tmp_path / "k2").exists()
 
 
-def test_unchanged_model_judges_when_the_layers_are_distilled(source: Path, tmp_path: Path, texts: list[str]) -> None:
+def test_fidelity_is_to_the_unchanged_model_when_layers_are_distilled(
+    source: Path, tmp_path: Path, texts: list[str]
+) -> None:
     report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts], QUICK)
     model = load_hbert(tmp_path / "k2")
     teacher = Teacher.of_folder(source, model.spec, "cpu", torch.float32)
@@ -188,7 +190,7 @@ def test_distillation_is_not_repeated_when_what_follows_it_fails(
     assert not work_folder(tmp_path / "k2").exists()
 
 
-def test_build_begins_anew_when_the_checkpoint_is_of_another_text(
+def test_build_starts_over_when_the_checkpoint_is_of_another_text(
     source: Path, tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(student, "_CHECKPOINT_SECONDS", 0.0)
@@ -239,7 +241,7 @@ def test_estimates_are_of_the_base_as_it_is_saved(source: Path, tmp_path: Path, 
         assert error == pytest.approx(report.estimate_error, rel=0.1)
 
 
-def test_difference_is_refused_when_the_weights_are_others(source: Path, tmp_path: Path, texts: list[str]) -> None:
+def test_weight_diff_is_refused_when_the_weights_are_others(source: Path, tmp_path: Path, texts: list[str]) -> None:
     path = tmp_path / "difference.safetensors"
     build_base(source, tmp_path / "built", 2, corpora=[texts], config=QUICK, difference=path)
     other = tiny_bert_folder(tmp_path / "other", seed=8)

@@ -1,4 +1,4 @@
-"""What judges a base was not learnt from, whichever file it came in."""
+"""Held-out texts are not trained on, whichever corpus they come from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def split(*corpora: list[str]) -> tuple[list[list[tuple[int, ...]]], list[tuple[
     return [plain(corpus) for corpus in seen], plain(judges)
 
 
-def test_every_twentieth_text_judges_in_its_order() -> None:
+def test_every_twentieth_text_is_held_out_in_order() -> None:
     corpus = texts(0, 100)
     ids = [tuple(each.tolist()) for each in encode(tiny_tokenizer(), corpus, 8)]
     seen, judges = split([*corpus, *corpus])
@@ -41,6 +41,6 @@ def test_text_of_two_corpora_is_in_one_part_only() -> None:
     assert not {*seen[0], *seen[1]} & set(judges)
 
 
-def test_corpora_are_refused_when_one_has_nothing_left() -> None:
+def test_corpora_are_refused_when_one_has_no_text_left() -> None:
     with pytest.raises(InvalidInput, match="in common"):
         split(["w1", "w2"], ["w2", "w1"])

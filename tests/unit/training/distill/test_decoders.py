@@ -46,7 +46,7 @@ def test_base_comes_nearer_to_the_ordinary_model(make: Make, tmp_path: Path) -> 
 
 
 @BOTH
-def test_distilled_base_says_more_like_the_ordinary_model_what_comes_next(make: Make, tmp_path: Path) -> None:
+def test_distillation_brings_the_next_token_distribution_nearer(make: Make, tmp_path: Path) -> None:
     source = tiny_decoder_folder(make(), tmp_path / "source")
     config = dataclasses.replace(QUICK, steps=100, thinned=0.0)
     report = build_base(source, tmp_path / "k2", 2, RowDtype.INT8, [texts(600)], config)
@@ -61,7 +61,7 @@ def test_distilled_base_says_more_like_the_ordinary_model_what_comes_next(make: 
 
 
 @BOTH
-def test_difference_makes_the_same_base_again(make: Make, tmp_path: Path) -> None:
+def test_weight_diff_gives_the_same_base_again(make: Make, tmp_path: Path) -> None:
 
     source = tiny_decoder_folder(make(), tmp_path / "source")
     config = DistillConfig(steps=2, batch_size=8, dtype="float32")
@@ -85,7 +85,7 @@ def test_tied_output_embedding_is_the_inputs_when_a_file_has_it_too(tmp_path: Pa
 
 
 @BOTH
-def test_teacher_and_student_look_at_the_same_tokens(make: Make, tmp_path: Path) -> None:
+def test_teacher_and_student_read_the_same_tokens(make: Make, tmp_path: Path) -> None:
     """With a k = 0 model's weights in every layer, a text of one token has nothing that its window lacks."""
     source = tiny_decoder_folder(make(), tmp_path / "source")
     build_base(source, tmp_path / "k2", 2)
@@ -114,7 +114,7 @@ def test_delta_brings_a_domains_states_nearer(make: Make, tmp_path: Path) -> Non
 
 
 @BOTH
-def test_divergence_in_pieces_is_the_whole_ones_gradients_included(
+def test_divergence_in_pieces_equals_the_whole_with_gradients(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tiny_decoder_folder(make(), tmp_path / "source")
@@ -134,7 +134,7 @@ def test_divergence_in_pieces_is_the_whole_ones_gradients_included(
     torch.testing.assert_close(gradient, expected)
 
 
-def test_a_distillation_that_runs_away_ends_before_its_weights_are_kept(tmp_path: Path) -> None:
+def test_distillation_that_diverges_ends_before_its_weights_are_saved(tmp_path: Path) -> None:
     source = tiny_decoder_folder(tiny_llama(), tmp_path / "source")
     config = dataclasses.replace(QUICK, learning_rate=1e30)
     with pytest.raises(InvalidInput, match="is not finite; take a lower learning rate"):

@@ -59,12 +59,12 @@ def test_estimates_are_nearer_than_the_tokens_own_rows(model: HBert, fitted: Row
     assert mean_error(model, fitted, unknown) < 0.6 * mean_error(model, nothing, unknown)
 
 
-def test_the_error_is_that_of_windows_that_were_not_learnt_from(model: HBert, fitted: RowEstimator) -> None:
+def test_estimate_error_is_that_of_windows_that_were_not_learnt(model: HBert, fitted: RowEstimator) -> None:
     unknown = np.setdiff1d(keys_of(sentences(30, 2)), keys_of(sentences(200, 1)))
     assert float(fitted.error) == pytest.approx(mean_error(model, fitted, unknown), rel=1e-4)
 
 
-def test_one_to_begin_with_is_changed_by_what_is_learnt_alone(model: HBert) -> None:
+def test_start_estimator_is_unchanged_without_learning(model: HBert) -> None:
     """Centring and its undoing cancel."""
     start = random_estimator(32, seed=3)
     config = dataclasses.replace(QUICK, steps=1, learning_rate=0.0)
@@ -75,7 +75,7 @@ def test_one_to_begin_with_is_changed_by_what_is_learnt_alone(model: HBert) -> N
     )
 
 
-def test_one_to_begin_with_need_not_be_learnt_again(model: HBert, fitted: RowEstimator) -> None:
+def test_start_estimator_shortens_training(model: HBert, fitted: RowEstimator) -> None:
     config = dataclasses.replace(QUICK, steps=20)
     again = fit_estimator(model, sentences(200, 1), sentences(30, 2), config, start=fitted)
     fresh = fit_estimator(model, sentences(200, 1), sentences(30, 2), config)
@@ -93,20 +93,20 @@ def test_the_same_seed_gives_the_same_weights(model: HBert) -> None:
 
 
 def test_progress_ends_with_the_last_step(model: HBert) -> None:
-    told: list[TrainProgress] = []
+    reported: list[TrainProgress] = []
     config = dataclasses.replace(QUICK, steps=60)
-    fit_estimator(model, sentences(40, 1), sentences(5, 2), config, on_progress=told.append)
-    assert [each.done for each in told] == [50, 60]
-    assert told[-1].seconds_left == 0
+    fit_estimator(model, sentences(40, 1), sentences(5, 2), config, on_progress=reported.append)
+    assert [each.done for each in reported] == [50, 60]
+    assert reported[-1].seconds_left == 0
 
 
-def test_text_that_judges_may_be_known_whole(model: HBert) -> None:
+def test_held_out_text_may_have_no_unknown_window(model: HBert) -> None:
     made = fit_estimator(model, sentences(20, 1), sentences(20, 1), dataclasses.replace(QUICK, steps=1))
     assert 0 < float(made.error) <= 1
 
 
 @pytest.mark.parametrize("name", ["size", "steps", "batch_size", "most_windows"])
-def test_a_config_that_makes_no_sense_is_refused_by_name(name: str) -> None:
+def test_config_is_refused_when_a_number_is_out_of_range(name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         EstimatorConfig(**{name: 0})
     assert caught.value.param == name

@@ -1,4 +1,4 @@
-"""What a decoder foresees, beside the model that it was made of."""
+"""A decoder's perplexity and divergence against a plain loop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_sums_are_those_of_a_plain_loop_over_tokens(heads: tuple[torch.Tensor, t
     assert found.agreement == sum(agreed) / 4
 
 
-def test_texts_of_one_token_have_nothing_to_foresee(heads: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_texts_of_one_token_have_no_perplexity(heads: tuple[torch.Tensor, torch.Tensor]) -> None:
     sums = PerplexitySums()
     states = torch.randn(1, 1, SIZE)
     sums.add(lambda x: F.linear(x, heads[0]), states, lambda x: F.linear(x, heads[1]), states, *_one_token())

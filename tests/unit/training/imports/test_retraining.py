@@ -1,4 +1,4 @@
-"""An adapter from elsewhere, trained again: what is kept of it, who is judged on what, and what is refused."""
+"""Retraining an imported adapter: what is kept of it, the sets of examples, and what is refused."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_bottlenecks_are_retrained_where_and_as_they_are(bases: dict[int, Path])
     assert judged.metrics.values == standing.metrics
 
 
-def test_gaps_are_to_the_imported_and_to_the_one_retrained_without_a_lookup(bases: dict[int, Path]) -> None:
+def test_score_deltas_are_to_the_imported_and_the_k0_adapter(bases: dict[int, Path]) -> None:
     adapter = lora_adapter(np.random.default_rng(4), 4, head=two_labels(head(np.random.default_rng(1), 2)))
     dev = sentences(60, 5)
     how = dataclasses.replace(HOW, epochs=8, patience=8)
@@ -129,7 +129,7 @@ def test_rows_are_of_the_domain_when_a_delta_is_given(bases: dict[int, Path]) ->
     ]
 
 
-def test_several_labels_and_words_are_compared_by_their_own_figures(bases: dict[int, Path]) -> None:
+def test_multi_label_and_word_tasks_are_compared_by_their_own_metrics(bases: dict[int, Path]) -> None:
     drawn, rng = random.Random(1), np.random.default_rng(1)
     several, tagged = [], []
     for _ in range(120):
@@ -154,7 +154,7 @@ def test_several_labels_and_words_are_compared_by_their_own_figures(bases: dict[
     assert gap.score.points > 3 * gap.score.standard_error > 0  # a random adapter does not know the words
 
 
-def test_recipe_says_what_cannot_be_the_same() -> None:
+def test_config_like_lists_what_will_differ() -> None:
     rng = np.random.default_rng(1)
     whole = lora_adapter(rng, 4, sites=(Site.FC1, Site.Q), head=head(rng, 2, pooling=Pooling.MEAN))
     assert whole.head is not None
@@ -172,7 +172,7 @@ def test_recipe_says_what_cannot_be_the_same() -> None:
     assert (config.kind, differs) == (AdapterKind.NONE, ())
 
 
-def test_no_text_judges_that_was_learnt_from_or_chose() -> None:
+def test_test_set_shares_no_text_with_training_or_dev_set() -> None:
     examples = sentences(400, 1)
     learnt, choosing, judging = split_train_dev_test(examples, (), 0.1)
     parts = [{each.text for each in part} for part in (learnt, choosing, judging)]
@@ -185,12 +185,12 @@ def test_no_text_judges_that_was_learnt_from_or_chose() -> None:
     assert not {each.text for each in learnt + choosing} & {each.text for each in judging}
 
 
-def test_training_goes_on_when_it_was_stopped_on_the_second_base(bases: dict[int, Path], tmp_path: Path) -> None:
+def test_training_resumes_when_it_was_stopped_on_the_second_base(bases: dict[int, Path], tmp_path: Path) -> None:
     adapter = lora_adapter(np.random.default_rng(4), 4, head=two_labels(head(np.random.default_rng(1), 2)))
-    told: list[str] = []
+    reported: list[str] = []
 
     def stop(name: str, progress: object) -> None:
-        told.append(name)
+        reported.append(name)
         if name == "retrained-k2":
             raise KeyboardInterrupt
 
@@ -202,7 +202,7 @@ def test_training_goes_on_when_it_was_stopped_on_the_second_base(bases: dict[int
         run(on_progress=stop, checkpoint=lambda name: tmp_path / name)
     again: list[str] = []
     resumed = run(on_progress=lambda name, progress: again.append(name), checkpoint=lambda name: tmp_path / name)
-    assert "retrained-k0" in told
+    assert "retrained-k0" in reported
     assert set(again) == {"retrained-k2"}  # the first one was over and was not trained anew
     whole = run()
     assert resumed.keys() == whole.keys()

@@ -1,4 +1,4 @@
-"""Trainings side by side: all their results, and one that fails ends the others."""
+"""Parallel trainings: all their results, and one that fails ends the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def four_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_cores_are_shared_out_when_several_run(four_threads: None) -> None:
+def test_threads_are_shared_when_several_trainings_run(four_threads: None) -> None:
     both = threading.Barrier(2, timeout=20)
 
     def work(item: int, check: Callable[[], None]) -> tuple[int, int]:
@@ -33,7 +33,7 @@ def test_cores_are_shared_out_when_several_run(four_threads: None) -> None:
 
 
 @pytest.mark.parametrize("stopper", ["failure", "consumer"])
-def test_others_are_ended_when_the_results_are_not_wanted(stopper: str, four_threads: None) -> None:
+def test_other_trainings_end_when_one_fails_or_the_consumer_stops(stopper: str, four_threads: None) -> None:
     ended: list[str] = []
     running = threading.Event()
 

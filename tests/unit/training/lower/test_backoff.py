@@ -1,4 +1,4 @@
-"""Each text is seen as a tree of all the others would show it."""
+"""Each text gets the n-grams of a tree built from all the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_text_gets_what_a_tree_of_all_the_others_gives(some: Texts) -> None:
 
 
 @given(texts, texts)
-def test_the_longest_known_ngram_stands_in(asked: Texts, others: Texts) -> None:
+def test_longest_known_ngram_replaces_a_window(asked: Texts, others: Texts) -> None:
     windows, known = windows_of(asked), set(known_of(others).tolist())
     for window, found in zip(windows, longest_known(windows, known_of(others)), strict=True):
         one = np.array([window])
@@ -50,20 +50,20 @@ def test_the_longest_known_ngram_stands_in(asked: Texts, others: Texts) -> None:
 @given(texts, texts)
 def test_what_no_other_text_has_is_estimated_where_there_is_an_estimator(some: Texts, others: Texts) -> None:
     tree = SimulatedTree(estimates=True)
-    sight = tree.view_train(windows_of(some), np.array([len(each) for each in some]))
-    assert sight.estimated is not None
-    assert np.array_equal(sight.keys, windows_of(some))
+    view = tree.view_train(windows_of(some), np.array([len(each) for each in some]))
+    assert view.estimated is not None
+    assert np.array_equal(view.keys, windows_of(some))
     expected = [
         ~np.isin(windows_of([text]), windows_of(rest) if (rest := some[:place] + some[place + 1 :]) else [])
         for place, text in enumerate(some)
     ]
-    assert np.array_equal(sight.estimated, np.concatenate(expected))
-    sight = tree.view_other(windows_of(others), np.array([len(each) for each in others]))
-    assert sight.estimated is not None
-    assert np.array_equal(sight.estimated, ~np.isin(windows_of(others), windows_of(some)))
+    assert np.array_equal(view.estimated, np.concatenate(expected))
+    view = tree.view_other(windows_of(others), np.array([len(each) for each in others]))
+    assert view.estimated is not None
+    assert np.array_equal(view.estimated, ~np.isin(windows_of(others), windows_of(some)))
 
 
-def test_a_text_that_occurs_twice_knows_itself() -> None:
+def test_duplicate_texts_know_each_other() -> None:
     windows = windows_of([[1, 2, 3], [1, 2, 3], [4]])
     found = leave_one_out(windows, np.array([3, 3, 1]))
     assert np.array_equal(found[:6], windows[:6])

@@ -1,4 +1,4 @@
-"""What training sees is what serving would look up."""
+"""Training reads what serving would look up."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_texts_are_encoded_a_part_at_a_time_in_their_order(
     assert list(text_chunks([])) == []
 
 
-def test_rows_are_written_where_they_are_kept(bases: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_written_into_the_given_tensor(bases: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model, estimator = load_hbert(bases[2]), random_estimator(32, seed=4)
     sequences = encode(load_tokenizer(bases[2]), TEXTS, 48)
     keys = np.unique(window_keys(np.concatenate(sequences), np.array([len(ids) for ids in sequences])))
@@ -129,7 +129,7 @@ def test_rows_are_written_where_they_are_kept(bases: dict[int, Path], monkeypatc
     assert not room[:, -1].any()
 
 
-def test_rows_are_those_of_what_stands_in_when_no_tree_knows_the_text(bases: dict[int, Path]) -> None:
+def test_rows_are_those_of_the_longest_known_ngram_under_backoff(bases: dict[int, Path]) -> None:
     model = load_hbert(bases[2])
     tokenizer = load_tokenizer(bases[2])
     learnt, asked = encode(tokenizer, TEXTS, 48), encode(tokenizer, ["w1 w2 w9", "w4 w5 w6"], 48)

@@ -1,4 +1,4 @@
-"""Batches of windows: each distinct one once, and each token led to its own."""
+"""Batches of windows: each distinct window once, and the index of each token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hmi.training.lower.windows import thin_windows
 SEQUENCES = [np.array(each, np.int64) for each in ([2, 7, 8, 3], [2, 7, 8, 9, 7, 3], [2, 3])]
 
 
-def test_every_token_is_led_to_its_own_window() -> None:
+def test_index_gives_every_token_its_own_window() -> None:
     batch = WindowBatch.of(SEQUENCES)
     assert batch.ids.shape == batch.mask.shape == batch.index.shape == (3, 8)
     for row, ids in enumerate(SEQUENCES):
@@ -25,7 +25,7 @@ def test_every_token_is_led_to_its_own_window() -> None:
     assert batch.mask.sum(1).tolist() == [4, 6, 2]
 
 
-def test_each_distinct_window_is_there_once_before_the_filling() -> None:
+def test_each_distinct_window_occurs_once_before_padding() -> None:
     batch = WindowBatch.of(SEQUENCES)
     distinct = {tuple(window) for window in batch.windows.tolist()}
     assert len(distinct) == int(batch.index.max()) + 1
@@ -59,7 +59,7 @@ def test_corpora_give_equal_shares_when_one_is_much_larger() -> None:
     assert first.count(1) == 64
 
 
-def test_a_step_has_the_same_texts_whenever_it_is_asked_for() -> None:
+def test_batch_of_a_step_is_deterministic() -> None:
     texts = [np.full(3 + number % 7, number, np.int64) for number in range(200)]
     config = DistillConfig(batch_size=4, seed=5)
     once = [[int(ids[0]) for ids in draw_batch([texts], step, config)] for step in (0, 17, 40)]
@@ -67,7 +67,7 @@ def test_a_step_has_the_same_texts_whenever_it_is_asked_for() -> None:
     assert [int(ids[0]) for ids in draw_batch([texts], 0, DistillConfig(batch_size=4, seed=6))] != once[0]
 
 
-def test_each_tokens_error_counts_alike_when_it_is_asked_by_token() -> None:
+def test_each_tokens_error_has_equal_weight_with_each_token() -> None:
     """One token whose states are a thousand times as long hides what is wrong with the others."""
     reference = torch.ones(1, 4, 8)
     reference[0, 0] = 1000

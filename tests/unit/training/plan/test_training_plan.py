@@ -10,7 +10,7 @@ from hmi.training.data import FileFormat
 from hmi.training.plan import TrainConfig, TrainingPlan
 
 
-def test_a_plan_is_the_same_after_a_way_through_json() -> None:
+def test_plan_is_the_same_after_a_json_round_trip() -> None:
     config = TrainConfig(
         kind=AdapterKind.LORA,
         rank=7,

@@ -1,4 +1,4 @@
-"""Training how texts go on, against transformers' own loss, and up to the texts that the engine then writes."""
+"""Language modelling against transformers' own loss, and up to the engine's generated text."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_loss_is_that_of_transformers_on_the_completions_tokens(make: Make, tmp_
 
 @BOTH
 @pytest.mark.parametrize("k", [0, 2])
-def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> None:
+def test_engine_generates_the_trained_text(make: Make, k: int, tmp_path: Path) -> None:
     base = base_of(make, tmp_path, k)
-    # Other texts of the same tokens: how the thirty words go on is all that there is to learn.
+    # Other texts of the same tokens: only the order of the thirty words is to be learnt.
     dev = [CompletionExample(each.prompt, f"{each.completion} ") for each in verses(30, seed=2)]
     trained = train_adapter(base, verses(120), QUICK, dev)
     report = trained.report
@@ -123,7 +123,7 @@ def test_engine_writes_what_was_learnt(make: Make, k: int, tmp_path: Path) -> No
 
 @BOTH
 @pytest.mark.parametrize("k", [0, 2])
-def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path: Path) -> None:
+def test_engine_predicts_the_trained_classes(make: Make, k: int, tmp_path: Path) -> None:
     """What decides stands anywhere in the text, so that only the last token has seen it for sure."""
     base = base_of(make, tmp_path, k)
     rng = np.random.default_rng(3)
@@ -158,7 +158,7 @@ def test_engine_tells_the_classes_that_were_learnt(make: Make, k: int, tmp_path:
     assert np.mean([label == truth for label, (_, truth) in zip(said, judged, strict=True)]) > 0.9
 
 
-def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
+def test_chat_answers_are_trained_after_the_rendered_prompt(tmp_path: Path) -> None:
     base = base_of(tiny_llama, tmp_path)
     model, tokenizer = load_hgpt(base), load_tokenizer(base)
     texts = Preprocessor(tokenizer, model.spec, 40, partial(LowerStates, model), load_chat(base))
@@ -170,7 +170,7 @@ def test_chats_are_learnt_from_the_template_on(tmp_path: Path) -> None:
         Language().prepare([ChatExample((("user", "w2"),), "w4")], without)
 
 
-def test_a_model_is_taught_what_it_can_learn(tmp_path: Path) -> None:
+def test_task_is_refused_when_the_family_cannot_learn_it(tmp_path: Path) -> None:
     decoder, encoder = base_of(tiny_gpt2, tmp_path), tiny_base(tmp_path / "bert", k=0)
     with pytest.raises(InvalidInput, match="is a gpt2 and learns text generation and classes of texts, not tokens"):
         train_adapter(
@@ -225,7 +225,7 @@ def test_command_trains_a_decoder_from_every_form(records: list[dict[str, Any]],
         ({"messages": [{"role": "king", "content": "x"}, {"role": "assistant", "content": "x"}]}, "role must be"),
     ],
 )
-def test_line_and_reason_are_said_when_it_is_wrong(record: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_line_and_reason_are_named_when_a_record_is_wrong(record: dict[str, Any], reason: str, tmp_path: Path) -> None:
     base, data = base_of(tiny_gpt2, tmp_path), tmp_path / "lines.jsonl"
     data.write_text(json.dumps({"prompt": "w1", "completion": "w2"}) + "\n" + json.dumps(record) + "\n")
     result = CliRunner().invoke(app, ["train", str(data), "--base", str(base), "--out", str(tmp_path / "out")])
@@ -234,7 +234,7 @@ def test_line_and_reason_are_said_when_it_is_wrong(record: dict[str, Any], reaso
     assert reason in " ".join(result.stderr.split())
 
 
-def test_chat_is_refused_with_its_place_when_the_template_does_not_take_it(tmp_path: Path) -> None:
+def test_chat_is_refused_with_its_number_when_the_template_rejects_it(tmp_path: Path) -> None:
     source = tiny_decoder_folder(tiny_gpt2(), tmp_path / "source")
     (source / "chat_template.jinja").write_text("{{ messages[1].content }}{{ raise_exception('too long') }}")
     convert_pretrained(source, tmp_path / "base")

@@ -1,4 +1,4 @@
-"""Each task is learnt on a tiny model, and what serves it answers as the training's own judgement said."""
+"""Each task is learnt on a tiny model, and the engine's answers agree with the evaluation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def several(count: int, seed: int) -> list[MultiLabelExample]:
 
 
 def tagged(count: int, seed: int, *, entities: bool) -> list[TaggedExample]:
-    """Words w0 and w1 begin a part named A or B, which goes on over w2 and w3."""
+    """Words w0 and w1 begin an entity A or B, which continues over w2 and w3."""
     drawn = random.Random(seed)
     found = []
     for _ in range(count):
@@ -99,7 +99,7 @@ def test_several_labels_are_learnt_and_served_when_each_has_its_word(base: Path,
 
 
 @pytest.mark.parametrize("entities", [True, False])
-def test_entities_of_are_learnt_and_served_when_their_first_word_tells(
+def test_entities_are_learnt_and_served_when_their_first_word_decides(
     base: Path, tmp_path: Path, entities: bool
 ) -> None:
     dev = tagged(40, 2, entities=entities)
@@ -124,7 +124,7 @@ def test_entities_of_are_learnt_and_served_when_their_first_word_tells(
     assert right / said == pytest.approx(report.dev.values["entity_precision"], abs=0.02)
 
 
-def test_word_classes_are_learnt_when_tags_name_no_parts(base: Path) -> None:
+def test_word_classes_are_learnt_when_tags_are_not_bio(base: Path) -> None:
     def examples(seed: int) -> list[TaggedExample]:
         parts = tagged(250, seed, entities=False)
         renamed = {"O": "other", "B-A": "a", "B-B": "b", "I-A": "more", "I-B": "more"}
@@ -140,7 +140,7 @@ def test_word_classes_are_learnt_when_tags_name_no_parts(base: Path) -> None:
     assert report.dev.score > 0.75 > (report.baseline or 1)
 
 
-def test_alike_texts_come_together_when_pairs_are_trained(base: Path, tmp_path: Path) -> None:
+def test_similar_texts_get_near_vectors_when_pairs_are_trained(base: Path, tmp_path: Path) -> None:
     def pairs(seed: int) -> list[PairExample]:
         """A text belongs to the one that has the same first word, whatever follows."""
         drawn = random.Random(seed)
@@ -165,7 +165,7 @@ def test_alike_texts_come_together_when_pairs_are_trained(base: Path, tmp_path: 
     assert (nearest == np.arange(20)).mean() == pytest.approx(report.dev.values["recall_at_1"], abs=0.051)
 
 
-def test_tags_are_refused_when_some_name_parts_and_others_do_not() -> None:
+def test_tags_are_refused_when_some_are_bio_and_others_are_not() -> None:
     parts = TaggedExample("Ada writes", (Span(0, 3, "PER"),), entities=True)
     bio = TaggedExample("Ada", (Span(0, 3, "B-PER"),), entities=False)
     words = TaggedExample("Ada", (Span(0, 3, "NOUN"),), entities=False)

@@ -1,4 +1,4 @@
-"""A training that begins with another adapter: it is that adapter above the lookup until something is learnt."""
+"""A training that starts from another adapter equals it above the lookup before the first step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ordinary(spec: HPLMSpec, make: Callable[..., Adapter], rank: int = 8, own: H
 @pytest.mark.parametrize(
     ("kind", "make"), [(AdapterKind.BOTTLENECK, bottleneck_adapter), (AdapterKind.LORA, lora_adapter)]
 )
-def test_upper_states_are_those_of_the_start_when_nothing_is_learnt_yet(
+def test_upper_states_are_those_of_the_start_before_training(
     base: Path, spec: HPLMSpec, kind: AdapterKind, make: Callable[..., Adapter], rank: int
 ) -> None:
     start = ordinary(spec, make, rank)
@@ -71,7 +71,7 @@ def test_upper_states_are_those_of_the_start_when_nothing_is_learnt_yet(
     begun.export().validate(spec)
 
 
-def test_head_is_taken_over_by_label_and_not_by_place(spec: HPLMSpec) -> None:
+def test_head_is_copied_by_label_and_not_by_place(spec: HPLMSpec) -> None:
     own = head(np.random.default_rng(2), pooling=Pooling.MEAN)
     begun = trainable(spec, labels=("label 2", "label 0", "label 1"))
     begun.start_from(ordinary(spec, bottleneck_adapter, own=own))
@@ -91,7 +91,7 @@ def test_head_is_taken_over_by_label_and_not_by_place(spec: HPLMSpec) -> None:
         None,
     ],
 )
-def test_head_begins_with_nothing_when_the_start_has_none_like_it(spec: HPLMSpec, own: Head | None) -> None:
+def test_head_starts_at_zero_when_the_start_has_another_kind(spec: HPLMSpec, own: Head | None) -> None:
     begun = trainable(spec)
     begun.start_from(ordinary(spec, bottleneck_adapter, own=own))
     made = begun.export().head
@@ -109,7 +109,7 @@ def test_head_begins_with_nothing_when_the_start_has_none_like_it(spec: HPLMSpec
         ({"before_norm": False}, "read another state"),
     ],
 )
-def test_start_is_refused_when_it_does_what_is_not_trained(
+def test_start_is_refused_when_it_has_parts_that_are_not_trained(
     spec: HPLMSpec, others: dict[str, object], reason: str
 ) -> None:
     begun = trainable(spec, **others)  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ def test_start_is_refused_when_it_is_of_a_model_of_another_shape(spec: HPLMSpec)
         trainable(spec).start_from(other)
 
 
-def test_training_begins_with_the_start_and_goes_on_from_there(base: Path) -> None:
+def test_training_begins_with_the_start(base: Path) -> None:
     learnt = train_adapter(base, sentences(160, 1), dataclasses.replace(QUICK, epochs=12, learning_rate=1e-2)).adapter
     dev = sentences(64, 2)
     config = config_from_start(learnt, QUICK)
@@ -141,7 +141,7 @@ def test_training_begins_with_the_start_and_goes_on_from_there(base: Path) -> No
     assert not anew.started
 
 
-def test_checkpoint_of_another_start_is_not_gone_on_with(base: Path, tmp_path: Path, spec: HPLMSpec) -> None:
+def test_checkpoint_is_ignored_when_the_start_is_another(base: Path, tmp_path: Path, spec: HPLMSpec) -> None:
     class Stopped(Exception):
         pass
 
