@@ -1,8 +1,8 @@
 """A training process that trains nothing: it exchanges the messages of `worker.tuning.trainer` with its worker.
 
-The order's plan says in `stub` what happens: so many epochs of so many steps; at which step it dies, falls silent or
-fails; what it leaves. Its adapter depends on its file and the number of steps, and on nothing else, so that one that
-went on from a checkpoint gives what an undisturbed one gives. Run by tests with `-m`.
+The order's plan says in `stub` how many epochs of how many steps there are, at which step the process dies, hangs or
+fails, and what it leaves. Its adapter depends on its file and the number of steps alone, so a resumed training gives
+what an uninterrupted one gives. Tests run it with `-m`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from hmi.training.data import Example, MultiLabelExample
 from hmi.training.lower import LowerStates
 from hmi.training.reports import Evaluation, evaluate_classes, evaluate_multi_label
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import LabelObjective, Preprocessor
+from hmi.training.tasks.objective import LabelObjective, Preprocessor, TaskData
 
 
 def class_labels(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -43,19 +43,12 @@ def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TextData:
+class TextData(TaskData):
     """Attributes:
     targets: Indices of labels, int64 `[n]`; of several labels float32 `[n, labels]`, 1 where a label is true.
     """
 
-    states: LowerStates
     targets: NDArray[Any]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.states.lengths
-
-    tokens = lengths
 
 
 class Classification(LabelObjective[TextData, NDArray[np.int64]]):

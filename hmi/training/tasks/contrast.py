@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from hmi.adapters import Pooling
 from hmi.adapters.maths import mean_pool
 from hmi.errors import InvalidInput
 from hmi.training.data import PairExample
-from hmi.training.lower import LowerStates
 from hmi.training.reports import Metrics, ranking_metrics
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Preprocessor
+from hmi.training.tasks.objective import Objective, Preprocessor, TaskData
 
 _QUERIES = 512  # texts whose cosines with all candidates are held at once
 
@@ -35,7 +33,7 @@ def require_contrast(examples: Sequence[PairExample]) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PairData:
+class PairData(TaskData):
     """Each distinct text is kept once and named by its place in `states`.
 
     Attributes:
@@ -44,7 +42,6 @@ class PairData:
         positives_of: By query text, all its positive texts.
     """
 
-    states: LowerStates
     query: NDArray[np.int64]
     positive: NDArray[np.int64]
     negative: NDArray[np.int64]
@@ -61,11 +58,8 @@ class PairData:
         return tokens
 
 
-class Contrast:
+class Contrast(Objective[PairData]):
     """Similar texts get near vectors. There is no head; the mean over the last states is the vector."""
-
-    pooling = Pooling.MEAN
-    labels: tuple[str, ...] = ()
 
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
@@ -106,12 +100,6 @@ class Contrast:
             total += len(rows) * float(F.cross_entropy(cosines / self._temperature, right))
             ranks.append((cosines > cosines.gather(1, right[:, None])).sum(1).numpy())
         return ranking_metrics(np.concatenate(ranks), total / len(data.query))
-
-    def counts(self, data: PairData) -> tuple[int, ...]:
-        return ()
-
-    def baseline(self, network: Network, train: PairData, dev: PairData) -> float:
-        return self.evaluate(network, dev).score
 
 
 def _cosines(

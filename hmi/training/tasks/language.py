@@ -11,42 +11,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from hmi.adapters import Pooling
 from hmi.errors import InvalidInput
 from hmi.models.families import HGpt
 from hmi.training.data import ChatExample, CompletionExample
-from hmi.training.lower import LowerStates
 from hmi.training.reports import Metrics, language_metrics
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import Preprocessor
+from hmi.training.tasks.objective import Objective, Preprocessor, TaskData
 
 _LOGITS = 512  # tokens whose logits are held at once in evaluation
 Examples = Sequence[CompletionExample | ChatExample]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LanguageData:
+class LanguageData(TaskData):
     """Attributes:
     ids: Each text's tokens, int64.
     first: Place of the first trained token of each text, from 1.
     """
 
-    states: LowerStates
     ids: tuple[NDArray[np.int64], ...]
     first: NDArray[np.int64]
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.states.lengths
 
-    tokens = lengths
-
-
-class Language:
+class Language(Objective[LanguageData]):
     """The base's own output layer is the head."""
-
-    pooling = Pooling.MEAN  # not used
-    labels: tuple[str, ...] = ()
 
     def prepare(self, examples: Examples, texts: Preprocessor) -> LanguageData:
         pairs = []
@@ -92,12 +80,6 @@ class Language:
                 right += int((logits.argmax(-1) == expected).sum())
             count += len(targets)
         return language_metrics(total / count, right, count)
-
-    def counts(self, data: LanguageData) -> tuple[int, ...]:
-        return ()
-
-    def baseline(self, network: Network, train: LanguageData, dev: LanguageData) -> float:
-        return self.evaluate(network, dev).score
 
 
 def _fit(prompt: list[int], completion: list[int], most: int) -> tuple[list[int], list[int]]:

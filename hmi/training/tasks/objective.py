@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,59 +48,66 @@ class Preprocessor:
         return self.states_of(encode(self.tokenizer, texts, self.max_tokens, has_end=has_end))
 
 
-class TaskData(Protocol):
-    """Prepared examples: the network's inputs and targets."""
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskData:
+    """Prepared examples: the network's inputs; subclasses add the targets."""
+
+    states: LowerStates
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example; batches hold examples of similar length."""
+        return self.states.lengths
 
     @property
     def tokens(self) -> NDArray[np.int64]:
         """Tokens of each example, over all of its texts."""
+        return self.lengths
 
 
 DataT = TypeVar("DataT", bound=TaskData)
 AnswersT = TypeVar("AnswersT")
 
 
-class Objective(Protocol[DataT]):
-    """One task with its labels fixed."""
+class Objective(ABC, Generic[DataT]):
+    """One task with its labels fixed.
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """In the order of the head's outputs; empty without a head."""
+    Attributes:
+        labels: In the order of the head's outputs; empty without a head.
+        pooling: What the head reads.
+    """
 
-    @property
-    def pooling(self) -> Pooling:
-        """What the head reads."""
+    labels: tuple[str, ...] = ()
+    pooling: Pooling = Pooling.MEAN
 
+    @abstractmethod
     def prepare(self, examples: Sequence[Any], texts: Preprocessor) -> DataT:
         """Examples of this task that have these labels alone."""
 
+    @abstractmethod
     def loss(self, network: Network, data: DataT, chosen: Sequence[int]) -> Tensor:
         """Mean over the chosen examples; gradients flow into the adapter."""
 
+    @abstractmethod
     def evaluate(self, network: Network, data: DataT) -> Metrics:
         """Metrics of the network's answers."""
 
     def counts(self, data: DataT) -> tuple[int, ...]:
         """How often each label is true."""
+        return ()
 
     def baseline(self, network: Network, train: DataT, dev: DataT) -> float:
         """The dev score of always answering the most frequent training label; without labels, of the untrained
         network."""
+        return self.evaluate(network, dev).score
 
 
-class LabelObjective(ABC, Generic[DataT, AnswersT]):
+class LabelObjective(Objective[DataT], Generic[DataT, AnswersT]):
     """Base of the objectives whose answers are labels."""
 
     def __init__(self, labels: tuple[str, ...], pooling: Pooling) -> None:
         self.labels = labels
         self.pooling = pooling
-
-    @abstractmethod
-    def prepare(self, examples: Sequence[Any], texts: Preprocessor) -> DataT: ...
 
     @abstractmethod
     def predict(self, network: Network, data: DataT) -> tuple[AnswersT, float]:

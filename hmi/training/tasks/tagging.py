@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from hmi.adapters import Pooling
 from hmi.models.text import BEGIN, INSIDE, OUTSIDE, Word, bio_entities, is_bio, words_of
 from hmi.training.data import Span, TaggedExample, tagger_labels, tags_and_names
-from hmi.training.lower import LowerStates, text_chunks
+from hmi.training.lower import text_chunks
 from hmi.training.reports import Evaluation, evaluate_entities, evaluate_words
 from hmi.training.tasks.network import Network
-from hmi.training.tasks.objective import LabelObjective, Preprocessor
+from hmi.training.tasks.objective import LabelObjective, Preprocessor, TaskData
 
 _UNLABELLED = -100  # cross entropy ignores it
 WordLabels = list[NDArray[np.int64]]  # of each text, `[words]`
@@ -44,21 +44,14 @@ def entities_of(example: TaggedExample) -> tuple[Span, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TagData:
+class TagData(TaskData):
     """Attributes:
     places: For each text the first token of each word, int64 `[words]`.
     targets: For each text the labels of its words, int64 `[words]`; -100 for a word without one.
     """
 
-    states: LowerStates
     places: WordLabels
     targets: WordLabels
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.states.lengths
-
-    tokens = lengths
 
 
 class Tagging(LabelObjective[TagData, WordLabels]):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hmi.adapters import Adapter, AdapterKind, Bottleneck, Head, Pooling, Transform
+from hmi.adapters import Adapter, AdapterKind, Bottleneck, Head, Lora, Pooling, Transform
 from hmi.adapters.maths import BottleneckTensors, LoraTensors, SingleAdapter, TrainingAdapters, pool
 from hmi.errors import AdapterRefused
 from hmi.spec import HPLMSpec, Placement, Site
 from hmi.training.plan import TrainConfig
 from hmi.training.trainable.parameters import (
+    LoraPairs,
+    Part,
     array_of,
-    cast_pairs,
+    convert_parts,
     lora_pairs,
-    pair_arrays,
     random_parameter,
+    tensors_of,
     zero_parameter,
 )
 
@@ -49,7 +49,7 @@ class TrainableAdapter(nn.Module):
         self._config = config
         self._pooling = pooling
         self._multi_label = multi_label
-        self._lora: dict[tuple[int, Site], LoraTensors] = {}
+        self._lora: LoraPairs = {}
         self._bottleneck: dict[tuple[int, Placement], BottleneckTensors] = {}
         upper = range(max(spec.k, config.lowest_layer), spec.layers)
         rank, hidden = config.rank, spec.hidden_size
@@ -66,16 +66,11 @@ class TrainableAdapter(nn.Module):
                 for layer in upper
                 for place in config.placements
             }
+        self._parts: dict[tuple[int, Site | Placement], Part] = {**self._lora, **self._bottleneck}
         if labels:
             self.out = zero_parameter(len(labels), hidden)
             self.out_bias = zero_parameter(len(labels))
-        self.body = nn.ParameterList(self._body())
-
-    def _body(self) -> Iterator[Tensor]:
-        for lora in self._lora.values():
-            yield from (lora.a, lora.b)
-        for part in self._bottleneck.values():
-            yield from (part.down, part.down_bias, part.up, part.up_bias)
+        self.body = nn.ParameterList(tensor for part in self._parts.values() for tensor in tensors_of(part))
 
     @torch.no_grad()
     def start_from(self, start: Adapter) -> None:
@@ -91,35 +86,25 @@ class TrainableAdapter(nn.Module):
         form = (config.before_norm, config.activation)
         if start.bottleneck and (start.adapter_before_norm, start.activation) != form:
             raise AdapterRefused("the bottlenecks to begin with read another state, or have another activation")
-        for site, pair in start.lora.items():
-            if site[0] >= k:
-                self._require(site, self._lora.get(site), pair.rank)
-                ours = self._lora[site]
-                ours.a[: pair.rank] = torch.from_numpy(pair.a)
-                ours.b[:, : pair.rank] = torch.from_numpy(pair.b)
-        for place, part in start.bottleneck.items():
-            if place[0] >= k:
-                self._require(place, self._bottleneck.get(place), part.rank)
-                into = self._bottleneck[place]
-                into.down[: part.rank] = torch.from_numpy(part.down)
-                into.down_bias[: part.rank] = torch.from_numpy(part.down_bias)
-                into.up[:, : part.rank] = torch.from_numpy(part.up)
-                into.up_bias.copy_(torch.from_numpy(part.up_bias))
+        for (layer, place), part in [*start.lora.items(), *start.bottleneck.items()]:
+            if layer >= k:
+                self._copy_part(layer, place, part)
         if start.head is not None and self._has_same_head(start.head):
             order = [start.head.labels.index(label) for label in self.labels]
             self.out.copy_(torch.from_numpy(start.head.out[order]))
             self.out_bias.copy_(torch.from_numpy(start.head.out_bias[order]))
 
-    def _require(
-        self, place: tuple[int, Site | Placement], ours: LoraTensors | BottleneckTensors | None, rank: int
-    ) -> None:
+    def _copy_part(self, layer: int, place: Site | Placement, part: Lora | Bottleneck) -> None:
+        """Into the first ranks of the own part."""
+        ours = self._parts.get((layer, place))
         if ours is None:
             raise AdapterRefused(
-                f"the adapter to begin with is on layer {place[0]} at {place[1].value}, where none is trained"
+                f"the adapter to begin with is on layer {layer} at {place.value}, where none is trained"
             )
-        most = len(ours.a if isinstance(ours, LoraTensors) else ours.down)
-        if most < rank:
-            raise AdapterRefused(f"the adapter to begin with has rank {rank}, and {most} is trained")
+        if part.rank > self._config.rank:
+            raise AdapterRefused(f"the adapter to begin with has rank {part.rank}, and {self._config.rank} is trained")
+        for into, array in zip(tensors_of(ours), tensors_of(part), strict=True):
+            into[tuple(map(slice, array.shape))] = torch.from_numpy(array)
 
     def _has_same_head(self, head: Head) -> bool:
         return (
@@ -132,13 +117,8 @@ class TrainableAdapter(nn.Module):
     def maths(self, dtype: torch.dtype) -> TrainingAdapters:
         """The adapter in `dtype`; gradients flow back to the float32 master weights."""
         return SingleAdapter(
-            cast_pairs(self._lora, dtype),
-            {
-                key: BottleneckTensors(
-                    part.down.to(dtype), part.down_bias.to(dtype), part.up.to(dtype), part.up_bias.to(dtype)
-                )
-                for key, part in self._bottleneck.items()
-            },
+            convert_parts(self._lora, LoraTensors, lambda tensor: tensor.to(dtype)),
+            convert_parts(self._bottleneck, BottleneckTensors, lambda tensor: tensor.to(dtype)),
             before_norm=self._config.before_norm,
             activation=self._config.activation,
         )
@@ -155,13 +135,8 @@ class TrainableAdapter(nn.Module):
             head = Head.linear(self._pooling, out, bias, self.labels, multi_label=self._multi_label)
         return Adapter(
             kind=self._config.kind,
-            lora=pair_arrays(self._lora),
-            bottleneck={
-                key: Bottleneck(
-                    array_of(part.down), array_of(part.down_bias), array_of(part.up), array_of(part.up_bias)
-                )
-                for key, part in self._bottleneck.items()
-            },
+            lora=convert_parts(self._lora, Lora, array_of),
+            bottleneck=convert_parts(self._bottleneck, Bottleneck, array_of),
             adapter_before_norm=self._config.before_norm,
             activation=self._config.activation,
             head=head,

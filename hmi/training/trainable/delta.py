@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hmi.adapters import Activation, Adapter, AdapterKind
+from hmi.adapters import Activation, Adapter, AdapterKind, Lora
 from hmi.adapters.maths import LoraTensors, SingleAdapter, TrainingAdapters
 from hmi.spec import HPLMSpec, Site
-from hmi.training.trainable.parameters import LoraPairs, cast_pairs, lora_pairs, pair_arrays
+from hmi.training.trainable.parameters import LoraPairs, array_of, convert_parts, lora_pairs, tensors_of
 
 
 class TrainableDelta(nn.Module):
@@ -30,18 +30,18 @@ class TrainableDelta(nn.Module):
     ) -> None:
         super().__init__()
         self._own = lora_pairs(spec, range(spec.k), sites, rank, generator)
-        self.body = nn.ParameterList(tensor for part in self._own.values() for tensor in (part.a, part.b))
+        self.body = nn.ParameterList(tensor for part in self._own.values() for tensor in tensors_of(part))
         self._above = above.lora if above else {}
 
     def maths(self, dtype: torch.dtype) -> TrainingAdapters:
         """The delta in `dtype`; gradients flow back to the float32 master weights."""
-        return SingleAdapter(cast_pairs(self._joined(), dtype), {})
+        return SingleAdapter(convert_parts(self._joined(), LoraTensors, lambda tensor: tensor.to(dtype)), {})
 
     def export(self) -> Adapter:
         """The trained weights as the delta that rows are computed with."""
         return Adapter(
             kind=AdapterKind.LORA,
-            lora=pair_arrays(self._joined()),
+            lora=convert_parts(self._joined(), Lora, array_of),
             bottleneck={},
             adapter_before_norm=True,
             activation=Activation.RELU,

@@ -1,19 +1,23 @@
-"""LoRA pairs as float32 parameters, and the plain arrays that they become."""
+"""The tensors of LoRA pairs and bottlenecks as float32 parameters, and the plain arrays that they become."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from hmi.adapters import Array, Lora
-from hmi.adapters.maths import LoraTensors
+from hmi.adapters import Array, Bottleneck, Lora
+from hmi.adapters.maths import BottleneckTensors, LoraTensors
 from hmi.spec import HPLMSpec, Site
 
+KeyT = TypeVar("KeyT")
+PartT = TypeVar("PartT")
 LoraPairs = dict[tuple[int, Site], LoraTensors]
+Part = LoraTensors | BottleneckTensors | Lora | Bottleneck
 
 
 def lora_pairs(
@@ -37,12 +41,16 @@ def zero_parameter(*shape: int) -> Tensor:
     return nn.Parameter(torch.zeros(*shape))
 
 
-def cast_pairs(pairs: LoraPairs, dtype: torch.dtype) -> LoraPairs:
-    return {key: LoraTensors(part.a.to(dtype), part.b.to(dtype)) for key, part in pairs.items()}
+def tensors_of(part: Part) -> list[Any]:
+    """The tensors or arrays of one part, in the order of its fields."""
+    return [getattr(part, field.name) for field in dataclasses.fields(part)]
 
 
-def pair_arrays(pairs: LoraPairs) -> dict[tuple[int, Site], Lora]:
-    return {key: Lora(array_of(part.a), array_of(part.b)) for key, part in pairs.items()}
+def convert_parts(
+    parts: Mapping[KeyT, Part], kind: Callable[..., PartT], convert: Callable[[Tensor], object]
+) -> dict[KeyT, PartT]:
+    """The parts as `kind`, each tensor converted."""
+    return {key: kind(*map(convert, tensors_of(part))) for key, part in parts.items()}
 
 
 def array_of(tensor: Tensor) -> Array:
