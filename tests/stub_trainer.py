@@ -46,7 +46,7 @@ def main() -> int:
     training = Path(order.training).read_bytes()
 
     def say(message: Reply) -> bool:
-        """Whether the worker wants to go on."""
+        """Whether the worker continues the training."""
         sys.stdout.buffer.write(encode(message))
         sys.stdout.buffer.flush()
         return not isinstance(message, Step) or sys.stdin.buffer.readline() == GO

@@ -66,11 +66,11 @@ class TrainableAdapter(nn.Module):
                 for layer in upper
                 for place in config.placements
             }
-        self._parts: dict[tuple[int, Site | Placement], Part] = {**self._lora, **self._bottleneck}
         if labels:
             self.out = zero_parameter(len(labels), hidden)
             self.out_bias = zero_parameter(len(labels))
-        self.body = nn.ParameterList(tensor for part in self._parts.values() for tensor in tensors_of(part))
+        parts: list[Part] = [*self._lora.values(), *self._bottleneck.values()]
+        self.body = nn.ParameterList(tensor for part in parts for tensor in tensors_of(part))
 
     @torch.no_grad()
     def start_from(self, start: Adapter) -> None:
@@ -79,31 +79,35 @@ class TrainableAdapter(nn.Module):
 
         Raises `AdapterRefused` if it has a part there that this adapter cannot have.
         """
-        config, k = self._config, self._spec.k
+        config = self._config
         start.validate(self._spec.ordinary)
         if start.kind is not config.kind:
             raise AdapterRefused(f"the adapter to begin with is of kind {start.kind.value}, not {config.kind.value}")
         form = (config.before_norm, config.activation)
         if start.bottleneck and (start.adapter_before_norm, start.activation) != form:
             raise AdapterRefused("the bottlenecks to begin with read another state, or have another activation")
-        for (layer, place), part in [*start.lora.items(), *start.bottleneck.items()]:
-            if layer >= k:
-                self._copy_part(layer, place, part)
+        for site, pair in start.lora.items():
+            self._copy_part(site, self._lora.get(site), pair)
+        for place, part in start.bottleneck.items():
+            self._copy_part(place, self._bottleneck.get(place), part)
         if start.head is not None and self._has_same_head(start.head):
             order = [start.head.labels.index(label) for label in self.labels]
             self.out.copy_(torch.from_numpy(start.head.out[order]))
             self.out_bias.copy_(torch.from_numpy(start.head.out_bias[order]))
 
-    def _copy_part(self, layer: int, place: Site | Placement, part: Lora | Bottleneck) -> None:
-        """Into the first ranks of the own part."""
-        ours = self._parts.get((layer, place))
+    def _copy_part(self, key: tuple[int, Site | Placement], ours: Part | None, theirs: Lora | Bottleneck) -> None:
+        """Into the first ranks of the own part, unless the layer is looked up."""
+        layer, place = key
+        if layer < self._spec.k:
+            return
         if ours is None:
             raise AdapterRefused(
                 f"the adapter to begin with is on layer {layer} at {place.value}, where none is trained"
             )
-        if part.rank > self._config.rank:
-            raise AdapterRefused(f"the adapter to begin with has rank {part.rank}, and {self._config.rank} is trained")
-        for into, array in zip(tensors_of(ours), tensors_of(part), strict=True):
+        most = self._config.rank
+        if most < theirs.rank:
+            raise AdapterRefused(f"the adapter to begin with has rank {theirs.rank}, and {most} is trained")
+        for into, array in zip(tensors_of(ours), tensors_of(theirs), strict=True):
             into[tuple(map(slice, array.shape))] = torch.from_numpy(array)
 
     def _has_same_head(self, head: Head) -> bool:
