@@ -38,6 +38,7 @@ STRANGERS = {
     ("engine", "catalog"),
     ("engine", "jobs"),
     ("training", "catalog"),
+    ("training", "engine"),
     ("models", "knowledge"),
     ("adapters", "knowledge"),
     ("adapters", "catalog"),

@@ -76,7 +76,7 @@ def evaluate_adapter(
     Args:
         max_tokens: Longer texts are cut, special tokens included.
         delta: Of the domain whose rows are looked up.
-        device, dtype: As in `hmi.engine.EngineConfig`.
+        device, dtype: See `hmi.devices`.
 
     Raises:
         InvalidInput: The adapter has no head, or its head cannot give the examples' labels.

@@ -31,7 +31,7 @@ class DeltaConfig:
             if the base has none.
         max_tokens: Longer texts are cut, special tokens included.
         seed: The same seed, text, machine and number of threads give the same weights.
-        device, dtype: As in `hmi.engine.EngineConfig`. The dtype is that of the frozen base model and the activations;
+        device, dtype: See `hmi.devices`. The dtype is that of the frozen base model and the activations;
             the trained weights are float32.
 
     Raises `InvalidInput` whose `param` names the field.

@@ -52,7 +52,7 @@ class DistillConfig:
         thinned: Share of the texts whose windows lose neighbours, for the miss policy `backoff`.
         max_tokens: Longer texts are cut, special tokens included.
         seed: The same seed, text, machine and number of threads give the same weights.
-        device, dtype: As in `hmi.engine.EngineConfig`. The dtype is that of the computation; the trained weights are
+        device, dtype: See `hmi.devices`. The dtype is that of the computation; the trained weights are
             float32.
     """
 

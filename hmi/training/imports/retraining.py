@@ -75,8 +75,7 @@ def retrain(
         checkpoint: Checkpoint file of the training with that name, as in `train_adapter`.
 
     Raises:
-        InvalidInput: An adapter without a head, labels that it does not have, too few examples for a test set, or a
-            base of another model.
+        InvalidInput: An adapter without a head or the labels, too few examples for a test set, or another base model.
         AdapterRefused, Corrupt, OSError: As `train_adapter`.
     """
     head, spec = adapter.head, read_spec(folder)
@@ -86,12 +85,11 @@ def retrain(
     require_labels(head, [*examples, *dev])
     train, choosing, test = split_train_dev_test(examples, dev, how.dev_share)
     config, differs = config_like(adapter, head, spec, labels_of(examples), how)
-    chosen = config if choosing else dataclasses.replace(config, dev_share=0)
     adapters = {
         name: train_adapter(
             target.folder,
             train,
-            chosen,
+            config if choosing else dataclasses.replace(config, dev_share=0),
             choosing,
             delta=target.delta,
             on_progress=functools.partial(on_progress, name),

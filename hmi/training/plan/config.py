@@ -62,7 +62,7 @@ class TrainConfig:
         dev_share: Of the examples, for the dev set if none is given; 0 trains on all of them to the last epoch.
         temperature: Of the contrastive loss, for embeddings.
         seed: The same seed, text, machine and number of threads give the same weights.
-        device, dtype: As in `hmi.engine.EngineConfig`. The dtype is that of the frozen base model and the activations;
+        device, dtype: See `hmi.devices`. The dtype is that of the frozen base model and the activations;
             the trained weights are float32.
 
     Raises `InvalidInput` whose `param` names the field.

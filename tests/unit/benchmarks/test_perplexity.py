@@ -1,4 +1,4 @@
-"""The benchmark of decoders' foresight on a tiny model: its paragraphs, its report, and its trees."""
+"""The benchmark of decoders' perplexity on a tiny model: its paragraphs, its report, and its trees."""
 
 from __future__ import annotations
 
