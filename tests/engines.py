@@ -33,7 +33,7 @@ __all__ = [
 
 
 class FolderSource:
-    """A `ModelSource` over plain paths. Names stand in for digests."""
+    """A `ModelSource` over plain paths. Names serve as digests."""
 
     def __init__(self, bases: Mapping[str, Path]) -> None:
         self.bases = dict(bases)

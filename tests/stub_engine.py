@@ -1,4 +1,4 @@
-"""An engine without a model, for tests of everything around one: no torch, no weights, no device.
+"""An engine without a model, for tests of all that surrounds one: no torch, no weights, no device.
 
 It has `Engine`'s face. Answers are made of a hash of the model and the text, so they are the same on
 every run and differ between tenants; adapters, deltas and trees are really read through the `ModelSource`, so

@@ -29,15 +29,13 @@ _SMALL = 0.25  # of the token budget: a smaller batch may exceed its padding sha
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """`batch_cost` is what starting a batch costs, in tokens; see `EngineConfig` for the others.
-
-    On a CPU core a token takes 5 to 10 % longer in a batch of 512 tokens than in one of 4,096 (BERT-base and MiniLM,
-    bfloat16): as if the small batch had some 40 tokens more than it has.
-    """
+    """See `EngineConfig`."""
 
     tokens: int
     rows: int
     padding_share: float
+    # On a CPU core a token takes 5 to 10 % longer in a batch of 512 tokens than in one of 4,096 (BERT-base and MiniLM,
+    # bfloat16): as if the small batch had some 40 tokens more than it has.
     batch_cost: int = 48
 
     def full(self, length: int) -> int:
@@ -47,10 +45,10 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[T]):
-    """A waiting sequence: `length` in tokens, at least 1; only entries of one `group` share a batch."""
+    """A waiting sequence."""
 
-    length: int
-    group: str
+    length: int  # in tokens, at least 1
+    group: str  # only entries of one group share a batch
     payload: T
 
 

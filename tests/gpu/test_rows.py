@@ -1,4 +1,4 @@
-"""Looked-up rows on a device: sent as stored, decoded there, the hottest kept there."""
+"""Looked-up rows on a device: sent as stored and decoded there."""
 
 from __future__ import annotations
 

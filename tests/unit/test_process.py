@@ -12,7 +12,7 @@ from hmi import process as cores
 from hmi.process import tune_process
 
 
-def test_threads_spin_briefly_unless_the_operator_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_spin_briefly_unless_the_environment_sets_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
     monkeypatch.setattr(cores, "_keep_freed_memory", lambda: None)
     unset: dict[str, str] = {}
@@ -23,7 +23,7 @@ def test_threads_spin_briefly_unless_the_operator_said_otherwise(monkeypatch: py
     assert chosen == {"GOMP_SPINCOUNT": "7"}
 
 
-def test_torch_is_not_loaded_before_it_can_be_told() -> None:
+def test_torch_is_not_loaded_before_it_can_be_tuned() -> None:
     program = "import sys, hmi.process; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

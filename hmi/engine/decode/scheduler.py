@@ -38,16 +38,10 @@ class SequenceState(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
-    """Attributes:
-    pages: That sequences may have: 1 to this number. Page 0 belongs to none and is empty; it fills up the page tables
-        of sequences that have fewer pages than others.
-    sequences: That run at once.
-    prefill_tokens: Of one prefill, padding counted; a longer sequence is prefilled alone.
-    """
-
+    # Pages 1 to this number. Page 0 belongs to no sequence and is empty: it fills up the page tables of short ones.
     pages: int
-    sequences: int
-    prefill_tokens: int
+    sequences: int  # that run at once
+    prefill_tokens: int  # of one prefill, padding counted; a longer sequence is prefilled alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,11 +49,8 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def run(self, batch: StagedBatch) -> list[ComputedBatch]:
-        """Compute what the batch's items ask for.
-
-        Returns the batch, or the parts that it was split into. A batch that does not fit, or fails for any reason, is
-        run in halves, down to the sequence that fails: that one is settled with its error and is in no part.
-        """
+        """Compute a batch, or the parts that it is split into where it fails. A sequence that fails alone is settled
+        with its error and is in no part."""
         return run_isolated(
             batch,
             self._run_in_slot,

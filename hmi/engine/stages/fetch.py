@@ -45,23 +45,22 @@ class Fetcher:
     def fetch(self, batch: PlannedBatch) -> tuple[StagedBatch | None, list[SequenceTask]]:
         """Pin adapters and stage the batch; `release` it afterwards.
 
-        A task whose adapter cannot be had fails and leaves the batch. A task whose adapter finds no room beside those
-        in use is returned: it can be fetched after a capacity event.
+        A task whose adapter cannot be loaded fails and leaves the batch. One whose adapter finds no room beside those
+        in use is deferred: it can be fetched after a capacity event.
 
         Returns:
             The batch, None where no task is left, and the deferred tasks.
         """
         pins: list[str] = []
+        staged = None
         try:
             with self._copying():
                 rows, deferred = self._pin_adapters(batch, pins)
                 staged = self._stage(batch, rows, pins) if rows else None
-        except BaseException:
-            self._adapters.unpin(pins, batch.base.spec.hidden_size)
-            raise
-        if staged is None:
-            self._adapters.unpin(pins, batch.base.spec.hidden_size)  # of tasks that failed; others may need the room
-        return staged, deferred
+            return staged, deferred
+        finally:
+            if staged is None:
+                self._adapters.unpin(pins, batch.base.spec.hidden_size)  # others may need the room
 
     @torch.inference_mode()
     def fetch_step(
@@ -111,7 +110,7 @@ class Fetcher:
         """Pin each adapter once for the whole batch. Returns the tasks that can run, and those that are deferred."""
         rows, deferred = list[tuple[SequenceTask, Resident | None]](), list[SequenceTask]()
         pinned: dict[str, Resident] = {}
-        deltas: dict[str, Exception | None] = {}
+        broken = self._broken_deltas(batch)
         for task in batch.tasks:
             has_room = False
             try:
@@ -123,7 +122,8 @@ class Fetcher:
                 has_room = True
                 if task.item.task is Task.CLASSIFY:
                     _check_head(task, resident)
-                self._check_delta(task, deltas)
+                if (wrong := broken.get(task.item.model.delta)) is not None:
+                    raise wrong
             except Exception as error:  # noqa: BLE001 - what is wrong with one tenant's file is not its batch-mates' fault
                 if not has_room and may_pass(error):
                     deferred.append(task)
@@ -135,22 +135,16 @@ class Fetcher:
                 rows.append((task, resident))
         return rows, deferred
 
-    def _check_delta(self, task: SequenceTask, checked: dict[str, Exception | None]) -> None:
-        """Load the task's delta, so that a damaged one fails its own rows alone.
-
-        Each is loaded once for the whole batch: where they have no room beside each other, each look is a load.
-        """
-        delta = task.item.model.delta
-        if delta is None:
-            return
-        if delta not in checked:
+    def _broken_deltas(self, batch: PlannedBatch) -> dict[str | None, Exception]:
+        """The error of each delta that cannot be loaded, so that it fails its own rows alone."""
+        errors: dict[str | None, Exception] = {}
+        for delta in dict.fromkeys(task.item.model.delta for task in batch.tasks):
             try:
-                self._deltas.get(task.base, delta)
-                checked[delta] = None
-            except Exception as error:  # noqa: BLE001 - raised below, for each of its rows
-                checked[delta] = error
-        if (wrong := checked[delta]) is not None:
-            raise wrong
+                if delta is not None:
+                    self._deltas.get(batch.base, delta)
+            except Exception as error:  # noqa: BLE001 - raised for each of its rows
+                errors[delta] = error
+        return errors
 
     def _stage(
         self, batch: PlannedBatch, rows: list[tuple[SequenceTask, Resident | None]], pins: list[str]

@@ -1,4 +1,4 @@
-"""Tenants whose models come and go on a tiny base, over files as a worker has them."""
+"""Tenants with changing models on a tiny base, over files as a worker has them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHAPES = [
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What was served under a tenant's name at one time. `number` is told by its answers alone."""
+    """What was served under a tenant's name at one time. Its answers alone show its `number`."""
 
     tenant: int
     number: int
@@ -109,7 +109,7 @@ def items_for(revisions: Sequence[Revision], rng: random.Random) -> list[Item]:
 
 
 def assert_own_answers(revisions: Sequence[Revision], outcomes: Sequence[Outcome]) -> None:
-    """Each answer spells the very revision that was asked for."""
+    """Each answer spells the requested revision."""
     for revision, outcome in zip(revisions, outcomes, strict=True):
         found = spelt(outcome)
         assert found.head == revision.number

@@ -1,4 +1,4 @@
-"""What lies in a tier never exceeds its budget, whatever is asked for and dropped."""
+"""A tier never exceeds its budget, whatever is requested and dropped."""
 
 from __future__ import annotations
 

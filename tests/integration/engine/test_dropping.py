@@ -26,7 +26,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @contextmanager
 def _load(engine: Engine, revisions: list[Revision]) -> Iterator[Callable[[], int]]:
-    """Batches of these run during the block; gives how many submissions were answered so far."""
+    """Run batches of these during the block; yields the number of submissions answered so far."""
     stop = threading.Event()
     answered = 0
 
@@ -87,12 +87,12 @@ def test_bytes_are_free_within_a_second_when_batches_of_others_run(registry: Reg
 
 def test_batches_end_well_and_leave_no_bytes_when_their_own_adapter_is_dropped_under_way(registry: Registry) -> None:
     with engine_of(registry, host_adapter_bytes=ROOMY, device_adapter_bytes=ROOMY) as engine:
-        everybody = registry.current(range(12))
-        with _load(engine, everybody) as answered:
+        revisions = registry.current(range(12))
+        with _load(engine, revisions) as answered:
             for turn in range(300):
-                engine.drop_adapter(everybody[turn % 12].digest)
+                engine.drop_adapter(revisions[turn % 12].digest)
                 if turn % 30 == 0:
                     _wait_for_more(answered)
-        for revision in everybody:
+        for revision in revisions:
             engine.drop_adapter(revision.digest)
         wait_until(lambda: _bytes(engine) == (0, 0), 1)

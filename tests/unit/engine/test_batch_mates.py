@@ -1,4 +1,4 @@
-"""Who else is in the batch changes nothing in an answer: any tenants, kinds, ranks, heads and lengths beside it."""
+"""Batch-mates change nothing in an answer: any tenants, kinds, ranks, heads and lengths."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.03}
 
 
 @dataclass
-class Hosted:
+class Site:
     """An engine, and what it answers to an item that nothing else is in a batch with."""
 
     engine: Engine
@@ -102,10 +102,10 @@ def _adapter(spec: HPLMSpec, number: int) -> Adapter:
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def hosted(request: pytest.FixtureRequest, tenants: FolderSource) -> Iterator[Hosted]:
+def site(request: pytest.FixtureRequest, tenants: FolderSource) -> Iterator[Site]:
     config = EngineConfig("cpu", request.param, threads=1, batch_rows=256, padding_share=1.0)
     with Engine(config, tenants) as engine:
-        yield Hosted(engine, TOLERANCE[request.param])
+        yield Site(engine, TOLERANCE[request.param])
 
 
 # Few texts, so that what an item is answered alone is often known already.
@@ -124,16 +124,16 @@ def _item(base: str, tenant: int, text: int, task: Task) -> Item:
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_an_answer_is_the_same_alone_and_among_any_batch_mates(hosted: Hosted, base: str) -> None:
-    hosted.batches = hosted.sequences = hosted.padding = 0
+def test_an_answer_is_the_same_alone_and_among_any_batch_mates(site: Site, base: str) -> None:
+    site.batches = site.sequences = site.padding = 0
 
     @settings(derandomize=True, max_examples=40, deadline=None, database=None)
     @given(st.lists(_ITEMS, min_size=2, max_size=40), st.booleans())
     def check(drawn: list[tuple[int, int, Task]], one_tenant: bool) -> None:
         items = [_item(base, drawn[0][0] if one_tenant else tenant, text, task) for tenant, text, task in drawn]
-        for item, found in zip(items, hosted.answer_together(items), strict=True):
-            np.testing.assert_allclose(found, hosted.answer_alone(item), rtol=0, atol=hosted.tolerance)
+        for item, found in zip(items, site.answer_together(items), strict=True):
+            np.testing.assert_allclose(found, site.answer_alone(item), rtol=0, atol=site.tolerance)
 
     check()
-    assert hosted.sequences > 4 * hosted.batches  # they did have batch-mates,
-    assert hosted.padding > hosted.sequences  # some of them longer
+    assert site.sequences > 4 * site.batches  # they did have batch-mates,
+    assert site.padding > site.sequences  # some of them longer

@@ -1,4 +1,4 @@
-"""Classes of texts from decoders: what transformers and PEFT say, whoever is in the batch."""
+"""Classes of texts from decoders are those of transformers and PEFT, with any batch-mates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_classes_are_those_of_peft_on_transformers(family: str, tmp_path: Path) 
     source = tiny_decoder_folder(base, tmp_path / "source")
     convert_pretrained(source, tmp_path / "k0")
     theirs: dict[str, Any] = {}
-    hosted = FolderSource({"k0": tmp_path / "k0"})
+    models = FolderSource({"k0": tmp_path / "k0"})
     for number in range(3):
         torch.manual_seed(number)
         kind: Any = classifier
@@ -69,11 +69,11 @@ def test_classes_are_those_of_peft_on_transformers(family: str, tmp_path: Path) 
         adapter = read_adapter(tmp_path / f"peft-{number}", read_spec(tmp_path / "k0"))
         assert adapter.head is not None
         assert adapter.head.pooling is Pooling.LAST
-        hosted.adapters[f"t{number}"] = tmp_path / f"t{number}.safetensors"
-        save_adapter(adapter, hosted.adapters[f"t{number}"])
+        models.adapters[f"t{number}"] = tmp_path / f"t{number}.safetensors"
+        save_adapter(adapter, models.adapters[f"t{number}"])
         theirs[f"t{number}"] = model.eval()
     pairs = [(f"t{number % 3}", ids) for number, ids in enumerate(some_texts())]
-    with tiny_engine(hosted) as engine:
+    with tiny_engine(models) as engine:
         found = numbers(engine.submit([asked("k0", *pair) for pair in pairs]).result(60))
     for (tenant, ids), probs in zip(pairs, found, strict=True):
         # Their classifier reads the last token that is no padding; alone there is none.
@@ -98,20 +98,20 @@ def test_looked_up_layers_give_what_a_plain_windowed_model_does_beside_texts_tha
 ) -> None:
     convert_pretrained(tiny_decoder_folder(FAMILIES[family][0](), tmp_path / "source"), tmp_path / "k2", k=2)
     spec = read_spec(tmp_path / "k2")
-    hosted = FolderSource({"k2": tmp_path / "k2"})
+    models = FolderSource({"k2": tmp_path / "k2"})
     adapters: dict[str, Adapter] = {}
     for number, pooling in enumerate((Pooling.LAST, Pooling.MEAN)):
         lora = random_adapter(spec, AdapterKind.LORA, 4, 2, number)
         head = random_head(spec, 3, np.random.default_rng(number), pooling=pooling)
         name = f"t{number}"
         adapters[name] = Adapter(lora.kind, lora.lora, {}, True, lora.activation, head)
-        hosted.adapters[name] = tmp_path / f"{name}.safetensors"
-        save_adapter(adapters[name], hosted.adapters[name])
+        models.adapters[name] = tmp_path / f"{name}.safetensors"
+        save_adapter(adapters[name], models.adapters[name])
     model = load_hgpt(tmp_path / "k2")
     pairs = [(f"t{number % 2}", ids) for number, ids in enumerate(some_texts())]
     params = GenerationParams(max_tokens=8, sampling=Sampling(temperature=0))
     continued = Item(ModelRef("k2", "general", None), Task.GENERATE, tokens=(5, 6, 7), params=params)
-    with tiny_engine(hosted) as engine:
+    with tiny_engine(models) as engine:
         outcomes = engine.submit([continued, *(asked("k2", *pair) for pair in pairs), continued]).result(60)
     assert isinstance(outcomes[0].result, Generation)
     assert outcomes[0].result == outcomes[-1].result

@@ -20,12 +20,12 @@ from tests.engines import FolderSource, mixed_items, numbers
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
 
-def _config(lanes: int, device_adapter_bytes: int = 240 * 1024) -> EngineConfig:
-    """By default with room for the adapters of a few batches, so that lanes and adapters wait for each other."""
+def _config(device_threads: int, device_adapter_bytes: int = 240 * 1024) -> EngineConfig:
+    """By default with room for the adapters of a few batches, so that threads and adapters wait for each other."""
     return EngineConfig(
         "cpu",
         "float32",
-        device_threads=lanes,
+        device_threads=device_threads,
         batch_tokens=128,
         batch_rows=4,
         device_adapter_bytes=device_adapter_bytes,
@@ -37,16 +37,16 @@ def _items(base: str, count: int = 80) -> list[Item]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "threads", "device", "lanes"),
+    ("asked", "threads", "device", "device_threads"),
     [(0, 1, CPU, 1), (0, 2, CPU, 2), (0, 64, CPU, 8), (3, 2, CPU, 3), (0, 16, CUDA, 1), (2, 16, CUDA, 2)],
 )
-def test_a_cpu_has_a_lane_for_each_core_unless_told_otherwise(
-    asked: int, threads: int, device: torch.device, lanes: int
+def test_a_cpu_has_a_device_thread_for_each_core_by_default(
+    asked: int, threads: int, device: torch.device, device_threads: int
 ) -> None:
-    assert resolve_device_threads(asked, threads, device) == lanes
+    assert resolve_device_threads(asked, threads, device) == device_threads
 
 
-def test_a_batch_is_as_large_as_suits_the_device_unless_told_otherwise() -> None:
+def test_a_batch_is_as_large_as_suits_the_device_by_default() -> None:
     assert [resolve_batch_tokens(0, CPU), resolve_batch_tokens(77, CPU), resolve_batch_tokens(77, CUDA)] == [
         2048,
         77,
@@ -56,20 +56,20 @@ def test_a_batch_is_as_large_as_suits_the_device_unless_told_otherwise() -> None
 
 
 @pytest.mark.parametrize("base", ["k0", "k2"])
-def test_answers_are_the_same_in_any_number_of_lanes(source: FolderSource, base: str) -> None:
+def test_answers_are_the_same_with_any_number_of_device_threads(source: FolderSource, base: str) -> None:
     items, answers, threads = _items(base), [], torch.get_num_threads()
-    for lanes in (1, 3):
+    for device_threads in (1, 3):
         tracer = Tracer()
-        with Engine(_config(lanes), source, tracer) as engine:
+        with Engine(_config(device_threads), source, tracer) as engine:
             answers.append(numbers(engine.submit(items).result(60)))
-            assert engine.stats().device_threads == lanes
-        assert len({span.thread for span in tracer.spans("device")}) == lanes
+            assert engine.stats().device_threads == device_threads
+        assert len({span.thread for span in tracer.spans("device")}) == device_threads
     for one, three in zip(*answers, strict=True):
         np.testing.assert_allclose(one, three, rtol=0, atol=1e-5)
     assert torch.get_num_threads() == threads
 
 
-def test_a_lane_goes_on_when_another_one_hangs(source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_thread_runs_batches_when_another_hangs(source: FolderSource, monkeypatch: pytest.MonkeyPatch) -> None:
     with Engine(_config(2, 4 * 1024**2), source) as engine:
         run, first = engine._runner.run, itertools.count()
         hangs, released = threading.Event(), threading.Event()
@@ -89,7 +89,7 @@ def test_a_lane_goes_on_when_another_one_hangs(source: FolderSource, monkeypatch
         assert numbers(held.result(20))
 
 
-def test_every_item_is_settled_when_the_engine_closes_with_lanes_at_work(source: FolderSource) -> None:
+def test_every_item_is_settled_when_the_engine_closes_while_device_threads_run(source: FolderSource) -> None:
     engine = Engine(_config(3), source)
     futures = [engine.submit(_items("k2", 30)) for _ in range(4)]
     engine.close(drain=False)
@@ -100,8 +100,8 @@ def test_every_item_is_settled_when_the_engine_closes_with_lanes_at_work(source:
 def test_the_callers_threads_are_its_own_when_it_computes_rows(source: FolderSource) -> None:
     threads = torch.get_num_threads()
     rows = []
-    for lanes in (1, max(1, threads)):
-        with Engine(_config(lanes), source) as engine:
+    for device_threads in (1, max(1, threads)):
+        with Engine(_config(device_threads), source) as engine:
             rows.append(engine.compute_rows("k2", unigrams(50)))
         assert torch.get_num_threads() == threads
     one, other = rows

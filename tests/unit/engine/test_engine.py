@@ -294,7 +294,7 @@ def test_rows_of_one_layout_are_computed_together_when_tenants_are_mixed(
             assert len({id(group.layout) for group in groups}) == len(groups)
 
 
-def test_nobody_waits_for_ever_when_the_engine_is_closed(source: FolderSource) -> None:
+def test_every_future_is_resolved_when_the_engine_is_closed(source: FolderSource) -> None:
     engine = tiny_engine(source)
     futures = [engine.submit(_items("k2", 50, seed=seed)) for seed in range(6)]
     engine.close(drain=False)

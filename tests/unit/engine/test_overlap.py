@@ -1,4 +1,4 @@
-"""Stages that take turns answer as stages that overlap, and a trace says what each of them did."""
+"""Alternating stages give the answers of overlapping ones, and a trace shows what each of them did."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _numbers(spans: list[Span], name: str) -> list[int]:
     return [each for each in found if isinstance(each, int)]
 
 
-def test_all_stages_overlap_unless_told_otherwise() -> None:
+def test_all_stages_overlap_by_default() -> None:
     assert EngineConfig().overlap == Overlap(tokenise=True, prefetch=True, fetch=True, finish=True)
 
 
@@ -106,7 +106,7 @@ def test_each_stage_follows_the_one_before_it_when_batches_are_traced(source: Fo
         assert device.end_ns <= ends["finish"][number].begin_ns
 
 
-def test_busy_seconds_are_the_stages_and_nothing_is_kept_when_nobody_traces(source: FolderSource) -> None:
+def test_busy_seconds_are_the_stages_and_nothing_is_kept_without_a_tracer(source: FolderSource) -> None:
     with Engine(_config(), source) as engine:
         engine.submit(_items("k0", 5)).result(60)
         assert engine._resources.counters.tracer.spans() == []

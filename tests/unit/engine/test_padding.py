@@ -81,7 +81,7 @@ def _serve(shards: Iterator[list[int]], submitters: int) -> Served:
 
 
 def _shards(lines: int, total: int) -> Iterator[list[int]]:
-    """Shards of the four domains by turns, each of one domain as a tenant's are."""
+    """Shards of the four domains in rotation, each of one domain as a tenant's are."""
     rng = random.Random(11)
     for domain in itertools.islice(itertools.cycle(DOMAINS), total // lines):
         yield _lengths(domain, lines, rng)

@@ -1,4 +1,4 @@
-"""Who is answered, and with what, when the engine is closed, short of memory or half broken."""
+"""Outcomes when the engine is closed, short of memory or partly broken."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_closed_engine_says_so_when_the_adapter_is_cold(source: FolderSource) 
         engine.submit([_item(1)])
 
 
-def test_no_device_time_is_spent_when_the_waiter_has_left(
+def test_no_device_time_is_spent_when_the_future_is_cancelled(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tiny_engine(source) as engine:
@@ -122,7 +122,7 @@ def test_batch_mates_are_answered_when_one_adapters_file_cannot_be_read(
 
 
 def _with_room_for_one(engine: Engine, source: FolderSource) -> None:
-    """Host memory for one of the adapters 4 and 10, which are alike."""
+    """Give host memory for one of the adapters 4 and 10, which are of one size."""
     engine._resources.adapters.host._policy.capacity = _packed(source, "k0-4").nbytes
 
 
@@ -158,17 +158,17 @@ def test_adapters_pass_through_host_memory_one_by_one_when_there_is_room_for_one
 
 
 @pytest.mark.parametrize("meanwhile", [False, True])
-def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_go_on(
+def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_run(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
-    """It is given back when they wait for it, or `meanwhile`: between their attempt and their wait."""
+    """It is released while they wait for it, or `meanwhile`: between their attempt and their wait."""
     with tiny_engine(source) as engine:
         _with_room_for_one(engine, source)
         held = adapter_key("k0", "k0-4")
         engine._resources.adapters.host.acquire(held)
         fetch, attempts, deferred = engine._pipeline._fetcher.fetch, list[int](), threading.Event()
 
-        def give_back() -> None:
+        def release() -> None:
             engine._resources.adapters.host.release(held)
             engine._pipeline._capacity.notify()
 
@@ -178,7 +178,7 @@ def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_go_on(
             if left:
                 deferred.set()
                 if meanwhile:
-                    give_back()
+                    release()
             return staged, left
 
         monkeypatch.setattr(engine._pipeline._fetcher, "fetch", watched)
@@ -187,7 +187,7 @@ def test_rows_wait_for_host_memory_that_another_fetcher_holds_and_others_go_on(
         beside = engine.submit([Item(ModelRef("k0", "general", None), Task.EMBED, text="w1")]).result(20)
         if not meanwhile:
             assert not waiting.done()
-            give_back()
+            release()
         outcomes = [*waiting.result(20), *beside]
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert attempts == [1, 1, 1]
@@ -224,7 +224,7 @@ def test_rows_wait_for_device_memory_when_the_batch_that_held_it_ends_meanwhile(
 
 
 def test_rows_are_deferred_again_and_again_when_the_device_holds_one_adapter_at_a_time(source: FolderSource) -> None:
-    """Nobody ends the running batch by hand here: each ends by itself, and lets the next one in."""
+    """Each running batch ends by itself and makes room for the next one."""
     wanted = [4, 10] * 10
     with tiny_engine(source) as roomy, tiny_engine(source, device_adapter_bytes=_device_bytes_for_one(source)) as tight:
         expected, found = (
@@ -304,7 +304,7 @@ def test_a_dropped_adapter_leaves_the_device_when_it_was_on_its_way_there(
 
 
 def test_a_dropped_adapter_leaves_when_two_bases_ran_with_it(source: FolderSource) -> None:
-    """Made for the upper layers of `k2`, it fits `k0` as well; each base has it packed for itself."""
+    """Made for the upper layers of `k2`, it fits `k0` as well; it is packed for each base."""
     items = [Item(ModelRef(base, "general", "k2-1"), Task.CLASSIFY, text="w1 w2") for base in ("k0", "k2")]
     with tiny_engine(source) as engine:
         one, other = numbers(engine.submit(items).result(20))

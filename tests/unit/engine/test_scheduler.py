@@ -91,7 +91,9 @@ def test_every_batch_has_the_oldest_in_it_when_new_ones_keep_coming(
 
 
 @given(arrivals, limits)
-def test_equals_leave_in_the_order_in_which_they_came(arrivals: list[list[Entry[int]]], limits: BatchLimits) -> None:
+def test_sequences_of_one_length_leave_in_the_order_of_arrival(
+    arrivals: list[list[Entry[int]]], limits: BatchLimits
+) -> None:
     scheduler: Scheduler[int] = Scheduler(limits)
     number = 0
     last: dict[tuple[str, int], int] = {}

@@ -1,4 +1,4 @@
-"""What becomes of errors that are not our own."""
+"""Foreign errors are translated."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def test_tenant_reads_the_type_alone_and_the_log_has_the_rest(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        told = [to_hmi_error(error) for _ in range(3)]
-    assert {each.message for each in told} == {f"the engine failed on this input ({type(error).__name__})"}
-    assert {each.code for each in told} == {"internal_error"}
+        found = [to_hmi_error(error) for _ in range(3)]
+    assert {each.message for each in found} == {f"the engine failed on this input ({type(error).__name__})"}
+    assert {each.code for each in found} == {"internal_error"}
     (logged,) = caplog.messages
     assert str(error) in logged
 
 
 @pytest.mark.parametrize("tokens", [None, 90])
-def test_want_of_device_memory_says_to_come_back_and_names_no_process(tokens: int | None) -> None:
-    told = to_hmi_error(torch.OutOfMemoryError("CUDA out of memory. Process 4711 has 70 GiB memory in use."), tokens)
-    assert isinstance(told, Overloaded)
-    assert "4711" not in told.message
-    assert tokens is None or "90 tokens" in told.message
+def test_out_of_device_memory_is_overloaded_and_names_no_process(tokens: int | None) -> None:
+    found = to_hmi_error(torch.OutOfMemoryError("CUDA out of memory. Process 4711 has 70 GiB memory in use."), tokens)
+    assert isinstance(found, Overloaded)
+    assert "4711" not in found.message
+    assert tokens is None or "90 tokens" in found.message

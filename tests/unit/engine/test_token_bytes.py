@@ -49,7 +49,7 @@ def test_tokens_that_were_added_are_as_they_stand() -> None:
 
 
 @pytest.mark.parametrize("token", [-1, 100, 2**31])
-def test_an_id_of_no_token_stands_for_nothing(token: int) -> None:
+def test_an_id_without_a_token_has_no_bytes(token: int) -> None:
     assert read_token_bytes(tiny_tokenizer()).of(token) == b""
 
 

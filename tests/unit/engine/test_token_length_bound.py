@@ -1,4 +1,4 @@
-"""What is said of a text's length without encoding it is never too much."""
+"""The bound on a text's tokens is never too low."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ KNOWN = [FULL, SPARSE, sentence_piece()]
 
 
 @given(st.sampled_from(range(len(KNOWN))), st.text(max_size=60) | st.text("the fox\n 1\u2581", max_size=60))
-def test_a_text_is_never_said_to_exceed_what_it_has(which: int, text: str) -> None:
-    extent = token_length_bound(KNOWN[which])
-    assert extent is not None
+def test_the_bound_never_exceeds_the_tokens_of_a_text(which: int, text: str) -> None:
+    bound = token_length_bound(KNOWN[which])
+    assert bound is not None
     tokens = len(KNOWN[which].encode(text, add_special_tokens=False).ids)
-    assert not extent.exceeds(text, tokens)
+    assert not bound.exceeds(text, tokens)
 
 
 @pytest.mark.parametrize("which", range(len(KNOWN)))
-def test_a_long_text_is_said_to_exceed_what_it_far_exceeds(which: int) -> None:
-    extent = token_length_bound(KNOWN[which])
-    assert extent is not None
-    assert extent.exceeds("the fox " * 1000, 100)
+def test_a_far_too_long_text_exceeds_the_bound(which: int) -> None:
+    bound = token_length_bound(KNOWN[which])
+    assert bound is not None
+    assert bound.exceeds("the fox " * 1000, 100)
 
 
 def test_bytes_without_a_token_do_not_count() -> None:
-    extent = token_length_bound(SPARSE)
-    assert extent is not None
+    bound = token_length_bound(SPARSE)
+    assert bound is not None
     assert SPARSE.encode("\x06" * 1000).ids == []
-    assert not extent.exceeds("\x06" * 1000, 1)
+    assert not bound.exceeds("\x06" * 1000, 1)
 
 
 def test_letters_of_bytes_are_those_of_tokenizers() -> None:
@@ -76,7 +76,7 @@ def test_letters_of_bytes_are_those_of_tokenizers() -> None:
     assert piece == "".join(BYTE_LETTERS[byte] for byte in "\x00 a\u00fc".encode())
 
 
-def test_nothing_is_said_of_tokenizers_that_may_make_little_of_much(tmp_path: Path) -> None:
+def test_there_is_no_bound_for_tokenizers_that_may_shorten_a_text(tmp_path: Path) -> None:
     assert token_length_bound(tiny_tokenizer()) is None
     shortening = byte_level([])
     shortening.normalizer = normalizers.Strip()

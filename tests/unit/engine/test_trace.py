@@ -108,7 +108,7 @@ def test_counter_event_holds_one_number_for_each_series() -> None:
     assert event["ts"] >= 0
 
 
-def test_threads_are_named_in_pipeline_order_whoever_recorded_first() -> None:
+def test_threads_are_named_in_pipeline_order_whichever_recorded_first() -> None:
     tracer = Tracer()
     _in_thread("watching", tracer, "something-else")
     for number, stage in enumerate(reversed(STAGES)):
@@ -151,7 +151,7 @@ def test_every_event_has_what_perfetto_asks_for_when_written(tmp_path: Path) -> 
     }
 
 
-def test_nothing_is_kept_when_nobody_traces() -> None:
+def test_nothing_is_kept_without_a_tracer() -> None:
     with NO_TRACE.span("fetch", batch=1):
         pass
     NO_TRACE.count("queue", batches=1)
@@ -160,6 +160,6 @@ def test_nothing_is_kept_when_nobody_traces() -> None:
     assert NO_TRACE.dropped == 0
 
 
-def test_an_error_passes_when_nobody_traces() -> None:
+def test_an_error_passes_without_a_tracer() -> None:
     with pytest.raises(KeyError), NO_TRACE.span("fetch"):
         raise KeyError("x")

@@ -59,7 +59,7 @@ def test_draws_have_the_distribution_that_transformers_cuts_out(params: Sampling
 
 @pytest.mark.parametrize("params", [Sampling(), Sampling(top_k=1500), Sampling(top_p=0.3), Sampling(top_p=0.97)])
 def test_draws_from_a_large_vocabulary_have_that_distribution_too(params: Sampling) -> None:
-    """Of which top p wants more, or fewer, than are looked at first."""
+    """Of which top p keeps more, or fewer, than are sorted first."""
     logits, draws, bins = torch.randn(5000, generator=torch.Generator().manual_seed(1)), 3000, 40
     expected = expected_distribution(logits, params)
     ids = torch.cat(
@@ -79,9 +79,7 @@ def test_of_equal_logits_those_with_lower_ids_are_kept() -> None:
 
 
 @pytest.mark.parametrize("params", [Sampling(), Sampling(top_k=30), Sampling(top_k=30, top_p=0.5), Sampling(top_p=0.3)])
-def test_a_vocabulary_is_put_in_order_only_where_that_decides(
-    params: Sampling, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vocabulary_is_sorted_only_where_that_decides(params: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("all of it was sorted")
 
@@ -90,7 +88,7 @@ def test_a_vocabulary_is_put_in_order_only_where_that_decides(
 
 
 @pytest.mark.parametrize("params", [Sampling(), Sampling(top_k=3), Sampling(top_p=0.99)])
-def test_what_cannot_be_is_never_drawn(params: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_token_is_never_drawn(params: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the lowest draw and by the highest."""
     logits = torch.full((1, 700), -1e4)
     logits[0, [300, 400]] = 1.0
@@ -101,14 +99,14 @@ def test_what_cannot_be_is_never_drawn(params: Sampling, monkeypatch: pytest.Mon
     assert found == [300, 400]
 
 
-def test_best_tokens_token_is_taken_when_there_is_no_temperature() -> None:
+def test_the_most_likely_token_is_taken_when_there_is_no_temperature() -> None:
     logits = some_logits(6)
     chosen = choose_tokens(logits, [Sampling(temperature=0)] * 6, [0] * 6)
     assert chosen.ids.tolist() == logits.argmax(-1).tolist()
     torch.testing.assert_close(chosen.logprobs, logits.log_softmax(-1).max(-1).values)
 
 
-WISHES = [
+PARAMETERS = [
     Sampling(temperature=(row % 4) * 0.6, top_k=(0, 3, 0, 40, 5)[row % 5], top_p=(1.0, 0.8, 0.99)[row % 3], seed=row)
     for row in range(24)
 ]  # every kind of cut, and none
@@ -116,12 +114,12 @@ WISHES = [
 
 @settings(max_examples=30)
 @given(st.permutations(range(24)), st.integers(1, 24))
-def test_draw_is_the_same_whoever_is_beside(order: list[int], beside: int) -> None:
+def test_a_draw_is_the_same_with_any_batch_mates(order: list[int], beside: int) -> None:
     logits = torch.randn(24, 1999, generator=torch.Generator().manual_seed(1)).bfloat16()  # many are equal
     drawn = [3 * row for row in range(24)]
-    alone = [choose_tokens(logits[row : row + 1], [WISHES[row]], [drawn[row]]).ids.item() for row in range(24)]
+    alone = [choose_tokens(logits[row : row + 1], [PARAMETERS[row]], [drawn[row]]).ids.item() for row in range(24)]
     some = order[:beside]
-    found = choose_tokens(logits[some], [WISHES[row] for row in some], [drawn[row] for row in some])
+    found = choose_tokens(logits[some], [PARAMETERS[row] for row in some], [drawn[row] for row in some])
     assert found.ids.tolist() == [alone[row] for row in some]
 
 
@@ -143,7 +141,7 @@ def test_alternatives_come_with_the_models_own_probabilities() -> None:
     ("field", "value"),
     [("temperature", -0.1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0), ("top_p", 1.1)],
 )
-def test_wish_is_refused_by_name_when_it_makes_no_sense(field: str, value: Any) -> None:
+def test_a_parameter_is_refused_by_name_when_it_is_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=field) as caught:
         Sampling(**{field: value})
     assert caught.value.param == field

@@ -90,7 +90,7 @@ def test_a_stop_string_of_the_prompts_ends_nothing(kind: str) -> None:
 
 @tokenizers
 @pytest.mark.parametrize("echo", [False, True])
-def test_a_text_goes_on_with_the_space_that_follows_the_prompt(kind: str, echo: bool) -> None:
+def test_a_text_begins_with_the_space_that_follows_the_prompt(kind: str, echo: bool) -> None:
     text = text_after(kind, "The capital", echo=echo)
     assert continued(text, [*ids_after(kind, "The capital", " is Paris"), END]) == "The capital" * echo + " is Paris"
     assert text.finish is Finish.STOP

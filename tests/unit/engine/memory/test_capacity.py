@@ -1,4 +1,4 @@
-"""Adapters in too little room, wanted at once by batches, by texts that run, and by texts of another base model."""
+"""Adapters in too little room, needed at once by batches, by running sequences and by those of another base model."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def classes(base: str) -> Item:
 
 
 class Held:
-    """Stops every generator before its second step on, until it is let go."""
+    """Holds every loop before its first decode step until `go` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.running, self.go = threading.Event(), threading.Event()
@@ -90,7 +90,7 @@ class Held:
         monkeypatch.setattr(DecodeLoop, "_decode", held)
 
 
-def test_others_wait_for_a_running_text_that_holds_the_room_and_are_answered(
+def test_others_wait_for_a_running_sequence_that_holds_the_room_and_are_answered(
     source: FolderSource, config: EngineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(monkeypatch)
@@ -134,21 +134,21 @@ def test_nothing_waits_for_a_full_disk(
         assert engine.submit([ask("one")]).result(20)[0].error is None
 
 
-def test_each_outcome_is_told_as_it_comes(source: FolderSource, config: EngineConfig) -> None:
-    told = list[int]()
+def test_the_callback_is_called_for_each_outcome(source: FolderSource, config: EngineConfig) -> None:
+    called = list[int]()
     with Engine(config, source) as engine:
         items = [
             classes("one"),
             text("one", "judge", 3),
             Item(ModelRef("none", "general", None), Task.CLASSIFY, text="x"),
         ]
-        outcomes = engine.submit(items, lambda: told.append(1)).result(20)
+        outcomes = engine.submit(items, lambda: called.append(1)).result(20)
     assert [outcome.error is None for outcome in outcomes] == [True, True, False]
-    assert len(told) == 3
+    assert len(called) == 3
 
 
 @pytest.mark.parametrize("drain", [False, True])
-def test_a_text_that_waits_for_room_is_settled_when_the_engine_is_closed(
+def test_a_deferred_sequence_is_settled_when_the_engine_is_closed(
     source: FolderSource, config: EngineConfig, monkeypatch: pytest.MonkeyPatch, drain: bool
 ) -> None:
     held = Held(monkeypatch)

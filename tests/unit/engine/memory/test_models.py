@@ -1,4 +1,4 @@
-"""What an operator is told of a budget that is too small."""
+"""A warning for the operator when a budget is too small."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_a_cache_that_holds_no_whole_text_is_warned_of_when_a_decoder_is_loaded(
     needed = page_bytes(spec, torch.float32) * spec.max_positions // PAGE_TOKENS
     with caplog.at_level(logging.WARNING):
         load(tmp_path / "base", needed - is_short)
-    told = [message for message in caplog.messages if WARNING in message]
-    assert len(told) == is_short
-    assert all(str(needed) in message for message in told)
+    warnings = [message for message in caplog.messages if WARNING in message]
+    assert len(warnings) == is_short
+    assert all(str(needed) in message for message in warnings)
 
 
 def test_no_cache_is_spoken_of_when_an_encoder_is_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The last layer is computed for first tokens alone where nobody reads the others; answers do not tell.
+"""The last layer is computed for first tokens alone where no other is used; answers are the same.
 
 Every answer is held against transformers, or against the plain maths of one adapter for one sequence.
 """

@@ -352,4 +352,4 @@ def test_an_engine_is_busy_until_everything_is_answered(world: World) -> None:
         future = engine.submit([Item(ModelRef(BASE, "general", None), Task.EMBED, tokens=(2, 6, 3))] * 50)
         assert engine.busy() or future.done()
         future.result(60)
-        wait_until(lambda: not engine.busy())  # who waits for the result is woken first
+        wait_until(lambda: not engine.busy())  # the future is resolved before the engine is idle

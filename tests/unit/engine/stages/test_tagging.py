@@ -1,4 +1,4 @@
-"""Words labelled by the engine: as transformers with PEFT labels them, whoever else is in the batch."""
+"""Words labelled by the engine as transformers with PEFT labels them, with any batch-mates."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def word_pieces() -> Tokenizer:
 
 
 @dataclass
-class Hosted:
+class Site:
     engine: Engine
     model: torch.nn.Module
     tokenizer: Tokenizer
 
 
 @pytest.fixture(scope="module")
-def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A tagger made and saved by PEFT, `tagger`, beside adapters that classify whole texts, `other-0` ..."""
     root = tmp_path_factory.mktemp("tagging")
     folder = tiny_bert_folder(root / "bert")
@@ -82,7 +82,7 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
         source.adapters[name] = root / f"{name}.safetensors"
         save_adapter(adapter, source.adapters[name])
     with tiny_engine(source) as engine:
-        yield Hosted(engine, model.eval(), tokenizer)
+        yield Site(engine, model.eval(), tokenizer)
 
 
 def item(text: str, adapter: str = "tagger", task: Task = Task.CLASSIFY, truncate_to: int | None = None) -> Item:
@@ -96,12 +96,12 @@ def tagging(outcome: Outcome) -> Tagging:
     return outcome.result
 
 
-def expected(hosted: Hosted, text: str) -> list[tuple[int, int, str, float]]:
+def expected(site: Site, text: str) -> list[tuple[int, int, str, float]]:
     """As transformers' own users do it: `word_ids()` of the fast tokenizer, the first piece of each word."""
-    fast = PreTrainedTokenizerFast(tokenizer_object=hosted.tokenizer, unk_token="[UNK]", pad_token="[PAD]")  # type: ignore[no-untyped-call]
+    fast = PreTrainedTokenizerFast(tokenizer_object=site.tokenizer, unk_token="[UNK]", pad_token="[PAD]")  # type: ignore[no-untyped-call]
     encoded = fast(text, return_tensors="pt", return_offsets_mapping=True)
     with torch.no_grad():
-        logits = hosted.model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[0]
+        logits = site.model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[0]
     probs = logits.softmax(-1)
     offsets = encoded["offset_mapping"][0].tolist()
     firsts: dict[int, int] = {}
@@ -117,30 +117,30 @@ def expected(hosted: Hosted, text: str) -> list[tuple[int, int, str, float]]:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_words_are_labelled_as_transformers_labels_them(hosted: Hosted, text: str) -> None:
-    (outcome,) = hosted.engine.submit([item(text)]).result(60)
+def test_words_are_labelled_as_transformers_labels_them(site: Site, text: str) -> None:
+    (outcome,) = site.engine.submit([item(text)]).result(60)
     found = tagging(outcome)
-    theirs = expected(hosted, text)
+    theirs = expected(site, text)
     assert found.labels == LABELS
     assert [(tag.start, tag.end, tag.label) for tag in found.tags] == [each[:3] for each in theirs]
     np.testing.assert_allclose([tag.score for tag in found.tags], [each[3] for each in theirs], atol=1e-5)
-    assert outcome.tokens == len(hosted.tokenizer.encode(text).ids)
+    assert outcome.tokens == len(site.tokenizer.encode(text).ids)
 
 
-def test_words_stay_whole_when_they_have_several_pieces(hosted: Hosted) -> None:
-    (outcome,) = hosted.engine.submit([item(TEXTS[0])]).result(60)
+def test_words_stay_whole_when_they_have_several_pieces(site: Site) -> None:
+    (outcome,) = site.engine.submit([item(TEXTS[0])]).result(60)
     words = [TEXTS[0][tag.start : tag.end] for tag in tagging(outcome).tags]
     assert words == ["Ada", "Lovelace", "wrote", "in", "London", "."]
 
 
-def test_labels_do_not_change_when_others_are_in_the_batch(hosted: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = [tagging(hosted.engine.submit([item(text)]).result(60)[0]) for text in TEXTS]
+def test_labels_do_not_change_when_others_are_in_the_batch(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [tagging(site.engine.submit([item(text)]).result(60)[0]) for text in TEXTS]
     beside = [
         item(f"{text[:30]} wrote", f"other-{number % 3}", Task.EMBED if number % 4 == 3 else Task.CLASSIFY)
         for number, text in enumerate(TEXTS * 4)
     ]
-    batches = keep_batches(hosted.engine, monkeypatch)
-    outcomes = hosted.engine.submit([*beside[:10], *map(item, TEXTS), *beside[10:]]).result(60)
+    batches = keep_batches(site.engine, monkeypatch)
+    outcomes = site.engine.submit([*beside[:10], *map(item, TEXTS), *beside[10:]]).result(60)
     assert any(batch.staged.layout.token_heads and batch.staged.layout.heads and len(batch.pooled) for batch in batches)
     for one, outcome in zip(alone, outcomes[10:15], strict=True):
         together = tagging(outcome)
@@ -154,24 +154,24 @@ def test_labels_do_not_change_when_others_are_in_the_batch(hosted: Hosted, monke
     assert sum(isinstance(outcome.result, Classification) for outcome in others) == 15
 
 
-def test_words_that_were_read_are_labelled_when_the_text_is_cut(hosted: Hosted) -> None:
+def test_words_that_were_read_are_labelled_when_the_text_is_cut(site: Site) -> None:
     text = "in the London Lovelaces"
-    (outcome,) = hosted.engine.submit([item(text, truncate_to=6)]).result(60)
+    (outcome,) = site.engine.submit([item(text, truncate_to=6)]).result(60)
     # [CLS] in the lon ##don, and the last place is [SEP]'s
     assert [text[tag.start : tag.end] for tag in tagging(outcome).tags] == ["in", "the", "London"]
-    (outcome,) = hosted.engine.submit([item(text, truncate_to=5)]).result(60)
+    (outcome,) = site.engine.submit([item(text, truncate_to=5)]).result(60)
     assert [text[tag.start : tag.end] for tag in tagging(outcome).tags] == ["in", "the", "London"]
     assert outcome.tokens == 5
 
 
-def test_text_without_a_word_has_no_labels(hosted: Hosted) -> None:
-    (outcome,) = hosted.engine.submit([item(" \t")]).result(60)
+def test_text_without_a_word_has_no_labels(site: Site) -> None:
+    (outcome,) = site.engine.submit([item(" \t")]).result(60)
     assert tagging(outcome).tags == ()
 
 
-def test_token_ids_are_refused_when_words_are_to_be_labelled(hosted: Hosted) -> None:
+def test_token_ids_are_refused_when_words_are_to_be_labelled(site: Site) -> None:
     ref = ModelRef("base", "general", "tagger")
-    wrong, right = hosted.engine.submit([Item(ref, Task.CLASSIFY, tokens=(2, 4, 3)), item("Ada")]).result(60)
+    wrong, right = site.engine.submit([Item(ref, Task.CLASSIFY, tokens=(2, 4, 3)), item("Ada")]).result(60)
     assert isinstance(wrong.error, InvalidInput)
     assert wrong.error.param == "input"
     assert len(tagging(right).tags) == 1
