@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["EngineConfig", "Overlap", "resolve_batch_tokens", "resolve_device_threads"]
-
 _MOST_DEVICE_THREADS = 8
 
 

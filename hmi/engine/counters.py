@@ -13,8 +13,6 @@ from hmi.engine.trace import NO_TRACE, Tracer
 if TYPE_CHECKING:
     from hmi.engine.stages import StagedBatch
 
-__all__ = ["Counters"]
-
 
 class Counters:
     """Adds up what the stages do. Thread-safe."""

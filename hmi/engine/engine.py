@@ -25,8 +25,6 @@ from hmi.knowledge import Function
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.stats import EngineStats, TreeUse
 
-__all__ = ["Engine"]
-
 
 class Engine:
     """Runs sequences of any tenants of any loaded base model together on one device.

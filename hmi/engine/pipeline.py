@@ -32,8 +32,6 @@ from hmi.errors import Cancelled, HmiError
 from hmi.items import Outcome, Task
 from hmi.locks import SharedLock
 
-__all__ = ["Pipeline"]
-
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)

@@ -15,8 +15,6 @@ from hmi.engine.memory import AdapterMemory, CapacityEvents, Deltas, LoadedModel
 from hmi.engine.trace import NO_TRACE, Tracer
 from hmi.knowledge.counts import FrequencyCounter
 
-__all__ = ["EngineResources"]
-
 
 class EngineResources:
     """Holds no reference to the engine: a circle would be freed late, and arenas are large.

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["BatchLimits", "Entry", "Scheduler"]
-
 T = TypeVar("T")
 
 _STEPS = 8  # cuts are tried at each new length, and within a length at steps of this part of a full batch

@@ -9,8 +9,6 @@ from typing import TypeVar
 from hmi.engine.tasks import Submission
 from hmi.errors import Cancelled
 
-__all__ = ["Lifecycle", "run_isolated"]
-
 B = TypeVar("B")
 R = TypeVar("R")
 

@@ -16,8 +16,6 @@ from hmi.engine.memory import LoadedModel, adapter_key
 from hmi.errors import HmiError, Overloaded
 from hmi.items import Item, Outcome
 
-__all__ = ["SequenceTask", "Submission", "to_hmi_error"]
-
 _log = logging.getLogger(__name__)
 
 _LOGGED = "this error was logged by the engine"

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NO_TRACE", "STAGES", "Count", "NoTracer", "Span", "Tracer"]
-
 STAGES = ("tokenise", "load-adapter", "fetch", "device", "finish")
 """Names of the engine's spans, in the order in which batches pass; a trace lists its threads in this order."""
 

@@ -17,8 +17,6 @@ from tokenizers import Tokenizer
 
 from hmi.items import TokenBytes
 
-__all__ = ["BYTE_LETTERS", "TokenLengthBound", "read_token_bytes", "token_length_bound"]
-
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _KEEPING = {"ByteLevel", "Digits", "Metaspace", "Split"}  # pre-tokenizers that drop nothing, but for some `Split`s
 

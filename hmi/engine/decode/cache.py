@@ -13,8 +13,6 @@ from hmi.engine.decode.scheduler import SequenceState
 from hmi.models.layers import PAGE_TOKENS, PagedKvCache, PageGroup, page_bytes
 from hmi.spec import HPLMSpec
 
-__all__ = ["all_places", "newest_places", "page_parts", "partition", "pool_size"]
-
 T = TypeVar("T")
 
 _MOST_BYTES = 2**28  # of keys and values that are gathered at once, of one layer

@@ -30,8 +30,6 @@ from hmi.errors import ContextTooLong, HmiError, InvalidInput, Overloaded
 from hmi.items import GenerationParams, Outcome
 from hmi.models.layers import PAGE_TOKENS
 
-__all__ = ["DecodeLoop", "DecodeLoops"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -21,8 +21,6 @@ from hmi.engine.tasks import SequenceTask
 from hmi.knowledge import pack
 from hmi.models.layers import PagedKvCache
 
-__all__ = ["GenerationRunner", "Member"]
-
 Member = SequenceState[GeneratingSequence]
 
 _SCORED = 256  # prompt tokens whose logits are computed at once

@@ -17,9 +17,6 @@ from torch import Tensor
 
 from hmi.items import Sampling
 
-__all__ = ["ChosenTokens", "best_tokens", "choose_tokens"]
-
-
 _LOWEST_TEMPERATURE = 1e-6  # below it there is no difference to the most likely token
 _LIKELY = 1024  # tokens among which a share of the probability is looked for, before all are sorted
 _BLOCK = 256  # tokens

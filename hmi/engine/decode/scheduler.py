@@ -18,8 +18,6 @@ from typing import Generic, TypeVar
 
 from hmi.models.layers import PAGE_TOKENS
 
-__all__ = ["GenerationScheduler", "SchedulerLimits", "SequenceState", "Step", "pages_for"]
-
 T = TypeVar("T")
 
 

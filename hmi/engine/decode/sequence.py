@@ -12,8 +12,6 @@ from hmi.adapters.tiers import Resident
 from hmi.engine.tasks import SequenceTask
 from hmi.items import Finish, Generation, GenerationParams, TokenBytes, TokenLogprobs
 
-__all__ = ["GeneratingSequence", "LogprobBuffer"]
-
 _CONTEXT = 8  # tokens, after which earlier ones do not change how later ones are decoded
 
 

@@ -13,8 +13,6 @@ from hmi.engine.memory.capacity import CapacityEvents
 from hmi.errors import Overloaded, StorageFull, TooLarge
 from hmi.stats import TierStats
 
-__all__ = ["AdapterMemory", "adapter_key", "may_pass"]
-
 
 def adapter_key(base: str, digest: str) -> str:
     """The key of an adapter that is packed for one base model."""

@@ -13,8 +13,6 @@ from hmi.adapters.maths import SharedLora
 from hmi.engine.memory.models import LoadedModel, ModelSource
 from hmi.models.layers import RowEstimator, ServedEstimator
 
-__all__ = ["Deltas", "LoadedDelta"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedDelta:

@@ -22,8 +22,6 @@ from hmi.models.layers import PAGE_TOKENS, page_bytes
 from hmi.models.text import ChatTemplate, load_chat
 from hmi.spec import HPLMSpec
 
-__all__ = ["LoadedModel", "LoadedModels", "ModelSource"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -15,8 +15,6 @@ from hmi.engine.stages.layout import BatchLayout, plan_layout
 from hmi.engine.stages.window_rows import WindowRows
 from hmi.engine.tasks import SequenceTask
 
-__all__ = ["ComputedBatch", "PlannedBatch", "StagedBatch", "padded_width", "split_batch"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedBatch:

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from hmi.knowledge.store import CHUNK_ROWS
 
-__all__ = ["decode_rows"]
-
 
 @torch.inference_mode()
 def decode_rows(

@@ -23,8 +23,6 @@ from hmi.knowledge import unpack
 from hmi.locks import FairSemaphore
 from hmi.models.layers import round_rows
 
-__all__ = ["DeviceRunner"]
-
 _COMPUTE_CHUNK = 512  # windows of a tree build that are computed before a waiting batch may run
 # The last bits of a matrix product depend on its number of rows, and where rows are rounded to int8 a last bit can
 # become a whole step. Windows are computed in blocks of one size, the last one filled up, so that a row is the same

@@ -17,8 +17,6 @@ from hmi.knowledge.store import NO_ROW, StoredRows
 from hmi.models.layers import ServedEstimator
 from hmi.spec import HPLMSpec
 
-__all__ = ["EstimateGroup", "TokensOfWindows"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EstimateGroup:

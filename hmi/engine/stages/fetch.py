@@ -26,8 +26,6 @@ from hmi.errors import HmiError, InvalidInput
 from hmi.items import Task
 from hmi.knowledge import Keys, window_keys
 
-__all__ = ["Fetcher"]
-
 _log = logging.getLogger(__name__)
 
 

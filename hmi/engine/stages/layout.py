@@ -14,8 +14,6 @@ from hmi.engine.memory import LoadedModel
 from hmi.engine.tasks import SequenceTask
 from hmi.items import Task
 
-__all__ = ["BatchLayout", "plan_layout"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchLayout:

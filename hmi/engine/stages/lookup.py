@@ -27,8 +27,6 @@ from hmi.knowledge.store import NO_ROW, StoredRows
 from hmi.models.layers import ServedEstimator
 from hmi.spec import MissPolicy
 
-__all__ = ["WindowLookup"]
-
 K = TypeVar("K")
 
 

@@ -12,8 +12,6 @@ from hmi.errors import Corrupt, HmiError
 from hmi.items import Classification, Embedding, Outcome, Tag, Tagging, Task
 from hmi.models.text import Word, words_of
 
-__all__ = ["finish", "keep_rows"]
-
 
 def finish(batch: ComputedBatch) -> None:
     """Keep the rows that a batch computed, and settle its tasks."""

@@ -13,8 +13,6 @@ from hmi.engine.tasks import SequenceTask, Submission, to_hmi_error
 from hmi.errors import ContextTooLong, HmiError, InvalidInput
 from hmi.items import Item, Task
 
-__all__ = ["tokenise"]
-
 _CHUNK = 512  # inputs handed to the tokenizer at once; it works on all cores without the GIL
 _CHUNK_CHARACTERS = 2 * 1024**2  # and at most so many characters: while encoded, a text takes up to 90 times its size
 

@@ -13,8 +13,6 @@ from hmi.adapters.maths import SharedLora
 from hmi.engine.stages.estimate import EstimateGroup
 from hmi.knowledge import Keys
 
-__all__ = ["WindowGroup", "WindowRows"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowGroup:

@@ -128,7 +128,7 @@ def test_an_answer_is_the_same_alone_and_among_any_batch_mates(site: Site, base:
     site.batches = site.sequences = site.padding = 0
 
     @settings(derandomize=True, max_examples=40, deadline=None, database=None)
-    @given(st.lists(_ITEMS, min_size=2, max_size=40), st.booleans())
+    @given(st.lists(_ITEMS, min_size=8, max_size=40), st.booleans())
     def check(drawn: list[tuple[int, int, Task]], one_tenant: bool) -> None:
         items = [_item(base, drawn[0][0] if one_tenant else tenant, text, task) for tenant, text, task in drawn]
         for item, found in zip(items, site.answer_together(items), strict=True):
