@@ -84,13 +84,10 @@ class SequenceTask:
 
 
 def to_hmi_error(error: BaseException, tokens: int | None = None) -> HmiError:
-    """The error that an item gets for this one.
+    """The error that an item gets for this one; `tokens` are those of the one sequence that it fails, if there is one.
 
     An error that is not an `HmiError` is reduced to its type: the tenant reads it, and its message may name our files
     and processes. The log has it whole, once however many items it fails.
-
-    Args:
-        tokens: Of the one sequence that it fails, where there is one.
     """
     if isinstance(error, HmiError):
         return error

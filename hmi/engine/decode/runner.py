@@ -55,10 +55,8 @@ class GenerationRunner:
         self._last = None
 
     def stage(self, members: Sequence[Member]) -> tuple[StagedBatch | None, dict[SequenceTask, Member], list[Member]]:
-        """Stage whole sequences. The batch, which is to be released, with the member of each task; and those deferred.
-
-        The map holds the tasks that failed, too: these were settled.
-        """
+        """Stage whole sequences. Returns the batch, which is to be released; the members by task, those that failed
+        included; and the deferred members."""
         tasks = {
             SequenceTask(each.payload.task.submission, each.payload.task.index, each.payload.ids, self._base): each
             for each in members
@@ -94,7 +92,8 @@ class GenerationRunner:
             The logits of each sequence's next token, `[B, vocabulary]`.
         """
         with self._device.slot(), self._counters.working("device", batch=batch.number, rows=len(members)):
-            self._clear(new_pages)
+            if new_pages:
+                self._pages.clear(new_pages)
             hidden, computed = self._device.lower(batch)  # [B, T, H]
             places = torch.from_numpy(all_places(members)).to(hidden.device)  # [tokens of all]
             states = self._model.prefill(hidden, batch.mask, self._pages, places, self._adapters_of(batch))
@@ -110,7 +109,8 @@ class GenerationRunner:
         """Run the newest token of each sequence. As `prefill`; adapters are pinned already."""
         batch = self._stage_step(members)
         with self._device.slot(), self._counters.working("device", batch=batch.number, rows=len(members)):
-            self._clear(new_pages)
+            if new_pages:
+                self._pages.clear(new_pages)
             device = self._model.device
             positions = torch.tensor([each.tokens - 1 for each in members], device=device)  # [B]
             places = torch.from_numpy(newest_places(members)).to(device)  # [B]
@@ -136,10 +136,6 @@ class GenerationRunner:
 
     def _adapters_of(self, batch: StagedBatch) -> ServingAdapters | None:
         return batch.layout.adapters_on(self._adapters.tier(self._base.spec.hidden_size).arena)
-
-    def _clear(self, pages: Sequence[int]) -> None:
-        if pages:
-            self._pages.clear(pages)
 
     def _score_prompt(self, sequence: GeneratingSequence, states: Tensor) -> None:
         """Keep the log-probabilities of the prompt's tokens where they are asked for; states `[T, H]`."""

@@ -52,11 +52,7 @@ class _Search:
 
 
 class WindowLookup:
-    """For base models with k > 0, on one thread.
-
-    Args:
-        send: Copies an array to the device.
-    """
+    """For base models with k > 0, on one thread. `send` copies an array to the device."""
 
     def __init__(
         self, frequencies: FrequencyCounter, deltas: Deltas, send: Callable[[NDArray[Any]], torch.Tensor]
