@@ -1,4 +1,4 @@
-"""A storage that is not on this machine, and that can be out of reach: then it fails as a client library does."""
+"""A remote storage that can fail as a client library does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FaultyFileSystem", "OutageError"]
 
 
 class OutageError(Exception):
-    """As botocore's errors are: neither an `OSError` nor one of ours."""
+    """Like botocore's errors, neither an `OSError` nor one of ours."""
 
 
 class _FaultyFile(MemoryFile):  # type: ignore[misc]  # fsspec has no types
@@ -33,7 +33,7 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # as above
     @classmethod
     @contextmanager
     def failing(cls, error: Exception | None = None) -> Iterator[None]:
-        """Fail at everything that is asked for within the block."""
+        """Fail every call within the block."""
         cls._error = error or OutageError("could not connect to the endpoint")
         try:
             yield

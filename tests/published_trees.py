@@ -1,4 +1,4 @@
-"""A base model with counted n-grams and published versions of its tree, as workers leave them: for tests of the API."""
+"""A base model with counted n-grams and published versions of its tree, for tests of the API."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def publish(
     *,
     report: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
-    """Publish a version whose tables hold windows of these words; its number.
+    """Publish a version whose tables hold windows of these words; return its number.
 
     Args:
         aliases: Words that a domain holds as aliases.

@@ -1,8 +1,8 @@
 """From a plan to table folders: copy the rows that the previous version has, compute the others.
 
-Domains are built from the root down. First the rows that no one has yet are computed into chunks, once for each
-function; then tables are written by copying. In a domain with a delta, rows can be compared only when the tables above
-it are written. So domains are built in levels, by how often the function changes above them.
+Domains are built from the root down. First the rows that neither the previous version nor a chunk has are computed into
+chunks, once for each function; then tables are written by copying. In a domain with a delta, rows can be compared only
+when the tables above it are written. So domains are built in levels, by how often the function changes above them.
 
 A build that is run again takes over the chunks of the one that was killed and writes its tables anew, by copying. So
 the result is the same to the byte as without the interruption.
