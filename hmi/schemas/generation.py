@@ -73,15 +73,13 @@ class GenerationRequest(InferenceRequest):
             ignore_eos=self.ignore_eos,
         )
 
-    def _check_logprobs(self, params: GenerationParams, param: str) -> None:
+    def _check_logprobs(self, params: GenerationParams, logprobs: int, param: str) -> None:
         """Raises `InvalidInput` for more log-probabilities than one answer should hold."""
-        if params.logprobs is None:
-            return
         tokens = self.input_count * min(params.max_tokens, _USUAL_CONTEXT)
         if params.echo:
             tokens += sum(len(each) // _TOKEN_CHARACTERS for each in self.inputs if isinstance(each, str))
             tokens += sum(len(each) for each in self.inputs if isinstance(each, tuple))
-        count = tokens * self.n * (1 + params.logprobs)
+        count = tokens * self.n * (1 + logprobs)
         if count > _MAX_LOGPROBS_OF_A_LINE:
             most = f"at most {_MAX_LOGPROBS_OF_A_LINE} are returned"
             raise invalid(param, f"requests up to {count} log-probabilities in one answer; {most}")
@@ -120,7 +118,8 @@ class CompletionRequest(GenerationRequest):
             raise invalid("max_tokens", "must be at least 1 without echo")
         if self.n > 1 and self.sequences > max_inputs:
             raise invalid("n", f"of {self.input_count} prompts gives more than {max_inputs} texts")
-        self._check_logprobs(self.params, "logprobs")
+        if self.logprobs is not None:
+            self._check_logprobs(self.params, self.logprobs, "logprobs")
 
 
 class _TextPart(RequestModel):
@@ -207,4 +206,5 @@ class ChatRequest(GenerationRequest):
             raise invalid("top_logprobs", "needs logprobs to be true")
         if not any(message.role_and_text[1] for message in self.messages):
             raise invalid("messages", "must not all be empty")
-        self._check_logprobs(self.params, "top_logprobs")
+        if self.logprobs:
+            self._check_logprobs(self.params, self.top_logprobs or 0, "top_logprobs")
