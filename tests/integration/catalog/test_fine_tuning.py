@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hmi.catalog import Database, JobState, Tenant, TuningEvent, TuningJob, fine_tuning, training_events
+from hmi.catalog import Database, JobState, Tenant, TuningJob, fine_tuning, training_events
 from hmi.catalog.registry.files import delete_expired_files, delete_file
 from hmi.catalog.registry.tenants import delete_tenant
+from hmi.catalog.schema import TuningEvent
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import add_base, add_file, add_tenant, race
 from tests.integration.catalog.training_seeding import add_job, create, new_job, queue_jobs, row, take_job

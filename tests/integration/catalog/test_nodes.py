@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from hmi.catalog import Database, WorkerNode, nodes
+from hmi.catalog import Database, nodes
 from hmi.catalog.nodes import list_nodes, report_node
-from hmi.catalog.schema import ScheduleTick
+from hmi.catalog.schema import ScheduleTick, WorkerNode
 from tests.integration.catalog.seeding import race
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from hmi.catalog import ApiKey, Batch, Database, File, Role, Shard, database_time, mint_key, shards, tenants
+from hmi.catalog import Batch, Database, File, Role, Shard, database_time, mint_key, shards, tenants
 from hmi.catalog.registry.keys import KeyText
 from hmi.catalog.registry.models import register_model
-from hmi.catalog.schema import AdapterRevision, Base, TenantModel
+from hmi.catalog.schema import AdapterRevision, ApiKey, Base, TenantModel
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_batch, add_tenant, end, queue, race, take
