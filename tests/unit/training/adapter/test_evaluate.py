@@ -31,7 +31,7 @@ TAGS = ("O", "B-A", "I-A")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The tiny BERT as transformers has it, and as a base with k = 0."""
+    """The tiny BERT as a transformers folder, and as a base with k = 0."""
     root = tmp_path_factory.mktemp("base")
     bert = tiny_bert_folder(root / "bert")
     convert_pretrained(bert, root / "k0")

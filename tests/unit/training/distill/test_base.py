@@ -65,7 +65,7 @@ def test_first_position_is_the_mean_difference_when_calibrated(source: Path, tmp
         ids[row, : len(each)] = torch.from_numpy(each)
     with torch.no_grad():
         left = (model.full_lower(ids, mask) - hidden)[:, 0].mean(0)
-    # Rounding of bfloat16, in which states are computed where the processor has it, is all that is left.
+    # Rounding of bfloat16, in which states are computed on processors that compute it, is the only difference.
     assert float(left.abs().max()) < 0.02
 
 
