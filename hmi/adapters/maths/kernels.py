@@ -70,8 +70,7 @@ def apply_segmented(
         index: [any]; the module's docstring explains these three.
         max_rank: The largest rank, known on the host. Chooses the block; 0 launches nothing.
 
-    Raises:
-        ValueError: Shapes, strides or dtypes do not fit each other.
+    Raises `ValueError` for shapes, strides or dtypes that do not fit each other.
     """
     is_biased = activation is not None
     _check(y, x, arena, ranks, offsets, index, matrices=4 if is_biased else 2)
