@@ -27,7 +27,7 @@ from worker.lifecycle.failpoints import PAUSE, VARIABLE
 from worker.runtime import Runtime
 from worker.trees import collect_garbage, rebuild
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 # A process of its own for each: what depends on the database is tested on both in `catalog/trees/test_garbage.py`.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -25,7 +25,7 @@ from worker.reconcile import reconcile
 from worker.runtime import Runtime
 from worker.trees import rebuild, rebuild_all
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CONTROL = "hmi:hmi.control"
 
 
