@@ -46,22 +46,16 @@ class BatchView:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch to create.
-
-    Attributes:
-        shards: They cover all lines of the input file once.
-        attributes: The caller's `metadata`.
-        problems: Why the file cannot run; such a batch is created as failed, without shards.
-    """
+    """A batch to create."""
 
     endpoint: str
     completion_window: str
     window_seconds: float
     input_file: File
     total_lines: int
-    shards: Sequence[LineSpan]
-    attributes: Mapping[str, Any] = field(hash=False)
-    problems: Sequence[Problem] = ()
+    shards: Sequence[LineSpan]  # they cover all lines of the input file once
+    attributes: Mapping[str, Any] = field(hash=False)  # the caller's `metadata`
+    problems: Sequence[Problem] = ()  # why the file cannot run; such a batch is created as failed, without shards
 
 
 def create_batch(

@@ -23,32 +23,21 @@ _NAME_STEM = 50
 
 @dataclass(frozen=True, slots=True)
 class NewTuningJob:
-    """A job to create; its files are validated.
+    """A job to create; its files are validated."""
 
-    Attributes:
-        model: As requested.
-        base, domain: Names.
-        suffix: The new model's name without the tenant's; None generates one.
-        request: Identifies a repeated request.
-        config: The training plan, for the worker.
-        cost: Tokens of all epochs.
-        attributes: The caller's `metadata`.
-        warnings: From validating the files, for the job's first events.
-    """
-
-    model: str
-    base: str
-    domain: str
+    model: str  # as requested
+    base: str  # its name
+    domain: str  # its name
     miss_policy: MissPolicy
-    suffix: str | None
+    suffix: str | None  # the new model's name without the tenant's; None generates one
     training_file_id: str
     validation_file_id: str | None
     examples: int
-    cost: int
-    request: Mapping[str, Any] = field(hash=False)
-    config: Mapping[str, Any] = field(hash=False)
-    attributes: Mapping[str, Any] = field(hash=False)
-    warnings: tuple[str, ...] = ()
+    cost: int  # tokens of all epochs
+    request: Mapping[str, Any] = field(hash=False)  # identifies a repeated request
+    config: Mapping[str, Any] = field(hash=False)  # the training plan, for the worker
+    attributes: Mapping[str, Any] = field(hash=False)  # the caller's `metadata`
+    warnings: tuple[str, ...] = ()  # from validating the files, for the job's first events
 
 
 def create_job(

@@ -26,20 +26,14 @@ class JobMessage:
 
 @dataclass(frozen=True, slots=True)
 class FairOrder:
-    """How the pending jobs of a table are ordered.
+    """How the pending jobs of a table are ordered."""
 
-    Attributes:
-        lock: Key of the lock that one dispatch holds at a time.
-        start, finish: Columns of `Tenant` with the virtual times of its last dispatched job.
-        sequence: Columns that order a tenant's jobs; the first is the creation time.
-        eligible: Adds the joins and conditions of the jobs that may be dispatched now.
-    """
-
-    lock: int
+    lock: int  # key of the lock that one dispatch holds at a time
+    # Columns of `Tenant`: the virtual start and finish times of its last dispatched job.
     start: InstrumentedAttribute[float]
     finish: InstrumentedAttribute[float]
-    sequence: tuple[InstrumentedAttribute[Any], ...]
-    eligible: Callable[[Waiting], Waiting]
+    sequence: tuple[InstrumentedAttribute[Any], ...]  # order a tenant's jobs; the first is the creation time
+    eligible: Callable[[Waiting], Waiting]  # adds joins and conditions: which jobs may be dispatched now
 
 
 class JobQueue(Generic[JobT]):

@@ -68,29 +68,21 @@ class NewShard:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedShard:
-    """What a worker needs to run a shard.
-
-    Attributes:
-        principal: The tenant, as whom `models.resolve` looks up the models.
-        first_line: 0-based, within the batch.
-        offset, length: Bytes of the input file at `input_path`.
-        lease_until: Unix seconds by the database's clock.
-        expires_at: End of the batch's window, by the same clock.
-    """
+    """What a worker needs to run a shard."""
 
     shard_id: str
     attempt: int
     batch_id: str
-    principal: Principal
+    principal: Principal  # the tenant, as whom `models.resolve` looks up the models
     endpoint: str
     input_path: str
-    first_line: int
+    first_line: int  # 0-based, within the batch
     lines: int
-    offset: int
-    length: int
+    offset: int  # bytes, in the input file
+    length: int  # bytes
     failures: int
-    lease_until: float
-    expires_at: float
+    lease_until: float  # Unix seconds by the database's clock
+    expires_at: float  # end of the batch's window, by the same clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,10 @@ from hmi.errors import HmiError, LeaseLost, NotFound
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a training made; its bytes are stored already.
+    """What a training made; its bytes are stored already."""
 
-    Attributes:
-        artifact: Digest of the adapter.
-        summary: The adapter's kind, rank, labels and so on, for listings.
-        report: The result file.
-    """
-
-    artifact: str
-    summary: Mapping[str, Any] = field(hash=False)
+    artifact: str  # digest of the adapter
+    summary: Mapping[str, Any] = field(hash=False)  # kind, rank, labels and so on, for listings
     report: NewFile
     trained_tokens: int
 

@@ -35,31 +35,23 @@ requeue_lost = queue.requeue_lost
 
 @dataclass(frozen=True, slots=True)
 class ClaimedTraining:
-    """What a worker needs to train.
-
-    Attributes:
-        base, domain: Names; None if the base model or domain was deleted.
-        base_artifact, spec: The base model's digest and shapes.
-        delta: Digest of the nearest domain delta among the domain and its ancestors, None if there is none.
-        checkpoint_path: In the storage; None before the first checkpoint.
-        epochs_recorded: Number of epochs whose metrics are in the events.
-    """
+    """What a worker needs to train."""
 
     job_id: str
     attempt: int
     principal: Principal
-    base: str | None
-    base_artifact: str | None
+    base: str | None  # the base model's name; like the next two None if it was deleted
+    base_artifact: str | None  # its digest
     spec: HPLMSpec | None
-    domain: str | None
-    delta: str | None
+    domain: str | None  # its name; None if it was deleted
+    delta: str | None  # digest of the nearest delta among the domain and its ancestors; None if there is none
     miss_policy: MissPolicy
     target: str
     training_path: str
     validation_path: str | None
     config: Mapping[str, Any] = field(hash=False)
-    checkpoint_path: str | None
-    epochs_recorded: int
+    checkpoint_path: str | None  # in the storage; None before the first checkpoint
+    epochs_recorded: int  # epochs whose metrics are in the events
     failures: int
 
 

@@ -18,17 +18,11 @@ from hmi.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class DeltaView:
-    """A domain's own delta.
+    """A domain's own delta."""
 
-    Attributes:
-        domain: The domain's name.
-        artifact: Digest of the weights.
-        summary: Rank, layers, sites and so on, for listings.
-    """
-
-    domain: str
-    artifact: str
-    summary: Mapping[str, Any] = field(hash=False)
+    domain: str  # its name
+    artifact: str  # digest of the weights
+    summary: Mapping[str, Any] = field(hash=False)  # rank, layers, sites and so on, for listings
     created_at: float
 
 

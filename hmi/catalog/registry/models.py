@@ -24,31 +24,22 @@ _NAMES_PER_QUERY = 400  # two bound values each; SQLite may be built with room f
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What a request's `model` currently refers to.
-
-    Attributes:
-        name: With the tenant's: `acme/sentiment`.
-        artifact: Digest of the adapter; None is the base model alone.
-        delta: Digest of the nearest delta among the domain and its ancestors; None if there is none.
-        revision: 1, 2, ...: grows with every change of the served content.
-        summary: The adapter's kind, rank, labels and so on, for listings.
-        created_at: When the name was first registered.
-    """
+    """What a request's `model` currently refers to."""
 
     model_id: str
-    name: str
+    name: str  # with the tenant's: `acme/sentiment`
     tenant_id: str
     tenant: str
     base_id: str
     base_name: str
     base_artifact: str
     domain: str
-    artifact: str | None
-    delta: str | None
+    artifact: str | None  # digest of the adapter; None is the base model alone
+    delta: str | None  # digest of the nearest delta among the domain and its ancestors; None if there is none
     miss_policy: MissPolicy
-    revision: int
-    summary: Mapping[str, Any] = field(hash=False)
-    created_at: float
+    revision: int  # 1, 2, ...: grows with every change of the served content
+    summary: Mapping[str, Any] = field(hash=False)  # kind, rank, labels and so on, for listings
+    created_at: float  # when the name was first registered
 
 
 def register_model(

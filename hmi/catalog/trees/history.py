@@ -20,14 +20,10 @@ _MAX_BUILDS = 3  # of a requested tree that may fail before the request is close
 
 @dataclass(frozen=True, slots=True)
 class PublishedTree:
-    """The served version.
-
-    Attributes:
-        tables: Artifact digest of each domain's table, by the domain's name.
-    """
+    """The served version."""
 
     number: int
-    tables: Mapping[str, str] = field(hash=False)
+    tables: Mapping[str, str] = field(hash=False)  # artifact digest of each domain's table, by the domain's name
 
 
 def published(session: Session, base_id: str) -> PublishedTree | None:

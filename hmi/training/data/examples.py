@@ -47,15 +47,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample:
-    """One text with labelled spans, in order and without overlap.
-
-    Attributes:
-        entities: True: a span is an entity, and text between spans has no label. False: every word is a span with its
-            tag as it was given (`B-PER`, `O`, `NOUN`).
-    """
+    """One text with labelled spans, in order and without overlap."""
 
     text: str
     spans: tuple[Span, ...]
+    # True: a span is an entity, and text between spans has no label. False: every word is a span with its tag as it was
+    # given (`B-PER`, `O`, `NOUN`).
     entities: bool
 
 

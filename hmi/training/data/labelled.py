@@ -23,25 +23,16 @@ MAX_PROBLEMS = 100
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """What a file contains.
+    """What a file contains."""
 
-    Attributes:
-        kind: None if no example could be read.
-        characters: Of all texts.
-        labels: How often each occurs, in the order of their first occurrence.
-        tags, names: The labels of words, and the labels of entities.
-        problems: At most `MAX_PROBLEMS`; a file without any can be trained on.
-        warnings: Harmless peculiarities, which may not be intended.
-    """
-
-    kind: TaskKind | None
+    kind: TaskKind | None  # None if no example could be read
     examples: int
-    characters: int
-    labels: Mapping[str, int]
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...]
-    tags: frozenset[str] = frozenset()
-    names: frozenset[str] = frozenset()
+    characters: int  # of all texts
+    labels: Mapping[str, int]  # how often each occurs, in the order of their first occurrence
+    problems: tuple[Problem, ...]  # at most `MAX_PROBLEMS`; a file without any can be trained on
+    warnings: tuple[str, ...]  # harmless peculiarities, which may not be intended
+    tags: frozenset[str] = frozenset()  # labels of words
+    names: frozenset[str] = frozenset()  # labels of entities
 
     def unknown_to(self, train: CheckedFile) -> list[str]:
         """The labels here that a model trained on that file does not have, in alphabetical order."""

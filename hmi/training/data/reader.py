@@ -22,33 +22,22 @@ _MOST_NAMES = 10  # of fields in a message
 
 @dataclass(frozen=True, slots=True)
 class LabelledLimits:
-    """How much one file may hold.
+    """How much one file may hold."""
 
-    Attributes:
-        max_line_bytes: Of the longest line without its line feed, and of the longest CSV record.
-        max_labels: Distinct ones; of words, distinct tags.
-    """
-
-    max_line_bytes: int = 1024**2
+    max_line_bytes: int = 1024**2  # of the longest line without its line feed, and of the longest CSV record
     max_examples: int = 200_000
-    max_labels: int = 1000
+    max_labels: int = 1000  # distinct ones; of words, distinct tags
 
 
 class ReadOptions(TypedDict, total=False):
-    """How a file is read.
+    """How a file is read."""
 
-    Attributes:
-        kind: The task; by default the fields of the first example decide.
-        dev: The file is only for evaluation, so one label is enough.
-        text_field, label_field: Names of the fields `text` and `label` in the file.
-        each: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
-    """
-
-    kind: TaskKind | None
+    kind: TaskKind | None  # the task; by default the fields of the first example decide
     limits: LabelledLimits
-    dev: bool
-    text_field: str
-    label_field: str
+    dev: bool  # the file is only for evaluation, so one label is enough
+    text_field: str  # name of the field `text` in the file
+    label_field: str  # name of the field `label`
+    # Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
     each: Callable[[AnyExample], None]
 
 

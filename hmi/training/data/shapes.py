@@ -27,20 +27,13 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One way to write an example.
-
-    Attributes:
-        required: Fields that must be there.
-        parse: From the fields to an example; raises `InvalidInput`.
-        optional: Fields that may be there.
-        explicit: Used only if the task was named, since other shapes contain its fields.
-    """
+    """One way to write an example."""
 
     kind: TaskKind
-    required: tuple[str, ...]
-    parse: Callable[[Fields], AnyExample]
+    required: tuple[str, ...]  # fields
+    parse: Callable[[Fields], AnyExample]  # raises `InvalidInput`
     optional: tuple[str, ...] = ()
-    explicit: bool = False
+    explicit: bool = False  # used only if the task was named, since other shapes contain its fields
 
 
 def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str = "label") -> tuple[Shape, ...]:

@@ -16,39 +16,26 @@ from hmi.training.plan import require_numbers
 class DeltaConfig:
     """How a delta is trained.
 
-    Attributes:
-        rank: Of every LoRA pair.
-        steps: Of the optimizer.
-        batch_size: Texts in one step.
-        learning_rate: Peak of the schedule.
-        nearness: Weight, in the loss, of the squared relative distance between the rows and those of the parent domain.
-            Rows within the trees' tolerance are not stored again; at 1, rows of MiniLM with k = 3 moved half as far as
-            at 0, for four fifths of the gain. 0 for the root's own delta, which has no parent.
-        left_out: Share of the texts that get the n-grams of a tree built from all other texts, so that shorter n-grams
-            are good replacements under the miss policy `backoff`.
-        sites: The linear layers that get a pair, in every lower layer.
-        estimator_steps: Of the optimizer, for the delta's own estimator. It begins with the base's, and there is none
-            if the base has none.
-        max_tokens: Longer texts are cut, special tokens included.
-        seed: The same seed, text, machine and number of threads give the same weights.
-        device, dtype: See `hmi.devices`. The dtype is that of the frozen base model and the activations;
-            the trained weights are float32.
-
     Raises `InvalidInput` whose `param` names the field.
     """
 
-    rank: int = 16
-    steps: int = 300
-    batch_size: int = 32
-    learning_rate: float = 4e-3
+    rank: int = 16  # of every LoRA pair
+    steps: int = 300  # of the optimizer
+    batch_size: int = 32  # texts in one step
+    learning_rate: float = 4e-3  # peak of the schedule
+    # Weight, in the loss, of the squared relative distance between the rows and those of the parent domain. Rows within
+    # the trees' tolerance are not stored again; at 1, rows of MiniLM with k = 3 moved half as far as at 0, for four
+    # fifths of the gain. 0 for the root's own delta, which has no parent.
     nearness: float = 1.0
+    # Share of the texts that get the n-grams of a tree built from all other texts, so that shorter n-grams are good
+    # replacements under the miss policy `backoff`.
     left_out: float = 0.5
-    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
-    estimator_steps: int = 400
-    max_tokens: int = 128
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
+    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)  # linear layers with a pair, in every lower layer
+    estimator_steps: int = 400  # for the delta's own estimator, if the base has one, with which it begins
+    max_tokens: int = 128  # longer texts are cut, special tokens included
+    seed: int = 0  # with the same text, machine and number of threads it gives the same weights
+    device: str = "cpu"  # see `hmi.devices`
+    dtype: str = "auto"  # of the frozen base model and the activations; the trained weights are float32
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("rank", "steps", "batch_size", "estimator_steps", "max_tokens"), 1)
@@ -61,24 +48,17 @@ class DeltaConfig:
 
 @dataclass(frozen=True, slots=True)
 class DeltaReport:
-    """The outcome of a training.
+    """The outcome of a training."""
 
-    Attributes:
-        texts: Trained on; `dev_texts` others measured the fidelity.
-        before, after: Fidelity of the domain's rows without and with the delta. A delta whose `after.upper` is not
-            below `before.upper` is not worth its tables.
-        losses: Means over each tenth of the steps.
-        estimate_error: `RowEstimator.error` on the dev texts; None without an estimator.
-        seconds: From loading the base model to the end.
-    """
-
-    texts: int
-    dev_texts: int
+    texts: int  # trained on
+    dev_texts: int  # others, which measured the fidelity
+    # Fidelity of the domain's rows without and with the delta. A delta whose `after.upper` is not below `before.upper`
+    # is not worth its tables.
     before: Fidelity
     after: Fidelity
-    losses: tuple[float, ...]
-    estimate_error: float | None
-    seconds: float
+    losses: tuple[float, ...]  # means over each tenth of the steps
+    estimate_error: float | None  # `RowEstimator.error` on the dev texts; None without an estimator
+    seconds: float  # from loading the base model to the end
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,15 +127,10 @@ def _estimator(
 
 @dataclass(frozen=True, slots=True)
 class _DeltaTraining:
-    """Attributes:
-    without: Maths of the rows that the domain has without the new delta.
-    sequences: Token ids of the texts to train on.
-    """
-
     model: HPLM
     teacher: Teacher
-    without: TrainingAdapters
-    sequences: Sequences
+    without: TrainingAdapters  # maths of the rows that the domain has without the new delta
+    sequences: Sequences  # token ids of the texts to train on
     config: DeltaConfig
 
     def run(self, above: Adapter | None, on_progress: OnProgress) -> tuple[Adapter, tuple[float, ...]]:

@@ -41,25 +41,17 @@ _NOT_DISTILLED = DistillConfig(steps=0)
 
 @dataclass(frozen=True, slots=True)
 class BaseReport:
-    """The outcome of a build.
-
-    Attributes:
-        texts: Trained on; `dev_texts` others measured the fidelity.
-        before: Fidelity of the plain conversion, `fitted` after calibration, `after` at the end; None without text.
-        losses: Of distillation, means over each tenth of the steps.
-        estimate_error: `RowEstimator.error` on the dev texts; None without an estimator.
-        seconds: Of this run alone.
-    """
+    """The outcome of a build."""
 
     spec: HPLMSpec
-    texts: int = 0
-    dev_texts: int = 0
-    before: Fidelity | None = None
-    fitted: Fidelity | None = None
-    after: Fidelity | None = None
-    losses: tuple[float, ...] = ()
-    estimate_error: float | None = None
-    seconds: float = 0.0
+    texts: int = 0  # trained on
+    dev_texts: int = 0  # others, which measured the fidelity
+    before: Fidelity | None = None  # of the plain conversion; None without text
+    fitted: Fidelity | None = None  # after calibration
+    after: Fidelity | None = None  # at the end
+    losses: tuple[float, ...] = ()  # of distillation, means over each tenth of the steps
+    estimate_error: float | None = None  # `RowEstimator.error` on the dev texts; None without an estimator
+    seconds: float = 0.0  # of this run alone
 
 
 def work_folder(out: Path) -> Path:

@@ -26,17 +26,11 @@ _ROUNDS = 3  # projection and correction are fitted alternately; more rounds cha
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The fitted parameters, float32 on the CPU.
+    """The fitted parameters, float32 on the CPU."""
 
-    Attributes:
-        weight: [H, H]
-        bias: [H]
-        correction: [max_positions, H]; None if positions are in the attention.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    correction: Tensor | None
+    weight: Tensor  # [H, H]
+    bias: Tensor  # [H]
+    correction: Tensor | None  # [max_positions, H]; None if positions are in the attention
 
     @classmethod
     def identity(cls, spec: HPLMSpec) -> Calibration:
@@ -67,19 +61,12 @@ def calibrate(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Calibratio
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Sums over all tokens of x = (window's state, 1) and y = the full model's state; float64.
+    """Sums over all tokens of x = (window's state, 1) and y = the full model's state; float64."""
 
-    Attributes:
-        xx: [H + 1, H + 1], the sum of x x^T.
-        xy: [H + 1, H], the sum of x y^T.
-        x: [max_positions, H + 1], the sum of x at each position; one position if positions are in the attention.
-        y: [max_positions, H], likewise.
-    """
-
-    xx: Tensor
-    xy: Tensor
-    x: Tensor
-    y: Tensor
+    xx: Tensor  # [H + 1, H + 1], the sum of x x^T
+    xy: Tensor  # [H + 1, H], the sum of x y^T
+    x: Tensor  # [max_positions, H + 1], the sum of x at each position; one position if positions are in the attention
+    y: Tensor  # [max_positions, H], likewise
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Tensor, Tensor, Tensor]], spec: HPLMSpec) -> Moments:

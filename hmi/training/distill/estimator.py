@@ -32,23 +32,14 @@ _SHOWN = 50  # steps between two reports of progress, and whose mean loss they g
 
 @dataclass(frozen=True, slots=True)
 class EstimatorConfig:
-    """How an estimator is trained.
+    """How an estimator is trained."""
 
-    Attributes:
-        size: Its hidden size.
-        steps: Of the optimizer.
-        batch_size: Windows in one step.
-        learning_rate: Peak of the schedule.
-        most_windows: A random sample of so many of the text's distinct windows is used.
-        seed: The same seed, text, machine and number of threads give the same weights.
-    """
-
-    size: int = 768
-    steps: int = 9000
-    batch_size: int = 512
-    learning_rate: float = 3e-3
-    most_windows: int = 600_000
-    seed: int = 0
+    size: int = 768  # its hidden size
+    steps: int = 9000  # of the optimizer
+    batch_size: int = 512  # windows in one step
+    learning_rate: float = 3e-3  # peak of the schedule
+    most_windows: int = 600_000  # of the text, a random sample
+    seed: int = 0  # with the same text, machine and number of threads it gives the same weights
 
     def __post_init__(self) -> None:
         require_numbers(self, {"size": 1, "steps": 1, "batch_size": 1, "most_windows": 1})

@@ -22,17 +22,11 @@ _BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Relative errors |ours - full| / |full| on text that was not trained on.
+    """Relative errors |ours - full| / |full| on text that was not trained on."""
 
-    Attributes:
-        layers: Over all tokens, of the upper layers' input and of each upper layer's states.
-        pooled: Of the mean over each text of the last layer's states.
-        perplexity: Of a decoder, with the full model's.
-    """
-
-    layers: tuple[float, ...]
-    pooled: float
-    perplexity: PerplexityReport | None = None
+    layers: tuple[float, ...]  # over all tokens, of the upper layers' input and of each upper layer's states
+    pooled: float  # of the mean over each text of the last layer's states
+    perplexity: PerplexityReport | None = None  # of a decoder, with the full model's
 
     @property
     def lower(self) -> float:

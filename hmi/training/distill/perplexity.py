@@ -17,19 +17,12 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class PerplexityReport:
-    """Over all tokens of a text but the first.
+    """Over all tokens of a text but the first."""
 
-    Attributes:
-        perplexity: Of the distilled model. It can be below `original`, the unchanged model's, since a distilled model
-            is less certain.
-        divergence: KL(original || ours) of the next token in nats, the mean.
-        agreement: Share of tokens where both models have the same most likely token.
-    """
-
-    perplexity: float
-    original: float
-    divergence: float
-    agreement: float
+    perplexity: float  # can be below `original`, since a distilled model is less certain
+    original: float  # the unchanged model's
+    divergence: float  # KL(original || ours) of the next token in nats, the mean
+    agreement: float  # share of tokens where both models have the same most likely token
 
 
 class PerplexitySums:

@@ -43,27 +43,16 @@ Sequences = Sequence[NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class DistillConfig:
-    """How an hPLM is distilled.
+    """How an hPLM is distilled."""
 
-    Attributes:
-        steps: Of the optimizer; 0 for no distillation.
-        batch_size: Texts in one step.
-        learning_rate: Peak of the schedule.
-        thinned: Share of the texts whose windows lose neighbours, for the miss policy `backoff`.
-        max_tokens: Longer texts are cut, special tokens included.
-        seed: The same seed, text, machine and number of threads give the same weights.
-        device, dtype: See `hmi.devices`. The dtype is that of the computation; the trained weights are
-            float32.
-    """
-
-    steps: int = 6000
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    thinned: float = 0.4
-    max_tokens: int = 128
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
+    steps: int = 6000  # of the optimizer; 0 for no distillation
+    batch_size: int = 32  # texts in one step
+    learning_rate: float = 5e-4  # peak of the schedule
+    thinned: float = 0.4  # share of the texts whose windows lose neighbours, for the miss policy `backoff`
+    max_tokens: int = 128  # longer texts are cut, special tokens included
+    seed: int = 0  # with the same text, machine and number of threads it gives the same weights
+    device: str = "cpu"  # see `hmi.devices`
+    dtype: str = "auto"  # of the computation; the trained weights are float32
 
     def __post_init__(self) -> None:
         require_numbers(

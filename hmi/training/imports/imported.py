@@ -29,15 +29,12 @@ from hmi.training.reports import (
 
 @dataclass(frozen=True, slots=True)
 class ImportedAdapter:
-    """Attributes:
-    source: Name of the folder that it was read from.
-    base: Digest of its base artifact, which has k = 0.
-    """
+    """An adapter that was trained elsewhere."""
 
     adapter: Adapter
-    source: str
+    source: str  # name of the folder that it was read from
     origin: Origin
-    base: str
+    base: str  # digest of its base artifact, which has k = 0
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, without weights."""

@@ -26,19 +26,12 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam
 
 @dataclass(slots=True)
 class TrainState:
-    """What a resumed training needs beside the weights and the optimizer's moments.
+    """What a resumed training needs beside the weights and the optimizer's moments."""
 
-    Attributes:
-        losses: Of every step so far.
-        evaluations: On the dev set, after every epoch.
-        best: Weights after the best epoch; None before the first evaluation.
-        seconds: Run time so far, earlier runs included.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    evaluations: list[Metrics] = field(default_factory=list)
-    best: list[Tensor] | None = None
-    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)  # of every step so far
+    evaluations: list[Metrics] = field(default_factory=list)  # on the dev set, after every epoch
+    best: list[Tensor] | None = None  # weights after the best epoch; None before the first evaluation
+    seconds: float = 0.0  # run time so far, earlier runs included
 
     @property
     def done(self) -> int:

@@ -24,15 +24,10 @@ YieldHook = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class WindowView:
-    """The n-grams that some tokens get.
+    """The n-grams that some tokens get."""
 
-    Attributes:
-        keys: uint64 `[tokens]`, n-grams whose rows they get.
-        estimated: bool `[tokens]`, True where the row is estimated; None for nowhere.
-    """
-
-    keys: Keys
-    estimated: NDArray[np.bool_] | None = None
+    keys: Keys  # uint64 `[tokens]`, n-grams whose rows they get
+    estimated: NDArray[np.bool_] | None = None  # bool `[tokens]`, True where the row is estimated; None for nowhere
 
 
 ViewWindows = Callable[[Keys, NDArray[np.int64]], WindowView]

@@ -23,19 +23,12 @@ _BACKOFF_SHARES = ((0.225, without_next), (0.225, without_prev), (0.25, unigram)
 
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
-    """Some sequences, padded, and their distinct windows.
+    """Some sequences, padded, and their distinct windows."""
 
-    Attributes:
-        ids: int64 `[B, T]`, 0 for padding.
-        mask: bool `[B, T]`, True for a real token.
-        windows: int64 `[n, 3]`, -1 for an absent neighbour; repeated from the start to a round number.
-        index: int64 `[B, T]`, the window of each token.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    windows: Tensor
-    index: Tensor
+    ids: Tensor  # int64 `[B, T]`, 0 for padding
+    mask: Tensor  # bool `[B, T]`, True for a real token
+    windows: Tensor  # int64 `[n, 3]`, -1 for an absent neighbour; repeated from the start to a round number
+    index: Tensor  # int64 `[B, T]`, the window of each token
 
     @classmethod
     def of(

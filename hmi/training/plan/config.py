@@ -44,50 +44,33 @@ def default_rank(kind: AdapterKind) -> int:
 class TrainConfig:
     """How an adapter is trained. The defaults suit hundreds to a few thousand sentences.
 
-    Attributes:
-        rank: Of every LoRA pair or bottleneck.
-        epochs: At most; with a dev set, training may stop earlier and keeps its best epoch.
-        learning_rate: Peak of the schedule. The default suits every kind and rank that was tried.
-        lowest_layer: Adapters sit on this layer and above, but never on layers that are looked up.
-        miss_policy: Under which the model will be served. For `backoff` each text gets the n-grams of a tree built from
-            all other texts; the model's answers on whole windows are no worse for it.
-        sites: The linear layers that get a LoRA pair, in every upper layer.
-        placements: Of bottlenecks: after the feed-forward (Pfeiffer et al., 2021), or at both places.
-        before_norm: Bottlenecks read the normalised sum of state and residual (Pfeiffer et al.), not the state alone
-            (Houlsby et al., 2019).
-        activation: Of bottlenecks.
-        pooling: How the states of a text become the vector that the head reads.
-        max_tokens: Longer texts are cut, special tokens included.
-        patience: Training ends after so many epochs without a better one.
-        dev_share: Of the examples, for the dev set if none is given; 0 trains on all of them to the last epoch.
-        temperature: Of the contrastive loss, for embeddings.
-        seed: The same seed, text, machine and number of threads give the same weights.
-        device, dtype: See `hmi.devices`. The dtype is that of the frozen base model and the activations;
-            the trained weights are float32.
-
     Raises `InvalidInput` whose `param` names the field.
     """
 
     kind: AdapterKind = AdapterKind.BOTTLENECK
-    rank: int = 48
-    epochs: int = 4
+    rank: int = 48  # of every LoRA pair or bottleneck
+    epochs: int = 4  # at most; with a dev set, training may stop earlier and keeps its best epoch
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 3e-3  # peak of the schedule. The default suits every kind and rank that was tried.
     weight_decay: float = 0.01
-    lowest_layer: int = 0
+    lowest_layer: int = 0  # adapters sit on this layer and above, but never on layers that are looked up
+    # Under which the model will be served. For `backoff` each text gets the n-grams of a tree built from all other
+    # texts; the model's answers on whole windows are no worse for it.
     miss_policy: MissPolicy = MissPolicy.EXACT
-    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)
+    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)  # linear layers with a LoRA pair
+    # Of bottlenecks: after the feed-forward (Pfeiffer et al., 2021), or at both places.
     placements: tuple[Placement, ...] = (Placement.OUTPUT,)
+    # Bottlenecks read the normalised sum of state and residual (Pfeiffer et al.), not the state (Houlsby et al., 2019).
     before_norm: bool = True
-    activation: Activation = Activation.RELU
-    pooling: Pooling = Pooling.MEAN
-    max_tokens: int = 128
-    patience: int = 2
-    dev_share: float = 0.1
-    temperature: float = 0.05
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "auto"
+    activation: Activation = Activation.RELU  # of bottlenecks
+    pooling: Pooling = Pooling.MEAN  # how the states of a text become the vector that the head reads
+    max_tokens: int = 128  # longer texts are cut, special tokens included
+    patience: int = 2  # training ends after so many epochs without a better one
+    dev_share: float = 0.1  # of the examples, if no dev set is given; 0 trains on all of them to the last epoch
+    temperature: float = 0.05  # of the contrastive loss, for embeddings
+    seed: int = 0  # with the same text, machine and number of threads it gives the same weights
+    device: str = "cpu"  # see `hmi.devices`
+    dtype: str = "auto"  # of the frozen base model and the activations; the trained weights are float32
 
     def __post_init__(self) -> None:
         require_numbers(self, _LEAST, positive=("learning_rate", "temperature"))

@@ -12,18 +12,13 @@ from hmi.training.plan.config import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """Attributes:
-    task: The task of the files.
-    training_form, validation_form: Formats of the files; None without a validation file.
-    config: The worker replaces `device` and `dtype` by its own.
-    start: Digest of the adapter artifact that training begins with.
-    """
+    """The part of a job that its worker needs to train."""
 
     task: TaskKind
     training_form: FileFormat
-    validation_form: FileFormat | None
-    config: TrainConfig
-    start: str | None = None
+    validation_form: FileFormat | None  # None without a validation file
+    config: TrainConfig  # the worker replaces `device` and `dtype` by its own
+    start: str | None = None  # digest of the adapter artifact that training begins with
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

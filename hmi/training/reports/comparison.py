@@ -15,51 +15,35 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True, slots=True)
 class AdapterComparison:
-    """One adapter's evaluation.
+    """One adapter's evaluation."""
 
-    Attributes:
-        name: `imported`, or the end of its folder's name: `retrained-k3`.
-        base: Name of the base's folder. Of its `layers` the lower `k` are looked up, in a domain with a delta or not.
-        left_out: Layers in which the imported adapter has parts and this one cannot, since they are looked up.
-        metrics: Every metric of the task, shares 0..1, among them the one that `RetrainReport.metric` names.
-        bytes: Of all weights.
-        seconds: Of training, and `epochs`; None for the imported adapter.
-        to_imported, to_retrained: Score difference to the imported adapter, and to the one retrained at k = 0.
-    """
-
-    name: str
-    base: str
-    k: int
+    name: str  # `imported`, or the end of its folder's name: `retrained-k3`
+    base: str  # name of the base's folder
+    k: int  # number of its lower layers that are looked up
     layers: int
-    delta: bool
-    left_out: tuple[int, ...]
-    metrics: dict[str, float]
+    delta: bool  # the rows are those of a domain with a delta
+    left_out: tuple[int, ...]  # looked-up layers in which the imported adapter has parts and this one cannot
+    metrics: dict[str, float]  # every metric of the task, also the one that `RetrainReport.metric` names; shares 0..1
     bytes: int
-    seconds: float | None = None
+    seconds: float | None = None  # of training; None for the imported adapter
     epochs: int | None = None
-    to_imported: ScoreDelta | None = None
-    to_retrained: ScoreDelta | None = None
+    to_imported: ScoreDelta | None = None  # against the imported adapter
+    to_retrained: ScoreDelta | None = None  # against the one retrained at k = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainReport:
-    """Attributes:
-    metric: Name of the score that is compared.
-    test_examples: All adapters are evaluated on these; `truncated` of them were longer than the maximum.
-    train_examples, dev_examples: Trained on; used to choose the epoch. Without the latter the last epoch is kept.
-    comparisons: The imported adapter, the one retrained at k = 0, then those on the other bases, in their order.
-    notes: Caveats for the reader, in sentences.
-    """
+    """An imported adapter compared with retrained ones."""
 
     task: TaskKind
-    metric: str
-    test_examples: int
-    truncated: int
+    metric: str  # name of the score that is compared
+    test_examples: int  # all adapters are evaluated on these
+    truncated: int  # test examples of more tokens than the maximum
     train_examples: int
-    dev_examples: int
+    dev_examples: int  # used to choose the epoch; without any the last one is kept
     config: TrainConfig
-    comparisons: tuple[AdapterComparison, ...]
-    notes: tuple[str, ...]
+    comparisons: tuple[AdapterComparison, ...]  # imported, retrained at k = 0, then on the other bases in their order
+    notes: tuple[str, ...]  # caveats for the reader, in sentences
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -29,16 +29,12 @@ class AnswerCounts:
 
     The score of every task's `Metrics` is the F1 of sums over these. Accuracy is that too: with one true and one
     predicted label for each text, both are the share of correct ones.
-
-    Attributes:
-        right, predicted, true: int32 `[texts, labels]`.
-        scored: bool `[labels]`, the labels that the score includes: all but `O` of tagged words.
     """
 
-    right: Counts
-    predicted: Counts
-    true: Counts
-    scored: Flags
+    right: Counts  # [texts, labels]
+    predicted: Counts  # [texts, labels]
+    true: Counts  # [texts, labels]
+    scored: Flags  # [labels], True for those that the score includes: all but `O` of tagged words
 
     def __len__(self) -> int:
         return len(self.right)

@@ -25,21 +25,13 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """An evaluation on text that was not trained on.
+    """An evaluation on text that was not trained on."""
 
-    Attributes:
-        name: Of the metric that decides which model is better, `score`; a higher one is.
-        loss: The objective's.
-        values: Every metric of the task, shares 0..1 but for perplexity.
-        labels: Scores of each label.
-        confusion: How often label i (row) was answered with label j; None if labels do not exclude each other, or
-            there are more than 100.
-    """
-
-    name: str
-    loss: float
-    values: Mapping[str, float]
-    labels: tuple[LabelScore, ...] = ()
+    name: str  # of the metric that decides which model is better, `score`; a higher one is
+    loss: float  # the objective's
+    values: Mapping[str, float]  # every metric of the task, shares 0..1 but for perplexity
+    labels: tuple[LabelScore, ...] = ()  # scores of each label
+    # How often label i (row) was answered with label j; None if labels do not exclude each other, or for more than 100.
     confusion: tuple[tuple[int, ...], ...] | None = None
 
     @property

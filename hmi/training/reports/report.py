@@ -14,26 +14,17 @@ from hmi.training.reports.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """The state of a training after `done` of at most `steps` optimizer steps.
-
-    Attributes:
-        loss: Of the last step, or the mean of the last few.
-        seconds_left: An estimate that does not consider early stopping.
-        epoch: From 1, of at most `epochs`; trainings that only count steps have one epoch.
-        epoch_loss: Mean loss of the epoch so far; None where epochs are not counted.
-        dev: Metrics after the previous epoch; None before the first evaluation, or without a dev set.
-        trained_tokens: Tokens of all steps, special tokens included.
-    """
+    """The state of a training after `done` of at most `steps` optimizer steps."""
 
     done: int
     steps: int
-    loss: float
-    seconds_left: float
-    epoch: int = 1
+    loss: float  # of the last step, or the mean of the last few
+    seconds_left: float  # an estimate that does not consider early stopping
+    epoch: int = 1  # from 1, of at most `epochs`; trainings that only count steps have one epoch
     epochs: int = 1
-    epoch_loss: float | None = None
-    dev: Metrics | None = None
-    trained_tokens: int = 0
+    epoch_loss: float | None = None  # mean loss of the epoch so far; None where epochs are not counted
+    dev: Metrics | None = None  # after the previous epoch; None before the first evaluation, or without a dev set
+    trained_tokens: int = 0  # tokens of all steps, special tokens included
 
 
 OnProgress = Callable[[TrainProgress], None]
@@ -41,46 +32,29 @@ OnProgress = Callable[[TrainProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """The outcome of a training.
-
-    Attributes:
-        examples, dev_examples: Sizes of the training and the dev set.
-        labels: In the order of the head's outputs; empty without a head.
-        label_counts: How often each is true in the training set; of words or entities for tokens.
-        epochs: That were run; `best_epoch` (from 1) gave the weights.
-        losses: Mean training loss of each epoch.
-        dev_scores: Score on the dev set after each epoch, of the metric `dev.name`; empty without a dev set.
-        dev: Metrics of the best epoch; None without a dev set.
-        baseline: Score of always answering the most frequent label or, without labels, of the base model as it is; None
-            without a dev set.
-        tokens: Of all examples once, after cutting, special tokens included; `trained_tokens` of all steps.
-        seconds: From the call to the end, earlier runs of an interrupted training included.
-        base: Digest of the base artifact; `k` of it.
-        left_out: Examples that were not trained on, because their text is in the dev set.
-        started: From another adapter's weights.
-        resumed_at: Steps done when a checkpoint was resumed; None if training began anew.
-    """
+    """The outcome of a training."""
 
     task: TaskKind
-    examples: int
+    examples: int  # in the training set
     dev_examples: int
-    labels: tuple[str, ...]
-    label_counts: tuple[int, ...]
-    epochs: int
-    best_epoch: int
-    losses: tuple[float, ...]
-    dev_scores: tuple[float, ...]
-    dev: Metrics | None
+    labels: tuple[str, ...]  # in the order of the head's outputs; empty without a head
+    label_counts: tuple[int, ...]  # how often each is true in the training set; of words or entities for tokens
+    epochs: int  # that were run
+    best_epoch: int  # from 1; it gave the weights
+    losses: tuple[float, ...]  # mean training loss of each epoch
+    dev_scores: tuple[float, ...]  # after each epoch, of the metric `dev.name`; empty without a dev set
+    dev: Metrics | None  # metrics of the best epoch; None without a dev set
+    # Score of always answering the most frequent label, or of the base model if there are no labels.
     baseline: float | None
-    tokens: int
-    trained_tokens: int
-    seconds: float
-    base: str
+    tokens: int  # of all examples once, after cutting, special tokens included
+    trained_tokens: int  # of all steps
+    seconds: float  # from the call to the end, earlier runs of an interrupted training included
+    base: str  # digest of the base artifact
     k: int
     config: TrainConfig
-    left_out: int = 0
-    started: bool = False
-    resumed_at: int | None = None
+    left_out: int = 0  # examples that were not trained on, because their text is in the dev set
+    started: bool = False  # from another adapter's weights
+    resumed_at: int | None = None  # steps done when a checkpoint was resumed; None if training began anew
 
     @property
     def seconds_per_thousand_examples(self) -> float:

@@ -44,10 +44,7 @@ def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextData(TaskData):
-    """Attributes:
-    targets: Indices of labels, int64 `[n]`; of several labels float32 `[n, labels]`, 1 where a label is true.
-    """
-
+    # Indices of labels, int64 `[n]`; of several labels float32 `[n, labels]`, 1 where a label is true.
     targets: NDArray[Any]
 
 

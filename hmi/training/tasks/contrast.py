@@ -34,18 +34,12 @@ def require_contrast(examples: Sequence[PairExample]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairData(TaskData):
-    """Each distinct text is kept once and named by its place in `states`.
+    """Each distinct text is kept once and named by its place in `states`."""
 
-    Attributes:
-        query, positive: int64 `[n]`.
-        negative: int64 `[n]`, -1 for none.
-        positives_of: By query text, all its positive texts.
-    """
-
-    query: NDArray[np.int64]
-    positive: NDArray[np.int64]
-    negative: NDArray[np.int64]
-    positives_of: dict[int, set[int]]
+    query: NDArray[np.int64]  # [n]
+    positive: NDArray[np.int64]  # [n]
+    negative: NDArray[np.int64]  # [n], -1 for none
+    positives_of: dict[int, set[int]]  # by query text, all its positive texts
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -24,13 +24,8 @@ Examples = Sequence[CompletionExample | ChatExample]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LanguageData(TaskData):
-    """Attributes:
-    ids: Each text's tokens, int64.
-    first: Place of the first trained token of each text, from 1.
-    """
-
-    ids: tuple[NDArray[np.int64], ...]
-    first: NDArray[np.int64]
+    ids: tuple[NDArray[np.int64], ...]  # each text's tokens, int64
+    first: NDArray[np.int64]  # place of the first trained token of each text, from 1
 
 
 class Language(Objective[LanguageData]):

@@ -70,15 +70,10 @@ AnswersT = TypeVar("AnswersT")
 
 
 class Objective(ABC, Generic[DataT]):
-    """One task with its labels fixed.
+    """One task with its labels fixed."""
 
-    Attributes:
-        labels: In the order of the head's outputs; empty without a head.
-        pooling: What the head reads.
-    """
-
-    labels: tuple[str, ...] = ()
-    pooling: Pooling = Pooling.MEAN
+    labels: tuple[str, ...] = ()  # in the order of the head's outputs; empty without a head
+    pooling: Pooling = Pooling.MEAN  # what the head reads
 
     @abstractmethod
     def prepare(self, examples: Sequence[Any], texts: Preprocessor) -> DataT:

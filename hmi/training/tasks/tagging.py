@@ -45,13 +45,8 @@ def entities_of(example: TaggedExample) -> tuple[Span, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TagData(TaskData):
-    """Attributes:
-    places: For each text the first token of each word, int64 `[words]`.
-    targets: For each text the labels of its words, int64 `[words]`; -100 for a word without one.
-    """
-
-    places: WordLabels
-    targets: WordLabels
+    places: WordLabels  # for each text the first token of each word, int64 `[words]`
+    targets: WordLabels  # for each text the labels of its words, int64 `[words]`; -100 for a word without one
 
 
 class Tagging(LabelObjective[TagData, WordLabels]):
