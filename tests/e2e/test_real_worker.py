@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
 from hmi.catalog import JobState, bases, nodes, trees
-from hmi.jobs import TaskName, make_client, send
 from hmi.models.convert import convert_pretrained
 from hmi.spec import read_spec
 from tests.e2e.cluster import Cluster, run_cluster
@@ -101,9 +100,8 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(cluster: Cluster) -
             return trees.hit_counts(session, base.id, number).get("movies")
 
     cluster.wait_until(lambda: usage(0), what="the flush")
-    client = make_client(site.settings)
-    send(client, TaskName.REBUILD_TREES, "base")
-    client.close()
+    with site.database.session() as session:
+        trees.request_rebuild(session, base.id)  # `reconcile` sends it
 
     def in_use() -> list[int]:
         with site.database.session(read_only=True) as session:
