@@ -126,7 +126,7 @@ class StubEngine:
         return rows
 
     def estimate_error(self, base: str, delta: str | None = None) -> float | None:
-        """None: shorter n-grams stand in."""
+        """None: there is no estimator, and shorter n-grams are used."""
         return None
 
     def drop_adapter(self, digest: str) -> None:

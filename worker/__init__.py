@@ -4,3 +4,7 @@ Start with `process`, one worker from start to end, and `tasks`, which maps each
 what a process has; `job_runner` takes a queued job from its message to its end, `shards` and `tuning` supply the two
 kinds of jobs; `trees` rebuilds knowledge trees; `reconcile` repairs what crashes leave behind.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""What looking the lower layers up costs in accuracy: `python -m benchmarks.accuracy`."""

@@ -1,1 +1,1 @@
-"""Knowledge trees at scale."""
+"""Knowledge trees at scale, lookups and rebuilds: `python -m benchmarks.tree`."""

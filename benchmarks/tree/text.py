@@ -59,12 +59,12 @@ def make_text(tokens: int, seed: int) -> Text:
     ids[:, 0] = _FIRST
     frequent_first = np.random.default_rng(0).permutation(VOCABULARY).astype(np.int32)
     for at in range(1, _LONGEST):
-        going_on = int(np.searchsorted(-lengths, -at))
-        free, bound = _zipf(rng.random(going_on), _FREE_EXPONENT), _zipf(rng.random(going_on), _BOUND_EXPONENT)
+        longer = int(np.searchsorted(-lengths, -at))
+        free, bound = _zipf(rng.random(longer), _FREE_EXPONENT), _zipf(rng.random(longer), _BOUND_EXPONENT)
         # Each token prefers others: its successors' ranks are shifted by an amount of its own.
-        bound += ids[:going_on, at - 1].astype(np.int64) * 7919
-        rank = np.where(rng.random(going_on) < _BOUND_SHARE, bound, free)
-        ids[:going_on, at] = frequent_first[rank % VOCABULARY]
+        bound += ids[:longer, at - 1].astype(np.int64) * 7919
+        rank = np.where(rng.random(longer) < _BOUND_SHARE, bound, free)
+        ids[:longer, at] = frequent_first[rank % VOCABULARY]
     ids[np.arange(count), lengths - 1] = _LAST
     order = rng.permutation(count)
     ids, lengths = ids[order], lengths[order]

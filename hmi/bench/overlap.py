@@ -19,15 +19,15 @@ _DEVICE = frozenset({"device"})
 def busy_share(spans: Iterable[Span]) -> float:
     """Share of the time from the device stage's first to its last moment in which it was running; 0 with no span.
 
-    Of several lanes the mean, all held against the same time.
+    The mean over several device threads, each relative to the same time.
     """
     device = [span for span in spans if span.name in _DEVICE]
     whole = union(intervals(device, _DEVICE))
     if not length(whole):
         return 0.0
-    lanes = {span.thread for span in device}
-    busy = sum(length(union(intervals([s for s in device if s.thread == lane], _DEVICE))) for lane in lanes)
-    return busy / len(lanes) / (whole[-1][1] - whole[0][0])
+    threads = {span.thread for span in device}
+    busy = sum(length(union(intervals([s for s in device if s.thread == thread], _DEVICE))) for thread in threads)
+    return busy / len(threads) / (whole[-1][1] - whole[0][0])
 
 
 def hidden_share(spans: Iterable[Span]) -> float:

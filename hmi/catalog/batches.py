@@ -10,7 +10,7 @@ from sqlalchemy import and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Page, execute_dml, insert_or, now, read_page
-from hmi.catalog.queue.shards import IS_RUNNING, LineSpan, create_shards, drop_waiting
+from hmi.catalog.queue import shards
 from hmi.catalog.registry import files, names, tenants
 from hmi.catalog.schema import OPEN_JOB, Batch, BatchStatus, File, JobState, Shard, new_id
 from hmi.errors import InvalidInput, NotFound, Overloaded
@@ -53,7 +53,7 @@ class NewBatch:
     window_seconds: float
     input_file: File
     total_lines: int
-    shards: Sequence[LineSpan]  # they cover all lines of the input file once
+    shards: Sequence[shards.LineSpan]  # they cover all lines of the input file once
     attributes: Mapping[str, Any] = field(hash=False)  # the caller's `metadata`
     problems: Sequence[Problem] = ()  # why the file cannot run; such a batch is created as failed, without shards
 
@@ -101,7 +101,7 @@ def create_batch(
     }
     execute_dml(session, insert_or(session, Batch).values(**values))
     if not new.problems:
-        create_shards(session, batch_id, tenant_id, new.shards)
+        shards.create_shards(session, batch_id, tenant_id, new.shards)
     return session.get_one(Batch, batch_id)
 
 
@@ -140,7 +140,7 @@ def cancel_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
         .values(status=BatchStatus.CANCELLING, cancelling_at=now()),
     )
     if cancelled:
-        drop_waiting(session, Shard.tenant_id == tenant_id, Shard.batch_id == batch_id)
+        shards.drop_waiting(session, Shard.tenant_id == tenant_id, Shard.batch_id == batch_id)
     view = get_batch(session, tenant_id, batch_id)
     if not cancelled and view.batch.status not in (BatchStatus.CANCELLING, BatchStatus.FINALIZING):
         raise InvalidInput(f"batch {batch_id} has ended as {view.batch.status} and cannot be cancelled")
@@ -149,8 +149,8 @@ def cancel_batch(session: Session, tenant_id: str, batch_id: str) -> BatchView:
 
 def expire_batches(session: Session) -> int:
     """Drop the waiting shards of every batch that has expired or is being cancelled; return their number."""
-    stopped = and_(Batch.status.in_((BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING)), ~IS_RUNNING)
-    return drop_waiting(session, exists().where(Batch.id == Shard.batch_id, stopped))
+    stopped = and_(Batch.status.in_((BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING)), ~shards.IS_RUNNING)
+    return shards.drop_waiting(session, exists().where(Batch.id == Shard.batch_id, stopped))
 
 
 def _views(session: Session, batches: list[Batch]) -> list[BatchView]:

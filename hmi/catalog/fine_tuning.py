@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Page, execute_dml, insert_or, now, read_page
-from hmi.catalog.queue.training_events import add_event
+from hmi.catalog.queue import training_events
 from hmi.catalog.registry import bases, domains, files, names, tenants
 from hmi.catalog.schema import OPEN_JOB, EventLevel, File, JobState, TuningJob, new_id
 from hmi.errors import InvalidInput, NotFound, Overloaded
@@ -75,9 +75,9 @@ def create_job(
         "created_at": now(),
     }
     execute_dml(session, insert_or(session, TuningJob).values(**values))
-    add_event(session, tenant_id, job_id, f"Created fine-tuning job: {job_id}")
+    training_events.add_event(session, tenant_id, job_id, f"Created fine-tuning job: {job_id}")
     for warning in new.warnings:
-        add_event(session, tenant_id, job_id, warning, level=EventLevel.WARN)
+        training_events.add_event(session, tenant_id, job_id, warning, level=EventLevel.WARN)
     return get_job(session, tenant_id, job_id)
 
 
@@ -125,7 +125,7 @@ def cancel_job(session: Session, tenant_id: str, job_id: str) -> TuningJob:
         .values(state=JobState.CANCELLED, finished_at=now(), lease_until=None, estimated_finish=None),
     )
     if ended:
-        add_event(session, tenant_id, job_id, "The job was cancelled")
+        training_events.add_event(session, tenant_id, job_id, "The job was cancelled")
     job = get_job(session, tenant_id, job_id)
     if job.state is not JobState.CANCELLED:
         raise InvalidInput(f"fine-tuning job {job_id} has {job.state} and cannot be cancelled")

@@ -97,7 +97,7 @@ class Shop:
 def shop(tmp_path: Path) -> Iterator[Shop]:
     convert_pretrained(tiny_bert_folder(tmp_path / "bert"), tmp_path / "base", k=2)
     with contextlib.ExitStack() as stack:
-        # A training process takes its time to start where others want the cores: it steps back for everybody.
+        # A training process takes its time to start where others want the cores: its niceness is the highest.
         patience = {"queued_timeout_seconds": 20, "shard_lines": 50}
         cluster = stack.enter_context(run_cluster(tmp_path, training_checkpoint_seconds=0.01, **patience))
         cluster.site.add_base("small", read_spec(tmp_path / "base"), tmp_path / "base")
@@ -192,7 +192,7 @@ def test_a_job_survives_its_process_and_is_released_when_the_worker_stops(shop: 
     assert worker.end(signal.SIGTERM) == 0, worker.log
     assert time.monotonic() - began < 28
     assert not second.is_running()
-    given_back = shop.row(job)
-    assert given_back.state in (JobState.PENDING, JobState.QUEUED)
-    assert given_back.failures <= before
+    released = shop.row(job)
+    assert released.state in (JobState.PENDING, JobState.QUEUED)
+    assert released.failures <= before
     assert shop.client.fine_tuning.jobs.cancel(job.id).status == "cancelled"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from worker.lifecycle.device import PinnedDevice, node_name, pin_device
 from worker.lifecycle.failpoints import BuildPoint, FailPoint, TuningPoint, fail_at
-from worker.lifecycle.leases import ExtendLease, Lease, LeaseKeeper
+from worker.lifecycle.leases import Lease, LeaseKeeper
 from worker.lifecycle.logs import configure_logs, describe, log_errors
 from worker.lifecycle.pace import Pace
 from worker.lifecycle.periodic import Periodic
@@ -16,7 +16,6 @@ from worker.lifecycle.stopping import Stopping
 
 __all__ = [
     "BuildPoint",
-    "ExtendLease",
     "FailPoint",
     "Lease",
     "LeaseKeeper",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from hmi.catalog.registry import bases, deltas, domains, files, models, names, tenants
 from hmi.catalog.registry.deltas import DeltaView
-from hmi.catalog.registry.domains import DomainView
 from hmi.catalog.registry.files import NewFile
 from hmi.catalog.registry.keys import mint_key
 from hmi.catalog.registry.models import ServedModel
@@ -15,7 +14,6 @@ from hmi.catalog.registry.tenants import Principal
 
 __all__ = [
     "DeltaView",
-    "DomainView",
     "NewFile",
     "Principal",
     "ServedModel",

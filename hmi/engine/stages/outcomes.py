@@ -16,7 +16,7 @@ from hmi.models.text import Word, words_of
 def finish(batch: ComputedBatch) -> None:
     """Keep the rows that a batch computed, and settle its tasks."""
     staged = batch.staged
-    keep_rows(staged, batch.rows)  # first: whoever sees an outcome finds its rows in the miss cache
+    keep_rows(staged, batch.rows)  # first: once an outcome is set, its rows are in the miss cache
     words = _words(staged)
     for row, (task, resident) in enumerate(zip(staged.tasks, staged.layout.residents, strict=True)):
         labels = None if resident is None else resident.labels

@@ -7,13 +7,12 @@ rows of missing windows in host memory until a rebuild takes them into the tree;
 
 from __future__ import annotations
 
-from hmi.knowledge.lookup.diff import DomainDiff, TreeContents, TreeDiff, WeightedKeys, diff_trees
+from hmi.knowledge.lookup.diff import TreeContents, TreeDiff, WeightedKeys, diff_trees
 from hmi.knowledge.lookup.location import KeyLocation, find_holders
 from hmi.knowledge.lookup.miss_cache import MissCache
 from hmi.knowledge.lookup.tree import KnowledgeTree
 
 __all__ = [
-    "DomainDiff",
     "KeyLocation",
     "KnowledgeTree",
     "MissCache",

@@ -20,7 +20,7 @@ from hmi.models.families.loader import (
     load_tokenizer,
     save_hplm,
 )
-from hmi.models.families.protocol import ServedDecoder, ServedModel
+from hmi.models.families.protocol import ServedModel
 from hmi.models.families.served_bert import ServedBert
 from hmi.models.families.served_decoder import ServedGpt
 
@@ -32,7 +32,6 @@ __all__ = [
     "HBert",
     "HGpt",
     "ServedBert",
-    "ServedDecoder",
     "ServedGpt",
     "ServedModel",
     "build_hplm",

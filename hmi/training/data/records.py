@@ -49,7 +49,8 @@ class Record:
 def read_records(stream: IO[bytes], form: FileFormat, max_bytes: int) -> Iterator[Record | Problem]:
     """Records and problems in order; blank lines are skipped.
 
-    JSON lines are read on after a problem. CSV ends with the first problem, which may have shifted all that follows.
+    Reading of JSON lines continues after a problem. CSV ends with the first one, which may have shifted all rows after
+    it.
 
     Args:
         max_bytes: Of the longest line, and of the longest CSV record, whose fields may span lines.

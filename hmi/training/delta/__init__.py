@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from hmi.training.delta.config import DeltaConfig, DeltaReport, TrainedDelta
+from hmi.training.delta.config import DeltaConfig, TrainedDelta
 from hmi.training.delta.train import train_delta
 
-__all__ = ["DeltaConfig", "DeltaReport", "TrainedDelta", "train_delta"]
+__all__ = ["DeltaConfig", "TrainedDelta", "train_delta"]

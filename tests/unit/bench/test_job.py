@@ -53,9 +53,9 @@ def test_nothing_is_looked_up_at_k_0(tmp_path: Path) -> None:
 
 
 def test_error_of_an_item_is_raised(job: Job) -> None:
-    stranger = dataclasses.replace(job.items[0], model=dataclasses.replace(job.items[0].model, adapter="nobody"))
-    with pytest.raises(HmiError, match="nobody"):
-        run_job(dataclasses.replace(job, items=(*job.items[:9], stranger)), CONFIG)
+    unknown = dataclasses.replace(job.items[0], model=dataclasses.replace(job.items[0].model, adapter="missing"))
+    with pytest.raises(HmiError, match="missing"):
+        run_job(dataclasses.replace(job, items=(*job.items[:9], unknown)), CONFIG)
 
 
 def test_median_is_one_of_the_runs(run: JobRun) -> None:

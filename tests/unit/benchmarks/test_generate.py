@@ -1,4 +1,4 @@
-"""The benchmark of generation runs whole, and everybody who runs with the tenants' adapters says the same."""
+"""The benchmark of generation runs whole, and all engines with the tenants' adapters generate the same."""
 
 from __future__ import annotations
 

@@ -56,11 +56,11 @@ def test_nothing_that_waits_is_run_when_the_engine_is_closed_without_draining(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = tiny_engine(source)
-    tokenising, go_on = threading.Event(), threading.Event()
+    tokenising, resume = threading.Event(), threading.Event()
 
     def held_back(submission: Submission, bases: LoadedModels) -> Iterator[list[SequenceTask]]:
         tokenising.set()
-        go_on.wait(20)
+        resume.wait(20)
         yield from tokenise(submission, bases)
 
     monkeypatch.setattr("hmi.engine.pipeline.tokenise", held_back)
@@ -69,7 +69,7 @@ def test_nothing_that_waits_is_run_when_the_engine_is_closed_without_draining(
     closing = threading.Thread(target=engine.close, kwargs={"drain": False})
     closing.start()
     wait_until(lambda: engine._pipeline._lifecycle.abandoned)
-    go_on.set()
+    resume.set()
     closing.join(20)
     assert engine.stats().batches == 0
     assert all(isinstance(outcome.error, Cancelled) for future in futures for outcome in future.result(0))

@@ -116,12 +116,12 @@ def test_jobs_run_on_the_old_version_when_the_tables_of_the_new_one_are_being_re
         other.load_bases()
         count(site, "general", [5, 9])
         rebuild(runtime, "base")
-        reading, go_on = threading.Event(), threading.Event()
+        reading, resume = threading.Event(), threading.Event()
         verify = Table.verify
 
         def wait(table: Table, *rest: object) -> None:
             reading.set()
-            assert go_on.wait(60)
+            assert resume.wait(60)
             verify(table)
 
         monkeypatch.setattr(Table, "verify", wait)
@@ -132,7 +132,7 @@ def test_jobs_run_on_the_old_version_when_the_tables_of_the_new_one_are_being_re
         run_waiting(other, site)
         assert len(site.results("acme", batch).answers) == 1
         assert [use.number for use in other.engine.stats().trees] == [1]
-        go_on.set()
+        resume.set()
         refreshing.join(60)
         assert [use.number for use in other.engine.stats().trees] == [2]
 

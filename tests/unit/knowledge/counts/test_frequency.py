@@ -253,12 +253,12 @@ def test_nothing_is_lost_when_threads_count_and_drain_at_once() -> None:
 
 @pytest.mark.usefixtures("merges_often")
 def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter, merging, go_on = FrequencyCounter(max_keys=10), threading.Event(), threading.Event()
+    counter, merging, resume = FrequencyCounter(max_keys=10), threading.Event(), threading.Event()
     add = KeyCounts.add
 
     def slow(self: KeyCounts, keys: Keys, counts: NDArray[np.int64]) -> None:
         merging.set()
-        assert go_on.wait(timeout=30)
+        assert resume.wait(timeout=30)
         add(self, keys, counts)
 
     monkeypatch.setattr(KeyCounts, "add", slow)
@@ -269,7 +269,7 @@ def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.
         with pytest.raises(TimeoutError):
             draining.result(timeout=0.2)
         count(counter, [1])  # and counting continues
-        go_on.set()
+        resume.set()
         counting.result(timeout=30)
         found: Counter[int] = Counter()
         for delta in [*draining.result(timeout=30), *counter.drain()]:

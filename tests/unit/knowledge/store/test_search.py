@@ -33,8 +33,8 @@ def test_every_key_is_found_and_no_other(count: int) -> None:
         index, found = search.find(queries)
         assert found.all()
         np.testing.assert_array_equal(keys[index], queries)
-    for strangers in (keys - np.uint64(1), np.full(300, 2 * count + 5, np.uint64), np.full(300, 2**63, np.uint64)):
-        assert not search.find(strangers)[1].any()
+    for absent in (keys - np.uint64(1), np.full(300, 2 * count + 5, np.uint64), np.full(300, 2**63, np.uint64)):
+        assert not search.find(absent)[1].any()
 
 
 def test_nothing_is_found_without_keys_or_queries() -> None:

@@ -122,7 +122,7 @@ class Serving:
         hidden = self.lower(ids, positions, sequences)
         return self.served.prefill(hidden, mask, self.pages, places, self.adapters(ids.shape[1]))
 
-    def go_on(self, done: int) -> Tensor:
+    def decode_next(self, done: int) -> Tensor:
         """One more token of each, `done` after the first."""
         lengths = torch.tensor(LENGTHS) + done
         sequences = [text[: length + 1] for text, length in zip(texts(), lengths.tolist(), strict=True)]
@@ -148,7 +148,7 @@ def test_states_are_those_of_each_sequence_alone(spec: HPLMSpec, adapted: bool) 
     serving = Serving(spec, adapters)
     found = [[states[:length]] for states, length in zip(serving.read(), LENGTHS, strict=True)]
     for done in range(MORE):
-        for states, parts in zip(serving.go_on(done), found, strict=True):
+        for states, parts in zip(serving.decode_next(done), found, strict=True):
             parts.append(states)
     for text, parts, adapter in zip(texts(), found, adapters, strict=True):
         expected = expected_states(model, text, adapter)

@@ -39,14 +39,14 @@ def test_a_table_is_read_once_when_many_threads_open_it(
     store: ArtifactStore, artifacts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = TableCache(store, tmp_path / "notes")
-    reading, go_on = threading.Event(), threading.Event()
+    reading, resume = threading.Event(), threading.Event()
     read: list[str] = []
     verify = Table.verify
 
     def wait(table: Table, *rest: object) -> None:
         read.append(table.folder.name)
         reading.set()
-        assert go_on.wait(30)
+        assert resume.wait(30)
         verify(table)
 
     ready = cache.open(artifacts[1])
@@ -56,7 +56,7 @@ def test_a_table_is_read_once_when_many_threads_open_it(
         assert reading.wait(30)
         assert cache.open(artifacts[1]) is ready
         assert cache.find(artifacts[0]) is None
-        go_on.set()
+        resume.set()
         assert len({id(each.result(30)) for each in asked}) == 1
     assert len(read) == 1
 
