@@ -8,14 +8,14 @@ dispatched, claimed and finished, `trees` for versions and counts; `database` co
 from __future__ import annotations
 
 from hmi.catalog import batches, finalizing, fine_tuning, nodes, trees
-from hmi.catalog.batches import BatchView, NewBatch
+from hmi.catalog.batches import BatchView, InputProblem, NewBatch
 from hmi.catalog.database import Database, database_time, execute_dml, is_schema_current, upgrade_schema
 from hmi.catalog.fine_tuning import NewTuningJob
 from hmi.catalog.queue import (
     ClaimedShard,
     ClaimedTraining,
     JobMessage,
-    NewShard,
+    LineRange,
     ShardResult,
     TrainingResult,
     shards,
@@ -77,11 +77,12 @@ __all__ = [
     "File",
     "FrequencyLimits",
     "HitCounts",
+    "InputProblem",
     "JobMessage",
     "JobState",
+    "LineRange",
     "NewBatch",
     "NewFile",
-    "NewShard",
     "NewTuningJob",
     "NgramCounts",
     "Principal",

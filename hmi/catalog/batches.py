@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -16,17 +16,14 @@ from hmi.catalog.schema import OPEN_JOB, Batch, BatchStatus, File, JobState, Sha
 from hmi.errors import InvalidInput, NotFound, Overloaded
 
 
-class Problem(Protocol):
-    """Why an input file cannot run; `line` is 1-based, None for the whole file."""
+@dataclass(frozen=True, slots=True)
+class InputProblem:
+    """Why an input file cannot run."""
 
-    @property
-    def code(self) -> str: ...
-    @property
-    def line(self) -> int | None: ...
-    @property
-    def message(self) -> str: ...
-    @property
-    def param(self) -> str | None: ...
+    code: str
+    line: int | None  # 1-based; None for the file as a whole
+    message: str
+    param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +50,9 @@ class NewBatch:
     window_seconds: float
     input_file: File
     total_lines: int
-    shards: Sequence[shards.LineSpan]  # they cover all lines of the input file once
+    shards: Sequence[shards.LineRange]  # they cover all lines of the input file once
     attributes: Mapping[str, Any] = field(hash=False)  # the caller's `metadata`
-    problems: Sequence[Problem] = ()  # why the file cannot run; such a batch is created as failed, without shards
+    problems: Sequence[InputProblem] = ()  # why the file cannot run; such a batch is created as failed, without shards
 
 
 def create_batch(
@@ -183,7 +180,7 @@ def _check_quota(session: Session, tenant_id: str, lines: int, max_queued_lines:
         )
 
 
-def _problem_json(problem: Problem) -> dict[str, Any]:
+def _problem_json(problem: InputProblem) -> dict[str, Any]:
     # The message may quote the caller's bytes; not every database stores a NUL or half a surrogate pair.
     message = problem.message.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     return {"code": problem.code, "line": problem.line, "message": message, "param": problem.param}

@@ -15,8 +15,6 @@ from typer.core import TyperGroup
 from hmi.cli.commands import bench, build, demo, jobs, knowledge, serve, tenants, train, tree
 from hmi.errors import HmiError
 
-__all__ = ["app"]
-
 
 class _PlainErrors(TyperGroup):
     """Print a known error as one message on stderr with exit status 1; only a defect shows a traceback."""

@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import IO
 
+from hmi.catalog import InputProblem, LineRange
 from hmi.errors import InvalidInput
 from hmi.jobs.weight import Weight, weigh_line
 from hmi.jsonlines import read_bounded
@@ -22,31 +23,10 @@ SHARD = Weight(sequences=4096, tokens=150_000, bytes=16 * 1024**2)
 
 
 @dataclass(frozen=True, slots=True)
-class LineRange:
-    """`lines` consecutive lines from `first_line` (0-based), at bytes `offset`..`offset + length`."""
-
-    first_line: int
-    lines: int
-    offset: int
-    length: int
-    cost: int = 0  # as in `Weight`
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a batch cannot start."""
-
-    code: str
-    line: int | None  # 1-based; None for the file as a whole
-    message: str
-    param: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class CheckedInput:
     total_lines: int
     shards: tuple[LineRange, ...]  # all lines without a gap; empty where there are problems
-    problems: tuple[Problem, ...]
+    problems: tuple[InputProblem, ...]
 
 
 def check_input(stream: IO[bytes], *, endpoint: str, limits: Limits, shard_lines: int) -> CheckedInput:
@@ -70,7 +50,7 @@ class _Reader:
     limits: Limits
     shard_lines: int
     shards: list[LineRange] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[InputProblem] = field(default_factory=list)
     seen: set[bytes] = field(default_factory=set)  # digests: 50,000 ids of 512 characters would be 100 MB
     number: int = 0  # of the line in the file, blank ones counted; 0-based
     lines: int = 0
@@ -123,7 +103,7 @@ class _Reader:
             return Weight(1, 0, len(raw))
 
     def _add_problem(self, error: InvalidInput, line: int) -> None:
-        self.problems.append(Problem(error.code, line + 1, error.message, error.param))
+        self.problems.append(InputProblem(error.code, line + 1, error.message, error.param))
 
     def _cut(self, length: int, weight: Weight) -> None:
         last = self.shards[-1] if self.shards else None
@@ -137,9 +117,9 @@ class _Reader:
 
     def result(self) -> CheckedInput:
         if not self.lines and not self.problems:
-            self.problems.append(Problem("empty_file", None, "the input file holds no requests"))
+            self.problems.append(InputProblem("empty_file", None, "the input file holds no requests"))
         if self.lines > self.limits.max_lines:
             message = f"the input file holds more than {self.limits.max_lines} requests"
-            self.problems.append(Problem("too_many_requests_in_file", None, message))
+            self.problems.append(InputProblem("too_many_requests_in_file", None, message))
         shards = () if self.problems else tuple(self.shards)
         return CheckedInput(self.lines, shards, tuple(self.problems[-MAX_PROBLEMS:]))

@@ -7,30 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
+from hmi.catalog import LineRange, Shard
 from hmi.errors import Corrupt
 from hmi.jobs.answers import NotRun, not_run_line
-from hmi.jobs.check import LineRange
 from hmi.schemas import Limits, parse_line, read_lines
 from hmi.storage import Storage
 
 _CHUNK = 1024**2
-
-
-class FinishedShard(Protocol):
-    """The lines of a shard that ran, and its files (None where it wrote none)."""
-
-    @property
-    def first_line(self) -> int: ...
-    @property
-    def lines(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def output_path(self) -> str | None: ...
-    @property
-    def error_path(self) -> str | None: ...
 
 
 class _Target(Protocol):
@@ -57,7 +40,7 @@ def assemble(
     batch_id: str,
     input_path: str,
     total_lines: int,
-    shards: Sequence[FinishedShard],
+    shards: Sequence[Shard],
     not_run: NotRun | None,
     output_path: str,
     error_path: str,
@@ -81,9 +64,9 @@ def assemble(
             _copy(storage, shard.output_path, target)
 
     def write_errors(target: _Target) -> None:
-        parts: list[FinishedShard | LineRange] = sorted([*shards, *gaps], key=lambda part: part.first_line)
+        parts: list[Shard | LineRange] = sorted([*shards, *gaps], key=lambda part: part.first_line)
         for part in parts:
-            if not isinstance(part, LineRange):
+            if isinstance(part, Shard):
                 _copy(storage, part.error_path, target)
             elif not_run is not None:
                 _write_not_run(storage, input_path, batch_id, part, not_run, target)
@@ -97,7 +80,7 @@ def assemble(
     )
 
 
-def _gaps(storage: Storage, input_path: str, total_lines: int, shards: Sequence[FinishedShard]) -> Iterator[LineRange]:
+def _gaps(storage: Storage, input_path: str, total_lines: int, shards: Sequence[Shard]) -> Iterator[LineRange]:
     """The lines that no shard covers. Shards are cut without gaps, so neighbours bound the missing ones."""
     line = offset = 0
     for shard in shards:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from hmi.catalog import Batch, NewShard, Shard, ShardResult, shards
+from hmi.catalog import Batch, LineRange, Shard, ShardResult, shards
 from hmi.errors import Corrupt, HmiError
 from hmi.jobs import error_line, http_status
 from hmi.schemas import Limits, parse_line, read_lines
@@ -37,8 +37,8 @@ def _halve(runtime: Runtime, shard: Shard, input_path: str) -> None:
     with runtime.storage.open(input_path, shard.offset) as source:
         length = sum(len(source.readline()) for _ in range(first))
     parts = (
-        NewShard(shard.first_line, first, shard.offset, length, cost),
-        NewShard(
+        LineRange(shard.first_line, first, shard.offset, length, cost),
+        LineRange(
             shard.first_line + first,
             shard.lines - first,
             shard.offset + length,

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from hmi.catalog.queue import shards, training_events, training_results, trainings
 from hmi.catalog.queue.jobs import JobMessage
-from hmi.catalog.queue.shards import ClaimedShard, NewShard, ShardResult
+from hmi.catalog.queue.shards import ClaimedShard, LineRange, ShardResult
 from hmi.catalog.queue.training_results import TrainingResult
 from hmi.catalog.queue.trainings import ClaimedTraining
 
@@ -42,7 +42,7 @@ __all__ = [
     "ClaimedShard",
     "ClaimedTraining",
     "JobMessage",
-    "NewShard",
+    "LineRange",
     "ShardResult",
     "TrainingResult",
     "shards",

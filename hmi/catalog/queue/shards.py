@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, exists, insert, select
 from sqlalchemy.orm import Session
@@ -36,34 +36,15 @@ release = _queue.release
 requeue_lost = _queue.requeue_lost
 
 
-class LineSpan(Protocol):
-    """Consecutive lines of an input file.
-
-    `first_line` is 0-based; the lines are bytes `offset`..`offset + length`. `cost` estimates the device time of the
-    lines, in units of a cheap line; 0 means the number of lines.
-    """
-
-    @property
-    def first_line(self) -> int: ...
-    @property
-    def lines(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def cost(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
-class NewShard:
-    """A plain `LineSpan`."""
+class LineRange:
+    """`lines` consecutive lines of an input file, at its bytes `offset`..`offset + length`."""
 
-    first_line: int
+    first_line: int  # 0-based
     lines: int
     offset: int
     length: int
-    cost: int = 0
+    cost: int = 0  # estimated device time, in units of a cheap line; 0 means the number of lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +82,7 @@ class ShardResult:
 
 
 def create_shards(
-    session: Session, batch_id: str, tenant_id: str, spans: Sequence[LineSpan], *, parent: Shard | None = None
+    session: Session, batch_id: str, tenant_id: str, spans: Sequence[LineRange], *, parent: Shard | None = None
 ) -> None:
     """Add pending shards. Parts of a failed `parent` inherit its quarantine.
 
@@ -174,7 +155,7 @@ def exhausted(session: Session, max_failures: int) -> list[Shard]:
     return list(session.scalars(failed))
 
 
-def split(session: Session, shard_id: str, parts: Sequence[LineSpan]) -> bool:
+def split(session: Session, shard_id: str, parts: Sequence[LineRange]) -> bool:
     """Replace a pending shard by smaller ones of the same lines; False if it is not pending any more."""
     shard = session.get(Shard, shard_id, populate_existing=True)
     if shard is None or shard.state is not JobState.PENDING:

@@ -12,8 +12,6 @@ import typer
 if TYPE_CHECKING:
     from hmi.bench import JobRun
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="Measure the engine on this machine. Needs no services.")
 
 

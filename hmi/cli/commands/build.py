@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hmi.training.distill import BaseReport
     from hmi.training.reports import TrainProgress
 
-__all__ = ["app"]
-
 _DEFAULT_K = 3
 
 app = typer.Typer(no_args_is_help=True, help="Make base models, estimators and domain deltas. Needs no services.")

@@ -11,8 +11,6 @@ import typer
 
 from hmi.cli.commands.options import load_settings
 
-__all__ = ["add_to"]
-
 
 def add_to(app: typer.Typer) -> None:
     app.command(name="demo", epilog="Examples: `hmi demo`, `hmi demo --decoder --keep`, `hmi demo --quick --json`")(

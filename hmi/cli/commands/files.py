@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hmi.spec import TaskKind
     from hmi.training.data import AnyExample, LabelledFile
 
-__all__ = ["LabelledReader", "labelled_reader", "read_lines", "read_own_adapter", "require_new", "require_writable"]
-
 LabelledReader: TypeAlias = "Callable[[Path, TaskKind | None, bool], LabelledFile]"
 
 

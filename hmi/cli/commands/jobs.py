@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from hmi.cli.client import HmiClient
     from hmi.schemas import BatchObject, JobObject
 
-__all__ = ["batches", "tunings"]
-
 batches = typer.Typer(no_args_is_help=True, help="Batches: files of requests that workers run.")
 tunings = typer.Typer(no_args_is_help=True, help="Fine-tuning jobs: workers train models on labelled text.")
 

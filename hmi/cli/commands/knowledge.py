@@ -12,8 +12,6 @@ from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, ta
 if TYPE_CHECKING:
     from hmi.schemas import DeltaObject
 
-__all__ = ["bases", "domains"]
-
 bases = typer.Typer(no_args_is_help=True, help="Base models: pretrained models whose lower layers can be looked up.")
 domains = typer.Typer(no_args_is_help=True, help="Domains: the nodes of the knowledge trees.")
 deltas = typer.Typer(no_args_is_help=True, help="Domain deltas: a LoRA on a base model's lower layers, for one domain.")

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from hmi.training.imports import ImportedAdapter, RetrainTarget
     from hmi.training.reports import RetrainReport
 
-__all__ = ["add_to"]
-
 _NO_DELTA = "none"
 
 

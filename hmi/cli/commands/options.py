@@ -21,26 +21,6 @@ if TYPE_CHECKING:
     from hmi.schemas import ResponseModel
     from hmi.settings import Settings
 
-__all__ = [
-    "AsJson",
-    "BatchSize",
-    "DataDir",
-    "Device",
-    "Key",
-    "LabelField",
-    "LearningRate",
-    "Seed",
-    "TextField",
-    "Url",
-    "connect",
-    "follow",
-    "load_settings",
-    "only_base",
-    "print_answer",
-    "show",
-    "table_or",
-]
-
 _T = TypeVar("_T")
 
 _PIPE_COLUMNS = 160

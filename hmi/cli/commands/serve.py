@@ -13,8 +13,6 @@ from hmi.cli.commands.options import AsJson, DataDir, Key, Url, connect, load_se
 if TYPE_CHECKING:
     from hmi.cli.local import ServiceEvent, Services
 
-__all__ = ["add_to"]
-
 _API_PORT, _FLOWER_PORT = 8000, 5555
 
 database = typer.Typer(no_args_is_help=True, help="The catalog's database.")

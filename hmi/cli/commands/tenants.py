@@ -11,8 +11,6 @@ from hmi.cli.commands import model_import
 from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, table_or
 from hmi.spec import MissPolicy
 
-__all__ = ["keys", "models", "tenants"]
-
 tenants = typer.Typer(no_args_is_help=True, help="Customers: each has its own models, files, batches and keys.")
 keys = typer.Typer(no_args_is_help=True, help="Keys that tenants call the API with.")
 models = typer.Typer(no_args_is_help=True, help="Tenants' models: a base model, a domain and an adapter.")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from hmi.training.plan import TrainConfig
     from hmi.training.reports import TrainReport
 
-__all__ = ["add_to"]
-
 
 class _Kind(StrEnum):
     """The values of `hmi.adapters.AdapterKind`, which would load numpy before the help is printed."""

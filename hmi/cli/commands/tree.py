@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from hmi.cli.client import HmiClient
     from hmi.schemas import RebuildRequested, TreeProgress, TreeVersionObject
 
-__all__ = ["app"]
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Knowledge trees: precomputed rows of n-grams, by domain. BASE may be left out if only one has a tree.",

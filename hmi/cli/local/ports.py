@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from hmi.errors import Conflict, InvalidInput
 
-__all__ = ["choose_ports", "is_free"]
-
 
 def choose_ports(host: str, requested: Sequence[tuple[str, int]]) -> list[int]:
     """Choose a port for each pair of purpose and port; port 0 takes any free one.

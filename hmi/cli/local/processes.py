@@ -21,8 +21,6 @@ from pathlib import Path
 from hmi import die_with_parent
 from hmi.errors import HmiError
 
-__all__ = ["ProcessSpec", "Processes", "ServiceEvent", "ServiceState", "tail"]
-
 _log = logging.getLogger(__name__)
 
 _FIRST_DELAY_SECONDS = 0.5

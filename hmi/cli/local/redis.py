@@ -19,8 +19,6 @@ from pathlib import Path
 from hmi.cli.local.processes import ProcessSpec
 from hmi.errors import NotFound
 
-__all__ = ["EmbeddedRedis", "find_server", "socket_folder"]
-
 # struct sockaddr_un has room for 108 bytes on Linux and 104 elsewhere, the closing zero included.
 _LONGEST_SOCKET_PATH_BYTES = 103
 _SOCKET_NAME = "redis.sock"

@@ -20,8 +20,6 @@ from hmi.cli.client import DataFolder
 from hmi.cli.local.processes import ProcessSpec
 from hmi.settings import Settings
 
-__all__ = ["ServicePlan", "base_environment"]
-
 _PREFIX = "HMI_"
 
 

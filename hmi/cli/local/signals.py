@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["ending_signals_leave_the_block", "signals_hurry"]
-
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 

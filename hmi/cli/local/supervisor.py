@@ -33,8 +33,6 @@ from hmi.cli.local.signals import ending_signals_leave_the_block, signals_hurry
 from hmi.errors import HmiError, InvalidInput, StorageFull, Transient
 from hmi.settings import Settings
 
-__all__ = ["ServiceEvent", "ServiceState", "Services"]
-
 _STOP_ORDER: Final = ("api", "beat", "worker", "flower", "redis")
 _FLOWER_USER: Final = "hmi"
 _POLL_SECONDS: Final = 0.1

@@ -13,8 +13,6 @@ from hmi.cli.render.tables import bytes_words
 from hmi.cli.render.tree import count_words, domain_lines
 from hmi.schemas import DomainDiffObject, NgramObject, NgramPage, NgramText, TreeDiffObject
 
-__all__ = ["difference", "readable", "top_ngrams"]
-
 _STYLES = {"missing": "red", "own": "green"}
 
 

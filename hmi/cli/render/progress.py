@@ -16,12 +16,10 @@ from hmi.schemas import BatchObject, JobObject, TreeProgress
 if TYPE_CHECKING:
     from hmi.training.reports import TrainProgress
 
-__all__ = ["ProgressBar", "TrainingStep", "build_words", "duration", "training_words"]
-
 _LINE_SECONDS = 5.0
 _STAGES = {
     "plan": "planning",
-    "check": "checking the old rows",
+    "check": "checking the previous rows",
     "compute": "computing new rows",
     "write": "writing tables",
     "verify": "verifying a sample",

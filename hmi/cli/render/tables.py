@@ -16,19 +16,6 @@ from hmi.schemas import BatchObject, JobObject, NodeObject
 if TYPE_CHECKING:
     from hmi.training.distill import Fidelity
 
-__all__ = [
-    "adapter_words",
-    "batch_table",
-    "bytes_words",
-    "fidelity_table",
-    "hit_rate",
-    "job_table",
-    "moment",
-    "residency",
-    "table",
-    "workload",
-]
-
 
 def moment(seconds: float | None) -> str:
     """Local date and time of Unix seconds, "" for None."""

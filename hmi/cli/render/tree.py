@@ -14,18 +14,6 @@ from hmi.cli.render.progress import build_words
 from hmi.cli.render.tables import bytes_words, moment
 from hmi.schemas import DomainTableObject, TreeBuild, TreeObject, TreeVersionObject
 
-__all__ = [
-    "ago",
-    "count_words",
-    "domain_lines",
-    "domain_tree",
-    "knowledge_tree",
-    "percent",
-    "related",
-    "version_lines",
-    "versions_list",
-]
-
 _GOOD = 0.5
 
 

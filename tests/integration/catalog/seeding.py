@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -16,9 +15,9 @@ from hmi.catalog import (
     Database,
     File,
     JobMessage,
+    LineRange,
     NewBatch,
     NewFile,
-    NewShard,
     Principal,
     RegisteredBase,
     Role,
@@ -49,14 +48,6 @@ SPEC = HPLMSpec(
 )
 
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(frozen=True, slots=True)
-class AProblem:
-    code: str
-    line: int | None
-    message: str
-    param: str | None = None
 
 
 def add_tenant(database: Database, name: str = "acme", *, weight: int = 1) -> Tenant:
@@ -91,8 +82,8 @@ def add_file(database: Database, tenant: Tenant, *, expires_at: float | None = N
         )
 
 
-def spans(count: int, lines: int, cost: int = 0) -> list[NewShard]:
-    return [NewShard(index * lines, lines, index * lines * 10, lines * 10, cost) for index in range(count)]
+def spans(count: int, lines: int, cost: int = 0) -> list[LineRange]:
+    return [LineRange(index * lines, lines, index * lines * 10, lines * 10, cost) for index in range(count)]
 
 
 def submit(

@@ -12,6 +12,7 @@ from hmi.catalog import (
     Batch,
     BatchStatus,
     Database,
+    InputProblem,
     JobMessage,
     JobState,
     NewFile,
@@ -25,7 +26,6 @@ from hmi.catalog import (
 from hmi.catalog.registry.files import get_file
 from hmi.errors import Conflict, InvalidInput, NotFound, Overloaded
 from tests.integration.catalog.seeding import (
-    AProblem,
     add_batch,
     add_file,
     add_tenant,
@@ -177,7 +177,7 @@ def test_the_quota_holds_when_submits_race(database: Database) -> None:
 def test_a_batch_fails_whole_when_its_file_has_problems(database: Database) -> None:
     acme = add_tenant(database)
     file = add_file(database, acme)
-    problems = [AProblem("invalid_json_line", 3, "not JSON: \0\ud800"), AProblem("empty_file", None, "empty")]
+    problems = [InputProblem("invalid_json_line", 3, "not JSON: \0\ud800"), InputProblem("empty_file", None, "empty")]
     with database.session() as session:
         batch = submit(session, acme, file, shard_count=0, problems=problems)
     view = _view(database, acme, batch)

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from hmi.catalog import Shard
 from hmi.errors import Corrupt
 from hmi.jobs import NotRun, assemble
 from hmi.jobs.result_files import Assembled
@@ -16,16 +16,6 @@ LINES = [
     json.dumps({"custom_id": f"id-{index}", "method": "POST", "url": "/v1/classify", "body": {}}).encode() + b"\n"
     for index in range(6)
 ]
-
-
-@dataclass(frozen=True)
-class Shard:
-    first_line: int
-    lines: int
-    offset: int
-    length: int
-    output_path: str | None
-    error_path: str | None
 
 
 @pytest.fixture
@@ -52,7 +42,11 @@ def shard(storage: Storage, first: int, lines: int, *, output: bytes = b"", erro
         if data:
             put(storage, f"shards/{first}.{name}", data)
     offset = sum(map(len, LINES[:first]))
-    return Shard(first, lines, offset, sum(map(len, LINES[first : first + lines])), *paths)
+    length = sum(map(len, LINES[first : first + lines]))
+    output_path, error_path = paths
+    return Shard(
+        first_line=first, lines=lines, offset=offset, length=length, output_path=output_path, error_path=error_path
+    )
 
 
 def join(storage: Storage, shards: list[Shard], not_run: NotRun | None = None) -> Assembled:
@@ -109,14 +103,13 @@ def test_a_gap_is_refused_when_nothing_explains_it(storage: Storage) -> None:
 
 
 def test_overlapping_shards_are_refused(storage: Storage) -> None:
-    first = shard(storage, 0, 4, output=b"x\n")
     with pytest.raises(Corrupt, match="two shards"):
-        join(storage, [first, replace(first, first_line=3, lines=3)])
+        join(storage, [shard(storage, 0, 4, output=b"x\n"), shard(storage, 3, 3, output=b"x\n")])
     with pytest.raises(Corrupt, match="reach line"):
-        join(storage, [replace(first, lines=9)])
+        join(storage, [shard(storage, 0, 9, output=b"x\n")])
 
 
 def test_nothing_is_visible_when_a_shard_file_is_gone(storage: Storage) -> None:
     with pytest.raises(Exception, match="nothing is stored"):
-        join(storage, [Shard(0, 6, 0, 1, "gone", None)])
+        join(storage, [Shard(first_line=0, lines=6, offset=0, length=1, output_path="gone")])
     assert not storage.exists("results/out")

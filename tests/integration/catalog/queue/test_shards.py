@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from hmi.catalog import Batch, BatchStatus, Database, JobMessage, JobState, NewShard, Shard, database_time, shards
+from hmi.catalog import Batch, BatchStatus, Database, JobMessage, JobState, LineRange, Shard, database_time, shards
 from hmi.catalog.batches import cancel_batch
 from hmi.errors import InvalidInput
 from tests.integration.catalog.seeding import add_batch, add_tenant, end, queue, race, result, run_all, shard, take
@@ -173,8 +173,8 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
                     continue
                 half = each.lines // 2
                 parts = [
-                    NewShard(each.first_line, half, each.offset, half * 10),
-                    NewShard(
+                    LineRange(each.first_line, half, each.offset, half * 10),
+                    LineRange(
                         each.first_line + half, each.lines - half, each.offset + half * 10, each.length - half * 10
                     ),
                 ]
@@ -206,13 +206,13 @@ def test_the_bad_line_is_found_and_fails_alone_when_it_kills_its_worker_again_an
 def test_a_split_is_refused_when_it_would_lose_lines_or_is_stale(database: Database) -> None:
     add_batch(database, add_tenant(database), shard_count=1, lines=4)
     (message,) = queue(database)
-    halves = [NewShard(0, 2, 0, 20), NewShard(2, 2, 20, 20)]
+    halves = [LineRange(0, 2, 0, 20), LineRange(2, 2, 20, 20)]
     with database.session() as session:
         assert not shards.split(session, message.job_id, halves)  # queued
         assert not shards.split(session, "shard_unknown", halves)
         shards.requeue_lost(session, -1)
     with database.session() as session:
-        for parts in ([NewShard(0, 4, 0, 40)], [NewShard(0, 2, 0, 20), NewShard(2, 1, 20, 10)]):
+        for parts in ([LineRange(0, 4, 0, 40)], [LineRange(0, 2, 0, 20), LineRange(2, 1, 20, 10)]):
             with pytest.raises(InvalidInput):
                 shards.split(session, message.job_id, parts)
         assert shards.split(session, message.job_id, halves)
