@@ -18,9 +18,18 @@ from adapters.composition import BatchSplit
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.peers.batchwise import Batchwise
-from benchmarks.peers.places import TARGETS, Depth, adapter_folder, base_folder
-from benchmarks.peers.plan import LABELS, LORA_ALPHA, LORA_RANK, Plan
+from benchmarks.peers.full_model import Batchwise
+from benchmarks.peers.plan import (
+    LABELS,
+    LORA_ALPHA,
+    LORA_RANK,
+    TARGETS,
+    Depth,
+    Plan,
+    adapter_folder,
+    adapter_name,
+    base_folder,
+)
 
 
 @contextmanager
@@ -28,13 +37,14 @@ def start(plan: Plan, folder: Path, _variant: str) -> Iterator[Batchwise]:
     dtype = getattr(torch, plan.dtype)
     model = BertAdapterModel.from_pretrained(str(base_folder(folder)), torch_dtype=dtype)
     for tenant in range(plan.tenants):
-        _add(model, _name(tenant), load_file(adapter_folder(folder, Depth.ALL, tenant) / "adapter_model.safetensors"))
+        path = adapter_folder(folder, Depth.ALL, tenant)
+        _add(model, adapter_name(tenant), load_file(path / "adapter_model.safetensors"))
     model = model.to(plan.device, dtype).eval()
 
     def forward(ids: Tensor, mask: Tensor, tenants: tuple[int, ...]) -> Tensor:
         order = sorted(range(len(tenants)), key=tenants.__getitem__)
         sizes = {tenant: len(list(rows)) for tenant, rows in itertools.groupby(sorted(tenants))}
-        names = [_name(tenant) for tenant in sizes]
+        names = [adapter_name(tenant) for tenant in sizes]
         model.set_active_adapters(BatchSplit(*names, batch_sizes=list(sizes.values())))
         outputs = model(input_ids=ids[order], attention_mask=mask[order])
         logits = torch.cat([each.logits for each in outputs.head_outputs])
@@ -64,7 +74,3 @@ def _add(model: BertAdapterModel, name: str, tensors: dict[str, Tensor]) -> None
 
 def _linears(head: torch.nn.Module) -> list[torch.nn.Linear]:
     return [module for module in head.modules() if isinstance(module, torch.nn.Linear)]
-
-
-def _name(tenant: int) -> str:
-    return f"tenant-{tenant}"

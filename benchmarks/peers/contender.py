@@ -34,20 +34,13 @@ class EngineModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One engine of the comparison.
-
-    Attributes:
-        module: Of this package; it has a function `start`.
-        variant: Passed to `start`.
-        shares_cores: Runs with the settings that HMI's own processes make for themselves.
-        library: Name of a folder aside whose packages come before the environment's.
-    """
+    """One engine of the comparison."""
 
     name: str
-    module: str
-    variant: str = ""
-    shares_cores: bool = False
-    library: str | None = None
+    module: str  # of this package; it has a function `start`
+    variant: str = ""  # passed to `start`
+    shares_cores: bool = False  # runs with the settings that HMI's own processes make for themselves
+    library: str | None = None  # name of a folder whose packages come before the environment's
 
     def load(self) -> EngineModule:
         """Import the engine. Raises `ImportError` where a package is missing."""

@@ -1,18 +1,44 @@
-"""The ceiling of full-model engines: transformers' `BertModel`, without tenants, which returns states."""
+"""The ceiling of full-model engines: transformers' `BertModel`, without tenants, which returns states.
+
+`Batchwise` runs the other peers too: one forward for each batch, as their documentation shows it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BertModel
 
-from benchmarks.peers.batchwise import Batchwise
-from benchmarks.peers.places import base_folder
-from benchmarks.peers.plan import Plan
+from benchmarks.peers.plan import Batch, Plan, base_folder
+
+Forward = Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]
+"""Takes ids int64 `[rows, tokens]`, a mask of ones and the rows' tenants."""
+
+
+class Batchwise:
+    """Runs batches one after another."""
+
+    def __init__(self, plan: Plan, forward: Forward) -> None:
+        self._device = torch.device(plan.device)
+        self._forward = forward
+
+    @torch.inference_mode()
+    def run(self, batches: Sequence[Batch]) -> NDArray[np.float32]:
+        parts = []
+        for batch in batches:
+            ids = torch.from_numpy(batch.ids).to(self._device)
+            answers = self._forward(ids, torch.ones_like(ids), batch.tenants)
+            parts.append(answers.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def check(self) -> None:
+        """Every batch is one forward of all layers: nothing can differ."""
 
 
 @contextmanager

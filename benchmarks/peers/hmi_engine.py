@@ -1,6 +1,6 @@
 """HMI through its own face: token ids submitted, outcomes received, everything between them counted.
 
-`hmi_k0` hosts the model as it is. `hmi_k6` looks its lower layers up; its tree holds every n-gram of the sequences,
+`hmi_k0` serves the model as it is. `hmi_k6` looks its lower layers up; its tree holds every n-gram of the sequences,
 and a run in which one had to be computed is refused.
 """
 
@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.places import Depth, adapter_folder, base_folder
-from benchmarks.peers.plan import LABELS, NO_TENANT, Batch, Plan, Workload
+from benchmarks.peers.plan import LABELS, NO_TENANT, Batch, Depth, Plan, Workload, adapter_folder, base_folder
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.bench import OneBase

@@ -15,9 +15,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import BertForSequenceClassification
 
-from benchmarks.peers.batchwise import Batchwise
-from benchmarks.peers.places import Depth, adapter_folder, base_folder
-from benchmarks.peers.plan import LABELS, Plan
+from benchmarks.peers.full_model import Batchwise
+from benchmarks.peers.plan import LABELS, Depth, Plan, adapter_folder, adapter_name, base_folder
 
 
 @contextmanager
@@ -29,12 +28,12 @@ def start(plan: Plan, folder: Path, variant: str) -> Iterator[Batchwise]:
         logits = ids.new_empty(len(ids), LABELS, dtype=torch.float32)
         for tenant in dict.fromkeys(tenants):
             rows = [row for row, owner in enumerate(tenants) if owner == tenant]
-            model.set_adapter(_name(tenant))
+            model.set_adapter(adapter_name(tenant))
             logits[rows] = model(input_ids=ids[rows], attention_mask=mask[rows]).logits.float()
         return logits.softmax(-1)
 
     def mixed(ids: Tensor, mask: Tensor, tenants: tuple[int, ...]) -> Tensor:
-        names = [_name(tenant) for tenant in tenants]
+        names = [adapter_name(tenant) for tenant in tenants]
         logits: Tensor = model(input_ids=ids, attention_mask=mask, adapter_names=names).logits
         return logits.float().softmax(-1)
 
@@ -44,11 +43,7 @@ def start(plan: Plan, folder: Path, variant: str) -> Iterator[Batchwise]:
 def _load(plan: Plan, folder: Path, depth: Depth) -> PeftModel:
     dtype = getattr(torch, plan.dtype)
     base = BertForSequenceClassification.from_pretrained(base_folder(folder), dtype=dtype)
-    model = PeftModel.from_pretrained(base, adapter_folder(folder, depth, 0), adapter_name=_name(0))
+    model = PeftModel.from_pretrained(base, adapter_folder(folder, depth, 0), adapter_name=adapter_name(0))
     for tenant in range(1, plan.tenants):
-        model.load_adapter(adapter_folder(folder, depth, tenant), adapter_name=_name(tenant))
+        model.load_adapter(adapter_folder(folder, depth, tenant), adapter_name=adapter_name(tenant))
     return model.to(plan.device, dtype).eval()
-
-
-def _name(tenant: int) -> str:
-    return f"tenant-{tenant}"

@@ -1,4 +1,4 @@
-"""What every engine is asked to do: plain data, written once and read by each process."""
+"""What every engine has to do, and where the run's files are: written once and read by each process."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ VOCABULARY = 2_000
 LABELS = 2
 LORA_RANK = 16
 LORA_ALPHA = 32
+TARGETS = ("query", "value")  # the projections that LoRAs are on
 NO_TENANT = -1
 _FILE = "plan.json"
 _FIRST_ID = 5  # those before are special tokens
@@ -30,6 +31,13 @@ class Workload(StrEnum):
     NONE = "none"
 
 
+class Depth(StrEnum):
+    """Layers with LoRAs: all, or those above the plan's k."""
+
+    ALL = "all"
+    UPPER = "upper"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Tokenised input: ids int64 `[rows, tokens]` without padding, and the number of each row's tenant."""
@@ -40,24 +48,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes and places of one run.
-
-    Attributes:
-        tokens: Of every sequence.
-        sequences: In a batch.
-        tenants: Distinct ones in a batch, assigned to rows in turn.
-        k: Lower layers that `hmi_k6` looks up (its name says six, as BERT-base has it).
-        in_flight: Batches of HMI's rounds: enough for its stages to work at the same time.
-        device, dtype: As torch names them, resolved.
-    """
+    """Sizes of one run."""
 
     shape: Shape
-    tokens: int
-    sequences: int
-    tenants: int
-    k: int
-    in_flight: int
-    device: str
+    tokens: int  # of every sequence
+    sequences: int  # in a batch
+    tenants: int  # distinct ones in a batch, assigned to rows in turn
+    k: int  # lower layers that `hmi_k6` looks up; six in BERT-base
+    in_flight: int  # batches of HMI's rounds: enough for its stages to work at the same time
+    device: str  # as torch names it, resolved
     dtype: str
 
     @property
@@ -80,3 +79,18 @@ class Plan:
     def read(cls, folder: Path) -> Plan:
         values = json.loads((folder / _FILE).read_text())
         return cls(**{**values, "shape": Shape(**values["shape"])})
+
+
+def base_folder(folder: Path) -> Path:
+    """transformers' folder of the shared model: `BertForSequenceClassification`."""
+    return folder / "base"
+
+
+def adapter_folder(folder: Path, depth: Depth, tenant: int) -> Path:
+    """PEFT's folder of one tenant: LoRA and classifier."""
+    return folder / "peft" / depth / str(tenant)
+
+
+def adapter_name(tenant: int) -> str:
+    """The name of a tenant's adapter in a peer's model."""
+    return f"tenant-{tenant}"

@@ -16,9 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertModel
 
-from benchmarks.peers.batchwise import Batchwise
-from benchmarks.peers.places import TARGETS, Depth, adapter_folder, base_folder
-from benchmarks.peers.plan import LORA_RANK, Plan
+from benchmarks.peers.full_model import Batchwise
+from benchmarks.peers.plan import LORA_RANK, TARGETS, Depth, Plan, adapter_folder, adapter_name, base_folder
 
 
 @contextmanager
@@ -31,20 +30,16 @@ def start(plan: Plan, folder: Path, _variant: str) -> Iterator[Batchwise]:
     heads = []
     for tenant in range(plan.tenants):
         path = adapter_folder(folder, Depth.ALL, tenant)
-        model.load_adapter_from_disk(_name(tenant), str(path))
+        model.load_adapter_from_disk(adapter_name(tenant), str(path))
         heads.append(load_file(path / "adapter_model.safetensors"))
     weights = torch.stack([head["base_model.model.classifier.weight"] for head in heads]).to(plan.device, dtype)
     biases = torch.stack([head["base_model.model.classifier.bias"] for head in heads]).to(plan.device, dtype)
 
     def forward(ids: Tensor, mask: Tensor, tenants: tuple[int, ...]) -> Tensor:
-        outputs = model(input_ids=ids, attention_mask=mask, adapter_ids=[_name(tenant) for tenant in tenants])
+        outputs = model(input_ids=ids, attention_mask=mask, adapter_ids=[adapter_name(tenant) for tenant in tenants])
         owners = torch.tensor(tenants, device=ids.device)
         pooled = outputs.pooler_output.unsqueeze(1)  # [rows, 1, H]
         logits = torch.baddbmm(biases[owners].unsqueeze(1), pooled, weights[owners].transpose(1, 2))
         return logits.squeeze(1).float().softmax(-1)
 
     yield Batchwise(plan, forward)
-
-
-def _name(tenant: int) -> str:
-    return f"tenant-{tenant}"

@@ -25,9 +25,9 @@ class Unavailable(Exception):
 
 
 class EngineProcess:
-    """It imports its engine while the run's files are written; then comes `load`, then `wait`, then rounds.
+    """Imports its engine while the run's files are written; then comes `load`, then `wait`, then rounds.
 
-    All methods raise `Unavailable` where the process gave up or ended.
+    All methods raise `Unavailable` if the process gave up or ended.
     """
 
     def __init__(self, contender: Contender, folder: Path) -> None:
@@ -76,8 +76,7 @@ class EngineProcess:
                     pipe.close()
 
     def _ask(self, workload: Workload, batches: int, *, answers: bool) -> dict[str, Any]:
-        request = {"workload": workload.value, "batches": batches, "answers": answers}
-        self._write(json.dumps(request))
+        self._write(json.dumps({"workload": workload.value, "batches": batches, "answers": answers}))
         return self._read()
 
     def _write(self, line: str) -> None:
@@ -87,14 +86,11 @@ class EngineProcess:
     def _read(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise self._ended()
+            raise Unavailable(f"its process ended with {self._process.wait()}: {self.log_tail()}")
         message: dict[str, Any] = json.loads(line)
         if "error" in message:
             raise Unavailable(message["error"])
         return message
-
-    def _ended(self) -> Unavailable:
-        return Unavailable(f"its process ended with {self._process.wait()}: {self.log_tail()}")
 
 
 def _library(name: str) -> Path:

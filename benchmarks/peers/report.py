@@ -37,9 +37,8 @@ def make_report(
 ) -> dict[str, Any]:
     """The figures as the report's keys. A figure that was not measured is None, its reason beside it.
 
-    Args:
-        rates: Sequences per second of every round, by engine; `hmi_distinct` and `hmi_none` are `hmi_k6` with as many
-            tenants as rows, and with none.
+    `rates` are sequences per second of every round, by engine; `hmi_distinct` and `hmi_none` are `hmi_k6` with as many
+    tenants as rows, and with none.
     """
     medians = {name: statistics.median(each) for name, each in rates.items() if each}
 

@@ -38,11 +38,13 @@ def main(name: str, folder: Path) -> None:
 
 
 def _serve(contender: Contender, folder: Path, lines: TextIO) -> None:
+    from benchmarks.harness import versions  # noqa: PLC0415 - it imports torch
+
     module = contender.load()
     sys.stdin.readline()
     plan = Plan.read(folder)
     with module.start(plan, folder, contender.variant) as runner:
-        _say(lines, {"versions": _versions()})
+        _say(lines, {"versions": versions(*_PACKAGES)})
         for line in sys.stdin:
             _say(lines, _round(plan, runner, json.loads(line)))
 
@@ -54,12 +56,6 @@ def _round(plan: Plan, runner: Runner, request: dict[str, Any]) -> dict[str, obj
     seconds = time.perf_counter() - begin
     runner.check()
     return {"seconds": seconds, "answers": answers.tolist() if request["answers"] else None}
-
-
-def _versions() -> dict[str, str | None]:
-    from benchmarks.harness import versions  # noqa: PLC0415 - it imports torch
-
-    return versions(*_PACKAGES)
 
 
 def _say(lines: TextIO, message: dict[str, Any]) -> None:

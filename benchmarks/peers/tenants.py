@@ -15,8 +15,17 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.peers.places import TARGETS, Depth, adapter_folder, base_folder
-from benchmarks.peers.plan import LABELS, LORA_ALPHA, LORA_RANK, VOCABULARY, Plan
+from benchmarks.peers.plan import (
+    LABELS,
+    LORA_ALPHA,
+    LORA_RANK,
+    TARGETS,
+    VOCABULARY,
+    Depth,
+    Plan,
+    adapter_folder,
+    base_folder,
+)
 
 _LORA_SPREAD = 0.05
 _HEAD_SPREAD = 0.2

@@ -1,8 +1,8 @@
 """Rows of windows, from token ids to float32 values, one thread; beside other ways to keep the same rows.
 
-Texts are random tokens that repeat as text does (`benchmarks.tree.text`); 85 % of the sequences asked for are of the
-text that the tree was made from, the others are new to it. Entries lie evenly spread over the line of domains. A batch
-is about 4,096 tokens. Rates are medians of passes over all batches, in alternation of all that is compared.
+Texts are random tokens that repeat as text does (`benchmarks.tree.text`); 85 % of the sequences are of the text of which
+the tree was made, the others are new to it. Entries are evenly spread over the chain of domains. A batch has about
+4,096 tokens. Rates are medians of passes over all batches, in alternation of all that is compared.
 
 - `lookup_tokens_per_s_per_core`: windows, keys, search, rows and decoding; three ancestors, int8, mapped, the pages in
   memory. `tokens_per_s_bf16`: the same, decoded into bfloat16.
@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import alternate, measure_memory_rate
-from benchmarks.tree.stores import DictStore, LmdbStore, SkipBertStore, Store, TreeStore
+from benchmarks.tree.stores import DictStore, LmdbStore, Store, TreeStore
 from benchmarks.tree.text import Text, distinct_windows, make_text, mix
 from benchmarks.tree.trees import HIDDEN, bytes_on_disk, drop_pages, open_tree, resident, write_hollow, write_tables
 from hmi.knowledge import Keys
@@ -70,13 +70,11 @@ def _compare(folder: Path, keys: Keys, batches: list[Text], rounds: int) -> tupl
     tree = open_tree(where, _ANCESTORS, RowDtype.INT8)
     tree.warm()
     tokens = _most_tokens(batches)
-    skipbert = SkipBertStore(keys, tokens)
     stores: dict[str, Store] = {
         "tree": TreeStore(tree, tokens),
         "tree_bf16": TreeStore(tree, tokens, torch.bfloat16),
         "resident": TreeStore(resident(tree), tokens),
         "dict": DictStore(tree, tokens),
-        "skipbert": skipbert,
     }
     lmdb = LmdbStore(folder / "lmdb", tree, tokens) if find_spec("lmdb") else None
     if lmdb:
@@ -91,16 +89,14 @@ def _compare(folder: Path, keys: Keys, batches: list[Text], rounds: int) -> tupl
         "hit_rate": round(_hit_rate(stores["tree"], batches), 4),
         "ratio_vs_lmdb": round(rates["tree"] / rates["lmdb"], 2) if lmdb else None,
         "ratio_vs_dict": round(rates["tree"] / rates["dict"], 2),
-        "ratio_vs_skipbert": round(rates["tree"] / rates["skipbert"], 2),
         "bytes_per_entry_over_row_and_key": round(bytes_on_disk(where) / (len(keys) * stored), 5),
         "lmdb_bytes_per_entry_over_row_and_key": round(lmdb.bytes / (len(keys) * stored), 3) if lmdb else None,
-        "skipbert_bytes_per_entry_over_row_and_key": round(skipbert.entry_bytes / stored, 3),
     }
     shared = (len(keys), _ANCESTORS, RowDtype.INT8)
     rows = [_row(*shared, "mapped", rates["tree"]), _row(*shared, "resident", rates["resident"])]
     if lmdb:
         lmdb.close()
-    del stores, tree, skipbert
+    del stores, tree
     rows.append(_row(*shared, "cold", _cold_rate(where, batches)))
     shutil.rmtree(where)
     shutil.rmtree(folder / "lmdb", ignore_errors=True)

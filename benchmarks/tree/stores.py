@@ -1,7 +1,7 @@
-"""Other ways to keep rows by n-gram, on the same keys and rows: LMDB, Python dicts, and SkipBERT's scheme.
+"""Other ways to keep rows by n-gram, on the same keys and rows: LMDB and Python dicts.
 
-Each is asked as a tree is: token ids and lengths in, a row for every token out, in float32. Those that keep a tree's
-own rows get its packed keys, each once and ascending, walk the same line of domains, and decode with the same code.
+Each has a tree's interface: token ids and lengths in, a row for every token out, in float32. They get a tree's packed
+keys, each once and ascending, walk the same chain of domains, and decode with the same code.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from benchmarks.tree.trees import DOMAIN, HIDDEN
 from hmi.engine import decode_rows
 from hmi.knowledge import Keys
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.store import CHUNK_ROWS, NO_ROW, EncodedRows, StoredRows, Table
+from hmi.knowledge.store import NO_ROW, EncodedRows, StoredRows, Table
 from hmi.spec import RowDtype
-
-_NONE = 0  # place of vectors of zeros
 
 
 class Store(Protocol):
     def rows(self, text: Text) -> Tensor:
-        """`[tokens, hidden]`, valid until it is asked again; zero where nothing is held."""
+        """Return `[tokens, hidden]`, valid until the next call; zero where nothing is held."""
         ...
 
 
@@ -46,11 +44,7 @@ class Workspace:
 
 
 class TreeStore:
-    """The knowledge tree, as the engine asks it.
-
-    Args:
-        tokens: Most that a batch has; so for all stores.
-    """
+    """The knowledge tree, called as the engine calls it. `tokens`, here and below, is the most that a batch has."""
 
     def __init__(self, tree: KnowledgeTree, tokens: int, dtype: torch.dtype = torch.float32) -> None:
         self._tree = tree
@@ -62,9 +56,9 @@ class TreeStore:
 
 
 class LmdbStore:
-    """One database for each domain of the line; int8 rows with their scales behind them.
+    """One database for each domain of the chain: int8 rows with their scales behind them.
 
-    Keys are asked for in one call for each database, in the order that the pages have.
+    Keys are looked up in one call for each database, in the order that the pages have.
     """
 
     def __init__(self, folder: Path, tree: KnowledgeTree, tokens: int) -> None:
@@ -149,48 +143,3 @@ class DictStore:
             positions[missing[held]] = rows.add(table, index[held])
             missing = missing[index < 0]
         return self._workspace.decode(positions[inverse])
-
-
-class SkipBertStore:
-    """The scheme of SkipBERT (Wang et al., ACL 2022): a hash map of trigrams, for each the vectors of its three tokens
-    in float16. A token's state is the sum of what the windows that it is in, its own and its neighbours', have for it.
-    No domains: every n-gram is in the one map.
-    """
-
-    def __init__(self, keys: Keys, tokens: int) -> None:
-        self._states = torch.empty(tokens, HIDDEN)
-        self._found = np.empty((tokens + 1, 3, HIDDEN), np.float16)
-        self._places = dict(zip(keys.tolist(), range(1, len(keys) + 1), strict=True))
-        block = np.random.default_rng(0).standard_normal((4096, 3, HIDDEN), np.float32).astype(np.float16)
-        self._vectors = np.empty((len(keys) + 1, 3, HIDDEN), np.float16)
-        for start in range(1, len(self._vectors), len(block)):
-            part = self._vectors[start : start + len(block)]
-            part[:] = block[: len(part)]
-        self._vectors[_NONE] = 0
-
-    def rows(self, text: Text) -> Tensor:
-        unique, inverse = np.unique(text.keys, return_inverse=True)
-        get = self._places.get
-        index = np.array([_NONE, *(get(key, _NONE) for key in unique.tolist())], np.int64)
-        np.take(self._vectors, index, axis=0, out=self._found[: len(index)], mode="clip")
-        found = torch.from_numpy(self._found).view(-1, HIDDEN)
-        window = inverse + 1
-        ends = np.cumsum(text.lengths)
-        before, after = np.roll(window, 1), np.roll(window, -1)
-        before[ends - text.lengths] = after[ends - 1] = _NONE
-        # A token is the middle of its own window, on the right of the one before and on the left of the next.
-        parts = [torch.from_numpy(each) for each in (3 * window + 1, 3 * before + 2, 3 * after)]
-        states = self._states[: len(inverse)]
-        for start in range(0, len(states), CHUNK_ROWS):
-            own, left, right = (found.index_select(0, part[start : start + CHUNK_ROWS]) for part in parts)
-            states[start : start + CHUNK_ROWS] = own.float().add_(left.float()).add_(right.float())
-        return states
-
-    def vectors(self, key: int) -> NDArray[np.float32]:
-        """float32 `[3, hidden]` of one n-gram: for the token on its left, in its middle and on its right."""
-        return self._vectors[self._places.get(key, _NONE)].astype(np.float32)
-
-    @property
-    def entry_bytes(self) -> int:
-        """Of a key and its vectors, without the map."""
-        return 8 + int(self._vectors[0].nbytes)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import full_model, hmi_engine, peft_runner
-from benchmarks.peers.agreement import Disagreement, differences
 from benchmarks.peers.contender import CONTENDERS
+from benchmarks.peers.driver import Disagreement, differences
 from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.plan import NO_TENANT, Batch, Plan, Workload
 from benchmarks.peers.report import ENGINES, as_text, flops_of, make_report

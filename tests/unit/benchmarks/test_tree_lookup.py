@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.tree.stores import DictStore, LmdbStore, SkipBertStore, Store, TreeStore
+from benchmarks.tree.stores import DictStore, LmdbStore, Store, TreeStore
 from benchmarks.tree.text import VOCABULARY, Text, distinct_windows, make_text, mix
 from benchmarks.tree.trees import bytes_on_disk, open_tree, resident, write_hollow, write_tables
 from hmi.knowledge import unigrams
@@ -49,23 +49,6 @@ def test_stores_of_the_same_rows_give_the_same_values(tmp_path: Path, asked: Tex
     for store in stores:
         torch.testing.assert_close(store.rows(asked), expected, rtol=0, atol=0)
     lmdb.close()
-
-
-def test_skipberts_states_are_sums_over_a_tokens_windows() -> None:
-    text = Text(np.array([5, 6, 7, 5, 8]), np.array([3, 2]))
-    store = SkipBertStore(np.unique(text.keys)[1:], 5)  # one window is not held
-    states = store.rows(text).numpy()
-    vectors = [store.vectors(int(key)) for key in text.keys]
-    expected = np.stack(
-        [
-            vectors[0][1] + vectors[1][0],
-            vectors[1][1] + vectors[0][2] + vectors[2][0],
-            vectors[2][1] + vectors[1][2],
-            vectors[3][1] + vectors[4][0],
-            vectors[4][1] + vectors[3][2],
-        ]
-    )
-    np.testing.assert_allclose(states, expected, rtol=1e-6)
 
 
 def test_tables_without_content_open(tmp_path: Path) -> None:
