@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.command import add_options, as_table
+from benchmarks.command import as_table, make_parser
 from benchmarks.crossover import Case, derive
 from benchmarks.harness import alternate, machine, synchronise
 from hmi.adapters.maths import Method, apply_segmented, choose_method, kernels_run_on
@@ -78,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = make_parser("adapters", __doc__)
     parser.add_argument("--width", type=int, default=768, help="hidden size")
     parser.add_argument("--ranks", type=int, nargs="+", help=f"default: {RANKS}, with --quick {QUICK_RANKS}")
     parser.add_argument("--rounds", type=int, default=7)

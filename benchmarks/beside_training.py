@@ -35,8 +35,9 @@ from typing import Any, Self
 
 import torch
 
-from benchmarks.command import add_options
+from benchmarks.command import make_parser
 from benchmarks.harness import alternate, machine
+from benchmarks.serving import seconds_of_job
 from hmi.bench import SHAPES, OneBase, make_base, make_tree, random_texts
 from hmi.engine import Engine, EngineConfig
 from hmi.errors import Cancelled
@@ -64,8 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = make_parser("beside_training", __doc__)
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--rounds", type=int, help="default: 9, with --quick 1")
     parser.add_argument("--items", type=int, help=f"texts of the job; default: {_ITEMS}, with --quick {_QUICK_ITEMS}")
@@ -86,9 +86,9 @@ def _run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with Engine(config, source) as engine, _Training(order, engine.busy) as training:
         items = [Item(ModelRef(_BASE, "general", None), Task.EMBED, text=text) for text in texts]
         engine.submit(items).result()  # uncounted: everything is loaded and prepared
-        beside = _Beside(training, partial(_time, engine, items))
+        beside = _Beside(training, partial(seconds_of_job, engine, items))
         runs: dict[str, Callable[[], float]] = {
-            "alone": partial(_time, engine, items),
+            "alone": partial(seconds_of_job, engine, items),
             "paced": partial(beside.run, share),
             "unpaced": partial(beside.run, 1.0),
         }
@@ -136,14 +136,6 @@ def _order(folder: Path, texts: list[str], options: argparse.Namespace) -> Order
         device="cuda:0" if options.device.startswith("cuda") else "cpu",
         dtype=options.dtype,
     )
-
-
-def _time(engine: Engine, items: list[Item]) -> float:
-    begin = time.perf_counter()
-    for outcome in engine.submit(items).result():
-        if outcome.error is not None:
-            raise outcome.error
-    return time.perf_counter() - begin
 
 
 def _steps_alone(training: _Training) -> float:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--device`, `--dtype`, `--quick` and `--json`."""
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m benchmarks.NAME` with `--device`, `--dtype`, `--quick` and `--json`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
     parser.add_argument("--json", action="store_true", help="the report as JSON instead of a table")
+    return parser
+
+
+def report_progress(line: str) -> None:
+    """Print a line to standard error, beside the report."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def cache_folder() -> Path:

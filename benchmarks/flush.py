@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import update
 
-from benchmarks.command import add_options, as_table
+from benchmarks.command import as_table, make_parser
 from hmi.catalog import (
     ChunkedTransactions,
     Database,
@@ -89,8 +89,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = make_parser("flush", __doc__)
     parser.add_argument("--rows", type=int, help="default: 1000000, with --quick 100000")
     parser.add_argument("--domains", type=int, default=100)
     parser.add_argument("--database", action="append", choices=DATABASES, help="default: both")

@@ -16,7 +16,6 @@ JSON: `ratio_vs_per_tenant`, `ratio_vs_base`, `ratio_vs_peft`: how many times as
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -36,15 +35,16 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from benchmarks.command import add_options, as_table  # noqa: E402
+from benchmarks.command import as_table, make_parser  # noqa: E402
 from benchmarks.harness import alternate, machine, synchronise, versions  # noqa: E402
+from benchmarks.serving import results  # noqa: E402
 from hmi.adapters.formats import read_adapter, save_adapter  # noqa: E402
 from hmi.bench import OneBase  # noqa: E402
 from hmi.devices import resolve_device, resolve_dtype  # noqa: E402
 from hmi.engine import Engine, EngineConfig  # noqa: E402
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task  # noqa: E402
-from hmi.knowledge.lookup import KnowledgeTree  # noqa: E402
 from hmi.models.convert import convert_pretrained  # noqa: E402
+from hmi.spec import read_spec  # noqa: E402
 
 _WORDS = 49152
 _SHAPE = {
@@ -86,8 +86,7 @@ Run = Callable[[], NDArray[np.int64]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generate", description=(__doc__ or "").splitlines()[0])
-    add_options(parser)
+    parser = make_parser("generate", __doc__)
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else Plan()
@@ -156,11 +155,8 @@ def _make_models(plan: Plan, folder: Path, device: torch.device, dtype: torch.dt
 
 
 def _engine(plan: Plan, folder: Path, device: torch.device, dtype: torch.dtype) -> Engine:
-    from hmi.spec import read_spec  # noqa: PLC0415
-
     spec = read_spec(folder / _BASE)
-    tree = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
-    source = OneBase(_BASE, folder / _BASE, tree)
+    source = OneBase(_BASE, folder / _BASE)
     for tenant in range(plan.tenants):
         path = folder / f"t{tenant}.safetensors"
         save_adapter(read_adapter(folder / "peft" / f"t{tenant}", spec), path)
@@ -174,14 +170,7 @@ def _hmi(engine: Engine, plan: Plan, prompts: NDArray[np.int64]) -> NDArray[np.i
         Item(ModelRef(_BASE, "general", f"t{plan.tenant(row)}"), Task.GENERATE, tokens=tuple(ids), params=params)
         for row, ids in enumerate(prompts.tolist())
     ]
-    made = []
-    for outcome in engine.submit(items).result():
-        if outcome.error is not None:
-            raise outcome.error
-        if not isinstance(outcome.result, Generation):
-            raise TypeError(f"a text was asked for, not {outcome.result}")
-        made.append(outcome.result.tokens)
-    return np.array(made)
+    return np.array([each.tokens for each in results(engine, items, Generation)])
 
 
 def _peers(

@@ -26,12 +26,7 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks.command import cache_folder  # noqa: E402
 from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
-from examples.data import (  # noqa: E402
-    Part,
-    fetch_sentences,
-    find_pretrained,
-    read_sentences,
-)
+from examples.data import Part, fetch_sentences, find_pretrained, read_sentences  # noqa: E402
 from hmi.cli.render import ProgressBar, fidelity_table  # noqa: E402
 from hmi.models.convert import shipped_diff_path  # noqa: E402
 from hmi.spec import RowDtype  # noqa: E402

@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import add_options, as_table
+from benchmarks.command import as_table, make_parser
 from benchmarks.harness import alternate, machine
 from hmi.bench import SHAPES, Job, JobPlan, JobRun, make_job, median_run, run_job
 from hmi.engine import EngineConfig, Overlap
@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = make_parser("overlap", __doc__)
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--k", type=int, help="lower layers that are looked up; default: 2, for --shape base 6")
     parser.add_argument("--items", type=int, help="default: 5000, with --quick 600")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from benchmarks.harness import alternate
 from hmi.bench import OneBase, submit_all
@@ -22,6 +22,28 @@ EXACT, EXACT_NO_CACHE, BACKOFF, ORDINARY = "exact", "exact, no miss cache", "bac
 
 Query = tuple[str, str]
 """A domain and a text."""
+
+
+Result = TypeVar("Result")
+
+
+def results(engine: Engine, items: Sequence[Item], kind: type[Result]) -> list[Result]:
+    """Submit the items at once and return their results. Raises the error of the first item that has one."""
+    found = []
+    for outcome in engine.submit(items).result():
+        if outcome.error is not None:
+            raise outcome.error
+        if not isinstance(outcome.result, kind):
+            raise TypeError(f"expected a {kind.__name__}, received {outcome.result}")
+        found.append(outcome.result)
+    return found
+
+
+def seconds_of_job(engine: Engine, items: Sequence[Item]) -> float:
+    """Submit the items at once and return the seconds until all are answered. Raises the first error."""
+    begin = time.perf_counter()
+    results(engine, items, object)
+    return time.perf_counter() - begin
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,12 +67,10 @@ class Server:
     """One engine and one base model in a folder; `tree` may be changed between runs."""
 
     def __init__(self, base: Path, config: EngineConfig, policy: MissPolicy = MissPolicy.EXACT) -> None:
-        spec = read_spec(base)
-        empty = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
         self.base = base.name
-        self.spec = spec
+        self.spec = read_spec(base)
         self.policy = policy
-        self.engine = Engine(config, OneBase(base.name, base, empty))
+        self.engine = Engine(config, OneBase(base.name, base))
         self.engine.load_base(base.name)
 
     def __enter__(self) -> Self:

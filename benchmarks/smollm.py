@@ -27,17 +27,16 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks.command import cache_folder  # noqa: E402
 from benchmarks.harness import machine, versions  # noqa: E402
+from benchmarks.serving import results  # noqa: E402
 from examples.data import fetch_smollm  # noqa: E402
 from hmi.bench import OneBase  # noqa: E402
 from hmi.engine import Engine, EngineConfig  # noqa: E402
 from hmi.errors import Corrupt  # noqa: E402
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task  # noqa: E402
-from hmi.knowledge.lookup import KnowledgeTree  # noqa: E402
 from hmi.models.convert import convert_pretrained  # noqa: E402
 from hmi.models.families import ServedGpt, load_hgpt, load_tokenizer  # noqa: E402
 from hmi.models.layers import PAGE_TOKENS, PagedKvCache  # noqa: E402
 from hmi.models.text import load_chat  # noqa: E402
-from hmi.spec import read_spec  # noqa: E402
 
 QUESTIONS = (
     "What is the capital of Portugal?",
@@ -133,20 +132,13 @@ def measure(source: Path, folder: Path, questions: Sequence[str], more: int) -> 
 
 
 def _engine_texts(base: Path, questions: Sequence[str], more: int) -> list[list[int]]:
-    spec = read_spec(base)
-    source = OneBase(_BASE, base, KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size))
     params = GenerationParams(max_tokens=more, sampling=Sampling(temperature=0))
     items = [
         Item(ModelRef(_BASE, "general", None), Task.GENERATE, messages=(("user", question),), params=params)
         for question in questions
     ]
-    with Engine(EngineConfig(device="cpu", dtype="float32"), source) as engine:
-        found = []
-        for outcome in engine.submit(items).result():
-            if not isinstance(outcome.result, Generation):
-                raise outcome.error or TypeError(f"a text was asked for, not {outcome.result}")
-            found.append(list(outcome.result.tokens))
-    return found
+    with Engine(EngineConfig(device="cpu", dtype="float32"), OneBase(_BASE, base)) as engine:
+        return [list(each.tokens) for each in results(engine, items, Generation)]
 
 
 @torch.inference_mode()

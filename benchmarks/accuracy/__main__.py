@@ -21,6 +21,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
-from benchmarks.accuracy.asking import ask  # noqa: E402
-from benchmarks.accuracy.baselines import majority, tf_idf  # noqa: E402
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+
+from benchmarks.accuracy.asking import ask, measure_speed  # noqa: E402
 from benchmarks.accuracy.learning import Learner  # noqa: E402
-from benchmarks.accuracy.plan import FULL, QUICK, Plan, System, domain_texts  # noqa: E402
+from benchmarks.accuracy.plan import FULL, QUICK, DomainText, Plan, System, domain_texts  # noqa: E402
 from benchmarks.accuracy.report import as_text, k_report, score  # noqa: E402
-from benchmarks.accuracy.speed import measure_speed  # noqa: E402
-from benchmarks.command import add_options, cache_folder  # noqa: E402
+from benchmarks.command import cache_folder, make_parser, report_progress  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
 from examples.data import Part, fetch_sentences, read_sentences  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
@@ -49,16 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     archive, _ = fetch_sentences(cache)
     texts = domain_texts(read_sentences(archive), plan, Part(options.part))
     with _kept(options.keep, plan) as folder:
-        learner = Learner(folder, cache, plan, texts, options.device, options.dtype, _say)
+        learner = Learner(folder, cache, plan, texts, options.device, options.dtype, report_progress)
         learner.learn()
-        _say("asking")
+        report_progress("asking")
         report = _measure(learner, options.part)
     print(json.dumps(report, indent=1) if options.json else as_text(report))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
-    add_options(parser)
+    parser = make_parser("accuracy", __doc__)
     parser.add_argument("--k", type=int, nargs="+", help="lower layers that are looked up (default: 1 2 3)")
     parser.add_argument("--seeds", type=int, help="tenants of each domain")
     parser.add_argument("--part", choices=[Part.DEV.value, Part.TEST.value], default=Part.TEST.value)
@@ -110,8 +111,24 @@ def _measure(learner: Learner, part: str) -> dict[str, Any]:
     }
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def majority(text: DomainText) -> NDArray[np.str_]:
+    """The most frequent label of the training part, for every sentence."""
+    counts = Counter(each.label for each in text.training)
+    usual = min(counts, key=lambda label: (-counts[label], label))
+    return np.array([usual] * len(text.asked))
+
+
+def tf_idf(text: DomainText) -> NDArray[np.str_]:
+    """Words and pairs of words, TF-IDF, logistic regression: scikit-learn's own, with its defaults."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - a second of import
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+
+    classifier = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=1000)
+    )
+    classifier.fit([each.text for each in text.training], [each.label for each in text.training])
+    return np.array([str(label) for label in classifier.predict([each.text for each in text.asked])])
 
 
 if __name__ == "__main__":

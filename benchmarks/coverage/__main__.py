@@ -34,11 +34,7 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
-from benchmarks.command import (  # noqa: E402
-    add_options,
-    as_table,
-    cache_folder,
-)
+from benchmarks.command import as_table, cache_folder, make_parser  # noqa: E402
 from benchmarks.coverage.corpora import Corpus, Tokenised, Windows, all_texts, four_domains, glosses  # noqa: E402
 from benchmarks.coverage.pays import PaysPlan, measure_pays  # noqa: E402
 from benchmarks.coverage.planning import Found, Planner, count, find  # noqa: E402
@@ -69,10 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
+    parser = make_parser("coverage", __doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default: all")
     return parser.parse_args(argv)
 

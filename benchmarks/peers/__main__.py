@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.command import add_options
+from benchmarks.command import make_parser
 from benchmarks.peers.contender import CONTENDERS, EXTRAS
 from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.report import as_text
@@ -36,16 +36,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("peers", __doc__)
     parser.add_argument("--shape", choices=SHAPES, default="base")
     parser.add_argument("--k", type=int, help="lower layers that hmi_k6 looks up; half of all when not given")
     parser.add_argument("--tokens", type=int, default=64, help="of every sequence")
     parser.add_argument("--sequences", type=int, default=64, help="in a batch")
     parser.add_argument("--tenants", type=int, default=32, help="distinct ones in a batch")
     parser.add_argument("--rounds", type=int, default=7, help="counted ones, after one that is not")
-    add_options(parser)
     options = parser.parse_args(argv)
     layers = SHAPES[options.shape].num_hidden_layers
     options.k = layers // 2 if options.k is None else options.k

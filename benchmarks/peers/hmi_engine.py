@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.plan import LABELS, NO_TENANT, Batch, Depth, Plan, Workload, adapter_folder, base_folder
+from benchmarks.peers.plan import NO_TENANT, Batch, Depth, Plan, Workload, adapter_folder, base_folder
+from benchmarks.serving import results
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.bench import OneBase
@@ -37,8 +38,7 @@ def start(plan: Plan, folder: Path, variant: str) -> Iterator[_HmiRunner]:
     k = plan.k if depth is Depth.UPPER else 0
     own = folder / f"hmi-{depth}"
     spec = convert_pretrained(base_folder(folder), own / "base", k=k)
-    empty = KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
-    source = OneBase(_BASE, own / "base", empty)
+    source = OneBase(_BASE, own / "base")
     source.adapters = _import_adapters(plan, folder, depth, spec, own)
     with Engine(EngineConfig(device=plan.device, dtype=plan.dtype), source) as engine:
         engine.load_base(_BASE)
@@ -58,14 +58,7 @@ class _HmiRunner:
             for batch in batches
             for ids, tenant in zip(batch.ids.tolist(), batch.tenants, strict=True)
         ]
-        answers = np.empty((len(items), LABELS), np.float32)
-        for row, outcome in enumerate(self._engine.submit(items).result()):
-            if outcome.error is not None:
-                raise outcome.error
-            if not isinstance(outcome.result, Classification):
-                raise TypeError(f"a classification was asked for, not {outcome.result}")
-            answers[row] = outcome.result.probs
-        return answers
+        return np.array([each.probs for each in results(self._engine, items, Classification)], np.float32)
 
     def check(self) -> None:
         computed = self._engine.stats().computed_windows

@@ -14,7 +14,6 @@ tree that knows no window, so that every row is computed, and with one that know
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -30,24 +29,15 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
-from benchmarks.command import (  # noqa: E402
-    add_options,
-    as_table,
-    cache_folder,
-)
+from benchmarks.command import as_table, cache_folder, make_parser  # noqa: E402
 from benchmarks.glosses import fetch_glosses, read_glosses  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
 from benchmarks.perplexity.speed import FULL_SPEED, QUICK_SPEED, measure_speed  # noqa: E402
-from examples.data import (  # noqa: E402
-    Part,
-    fetch_sentences,
-    fetch_smollm,
-    read_sentences,
-)
+from examples.data import Part, fetch_sentences, fetch_smollm, read_sentences  # noqa: E402
 from hmi.cli.render import ProgressBar  # noqa: E402
 from hmi.devices import resolve_device  # noqa: E402
 from hmi.spec import Family, RowDtype  # noqa: E402
-from hmi.training.distill import BaseReport, DistillConfig, build_base, default_distill_config  # noqa: E402  # noqa: E402
+from hmi.training.distill import BaseReport, DistillConfig, build_base, default_distill_config  # noqa: E402
 
 RECIPE = dataclasses.replace(default_distill_config(Family.LLAMA), steps=1200)
 _WORDS = 100  # of a paragraph
@@ -55,8 +45,7 @@ _REPORT = "report.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.perplexity", description=(__doc__ or "").split("\n")[0])
-    add_options(parser)
+    parser = make_parser("perplexity", __doc__)
     parser.add_argument("--k", type=int, nargs="+", default=[2, 4, 6], help="lower layers that are looked up")
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="of each distillation")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where what is learnt stays for the next run")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import alternate
+from benchmarks.serving import results
 from hmi.bench import OneBase
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
@@ -49,11 +50,10 @@ class _Server:
 
     def __init__(self, base: Path, prompts: Texts, plan: Speed, device: torch.device) -> None:
         self.spec = read_spec(base)
-        tree = KnowledgeTree(0, {_GENERAL: None}, {}, self.spec.row_dtype, self.spec.hidden_size)
         self._name, self._made = base.name, plan.made
         # Rows that were computed are not kept, or the second round would not compute them.
         config = EngineConfig(device=str(device), miss_cache_bytes=0)
-        self.engine = Engine(config, OneBase(base.name, base, tree))
+        self.engine = Engine(config, OneBase(base.name, base))
         self.engine.load_base(base.name)
         self.prompts = prompts
 
@@ -62,12 +62,8 @@ class _Server:
         params = GenerationParams(max_tokens=self._made, sampling=Sampling(temperature=0), ignore_eos=True)
         model = ModelRef(self._name, _GENERAL, None)
         items = [Item(model, Task.GENERATE, tokens=prompt, params=params) for prompt in self.prompts]
-        found = []
-        for prompt, outcome in zip(self.prompts, self.engine.submit(items).result(), strict=True):
-            if not isinstance(outcome.result, Generation):
-                raise outcome.error or TypeError(f"a text was asked for, not {outcome.result}")
-            found.append((*prompt, *outcome.result.tokens))
-        return found
+        made = results(self.engine, items, Generation)
+        return [(*prompt, *each.tokens) for prompt, each in zip(self.prompts, made, strict=True)]
 
     def know(self, texts: Texts, folder: Path) -> None:
         """Publish a tree of all windows of the texts."""

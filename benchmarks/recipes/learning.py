@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.recipes.costs import Costs, costs
 from benchmarks.recipes.keeping import keep
 from benchmarks.recipes.plan import Plan, Training, Variant
 from benchmarks.recipes.students import Tried
 from hmi.models.convert import convert_pretrained, pretrained_tensors
 from hmi.models.families import load_hbert, load_tokenizer
+from hmi.spec import HPLMSpec
 from hmi.training.distill import (
     Calibration,
     DistillConfig,
@@ -33,6 +33,7 @@ from hmi.training.lower import WindowBatch
 
 _JUDGED_AT_ONCE = 64
 _THINNING_SEED = 1
+_WINDOW = 3
 
 Sequences = Sequence[NDArray[np.int64]]
 
@@ -43,6 +44,21 @@ class Text:
 
     seen: Sequence[Sequences]
     judges: Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a recipe costs in serving, by arithmetic: multiply-adds of matrix products, and bytes of a row.
+
+    Attributes:
+        row_bytes: Of an n-gram in a table, beside its key: int8, and a float32 scale for each vector.
+        window: Multiply-adds of computing a row, over those of the ordinary model for a token.
+        token: The same of a token whose row was looked up.
+    """
+
+    row_bytes: int
+    window: float
+    token: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +196,26 @@ class Learner:
         ordered, rng = sorted(sequences, key=len), np.random.default_rng(_THINNING_SEED)
         for start in range(0, len(ordered), _JUDGED_AT_ONCE):
             yield WindowBatch.of(ordered[start : start + _JUDGED_AT_ONCE], self.device, thinned=thinned, rng=rng)
+
+
+def costs(spec: HPLMSpec, vectors: int, tokens: int) -> Costs:
+    """Count for rows of `vectors` vectors and sequences of `tokens` tokens.
+
+    A missing window is k layers of 3 tokens, of which the last computes the vectors of the row alone, and the
+    projection of each: H^2. A looked-up token is the layers above k, and H for each vector where a row has several.
+    """
+    hidden = spec.hidden_size
+    token = _layer(spec, tokens, tokens) / tokens
+    window = (spec.k - 1) * _layer(spec, _WINDOW, _WINDOW) + _layer(spec, vectors, _WINDOW) + vectors * hidden**2
+    served = (spec.layers - spec.k) * token + (vectors * hidden if vectors > 1 else 0)
+    full = spec.layers * token
+    return Costs(vectors * (hidden + 4), window / full, served / full)
+
+
+def _layer(spec: HPLMSpec, asked: int, given: int) -> int:
+    """Multiply-adds of a layer that gets `given` tokens and computes `asked` of them.
+
+    q, o, feed-forward, scores and their sums of values are of the computed tokens, k and v of all.
+    """
+    hidden, inner = spec.hidden_size, spec.intermediate_size
+    return asked * (2 * hidden**2 + 2 * hidden * inner + 2 * given * hidden) + given * 2 * hidden**2

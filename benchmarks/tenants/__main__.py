@@ -30,10 +30,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.command import add_options
+from benchmarks.command import make_parser
 from benchmarks.tenants.plan import FULL, QUICK, TenantsPlan
-from benchmarks.tenants.report import as_text
-from benchmarks.tenants.run import run_plan
+from benchmarks.tenants.run import as_text, run_plan
 from hmi.bench import SHAPES
 
 
@@ -45,10 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.tenants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
+    parser = make_parser("tenants", __doc__)
     parser.add_argument("--shape", choices=SHAPES, help="default: base, with --quick minilm")
     parser.add_argument("--k", type=int, help="lower layers that are looked up; default: half of them")
     parser.add_argument("--sequences", type=int, help="texts in a job")

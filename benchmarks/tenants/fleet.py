@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tenants.plan import TenantsPlan
-from benchmarks.tenants_on_disk import MIXED, keep_tenants
+from hmi.adapters import AdapterKind
 from hmi.adapters.formats import load_adapter
 from hmi.adapters.tiers import pack_adapter
-from hmi.bench import SHAPES, OneBase, forget_pages, make_base, make_tree, random_texts
+from hmi.bench import SHAPES, OneBase, forget_pages, make_adapter, make_base, make_tree, random_texts
 from hmi.devices import resolve_device, resolve_dtype
 from hmi.engine import EngineConfig
 from hmi.errors import InvalidInput
+from hmi.spec import HPLMSpec
 
 _BASE = "base"
+# Kinds and ranks that tenants have in turn.
+MIXED = (
+    (AdapterKind.LORA, 4),
+    (AdapterKind.BOTTLENECK, 16),
+    (AdapterKind.LORA, 8),
+    (AdapterKind.BOTTLENECK, 48),
+    (AdapterKind.LORA, 16),
+)
+_MANIFEST = "tenants.json"
+_CHUNK = 500
 
 
 class Fleet:
@@ -77,3 +90,28 @@ class Fleet:
         if needed > free:
             raise InvalidInput(f"{count} adapters take {needed:,} bytes, and {folder} has room for {free:,}")
         return keep_tenants(folder, self.spec, count)
+
+
+def keep_tenants(folder: Path, spec: HPLMSpec, count: int) -> list[Path]:
+    """Files of tenants 0, 1, ... as `MIXED` says, each with weights of its own.
+
+    What an earlier call left in `folder` for the same model is used again, and added to where there are
+    fewer; for another model it is written anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / _MANIFEST
+    content = {"spec": json.loads(spec.to_json()), "adapters": [[kind.value, rank] for kind, rank in MIXED]}
+    found = json.loads(manifest.read_text()) if manifest.exists() else {}
+    whole = found["count"] if found.get("content") == content else 0
+    files = [folder / f"{number}.safetensors" for number in range(count)]
+
+    def make(number: int) -> None:
+        make_adapter(files[number], spec, *MIXED[number % len(MIXED)], seed=number)
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(whole, count, _CHUNK):
+            manifest.write_text(json.dumps({"content": content, "count": start}))  # the rest may be cut short
+            list(pool.map(make, range(start, min(start + _CHUNK, count))))
+    if whole < count:
+        manifest.write_text(json.dumps({"content": content, "count": count}))
+    return files

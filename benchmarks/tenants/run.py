@@ -1,11 +1,11 @@
-"""The run: for each number of tenants and each traffic a group of engines whose jobs take turns."""
+"""The run and its report: for each number of tenants and each traffic, engines whose jobs alternate."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import statistics
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import as_table, report_progress
 from benchmarks.harness import alternate, machine
 from benchmarks.tenants.fleet import Fleet
 from benchmarks.tenants.jobs import IN_FLIGHT, SUBMISSION, JobEngine
-from benchmarks.tenants.plan import TenantsPlan
+from benchmarks.tenants.plan import TenantsPlan, Traffic, draw_tenants
 from benchmarks.tenants.registration import report_registrations
-from benchmarks.tenants.report import case_report
-from benchmarks.tenants.traffic import Traffic, draw_tenants
 
 _WARM_SEQUENCES = 256
 
 
 def run_plan(root: Path, plan: TenantsPlan) -> dict[str, Any]:
     """Everything; what it writes goes into `root`, an empty folder, except for what the plan keeps elsewhere."""
-    _say("writing the base model, the tree and the adapters")
+    report_progress("writing the base model, the tree and the adapters")
     fleet = Fleet(root, plan)
     cases: list[dict[str, Any]] = []
     with _OneTenant(fleet) as alone:
         for tenants, traffic in itertools.product(plan.tenants, Traffic):
-            _say(f"{tenants} tenants, {traffic.value}")
+            report_progress(f"{tenants} tenants, {traffic.value}")
             cases += _run_group(fleet, alone, tenants, traffic)
-        one = case_report(alone.engine, 1, "one", 1.0, ratio=1.0)
+        one = _case_report(alone.engine, 1, "one", 1.0, ratio=1.0)
         kinds = {kind: round(statistics.median(rates), 1) for kind, rates in sorted(alone.by_kind.items())}
     registration = None
     if plan.registrations:
-        _say(f"{plan.registrations} registrations")
+        report_progress(f"{plan.registrations} registrations")
         registration = report_registrations(root, plan.database, fleet.spec, plan.registrations)
     return {
         "shape": plan.shape,
@@ -103,7 +102,7 @@ def _run_group(fleet: Fleet, alone: _OneTenant, tenants: int, traffic: Traffic) 
         reference = statistics.median(rates["alone"])
         return [
             {
-                **case_report(
+                **_case_report(
                     engine,
                     tenants,
                     traffic.value,
@@ -136,5 +135,43 @@ def _warm(engine: JobEngine, fleet: Fleet) -> None:
     engine.count_from_now()
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def _case_report(engine: JobEngine, tenants: int, traffic: str, slots_share: float, *, ratio: float) -> dict[str, Any]:
+    """The medians and percentiles of an engine's jobs, and how its tiers were used."""
+    return {
+        "tenants": tenants,
+        "traffic": traffic,
+        "slots_share": slots_share,
+        "seq_s": round(statistics.median(engine.seq_s), 1),
+        "ratio_vs_one_tenant": round(ratio, 3),
+        "p50_ms": engine.latency_ms(50),
+        "p95_ms": engine.latency_ms(95),
+        "host": dataclasses.asdict(engine.host()),
+        "on_device": dataclasses.asdict(engine.on_device()),
+    }
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """Return the report as text."""
+    plain = [f"{key}: {value}" for key, value in report.items() if key != "cases"]
+    header = ["tenants", "traffic", "slots", "seq/s", "ratio", "cold seq/s", "p50 ms", "p95 ms"]
+    header += [f"{tier} {what}" for tier in ("device", "host") for what in ("hits", "MB", "of MB")]
+    rows = [
+        [
+            case["tenants"],
+            case["traffic"],
+            case["slots_share"],
+            case["seq_s"],
+            case["ratio_vs_one_tenant"],
+            case.get("cold_seq_s"),
+            case["p50_ms"],
+            case["p95_ms"],
+            *_tier(case["on_device"]),
+            *_tier(case["host"]),
+        ]
+        for case in report["cases"]
+    ]
+    return "\n".join([*plain, as_table(header, rows)])
+
+
+def _tier(use: dict[str, Any]) -> list[object]:
+    return [use["hit_rate"], round(use["resident_bytes"] / 1e6), round(use["budget_bytes"] / 1e6)]

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import add_options, as_table
+from benchmarks.command import as_table, make_parser
 from benchmarks.harness import machine, versions
 from benchmarks.tree.beside import run as run_beside
 from benchmarks.tree.lookup import run as run_lookup
@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser = make_parser("tree", __doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="this part alone; may be given again")
     parser.add_argument("--folder", type=Path, help="where tables are written; default: the system's temporary folder")
     return parser.parse_args(argv)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.serving import seconds_of_job
 from hmi.bench import SHAPES, OneBase, make_base, make_tree, random_texts
 from hmi.engine import Engine, EngineConfig
 from hmi.errors import Cancelled
@@ -55,13 +56,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         plan = _plan(spec)
         alone, paced, unpaced, computed = [], [], [], []
         for turn in range(rounds):
-            alone.append(_time(engine, items))
+            alone.append(seconds_of_job(engine, items))
             build = _Build(engine, plan, spec, folder / f"paced {turn}", share)
             with build:
-                paced.append(_time(engine, items))
+                paced.append(seconds_of_job(engine, items))
             computed.append(build.rows / paced[-1])
             with _Build(engine, plan, spec, folder / f"unpaced {turn}", 1.0):
-                unpaced.append(_time(engine, items))
+                unpaced.append(seconds_of_job(engine, items))
         idle = _rows_per_second(engine, spec)
     job, beside = statistics.median(alone), statistics.median(paced)
     return {
@@ -73,14 +74,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "rows_per_s_beside_job": statistics.median(computed),
         "rows_per_s_idle": idle,
     }
-
-
-def _time(engine: Engine, items: list[Item]) -> float:
-    begin = time.perf_counter()
-    for outcome in engine.submit(items).result():
-        if outcome.error is not None:
-            raise outcome.error
-    return time.perf_counter() - begin
 
 
 class _Build:

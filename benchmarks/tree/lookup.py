@@ -1,7 +1,7 @@
 """Rows of windows, from token ids to float32 values, one thread; beside other ways to keep the same rows.
 
-Texts are random tokens that repeat as text does (`benchmarks.tree.text`); 85 % of the sequences are of the text of which
-the tree was made, the others are new to it. Entries are evenly spread over the chain of domains. A batch has about
+Texts are random tokens that repeat as text does (`benchmarks.tree.text`); 85 % of the sequences are of the text that
+the tree was made from, the others are new to it. Entries are evenly spread over the chain of domains. A batch has about
 4,096 tokens. Rates are medians of passes over all batches, in alternation of all that is compared.
 
 - `lookup_tokens_per_s_per_core`: windows, keys, search, rows and decoding; three ancestors, int8, mapped, the pages in

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from hmi.bench.shapes import Shape
+from hmi.bench.tenants import empty_tree
 from hmi.bench.text import word_pieces
 from hmi.knowledge import Keys, unigrams, union, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
@@ -51,7 +52,7 @@ def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
     """
     spec = read_spec(base)
     if not spec.k:
-        return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
+        return empty_tree(spec)
     encoded = load_tokenizer(base).encode_batch_fast(texts)
     windows = window_keys(np.concatenate([np.array(each.ids) for each in encoded]), np.array([len(e) for e in encoded]))
     return fill_tree(folder, base, union([windows, unigrams(spec.vocab_size)]))

@@ -12,7 +12,7 @@ from hmi.adapters import Activation, Adapter, AdapterKind, Array, Bottleneck, He
 from hmi.adapters.formats import save_adapter
 from hmi.errors import NotFound
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.spec import HPLMSpec, Placement, Site
+from hmi.spec import HPLMSpec, Placement, Site, read_spec
 
 MIXED = (
     (AdapterKind.LORA, 8),
@@ -26,13 +26,16 @@ _LABELS = ("negative", "positive")
 
 
 class OneBase:
-    """A `ModelSource` of one base model and of files in folders. Names are used as digests."""
+    """A `ModelSource` of one base model and of files in folders. Names are used as digests.
 
-    def __init__(self, name: str, folder: Path, tree: KnowledgeTree) -> None:
+    Without a tree it has an empty one.
+    """
+
+    def __init__(self, name: str, folder: Path, tree: KnowledgeTree | None = None) -> None:
         self.name = name
         self.adapters: dict[str, Path] = {}
         self._folder = folder
-        self._tree = tree
+        self._tree = empty_tree(read_spec(folder)) if tree is None else tree
 
     def base_folder(self, digest: str) -> Path:
         if digest != self.name:
@@ -46,6 +49,11 @@ class OneBase:
 
     def tree(self, base: str) -> KnowledgeTree:
         return self._tree
+
+
+def empty_tree(spec: HPLMSpec) -> KnowledgeTree:
+    """A tree of one domain, `general`, that holds nothing."""
+    return KnowledgeTree(0, {"general": None}, {}, spec.row_dtype, spec.hidden_size)
 
 
 def make_adapter(path: Path, spec: HPLMSpec, kind: AdapterKind, rank: int, seed: int) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import learning
-from benchmarks.accuracy.__main__ import _measure
+from benchmarks.accuracy.__main__ import _measure, majority, tf_idf
 from benchmarks.accuracy.asking import Asked, ask
-from benchmarks.accuracy.baselines import majority, tf_idf
 from benchmarks.accuracy.learning import Job, Learner
 from benchmarks.accuracy.plan import QUICK, DomainText, System, domain_texts
 from benchmarks.accuracy.report import as_text, k_report, score

@@ -16,12 +16,11 @@ from torch.nn import functional as F
 
 from benchmarks.flops import forward_flops
 from benchmarks.recipes import low_rank
-from benchmarks.recipes.costs import costs
+from benchmarks.recipes.__main__ import as_text, make_report
 from benchmarks.recipes.keeping import Keep, keep
-from benchmarks.recipes.learning import Learner, Result, read_text
+from benchmarks.recipes.learning import Learner, Result, costs, read_text
 from benchmarks.recipes.low_rank import LowRank
 from benchmarks.recipes.plan import VARIANTS, Plan, Training
-from benchmarks.recipes.report import as_text, make_report
 from benchmarks.recipes.students import LastLayer, LostNeighbours, Tried, WithAttention, hbert
 from benchmarks.recipes.vectors import ThreeVectors
 from hmi.bench import Shape

@@ -5,11 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.tenants.plan import QUICK
-from benchmarks.tenants.report import as_text
-from benchmarks.tenants.run import run_plan
-from benchmarks.tenants.traffic import Traffic, draw_tenants
-from benchmarks.tenants_on_disk import MIXED, keep_tenants
+from benchmarks.tenants.fleet import MIXED, keep_tenants
+from benchmarks.tenants.plan import QUICK, Traffic, draw_tenants
+from benchmarks.tenants.run import as_text, run_plan
 from hmi.adapters.formats import load_adapter
 from hmi.errors import InvalidInput
 from tests.adapter_samples import sample_spec
