@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from hmi.errors import Corrupt
 
-__all__ = ["Function", "Parents", "ancestor_chains", "children_of", "function_changes", "function_run", "functions_of"]
-
 Parents = Mapping[str, str | None]
 """Each domain's parent by name; None for the root."""
 

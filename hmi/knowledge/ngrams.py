@@ -21,25 +21,6 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 
-__all__ = [
-    "BACKOFF",
-    "MAX_VOCABULARY",
-    "NO_KEYS",
-    "Keys",
-    "holds",
-    "in_vocabulary",
-    "middles",
-    "pack",
-    "token_keys",
-    "unigram",
-    "unigrams",
-    "union",
-    "unpack",
-    "window_keys",
-    "without_next",
-    "without_prev",
-]
-
 Keys = NDArray[np.uint64]
 
 NO_KEYS: Keys = np.empty(0, np.uint64)

@@ -13,8 +13,6 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.ngrams import NO_KEYS, Keys, holds
 from hmi.knowledge.plan import PreviousTable, kept_aliases
 
-__all__ = ["KeySplit", "split_keys"]
-
 
 @dataclass(frozen=True, slots=True)
 class KeySplit:

@@ -12,8 +12,6 @@ from hmi.knowledge.ngrams import Keys, holds
 from hmi.knowledge.plan import PreviousTree, TreePlan
 from hmi.knowledge.store import Table
 
-__all__ = ["BuildReport", "DomainReport", "report_domain"]
-
 
 @dataclass(frozen=True, slots=True)
 class DomainReport:

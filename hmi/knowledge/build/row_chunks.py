@@ -20,8 +20,6 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import EncodedRows, RowRefs, RowSource, Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype
 
-__all__ = ["ROWS_PER_CHUNK", "ComputeRows", "RowChunk", "RowChunks", "find_rows"]
-
 ComputeRows = Callable[[Function, Keys], NDArray[np.float32]]
 """A function and windows' keys `[n]` to that function's rows, float32 `[n, hidden]`."""
 

@@ -28,8 +28,6 @@ from hmi.knowledge.plan import COMPUTE, WRITE, BuildProgress, PreviousTree, Tree
 from hmi.knowledge.store import EncodedRows, RowRefs, RowSource, Table, TableMeta, decode, gather_rows, write_table
 from hmi.spec import RowDtype
 
-__all__ = ["build_tree"]
-
 _CHUNKS = ".chunks"  # no domain can have this name
 _BLOCK_ROWS = 16_384  # rows in memory at a time
 

@@ -15,8 +15,6 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import Table, round_trip
 from hmi.spec import RowDtype
 
-__all__ = ["verify_sample"]
-
 
 def verify_sample(
     tree: KnowledgeTree,

@@ -21,8 +21,6 @@ from hmi.knowledge.counts.bigram_prior import prior_weights
 from hmi.knowledge.domains import Parents, children_of
 from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, union
 
-__all__ = ["BackoffEstimates", "Demand", "DomainCounts", "subtree_demands"]
-
 # The part of the unigram's error that (mid, next) spares, next to (prev, mid), which is preferred: rows of MiniLM with
 # k = 3 were 0.485 of their length from the unigram's, 0.401 from (mid, next)'s and 0.289 from (prev, mid)'s.
 _OTHER_SIDE = 0.4

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from hmi.knowledge.counts.key_counts import KeyCounts, keep_heaviest
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["FrequencyCounter", "LookupCounts"]
-
 _TOTAL_SHARE = 2  # default of `total_keys`, in domains' worth of keys
 _SMALLEST_MERGE = 65_536  # keys; merging costs a sort and a copy, so it waits until there is something to sort
 _PENDING_SHARE = 8  # ... and, where many may be kept, until the new ones are an eighth of them

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import NO_KEYS, Keys
 
-__all__ = ["KeyCounts", "keep_heaviest"]
-
 
 class KeyCounts:
     def __init__(self) -> None:

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from hmi.knowledge.ngrams import BACKOFF, Keys, unigram
 from hmi.knowledge.store import RowRefs, Table, decode, find_first, gather_rows
 
-__all__ = ["AncestorChain"]
-
 _SAMPLE = 512  # rows of each table
 _FAR = 0.3  # of a row's length: the mean distance of the bigram (prev, mid)'s row from its window's
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["AssociativeIndex"]
-
 _WAYS = 8  # eight keys are one line of the processor's cache
 _REMEMBERED = 4  # fingerprints for each place
 _LARGEST_LEAD = 8  # times the number of places, in offered keys

@@ -16,8 +16,6 @@ from hmi.knowledge.domains import Parents, ancestor_chains
 from hmi.knowledge.ngrams import NO_KEYS, Keys, holds
 from hmi.knowledge.store import Table
 
-__all__ = ["DomainDiff", "TableSize", "TreeContents", "TreeDiff", "WeightedKeys", "diff_trees"]
-
 _BLOCK = 1 << 20  # keys at a time: of tables of any size, only what differs is kept
 
 

@@ -10,8 +10,6 @@ from hmi.knowledge.lookup.ancestors import AncestorChain
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import Table
 
-__all__ = ["Holder", "KeyLocation", "find_holders"]
-
 
 class KeyLocation(StrEnum):
     """What a lookup of an n-gram takes: the domain's own row, an ancestor's row of the same function, a foreign

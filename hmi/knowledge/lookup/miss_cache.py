@@ -16,8 +16,6 @@ from hmi.knowledge.store import NO_ROW, EncodedRows, StoredRows, decode, encode,
 from hmi.spec import RowDtype
 from hmi.stats import MissCacheStats
 
-__all__ = ["MissCache"]
-
 
 class MissCache:
     """Rows of one base model by (function, window), encoded as tables store them. Thread-safe."""

@@ -15,8 +15,6 @@ from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import NO_ROW, StoredRows, Table, decode, gather_rows
 from hmi.spec import RowDtype
 
-__all__ = ["Gathered", "KnowledgeTree", "Lookup"]
-
 
 @dataclass(frozen=True, slots=True)
 class Gathered:

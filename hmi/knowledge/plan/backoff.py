@@ -13,8 +13,6 @@ from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.ngrams import Keys
 from hmi.knowledge.store import decode, find_first, gather_rows
 
-__all__ = ["TYPICAL_BACKOFF", "measured_backoff"]
-
 _CHUNK = 4096  # rows at a time: memory does not grow with the tree
 _ENOUGH = 30  # n-grams to measure a mean on
 _TYPICAL_ERROR, _TYPICAL_GAIN = 0.4, 0.2  # about those of MiniLM at k = 3

@@ -12,8 +12,6 @@ from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.domains import Parents, ancestor_chains, function_run
 from hmi.knowledge.ngrams import Keys, holds
 
-__all__ = ["PlannedTable", "predicted_hit_rates"]
-
 _LOOKUP = 1.0  # weight of a lookup of now; an older one weighs less, so more than this is more than one lookup
 
 

@@ -28,8 +28,6 @@ from hmi.knowledge.ngrams import Keys, holds, union
 from hmi.knowledge.plan.coverage import PlannedTable, predicted_hit_rates
 from hmi.knowledge.plan.previous import PreviousTable, kept_aliases
 
-__all__ = ["ALIAS_BYTES", "TreePlan", "plan_tree"]
-
 ALIAS_BYTES = 8
 """Bytes of an alias: its key."""
 

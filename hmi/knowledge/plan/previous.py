@@ -22,8 +22,6 @@ from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, unigram
 from hmi.knowledge.plan.backoff import TYPICAL_BACKOFF, measured_backoff
 from hmi.knowledge.store import Table, TableMeta
 
-__all__ = ["CHECK", "COMPUTE", "WRITE", "BuildProgress", "PreviousTable", "PreviousTree", "kept_aliases"]
-
 _log = logging.getLogger(__name__)
 
 CHECK, COMPUTE, WRITE = "check", "compute", "write"

@@ -17,8 +17,6 @@ from hmi.errors import Corrupt
 from hmi.knowledge.store.rows import entry_bytes
 from hmi.spec import RowDtype
 
-__all__ = ["FileCheck", "Manifest", "TableMeta"]
-
 MANIFEST_FILE = "table.json"
 KEYS_FILE = "keys.npy"
 ROWS_FILE = "rows.npy"

@@ -17,8 +17,6 @@ from hmi.errors import Corrupt
 from hmi.knowledge.store.manifest import FileCheck
 from hmi.storage import Storage
 
-__all__ = ["HashedFile", "allow_maps", "create_array", "map_array"]
-
 _MOST_MAPS = 65_536  # Linux's default limit for a process, and few enough for libraries that close all descriptors
 
 

@@ -14,8 +14,6 @@ from hmi.knowledge.store.rows import EncodedRows
 from hmi.knowledge.store.table import Table
 from hmi.spec import RowDtype
 
-__all__ = ["RowRefs", "RowSource", "find_first", "gather_rows"]
-
 
 @dataclass(frozen=True, slots=True)
 class RowRefs:

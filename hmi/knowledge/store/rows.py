@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from hmi.errors import Corrupt
 from hmi.spec import RowDtype
 
-__all__ = ["CHUNK_ROWS", "EncodedRows", "code_dtype", "decode", "decode_into", "encode", "entry_bytes", "round_trip"]
-
 CHUNK_ROWS = 256
 """Rows worked on at a time: the output of one step is still in the core's cache for the next."""
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from hmi.knowledge.ngrams import Keys
 
-__all__ = ["KeySearch"]
-
 _BLOCK = 64  # a power of two; the first key of every block is kept in memory: 1/64 of a table's keys
 _FEW = 256  # keys: for fewer, the calls of the second step cost more than they save
 

@@ -15,8 +15,6 @@ from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, decode_into
 from hmi.knowledge.store.table import Table
 from hmi.spec import RowDtype
 
-__all__ = ["NO_ROW", "StoredRows"]
-
 NO_ROW = 0
 """Position of a row of zeros, for windows that have none."""
 

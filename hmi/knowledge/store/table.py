@@ -30,8 +30,6 @@ from hmi.knowledge.store.rows import EncodedRows, code_dtype, decode
 from hmi.knowledge.store.search import KeySearch
 from hmi.spec import RowDtype
 
-__all__ = ["Table", "is_ascending"]
-
 _BLOCK_BYTES = 4 * 1024**2  # read at once
 
 

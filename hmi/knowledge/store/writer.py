@@ -26,8 +26,6 @@ from hmi.knowledge.store.table import is_ascending
 from hmi.spec import RowDtype
 from hmi.storage import Storage
 
-__all__ = ["write_table"]
-
 
 def write_table(
     folder: Path, meta: TableMeta, keys: Keys, rows: EncodedRows | Iterable[EncodedRows], aliases: Keys = NO_KEYS
