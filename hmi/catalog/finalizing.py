@@ -35,7 +35,7 @@ def begin_finalizing(session: Session, batch_id: str, *, lease_seconds: float = 
             finalizing_until=now() + lease_seconds,
         ),
     )
-    return _load(session, batch_id) if taken else None
+    return session.get_one(Batch, batch_id, populate_existing=True) if taken else None
 
 
 def complete(session: Session, batch_id: str, *, output: NewFile | None, error: NewFile | None) -> bool:
@@ -66,7 +66,7 @@ def complete(session: Session, batch_id: str, *, output: NewFile | None, error: 
     )
     if not ended:
         return False
-    batch = _load(session, batch_id)
+    batch = session.get_one(Batch, batch_id, populate_existing=True)
     for new in (output, error):
         if new is not None:
             files.create_file(session, batch.tenant_id, new)
@@ -77,7 +77,3 @@ def _is_finalizable() -> ColumnElement[bool]:
     has_open_shard = exists().where(Shard.batch_id == Batch.id, Shard.state.in_(OPEN_JOB))
     is_free = or_(Batch.finalizing_until.is_(None), Batch.finalizing_until < now())
     return and_(Batch.status.in_(OPEN_BATCH), is_free, ~has_open_shard)
-
-
-def _load(session: Session, batch_id: str) -> Batch:
-    return session.scalars(select(Batch).where(Batch.id == batch_id)).one()

@@ -23,11 +23,7 @@ def add_event(
     level: EventLevel = EventLevel.INFO,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add an event, in the transaction that changed the job's row: the lock of that row keeps numbers unique.
-
-    Args:
-        metrics: JSON-ready numbers; they make the event one of type `metrics`.
-    """
+    """Add an event, in the transaction that changed the job's row: the lock of that row keeps numbers unique."""
     names.check_json(dict(metrics or {}), param="metrics")
     last = session.scalars(select(func.max(TuningEvent.number)).where(TuningEvent.job_id == job_id)).one()
     session.add(

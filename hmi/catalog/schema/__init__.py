@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy classes, and the enums of their columns.
 
 Times are Unix seconds by the database's clock. Ids are a short prefix and 128 random bits in hex (`batch_5f...`).
- Start with `jobs` for queued work, `trees` for knowledge trees; `migrations/` creates the schema.
+Start with `jobs` for queued work, `trees` for knowledge trees; `migrations/` creates the schema.
 """
 
 from __future__ import annotations

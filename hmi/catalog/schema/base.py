@@ -1,7 +1,4 @@
-"""What all tables share: the declarative base, column types, ids.
-
-Times are Unix seconds by the database's clock.
-"""
+"""What all tables share: the declarative base, column types, ids."""
 
 from __future__ import annotations
 

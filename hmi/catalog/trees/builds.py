@@ -57,8 +57,7 @@ def extend_build(
 ) -> bool:
     """Extend a build's lease to `lease_seconds` from now; False if the build does not run any more.
 
-    Args:
-        progress: Stored for display; None keeps the last one.
+    `progress` is stored for display; None keeps the last one.
     """
     values = {} if progress is None else {"progress": dict(progress)}
     extended = update(TreeVersion).where(_is_building(base_id, number))
@@ -94,8 +93,7 @@ def publish(session: Session, base_id: str, number: int, tables: Mapping[str, st
 def fail_build(session: Session, base_id: str, number: int, reason: str, *, count_failure: bool = True) -> bool:
     """Fail a build; the served version stays. False if the build does not run any more.
 
-    Args:
-        count_failure: False if the build is not at fault: an open request does not count it.
+    An open request counts the failure unless `count_failure` is False.
     """
     lock_base(session, base_id)
     requested = None if count_failure else requested_version(session, base_id)
@@ -121,13 +119,10 @@ def fail_expired_builds(session: Session, base_id: str | None = None) -> int:
 
 
 def rollback(session: Session, base_id: str, to: int | None = None) -> int:
-    """Serve another ready version; return its number.
+    """Serve version `to`, by default the one of a lower number that was served last; return its number.
 
     A running build fails and an open request is closed, since both would undo the rollback. Scheduled rebuilds skip the
     tree (`is_rolled_back`) until a rebuild is requested.
-
-    Args:
-        to: Its number; None for the version of a lower number that was served last.
 
     Raises `NotFound` if there is no version `to`, `Conflict` if it is served already or was not finished, or if there
     is no older version.

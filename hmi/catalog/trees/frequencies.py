@@ -96,10 +96,7 @@ def load(
 ) -> dict[str, DomainFrequencies]:
     """Return the counts of a base model, decayed to `at` (Unix seconds, None for now), by domain name.
 
-    Counts that are written meanwhile may be missing.
-
-    Args:
-        progress: Called with the number of n-grams of each page; what it raises ends the reading.
+    Counts that are written meanwhile may be missing. `progress` is called with the number of n-grams of each page.
     """
     pages: dict[str, list[CountedBlock]] = defaultdict(list)
     for block in iter_blocks(database, base_id, at=at):

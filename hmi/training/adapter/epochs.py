@@ -29,12 +29,7 @@ class EpochOutcome:
 
 
 class EpochLoop(Generic[DataT]):
-    """One training of one network.
-
-    Args:
-        train: The data to train on; `dev` chooses the best epoch, None keeps the last one.
-        generator: Decides the order of batches.
-    """
+    """One training of one network; `dev` chooses the best epoch, None keeps the last one."""
 
     def __init__(
         self,
@@ -60,11 +55,9 @@ class EpochLoop(Generic[DataT]):
         self._trained_tokens = 0
 
     def run(self, checkpoint: Checkpoint | None, started: float) -> EpochOutcome:
-        """Train until the last epoch, or until `patience` epochs brought no better one. With a dev set the network has
-        the weights of the best epoch afterwards.
+        """Train until the last epoch, or until `patience` epochs brought no better one.
 
-        Raises what `on_progress` raises, after the checkpoint is saved, and `InvalidInput` for a loss that is not
-        finite.
+        With a dev set the network has the weights of the best epoch afterwards. Raises what `Trainer.run` raises.
         """
         config = self._config
         weights = list(self._network.adapter.parameters())

@@ -71,17 +71,10 @@ def evaluate_adapter(
     device: str = "cpu",
     dtype: str = "auto",
 ) -> Evaluation:
-    """Evaluate an adapter with a head, on the base artifact in `folder`.
+    """Evaluate an adapter with a head, on the base artifact in `folder` and the rows of the domain with `delta`.
 
-    Args:
-        max_tokens: Longer texts are cut, special tokens included.
-        delta: Of the domain whose rows are looked up.
-        device, dtype: See `hmi.devices`.
-
-    Raises:
-        InvalidInput: The adapter has no head, or its head cannot give the examples' labels.
-        AdapterRefused: The adapter or the delta does not fit the base.
-        Corrupt: A damaged base.
+    Texts are cut to `max_tokens`, special tokens included. Raises `InvalidInput` (no head, or one that cannot give the
+    examples' labels), `AdapterRefused` (the adapter or the delta does not fit the base), `Corrupt` (the base).
     """
     if adapter.head is None:
         raise InvalidInput("the adapter has no head, so it gives no labels to evaluate")

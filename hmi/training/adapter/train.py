@@ -71,17 +71,13 @@ def train_adapter(
         delta: Of the domain that the model will be served in; the training then uses that domain's rows.
         start: An adapter of the same base model at any k to begin with, for example the ordinary model's, see
             `TrainableAdapter.start_from`. A third of the usual learning rate and half of the epochs are then enough.
-        on_progress: Called after every step of the optimizer; if it raises, the training ends.
-        yield_hook: Called after every small piece of work before and between the steps; likewise.
         checkpoint: File that keeps the training's state. If it is there, training resumes from it and ends with the
             same weights, to the bit on one kind of machine with as many threads. The checkpoint of another training or
             of another dtype is replaced.
 
-    Raises:
-        InvalidInput: Examples that nothing can be learnt from, or of different tasks; or training that diverges.
-        AdapterRefused: A delta of another base, a start of another kind, or labels that no head may have.
-        Corrupt: A damaged base.
-        OSError: A checkpoint that cannot be written.
+    Raises: `InvalidInput` (examples that nothing can be learnt from, or of different tasks; training that diverges),
+        `AdapterRefused` (a delta of another base, a start of another kind, labels that no head may have), `Corrupt`
+        (the base), `OSError` (the checkpoint).
     """
     started = time.monotonic()
     train, held_out = _split(examples, dev, config)

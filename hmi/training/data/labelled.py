@@ -1,8 +1,4 @@
-"""Labelled text from files, checked line by line before any time is spent on training.
-
-`check_labelled` lists every problem of a file, `read_labelled` gives its examples. Both hold one line at a time, and
-need no torch.
-"""
+"""Labelled text from files, checked line by line before any time is spent on training; one line is held at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +13,7 @@ from hmi.training.data.reader import Reader, ReadOptions
 from hmi.training.data.records import FileFormat, Problem
 from hmi.training.data.tag_sets import tagger_labels, unknown_to
 
-MAX_PROBLEMS = 100
-"""A file is read up to this number of problems."""
+MAX_PROBLEMS = 100  # in one file; the rest is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class LabelledFile:
 def check_labelled(
     stream: IO[bytes], form: FileFormat = FileFormat.JSONL, **options: Unpack[ReadOptions]
 ) -> CheckedFile:
-    """Read a file to its end, or to its hundredth problem, and keep only counts."""
+    """List every problem of a file up to `MAX_PROBLEMS`; keep only counts of its examples."""
     reader = Reader(**options)
     problems: list[Problem] = []
     for found in reader.read(stream, form):

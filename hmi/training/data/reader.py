@@ -14,7 +14,7 @@ from hmi.errors import InvalidInput
 from hmi.spec import TaskKind
 from hmi.training.data.examples import AnyExample, PairExample, TaggedExample, labels_in, texts_of
 from hmi.training.data.records import FileFormat, Problem, Record, read_records
-from hmi.training.data.shapes import Shape, shapes_for
+from hmi.training.data.shapes import Shape, shapes_with
 from hmi.training.data.tag_sets import tagger_labels
 
 _MOST_NAMES = 10  # of fields in a message
@@ -62,7 +62,7 @@ class Reader:
         self._limits = limits
         self._dev = dev
         self._each = each
-        self._shapes = shapes_for(None, text_field, label_field)
+        self._shapes = shapes_with(text_field, label_field)
         self._first_line = 0
         self._ignored: set[str] = set()  # fields
         self._seen: dict[int, tuple[int, int]] = {}  # by a text's hash: its line, and its labels' hash

@@ -47,13 +47,10 @@ class Record:
 
 
 def read_records(stream: IO[bytes], form: FileFormat, max_bytes: int) -> Iterator[Record | Problem]:
-    """Records and problems in order; blank lines are skipped.
+    """Yield records and problems in order; blank lines are skipped.
 
-    Reading of JSON lines continues after a problem. CSV ends with the first one, which may have shifted all rows after
-    it.
-
-    Args:
-        max_bytes: Of the longest line, and of the longest CSV record, whose fields may span lines.
+    Reading JSON lines continues after a problem; CSV that cannot be parsed ends there, since the rest may be shifted.
+    `max_bytes` is the limit of a line, and of a CSV record, whose fields may span lines.
     """
     return _json_records(stream, max_bytes) if form is FileFormat.JSONL else _csv_records(stream, max_bytes)
 

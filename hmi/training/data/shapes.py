@@ -36,8 +36,8 @@ class Shape:
     explicit: bool = False  # used only if the task was named, since other shapes contain its fields
 
 
-def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str = "label") -> tuple[Shape, ...]:
-    """The shapes of a task, or of all tasks."""
+def shapes_with(text_field: str, label_field: str) -> tuple[Shape, ...]:
+    """All shapes, with these names of the fields `text` and `label`."""
 
     def classified(fields: Fields) -> Example:
         return Example(_text(fields, text_field), _label(fields[label_field], label_field))
@@ -61,7 +61,7 @@ def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str
     def plain(fields: Fields) -> CompletionExample:
         return CompletionExample("", _text(fields, text_field))
 
-    every = (
+    return (
         Shape(TaskKind.CLASSIFICATION, (text_field, label_field), classified),
         Shape(TaskKind.CLASSIFICATION, ("messages",), _conversation),
         Shape(TaskKind.MULTI_LABEL, (text_field, "labels"), labelled),
@@ -72,7 +72,6 @@ def shapes_for(kind: TaskKind | None, text_field: str = "text", label_field: str
         Shape(TaskKind.LANGUAGE, (text_field,), plain, explicit=True),
         Shape(TaskKind.LANGUAGE, ("messages",), _chat, explicit=True),
     )
-    return tuple(shape for shape in every if kind in (None, shape.kind))
 
 
 def _conversation(fields: Fields) -> Example:

@@ -59,8 +59,7 @@ def without_texts(dev: Sequence[AnyExample], examples: Sequence[AnyExample]) -> 
 
 
 def require_known_labels(dev: Sequence[AnyExample], train: Sequence[AnyExample]) -> None:
-    """Raises `InvalidInput` for a label of the dev set that the training set lacks, so that the head will not have
-    it."""
+    """Raises `InvalidInput` for a label of the dev set that the training set lacks."""
     tagged = [example for example in train if isinstance(example, TaggedExample)]
     if tagged:
         in_dev = tags_and_names(example for example in dev if isinstance(example, TaggedExample))

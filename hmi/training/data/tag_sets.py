@@ -26,11 +26,7 @@ def unknown_to(labels: Collection[str], tags: Set[str], names: Set[str]) -> list
 
 
 def tagger_labels(tags: Set[str], names: Set[str]) -> tuple[str, ...]:
-    """`O` first, if it is a label, then alphabetical order; for entities `B-x` and `I-x` of each name x.
-
-    Args:
-        tags: Of words that were tagged one by one.
-        names: Of entities.
+    """`O` first, if it is a label, then the tags of words in alphabetical order; or `B-x` and `I-x` of every entity x.
 
     Raises `InvalidInput` for too few or too many labels, and if some examples have entities and others have tags that
     are not BIO.

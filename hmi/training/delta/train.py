@@ -1,10 +1,8 @@
 """A domain delta from a domain's text: a LoRA on the lower layers, distilled from an ordinary full model.
 
-A window of three tokens does not contain the context of the whole sentence, and the base model makes up for it as well
-as it can for all text. For one domain's text the lower layers can do better: the delta is trained so that the states
-that follow from the windows' rows come nearer to those of the full model on the same text. That is the pretrained
-model, or one that was fine-tuned for the domain, whose knowledge then goes into the rows. No labels are needed, and the
-base model stays as it is.
+A window of three tokens lacks the context of its sentence; the base model makes up for it as well as it can for all
+text. The delta brings the states that follow from the windows' rows nearer to those of the full model on one domain's
+text: the pretrained model, or one that was fine-tuned for the domain. No labels are needed.
 """
 
 from __future__ import annotations
@@ -59,13 +57,9 @@ def train_delta(
             distilled.
         teacher_adapter: On all layers of the pretrained model in `teacher`; both together are the domain's own full
             model. Its part below k goes into the delta, see `Teacher`.
-        on_progress: Called after every step; if it raises, the training ends.
 
-    Raises:
-        InvalidInput: k = 0 (nothing is looked up), too little text, a distilled base without a teacher, or training
-            that diverges.
-        AdapterRefused: `above` is no delta of this base.
-        Corrupt: A damaged base.
+    Raises: `InvalidInput` (k = 0, too little text, a distilled base without a teacher, training that diverges),
+        `AdapterRefused` (`above` is no delta of this base), `Corrupt` (the base).
     """
     started = time.monotonic()
     device = resolve_device(config.device)

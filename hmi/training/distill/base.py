@@ -1,8 +1,7 @@
 """A base artifact from a pretrained model: converted, fitted to text, distilled from the unchanged model.
 
 With k > 0 the lower layers read 3-token windows instead of the sequence. `calibration` makes up for most of it in
-closed form, `distill` for most of the rest; `hmi.models.convert` keeps the result in a few megabytes, from which the
-artifact can be made again in seconds.
+closed form, `distill` for most of the rest.
 """
 
 from __future__ import annotations
@@ -81,9 +80,7 @@ def build_base(
         estimator: How the estimator of missing rows is trained, for the miss policy `backoff`; None for no estimator.
         difference: File to write the learnt weights to; the artifact is then made from that file, with its rounding.
 
-    Raises:
-        InvalidInput: A source that is not understood, too little text, or text for k = 0.
-        Conflict: `out` exists.
+    Raises `InvalidInput` (an unknown source, too little text, text for k = 0), `Conflict` (`out` exists).
     """
     began = time.monotonic()
     _require_new(out)
@@ -192,13 +189,8 @@ def add_estimator(
 ) -> float:
     """Copy the base artifact `base` to `out` with a new estimator; `out` appears whole or not at all.
 
-    Returns:
-        `RowEstimator.error`, on text that was not trained on.
-
-    Raises:
-        InvalidInput: k = 0 (nothing is looked up), or too little text.
-        Conflict: `out` exists.
-        Corrupt: A damaged base.
+    Returns its `RowEstimator.error` on text that was not trained on. Raises `InvalidInput` (k = 0, too little text),
+    `Conflict` (`out` exists), `Corrupt` (the base).
     """
     _require_new(out)
     where = resolve_device(device)
@@ -216,11 +208,7 @@ def add_estimator(
 
 
 def apply_weight_diff(source: Path, difference: WeightDiff, out: Path, row_dtype: RowDtype | None = None) -> HPLMSpec:
-    """Make the base artifact that a difference from a pretrained model describes, in seconds.
-
-    Args:
-        source: The transformers folder of the pretrained model.
-        row_dtype: None for the one that the difference was made with.
+    """Make the base artifact that a difference from the pretrained model in `source` describes, in seconds.
 
     Raises `InvalidInput` if `source` is another model, `Conflict` if `out` exists.
     """

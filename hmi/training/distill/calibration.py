@@ -1,8 +1,7 @@
 """Fitting the layers after the windows in closed form, from one pass over a sample of text.
 
 `window.projection` and `correction.position` together become the least-squares map from a window's state and position
-to the full model's state at that token. It replaces minutes of distillation, and is most of what can be had without
-any.
+to the full model's state at that token. It replaces minutes of distillation.
 """
 
 from __future__ import annotations
@@ -70,10 +69,9 @@ class Moments:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Tensor, Tensor, Tensor]], spec: HPLMSpec) -> Moments:
-        """
-        Args:
-            pairs: Batches of the full model's states, merged rows `[B, T, H]` and their mask; of a model that is set to
-                the identity, so that merged rows are the windows' own states.
+        """Of batches: the full model's states and the merged rows `[B, T, H]`, and their mask.
+
+        The model is set to the identity, so that merged rows are the windows' own states.
         """
         hidden, positions = spec.hidden_size, spec.max_positions if spec.rope_theta is None else 1
         xx, xy = torch.zeros(hidden + 1, hidden + 1).double(), torch.zeros(hidden + 1, hidden).double()
@@ -92,9 +90,7 @@ class Moments:
 def fit_calibration(sums: Moments, *, by_position: bool = True, has_first: bool = True) -> Calibration:
     """Fit projection and correction alternately, each the least-squares solution for the other.
 
-    Args:
-        by_position: There is a correction; there is none if positions are in the attention.
-        has_first: Every text begins with the same special token.
+    There is a correction only `by_position`, and `has_first` if every text begins with the same special token.
     """
     seen = sums.x[:, -1:]  # tokens at each position [max_positions, 1]
     ridge = _RIDGE * sums.xx.diagonal()[:-1].mean() * torch.eye(len(sums.xx)).double()

@@ -62,7 +62,7 @@ def fit_estimator(
         held_out: Of other text: its windows that were not learnt give the error, or all if there are none.
         delta: Of the domain whose rows they are.
         start: Estimator of a similar function to begin with; its size is used.
-        on_progress: Called every few steps, with the squared relative error as the loss; if it raises, training ends.
+        on_progress: Called every few steps only, with the squared relative error as the loss.
     """
     rng = np.random.default_rng(config.seed)
     learnt = _windows(model, sequences)
@@ -92,20 +92,14 @@ def _windows(model: HPLM, sequences: Sequence[NDArray[np.int64]]) -> Keys:
 
 
 class _RowData:
-    """Attributes:
-    tokens: Rows of single tokens, and last one of zeros: float32 `[m, H]`.
-    index: int64 `[n, 3]`, the tokens of each window in `tokens`.
-    rows: The windows' own, in the model's dtype: `[n, H]`.
-    """
-
     def __init__(self, model: HPLM, windows: Keys, delta: TrainingAdapters | None) -> None:
         ids = unpack(windows)
         tokens = np.unique(ids[ids >= 0])
         alone = window_rows(model, token_keys(tokens), delta).float()
-        self.tokens = torch.cat([alone, alone.new_zeros(1, alone.shape[1])])
+        self.tokens = torch.cat([alone, alone.new_zeros(1, alone.shape[1])])  # float32 [m, H], zeros for no token
         index = np.where(ids >= 0, np.searchsorted(tokens, ids), len(tokens))
-        self.index = torch.from_numpy(index).to(alone.device)
-        self.rows = window_rows(model, windows, delta)
+        self.index = torch.from_numpy(index).to(alone.device)  # [n, 3], the tokens of each window in `tokens`
+        self.rows = window_rows(model, windows, delta)  # [n, H], in the model's dtype
 
 
 class _CentredEstimator(torch.nn.Module):

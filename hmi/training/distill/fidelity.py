@@ -47,11 +47,10 @@ def measure_fidelity(
     *,
     teacher: Teacher | None = None,
 ) -> Fidelity:
-    """With rows rounded as stored rows are, and with a domain's `delta` in them.
+    """Of a model with rows rounded as stored rows are, with a domain's `delta` in them.
 
-    Args:
-        teacher: To compare with; None is the model's own layers without windows, which is the pretrained model if they
-            were not trained.
+    Without a teacher it is compared with its own layers without windows, which is the pretrained model if they were not
+    trained.
     """
     teacher = teacher or Teacher(model)
     sums = PerplexitySums()
@@ -70,11 +69,9 @@ def measure_fidelity(
 def compare_states(
     batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]], *, each_token: bool = False
 ) -> Fidelity:
-    """
-    Args:
-        batches: Our states and the full model's, the upper layers' input first, `[B, T, H]` each; and their mask. At
-            least one.
-        each_token: As in `relative_error`, of whose mean the result is the root.
+    """Of batches: our states and the full model's, the upper layers' input first, `[B, T, H]` each; and their mask.
+
+    `each_token` as in `relative_error`, of whose mean the result is the root.
     """
     sums = []
     for ours, theirs, mask in batches:

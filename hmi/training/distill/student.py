@@ -2,11 +2,8 @@
 
 The loss is the relative error of the states after the lookup and after every upper layer, against those of the
 unchanged model on the same text (Jiao et al., TinyBERT, 2020; Wang et al., SkipBERT, 2022). For a decoder the error is
-each token's own, and the divergence of its next-token distribution is added (Hinton et al., Distilling the Knowledge in
-a Neural Network, 2015). In a share of the texts windows lose neighbours, so that rows of bigrams and unigrams can
-replace trigrams that a tree lacks.
-
-Each distinct window of a batch is computed once, and the last lower layer for its middle token alone.
+each token's own, and the divergence of its next-token distribution is added (Hinton et al., 2015). In a share of the
+texts windows lose neighbours, so that rows of bigrams and unigrams can replace trigrams that a tree lacks.
 """
 
 from __future__ import annotations
@@ -67,10 +64,7 @@ def default_distill_config(family: Family) -> DistillConfig:
 
 
 class Student(nn.Module):
-    """An hPLM in training: which of its weights are trained, and its loss on a batch.
-
-    `benchmarks.recipes` tries other recipes as subclasses.
-    """
+    """An hPLM in training: which of its weights are trained, and its loss on a batch."""
 
     def __init__(self, model: HPLM) -> None:
         super().__init__()
@@ -86,7 +80,6 @@ class Student(nn.Module):
         return list(self.model.upper_states(self.model.merge(rows[batch.index]), batch.mask))
 
     def forward(self, batch: WindowBatch, teacher: Teacher) -> Tensor:
-        """The loss."""
         ours, full = self.states(batch), teacher.states(batch)
         loss = states_error(ours, full, batch.mask, each_token=self.model.spec.family.decodes)
         if isinstance(self.model, HGpt) and isinstance(teacher.model, HGpt):
@@ -127,10 +120,8 @@ def distill(
         corpora: Token ids of texts. Every corpus gives an equal share of each batch.
         checkpoint: File that keeps the state; a run that finds its own there resumes and ends with the same weights.
         origin: Identifies models and text: the checkpoint of another origin or config is ignored.
-        on_progress: Called after every step; if it raises, the training ends and can be resumed.
 
-    Returns:
-        The loss, means over each tenth of the steps.
+    Returns the loss, means over each tenth of the steps.
     """
     model, dtype = student.model, teacher.model.dtype
     trained = {name: each for name, each in model.named_parameters() if student.is_trained(name)}

@@ -16,15 +16,10 @@ from hmi.training.lower import WindowBatch
 
 
 class Teacher:
-    """A model whose layers read whole sequences.
+    """A model of any k whose layers read whole sequences.
 
-    Args:
-        model: Of any k; its windows are not used.
-        adapter: On all layers: with it the model is a domain's own full model. Its part below k is distilled; its part
-            above k is also applied to the states that are compared with the teacher's.
-
-    Attributes:
-        adapters: The adapter's maths.
+    With an `adapter` on all layers it is a domain's own full model. The adapter's part below k is distilled; its part
+    above k is also applied to the states that are compared with the teacher's.
     """
 
     def __init__(self, model: HPLM, adapter: Adapter | None = None) -> None:

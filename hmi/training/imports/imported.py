@@ -48,15 +48,10 @@ class ImportedAdapter:
 
 
 def import_adapter(folder: Path, base: Path, labels: Sequence[str] | None = None) -> ImportedAdapter:
-    """Read a folder of PEFT, AdapterHub or HMI, for the base artifact in `base`.
+    """Read a folder of PEFT, AdapterHub or HMI, for the base artifact in `base`; `labels` as in `read_adapter`.
 
-    Args:
-        labels: Names of the head's outputs, in order, as in `read_adapter`.
-
-    Raises:
-        AdapterRefused: Anything in the folder that is not understood, with the reason.
-        InvalidInput: A base with k > 0, on which an adapter of the ordinary model is not exact.
-        Corrupt: A damaged base.
+    Raises `AdapterRefused` (anything in the folder that is not understood, with the reason), `InvalidInput` (a base
+    with k > 0, on which an adapter of the ordinary model is not exact), `Corrupt` (the base).
     """
     spec = read_spec(base)
     if spec.k:

@@ -68,15 +68,13 @@ def retrain(
 
     Args:
         folder: The adapter's base artifact, with k = 0.
-        examples: To train on; a part of them chooses the epoch.
         how: For what the adapter does not determine: epochs, batch size, learning rate, seed, longest text.
         dev: The test set; by default a part of the examples, `how.dev_share` of them.
         faster: Bases of the same model with k > 0.
         checkpoint: Checkpoint file of the training with that name, as in `train_adapter`.
 
-    Raises:
-        InvalidInput: An adapter without a head or the labels, too few examples for a test set, or another base model.
-        AdapterRefused, Corrupt, OSError: As `train_adapter`.
+    Raises `InvalidInput` (an adapter without a head or the labels, too few examples for a test set, another base
+    model), and as `train_adapter`.
     """
     head, spec = adapter.head, read_spec(folder)
     if head is None:

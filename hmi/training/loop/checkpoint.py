@@ -35,7 +35,6 @@ class TrainState:
 
     @property
     def done(self) -> int:
-        """Steps so far."""
         return len(self.losses)
 
     @property
@@ -45,7 +44,6 @@ class TrainState:
         return 1 + ranks.index(max(ranks)) if ranks else 0
 
     def mean_loss(self, last: int) -> float:
-        """Mean loss of the last steps."""
         return float(np.mean(self.losses[-last:]))
 
     def loss_curve(self) -> tuple[float, ...]:

@@ -27,11 +27,7 @@ class Trainer:
 
     Args:
         optimizer: Over the same weights; its initial learning rate is the peak of the schedule.
-        on_progress: Called after every step. If it raises, the checkpoint is saved and the training ends.
         started: On `time.monotonic`'s clock; the run time in `TrainState.seconds` counts from here.
-
-    Attributes:
-        state: The losses and evaluations so far.
     """
 
     def __init__(
@@ -62,10 +58,7 @@ class Trainer:
         return found.done
 
     def run(self, loss_of: Callable[[int], Tensor], until: int | None = None) -> int:
-        """Run the steps up to `until`, by default all of them. Returns how many were run.
-
-        Args:
-            loss_of: Loss of a step, numbered from 0, with gradients to the weights.
+        """Run the steps, from 0, up to `until`, by default all of them. Returns how many were run.
 
         Raises `InvalidInput` if a loss is not finite, and what `on_progress` raises.
         """

@@ -17,11 +17,7 @@ _SHORTER = BACKOFF[:-1]  # a tree always holds the unigrams
 
 
 def leave_one_out(windows: Keys, lengths: NDArray[np.int64]) -> Keys:
-    """For every window `[tokens]` of some texts, its longest n-gram that another of the texts has too.
-
-    Args:
-        lengths: Tokens of each text.
-    """
+    """For every window `[tokens]` of texts of these lengths, its longest n-gram that another of the texts has too."""
     ngrams = np.concatenate([windows, *(shorter(windows) for shorter in _SHORTER)])
     return longest_known(windows, _in_several(ngrams, lengths))
 
@@ -36,11 +32,7 @@ def _in_several(ngrams: Keys, lengths: NDArray[np.int64]) -> Keys:
 
 
 def longest_known(windows: Keys, known: Keys) -> Keys:
-    """For every window its longest n-gram among the known ones, at least the unigram.
-
-    Args:
-        known: Windows and bigrams, ascending.
-    """
+    """For every window its longest n-gram among the `known` windows and bigrams, ascending, at least the unigram."""
     found = unigram(windows)
     missing = np.ones(len(windows), np.bool_)
     for shorter in (lambda keys: keys, *_SHORTER):
@@ -61,8 +53,7 @@ def _is_in(keys: Keys, known: Keys) -> NDArray[np.bool_]:
 class SimulatedTree:
     """A tree built from the training texts, as two views for `LowerStates`. `view_train` comes first.
 
-    Args:
-        estimates: The tree's misses are estimated; otherwise the longest known n-gram replaces them.
+    Misses are estimated if it `estimates`; otherwise the longest known n-gram replaces them.
     """
 
     def __init__(self, *, estimates: bool = False) -> None:

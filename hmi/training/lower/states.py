@@ -40,11 +40,7 @@ _CHARACTERS = 2**20  # of texts that are encoded at once: an encoding takes a hu
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, *, has_end: bool = True
 ) -> list[NDArray[np.int64]]:
-    """Token ids with special tokens; a longer text is cut and keeps its last special token.
-
-    Args:
-        has_end: Texts end with a special token, as those of encoders do.
-    """
+    """Token ids with special tokens; a longer text is cut, but keeps its last special token if it `has_end`."""
     sequences = []
     for some in text_chunks(texts):
         for encoding in tokenizer.encode_batch_fast(some):
@@ -77,12 +73,7 @@ def window_rows(
     yield_hook: YieldHook = lambda: None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Rows `[n, H]` of packed windows in the model's dtype, rounded as stored rows are.
-
-    Args:
-        delta: Of the domain; None for the base model's own rows.
-        out: `[n, H]` in the model's dtype, on its device, to write them into.
-    """
+    """Rows `[n, H]` of packed windows in the model's dtype, rounded as stored rows are; `out` gets them if given."""
     rows = _new_rows(model, len(keys)) if out is None else out
     for start in range(0, len(keys), _CHUNK):
         windows = torch.from_numpy(unpack(keys[start : start + _CHUNK]))  # [n, 3]

@@ -41,11 +41,9 @@ class WindowBatch:
         thinned: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> WindowBatch:
-        """
-        Args:
-            looks_back: The windows are a decoder's.
-            windows: N-grams of all tokens, in the order of the sequences; None computes their windows.
-            thinned: Share of the sequences whose windows lose neighbours, see `thin_windows`; needs `rng`.
+        """Pad sequences; `windows` are the n-grams of all their tokens in order, None computes them.
+
+        `looks_back` for a decoder. A share `thinned` of the sequences loses neighbours, see `thin_windows`, by `rng`.
         """
         lengths = np.asarray([len(ids) for ids in sequences], np.int64)
         flat = np.concatenate(sequences)
@@ -78,11 +76,8 @@ def thin_windows(keys: Keys, lengths: NDArray[np.int64], share: float, rng: np.r
 def relative_error(ours: Tensor, reference: Tensor, *, each_token: bool = False) -> Tensor:
     """|ours - reference|^2 / |reference|^2 over all values of `[tokens, H]`, float32.
 
-    Args:
-        each_token: The mean of each token's own error. The states of a decoder's first token are a hundred times as
-        long
-            as the others' (Xiao et al., Efficient Streaming Language Models with Attention Sinks, 2024), and would
-            dominate a sum over tokens.
+    `each_token` gives the mean of each token's own error: the states of a decoder's first token are a hundred times as
+    long as the others' (Xiao et al., Streaming Language Models with Attention Sinks, 2024) and would dominate a sum.
     """
     differences, sizes = (ours.float() - reference.float()).square(), reference.float().square()
     if each_token:

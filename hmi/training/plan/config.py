@@ -19,10 +19,7 @@ def require_numbers(
 ) -> None:
     """Raises `InvalidInput`, whose `param` names the field, for a number out of range.
 
-    Args:
-        least: Fields with a lower bound.
-        positive: Fields that are finite numbers above 0.
-        shares: Fields from 0 to 1.
+    `least` bounds fields from below, `positive` ones are finite and above 0, `shares` from 0 to 1.
     """
     for name, bound in least.items():
         if getattr(config, name) < bound:

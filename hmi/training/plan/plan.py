@@ -21,7 +21,6 @@ class TrainingPlan:
     start: str | None = None  # digest of the adapter artifact that training begins with
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
         return {
             "task": self.task.value,
             "training_form": self.training_form.value,

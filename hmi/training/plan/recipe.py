@@ -15,10 +15,7 @@ def config_like(
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """`how` with the adapter's kind, size and places, and in words how a retrained adapter will differ from it.
 
-    Args:
-        head: The adapter's.
-        spec: Of the adapter's base.
-        labels: Of the text to train on.
+    `head` and `spec` are those of the adapter, `labels` those of the text to train on.
     """
     places = [*adapter.lora, *adapter.bottleneck]
     parts: tuple[Lora | Bottleneck, ...] = (*adapter.lora.values(), *adapter.bottleneck.values())

@@ -46,5 +46,4 @@ class RetrainReport:
     notes: tuple[str, ...]  # caveats for the reader, in sentences
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
         return dataclasses.asdict(self) | {"config": self.config.to_json()}

@@ -39,7 +39,6 @@ class Metrics:
         return self.values[self.name]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
         return dataclasses.asdict(self) | {"score": self.score}
 
     @classmethod

@@ -28,6 +28,7 @@ class TrainProgress:
 
 
 OnProgress = Callable[[TrainProgress], None]
+"""Called after every step. If it raises, the checkpoint, if there is one, is saved and the training ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,6 @@ class TrainReport:
         return 1000 * self.seconds / (self.examples + self.dev_examples)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("dev", "config")}
         return fields | {
             "dev": self.dev.to_json() if self.dev else None,

@@ -101,11 +101,8 @@ def _cosines(
 ) -> tuple[Tensor, Tensor]:
     """Cosines `[n, m]` and the place of each positive among the candidates `[n]`.
 
-    The cosine is minus infinity for what is no wrong answer: the query's own text and its other positives.
-
-    Args:
-        queries: Unit vectors `[n, H]` of `rows`.
-        among: Unit vectors `[m, H]` of `candidates`, which ascend.
+    `queries` are unit vectors `[n, H]` of `rows`, `among` `[m, H]` of `candidates`, which ascend. The cosine is minus
+    infinity for what is no wrong answer: the query's own text and its other positives.
     """
     excluded = np.zeros((len(rows), len(candidates)), np.bool_)
     for place, row in enumerate(rows.tolist()):

@@ -21,13 +21,7 @@ from hmi.training.tasks.network import Network
 
 
 class Preprocessor:
-    """Turns texts into the lower layers' output, which the network reads.
-
-    Args:
-        max_tokens: Longer texts are cut, special tokens included.
-        states_of: `LowerStates` of token ids.
-        chat: The model's chat template, if it has one.
-    """
+    """Turns texts, cut to `max_tokens`, into the lower layers' output, which the network reads."""
 
     def __init__(
         self,

@@ -26,11 +26,8 @@ from hmi.training.trainable.parameters import (
 class TrainableAdapter(nn.Module):
     """LoRA pairs or bottlenecks on the upper layers, and a linear head on the pooled state or on all states.
 
-    It starts as the base model, with a head of zeros, or as another adapter, see `start_from`.
-
-    Args:
-        config: Its kind, rank, sites, placements, lowest layer and bottleneck form are read.
-        labels: Of the head; empty for an adapter without a head.
+    It starts as the base model, with a head of zeros, or as another adapter, see `start_from`. Without `labels` it has
+    no head.
     """
 
     def __init__(

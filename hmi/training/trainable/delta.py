@@ -14,9 +14,7 @@ from hmi.training.trainable.parameters import LoraPairs, array_of, convert_parts
 class TrainableDelta(nn.Module):
     """A domain delta: LoRA pairs on every lower layer, no head.
 
-    Args:
-        above: Delta of an ancestor to start from. It is not trained: its pairs stay beside the new ones, and the ranks
-            add up. None starts as the base model.
+    The delta `above`, an ancestor's, is not trained: its pairs stay beside the new ones, and the ranks add up.
     """
 
     def __init__(
