@@ -16,11 +16,12 @@ from hmi.catalog.schema.jobs import (
     EventType,
     JobState,
     QueuedJob,
+    ScheduleTick,
     Shard,
     TuningEvent,
     TuningJob,
+    WorkerNode,
 )
-from hmi.catalog.schema.nodes import ScheduleTick, WorkerNode
 from hmi.catalog.schema.registry import (
     GENERAL,
     OPERATOR,

@@ -1,4 +1,4 @@
-"""Queued work: batches with their shards, fine-tuning jobs with their events."""
+"""Queued work: batches with their shards, fine-tuning jobs with their events. Workers, and their periodic tasks."""
 
 from __future__ import annotations
 
@@ -192,4 +192,25 @@ class TuningEvent(Base):
     type: Mapped[EventType]
     message: Mapped[str] = mapped_column(Text)
     data: Mapped[dict[str, Any] | None] = mapped_column(JSON_TYPE)
+    created_at: Mapped[float]
+
+
+class WorkerNode(Base):
+    """A worker process's last report: liveness and the adapters it has loaded."""
+
+    __tablename__ = "worker_nodes"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    device: Mapped[str] = mapped_column(String(64))
+    pid: Mapped[int]
+    stats: Mapped[dict[str, Any]]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+
+
+class ScheduleTick(Base):
+    """One row for each periodic run, so that two schedulers cannot both start it."""
+
+    __tablename__ = "schedule_ticks"
+    task: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tick: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     created_at: Mapped[float]

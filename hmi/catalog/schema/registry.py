@@ -56,7 +56,7 @@ class RegisteredBase(Base):
     """An hPLM that tenants' models are based on. `tree_number` points to the published tree version;
     `requested_tree` is the least version number that answers the last rebuild request; None if no request is open.
 
-    `frequency_landmark` and `frequency_half_life` (seconds) set the decay of its n-gram counts (`trees.decay`);
+    `frequency_landmark` and `frequency_half_life` (seconds) set the decay of its n-gram counts (`trees.frequencies`);
     None until the first n-gram is counted.
     """
 

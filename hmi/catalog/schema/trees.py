@@ -34,7 +34,7 @@ class FrequencyPlace(Base):
 class NgramFrequency(Base):
     """The decayed count of an n-gram: millions of narrow rows in key order, written all the time.
 
-    `log_weight` is the natural logarithm of a forward-decayed weight (`trees.decay`). `place_id` is a
+    `log_weight` is the natural logarithm of a forward-decayed weight (`trees.frequencies`). `place_id` is a
     `FrequencyPlace`, without a foreign key: checking one for every row halves the write rate on PostgreSQL.
     """
 

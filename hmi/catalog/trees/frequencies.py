@@ -1,4 +1,8 @@
-"""Counts of n-grams, decaying with time (`decay`).
+"""Counts of n-grams, decaying with time, stored in a form that is never rewritten.
+
+Forward decay (Cormode, Shkapenyuk, Srivastava and Xu, "Forward decay", ICDE 2009): a count at time t weighs
+count * 2^((t - landmark) / half life), so that rows written at different times are comparable. The stored value is the
+natural logarithm, which does not overflow with age, so the landmark never moves.
 
 Rows are written in key order and by one transaction at a time, which takes its turn before it locks anything. So
 flushes never deadlock, and none holds a lock while it waits.
@@ -6,6 +10,7 @@ flushes never deadlock, and none holds a lock while it waits.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,20 +23,46 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Database, database_time, execute_dml, insert_or, lock_for_transaction
 from hmi.catalog.schema import Domain, FrequencyPlace, NgramFrequency, RegisteredBase
-from hmi.catalog.trees.decay import LOG_ADD, Clock
 from hmi.errors import NotFound
 
 _WRITE_LOCK = 0x686D6966  # held by the one transaction that writes frequencies
 _PAGE = 50_000  # rows read in one transaction
+# SQL for the logarithm of the sum of two rows' weights.
+_LOG_ADD = {
+    "sqlite": "hmi_log_add({0}.log_weight, {1}.log_weight)",
+    # Below e^-50 it adds nothing to a float; below e^-745 exp() is an error.
+    "postgresql": "greatest({0}.log_weight, {1}.log_weight)"
+    " + ln(1 + exp(greatest(-abs({0}.log_weight - {1}.log_weight), -50)))",
+}
 _INSERT = {
     "sqlite": "VALUES (?, ?, ?)",
     "postgresql": "SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::double precision[])",
 }
 _UPSERT = {
     dialect: f"INSERT INTO ngram_frequencies AS f (place_id, ngram, log_weight) {rows}"
-    f" ON CONFLICT (place_id, ngram) DO UPDATE SET log_weight = {LOG_ADD[dialect].format('f', 'excluded')}"
+    f" ON CONFLICT (place_id, ngram) DO UPDATE SET log_weight = {_LOG_ADD[dialect].format('f', 'excluded')}"
     for dialect, rows in _INSERT.items()
 }
+
+
+class Clock(NamedTuple):
+    """A clock in half-lives: `landmark` in Unix seconds, by the database's clock; `half_life` in seconds."""
+
+    landmark: float
+    half_life: float
+
+    def logarithm(self, at: float) -> float:
+        """Logarithm of the weight of one count at `at` (Unix seconds)."""
+        return (at - self.landmark) / self.half_life * math.log(2.0)
+
+    def counts(self, log_weights: NDArray[np.float64], at: float) -> NDArray[np.float64]:
+        """Decay stored weights to `at`."""
+        counts: NDArray[np.float64] = np.exp(log_weights - self.logarithm(at))
+        return counts
+
+    def changed(self, half_life: float, at: float) -> Clock:
+        """The clock with another half-life; both agree on the time `at`, so no row is written."""
+        return Clock(at - half_life * (at - self.landmark) / self.half_life, half_life)
 
 
 class NgramCounts(NamedTuple):

@@ -7,10 +7,9 @@ check, gradient clipping, progress with a time estimate and checkpoints exist on
 
 from __future__ import annotations
 
-from hmi.training.loop.batches import EpochBatches
 from hmi.training.loop.checkpoint import Checkpoint, TrainState
 from hmi.training.loop.parallel import run_parallel
-from hmi.training.loop.trainer import Trainer
+from hmi.training.loop.trainer import EpochBatches, Trainer
 
 __all__ = [
     "Checkpoint",

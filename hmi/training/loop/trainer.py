@@ -7,7 +7,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -17,6 +19,38 @@ from hmi.training.reports import OnProgress, TrainProgress
 
 _MAX_GRADIENT_NORM = 1.0  # over all parameters
 _WARM_UP = 0.1  # of all steps, before the learning rate falls linearly to zero
+
+
+class EpochBatches:
+    """Which sequences each step trains on: every one once an epoch, batches of similar length in random order.
+
+    Args:
+        lengths: Tokens of each sequence, int64 `[n]`.
+        generator: Must not be used elsewhere afterwards; generators in the same state give the same batches.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], size: int, generator: torch.Generator) -> None:
+        self.steps_per_epoch = math.ceil(len(lengths) / size)
+        self._lengths = lengths
+        self._size = size
+        self._generator = generator
+        self._epoch = -1
+        self._batches: list[list[int]] = []
+
+    def batch(self, step: int) -> list[int]:
+        """Places of the sequences of a step from 0; never of an epoch before that of the last call."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        while self._epoch < epoch:
+            self._batches = self._draw_epoch()
+            self._epoch += 1
+        return self._batches[place]
+
+    def _draw_epoch(self) -> list[list[int]]:
+        # A little noise on the lengths mixes neighbours, so that batches differ from epoch to epoch.
+        noise = torch.rand(len(self._lengths), generator=self._generator).numpy() * 4  # tokens
+        order = np.argsort(self._lengths + noise, kind="stable")
+        starts = torch.randperm(self.steps_per_epoch, generator=self._generator) * self._size
+        return [order[start : start + self._size].tolist() for start in starts.tolist()]
 
 
 class Trainer:

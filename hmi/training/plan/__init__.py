@@ -6,8 +6,7 @@ keeps it, and `config_like` and `config_from_start` derive a config from an exis
 
 from __future__ import annotations
 
-from hmi.training.plan.config import TrainConfig, default_rank, require_numbers
-from hmi.training.plan.plan import TrainingPlan
+from hmi.training.plan.config import TrainConfig, TrainingPlan, default_rank, require_numbers
 from hmi.training.plan.recipe import config_from_start, config_like
 
 __all__ = ["TrainConfig", "TrainingPlan", "config_from_start", "config_like", "default_rank", "require_numbers"]

@@ -1,4 +1,4 @@
-"""The hyperparameters of a training."""
+"""The hyperparameters of a training, and the plan of a fine-tuning job that the catalog stores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from hmi.adapters import Activation, AdapterKind, Pooling
 from hmi.errors import InvalidInput
-from hmi.spec import MissPolicy, Placement, Site
+from hmi.spec import MissPolicy, Placement, Site, TaskKind
+from hmi.training.data import FileFormat
 
 _LEAST = {"rank": 1, "epochs": 1, "batch_size": 1, "max_tokens": 3, "patience": 1, "lowest_layer": 0}
 
@@ -98,3 +99,35 @@ class TrainConfig:
         policy, activation = MissPolicy(raw["miss_policy"]), Activation(raw["activation"])
         typed = {"kind": kind, "pooling": pooling, "sites": sites, "placements": placements, "miss_policy": policy}
         return cls(**raw | typed | {"activation": activation})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """The part of a job that its worker needs to train."""
+
+    task: TaskKind
+    training_form: FileFormat
+    validation_form: FileFormat | None  # None without a validation file
+    config: TrainConfig  # the worker replaces `device` and `dtype` by its own
+    start: str | None = None  # digest of the adapter artifact that training begins with
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task.value,
+            "training_form": self.training_form.value,
+            "validation_form": None if self.validation_form is None else self.validation_form.value,
+            "config": self.config.to_json(),
+            "start": self.start,
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises `KeyError`, `ValueError` or `TypeError`."""
+        form = raw["validation_form"]
+        return cls(
+            TaskKind(raw["task"]),
+            FileFormat(raw["training_form"]),
+            None if form is None else FileFormat(form),
+            TrainConfig.from_json(raw["config"]),
+            raw.get("start"),  # absent in jobs of earlier versions
+        )

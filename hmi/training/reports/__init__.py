@@ -16,7 +16,6 @@ from hmi.training.reports.card import (
     save_trained,
     usage,
 )
-from hmi.training.reports.comparison import IMPORTED, AdapterComparison, RetrainReport
 from hmi.training.reports.evaluation import (
     Evaluation,
     compare_evaluations,
@@ -26,7 +25,15 @@ from hmi.training.reports.evaluation import (
     evaluate_words,
 )
 from hmi.training.reports.metrics import Metrics, language_metrics, ranking_metrics
-from hmi.training.reports.report import OnProgress, TrainedAdapter, TrainProgress, TrainReport
+from hmi.training.reports.report import (
+    IMPORTED,
+    AdapterComparison,
+    OnProgress,
+    RetrainReport,
+    TrainedAdapter,
+    TrainProgress,
+    TrainReport,
+)
 
 __all__ = [
     "IMPORTED",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hmi.training.distill.perplexity import PerplexitySums
+from hmi.training.distill.fidelity import PerplexitySums
 
 WORDS, SIZE = 7, 5
 
