@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import numpy as np
+import structlog
 from fastapi import Query
+from sqlalchemy.orm import Session
 
 from api.routing import Served, admin_router, errors
+from api.services import Services
 from api.trees.diff import describe
 from api.trees.endpoints import BaseName, base_with_trees
 from api.trees.ngram_text import NgramReader, key_of, key_pattern, name_of
-from api.trees.tables import find_version, open_tables, open_version, parents_of
-from hmi.catalog import deltas, domains, trees
+from hmi.catalog import RegisteredBase, TreeStatus, TreeVersion, deltas, domains, trees
+from hmi.errors import Conflict, Corrupt, NotFound
 from hmi.knowledge import ancestor_chains, functions_of
-from hmi.knowledge.lookup import diff_trees, find_holders
+from hmi.knowledge.lookup import TreeContents, diff_trees, find_holders
+from hmi.knowledge.store import KEY_FILES, Table
 from hmi.schemas import NgramObject, NgramPage, TreeDiffObject
+
+_log = structlog.get_logger(__name__)
 
 router = admin_router("/v1/hmi/trees", "knowledge")
 
@@ -49,7 +56,7 @@ def list_top(
     shown = found[:limit]
     keys = np.array([each.ngram for each in shown], np.uint64)
     chain = ancestor_chains(parents)[domain]
-    tables = open_tables(services, published.tables, chain) if published else {}
+    tables = _open_tables(services, published.tables, chain) if published else {}
     holders = find_holders(keys, chain, tables, {name: each.digest for name, each in functions.items()})
     texts = NgramReader(services.tokenizer(row.artifact)).read(keys, [each.count for each in shown]) if shown else []
     return NgramPage(
@@ -81,10 +88,50 @@ def compare_versions(
     """
     with services.database.session(read_only=True) as session:
         row = base_with_trees(session, base)
-        versions = [find_version(session, row, each, param=name) for each, name in ((before, "from"), (after, "to"))]
-        parents = [parents_of(session, each) for each in versions]
-    earlier, later = (open_version(services, *each) for each in zip(versions, parents, strict=True))
+        versions = [_find_version(session, row, each, param=name) for each, name in ((before, "from"), (after, "to"))]
+        parents = [_parents_of(session, each) for each in versions]
+    earlier, later = (
+        TreeContents(_open_tables(services, version.tables, version.tables), known)
+        for version, known in zip(versions, parents, strict=True)
+    )
     found = diff_trees(earlier, later)
     return TreeDiffObject(
         base=row.name, before=before, after=after, domains=describe(services, row, found, later.parents, limit)
     )
+
+
+def _find_version(session: Session, base: RegisteredBase, number: int, *, param: str) -> TreeVersion:
+    """Raises `NotFound`, and `Conflict` for a version whose build has not succeeded."""
+    known = {each.number: each for each in trees.versions(session, base.id)}
+    row = known.get(number)
+    if row is None:
+        kept = f" (any more); known are {', '.join(map(str, sorted(known)))}" if known else ": none was built yet"
+        raise NotFound(f"the tree of {base.name} has no version {number}{kept}", code="version_not_found", param=param)
+    if row.status is not TreeStatus.READY:
+        state = "being built" if row.status is TreeStatus.BUILDING else "a build that failed"
+        raise Conflict(f"version {number} of the tree of {base.name} is {state}: it holds nothing", param=param)
+    return row
+
+
+def _parents_of(session: Session, version: TreeVersion) -> dict[str, str | None]:
+    """The parents of a version's domains when it was built; today's where it has not recorded them."""
+    built = version.report.get("domains", {})
+    found = {name: each.get("parent") for name, each in built.items() if "parent" in each}
+    whole = bool(found) and all(parent is None or parent in found for parent in found.values())
+    return found if whole and set(version.tables) <= set(found) else domains.parents(session)
+
+
+def _open_tables(services: Services, tables: Mapping[str, str], chosen: Iterable[str]) -> dict[str, Table]:
+    """The tables of the chosen domains that have one; `tables` are artifact digests by domain.
+
+    A damaged or lost table is left out and logged, as workers do.
+    """
+    found = {}
+    for domain in chosen:
+        if domain not in tables:
+            continue
+        try:
+            found[domain] = Table.open(services.artifacts.part(tables[domain], KEY_FILES), keys_only=True)
+        except (Corrupt, NotFound) as error:
+            _log.warning("table_not_usable", domain=domain, artifact=tables[domain], reason=error.message)
+    return found

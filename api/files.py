@@ -7,13 +7,14 @@ from typing import IO, Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import Form, Path, Query, UploadFile
+from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
-from api.files.content import open_content
 from api.routing import After, Caller, Served, errors, tenant_router
+from api.services import Services
 from api.uploads import display_name, store
-from hmi.catalog import NewFile, database_time, files, new_id
-from hmi.errors import InvalidInput
+from hmi.catalog import File, NewFile, database_time, files, new_id
+from hmi.errors import Corrupt, InvalidInput, NotFound
 from hmi.schemas import FileDeleted, FileObject, Page
 
 _CHUNK = 256 * 1024
@@ -116,3 +117,22 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
     with stream:
         while chunk := stream.read(_CHUNK):
             yield chunk
+
+
+def get_file(session: Session, tenant_id: str, file_id: str, param: str, *, purpose: str | None = None) -> File:
+    """Raises `NotFound`, and `InvalidInput` for another purpose; `param` is the field that names the file."""
+    try:
+        file = files.get_file(session, tenant_id, file_id)
+    except NotFound as error:
+        raise NotFound(error.message, code=error.code, param=param) from None
+    if purpose is not None and file.purpose != purpose:
+        raise InvalidInput(f"the file's purpose is {file.purpose}, not {purpose}", param=param)
+    return file
+
+
+def open_content(services: Services, file: File) -> IO[bytes]:
+    """Raises `Corrupt` where the content is lost."""
+    try:
+        return services.storage.open(file.path)
+    except NotFound as error:
+        raise Corrupt(f"the content of file {file.id} is lost") from error

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import BackgroundTasks, Path
 
-from api.batches.views import view_batch
 from api.files import get_file, open_content
 from api.idempotency import IdempotencyKey, RetryCount, digest_of, find_recent, require_same
 from api.routing import After, Caller, Limit, Served, errors, tenant_router
@@ -48,7 +47,7 @@ def create_batch(
             )
         if first is not None:
             require_same(_is_same(first, body), "batch")
-            return view_batch(first)
+            return _view(first)
         file = get_file(session, tenant_id, body.input_file_id, "input_file_id", purpose="batch")
     with open_content(services, file) as stream:
         checked = check_input(
@@ -74,7 +73,7 @@ def create_batch(
         view = batches.get_batch(session, tenant_id, batch.id)
     background.add_task(services.hint, TaskName.DISPATCH)
     require_same(_is_same(view, body), "batch")
-    return view_batch(view)
+    return _view(view)
 
 
 @router.get("", summary="List batches")
@@ -82,14 +81,14 @@ def list_batches(services: Served, caller: Caller, after: After = None, limit: L
     """Your batches, newest first."""
     with services.database.session(read_only=True) as session:
         page = batches.list_batches(session, caller.tenant_id, after=after, limit=limit)
-    return Page[BatchObject].of([view_batch(each) for each in page.items], has_more=page.has_more)
+    return Page[BatchObject].of([_view(each) for each in page.items], has_more=page.has_more)
 
 
 @router.get("/{batch_id}", summary="Look at a batch", responses=errors(404))
 def retrieve_batch(services: Served, caller: Caller, batch_id: BatchId) -> BatchObject:
     """Its status, counts and, at the end, the ids of its files."""
     with services.database.session(read_only=True) as session:
-        return view_batch(batches.get_batch(session, caller.tenant_id, batch_id))
+        return _view(batches.get_batch(session, caller.tenant_id, batch_id))
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch", responses=errors(404))
@@ -102,7 +101,7 @@ def cancel_batch(services: Served, caller: Caller, background: BackgroundTasks, 
         batches.cancel_batch(session, caller.tenant_id, batch_id)
         view = batches.get_batch(session, caller.tenant_id, batch_id)
     background.add_task(services.hint, TaskName.RECONCILE)
-    return view_batch(view)
+    return _view(view)
 
 
 def _is_same(view: BatchView, body: BatchCreate) -> bool:
@@ -112,4 +111,34 @@ def _is_same(view: BatchView, body: BatchCreate) -> bool:
         body.endpoint,
         body.completion_window,
         body.metadata or {},
+    )
+
+
+def _view(view: BatchView) -> BatchObject:
+    batch = view.batch
+    return BatchObject(
+        id=batch.id,
+        endpoint=batch.endpoint,
+        errors={"data": batch.errors} if batch.errors else None,
+        input_file_id=batch.input_file_id,
+        completion_window=batch.completion_window,
+        status=batch.status,
+        output_file_id=batch.output_file_id,
+        error_file_id=batch.error_file_id,
+        created_at=batch.created_at,
+        in_progress_at=batch.in_progress_at,
+        expires_at=batch.expires_at,
+        finalizing_at=batch.finalizing_at,
+        completed_at=batch.completed_at,
+        failed_at=batch.failed_at,
+        expired_at=batch.expired_at,
+        cancelling_at=batch.cancelling_at,
+        cancelled_at=batch.cancelled_at,
+        request_counts={"total": batch.total_lines, "completed": view.completed, "failed": view.failed},
+        usage={
+            "input_tokens": view.input_tokens,
+            "output_tokens": view.output_tokens,
+            "total_tokens": view.input_tokens + view.output_tokens,
+        },
+        metadata=batch.attributes or None,
     )
