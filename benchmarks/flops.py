@@ -40,5 +40,5 @@ def forward_flops(
         total += 2 * asked * hidden * hidden  # o
         total += 2 * 2 * asked * hidden * shape.intermediate_size  # feed-forward
         if layer >= without_lora:
-            total += 2 * (asked + tokens) * 2 * hidden * lora_rank  # on q of what is asked, and on v: down and up
+            total += 2 * (asked + tokens) * 2 * hidden * lora_rank  # on q of the computed tokens, and on v: down and up
     return total + 2 * hidden * hidden + 2 * hidden * labels

@@ -1,4 +1,4 @@
-"""What all benchmarks share: turns, the two limits of the machine, options and tables.
+"""What all benchmarks share: alternating rounds, the two limits of the machine, versions.
 
 A figure is the median of its rounds. Rounds of what is compared alternate in one run, and each turn begins with
 another one, so that a machine that slows down or gets busy does so for all of them.
@@ -54,12 +54,10 @@ class GemmMeter:
         ):
             x = torch.randn(rows, inputs, device=device).to(dtype)
             weight = torch.randn(outputs, inputs, device=device).to(dtype)
-            self._add(2 * rows * inputs * outputs, _products(x, weight))
-
-    def _add(self, flops: int, products: list[Callable[[], object]]) -> None:
-        self._products += products
-        self._flops += [flops] * len(products)
-        self._seconds += [[] for _ in products]
+            products = _products(x, weight)
+            self._products += products
+            self._flops += [2 * rows * inputs * outputs] * len(products)
+            self._seconds += [[] for _ in products]
 
     @torch.inference_mode()
     def measure(self, repeats: int = 3) -> float:
@@ -104,7 +102,7 @@ def _timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for what was asked of a GPU; on a CPU everything has been done already."""
+    """Wait for a GPU's work; a CPU has done it already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

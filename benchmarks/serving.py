@@ -15,8 +15,11 @@ from benchmarks.harness import alternate
 from hmi.bench import OneBase, submit_all
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Item, ModelRef, Task
+from hmi.knowledge import Keys
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.spec import MissPolicy, read_spec
+from hmi.knowledge.plan import TreePlan
+from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.spec import HPLMSpec, MissPolicy, read_spec
 
 EXACT, EXACT_NO_CACHE, BACKOFF, ORDINARY = "exact", "exact, no miss cache", "backoff", "k = 0"
 
@@ -46,20 +49,28 @@ def seconds_of_job(engine: Engine, items: Sequence[Item]) -> float:
     return time.perf_counter() - begin
 
 
+def open_built_tree(folder: Path, plan: TreePlan, spec: HPLMSpec) -> KnowledgeTree:
+    """Open the tables that `build_tree` wrote."""
+    tables = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}
+    digests = {domain: function.digest for domain, function in plan.functions.items()}
+    return KnowledgeTree(1, plan.parents, tables, spec.row_dtype, spec.hidden_size, digests)
+
+
+def make_computed_tree(engine: Engine, base: str, spec: HPLMSpec, keys: Keys, folder: Path) -> KnowledgeTree:
+    """Make a tree of one domain, `general`, with the computed rows of ascending keys."""
+    meta = TableMeta("general", base, spec.row_dtype, spec.hidden_size, len(keys))
+    write_table(folder, meta, keys, encode(engine.compute_rows(base, keys), spec.row_dtype))
+    return KnowledgeTree(1, {"general": None}, {"general": Table.open(folder)}, spec.row_dtype, spec.hidden_size)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rate:
-    """What a way of serving did with the same texts as the others.
+    """What a way of serving did with the same texts as the others."""
 
-    Attributes:
-        tokens_s: Median of the rounds.
-        ratio: Over the ordinary model's with the same texts; median of the rounds, each of which has other texts.
-        hit_rate: Share of windows that the tree held; None where nothing is looked up.
-        computed: Windows computed for each token read; the lower layers' work is about 2.8 times a token's for each.
-    """
-
-    tokens_s: float
-    ratio: float
-    hit_rate: float | None
+    tokens_s: float  # median of the rounds
+    ratio: float  # over the ordinary model's with the same texts; median of the rounds, each of which has other texts
+    hit_rate: float | None  # share of windows that the tree held; None where nothing is looked up
+    # Windows computed for each token read; the lower layers' work is about 2.8 times a token's for each.
     computed: float | None
 
 

@@ -22,22 +22,14 @@ from hmi.spec import MissPolicy
 
 ALL_HELD = "exact, all held"
 _ROUNDS = 3
-BASE = "base"
-"""The base artifact's name, in place of a digest."""
+BASE = "base"  # the base artifact's name, in place of a digest
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """
-    Attributes:
-        answers: By job, the label of every sentence that its domain was asked.
-        hit_rate: By domain, the share of windows that the tree held; empty where nothing is looked up.
-        tree_bytes: Of the tables of all domains.
-    """
-
-    answers: Mapping[Job, NDArray[np.str_]]
-    hit_rate: Mapping[str, float]
-    tree_bytes: int
+    answers: Mapping[Job, NDArray[np.str_]]  # the label of every test sentence of the job's domain
+    hit_rate: Mapping[str, float]  # by domain, the share of windows that the tree held; empty without lookups
+    tree_bytes: int  # of the tables of all domains
 
 
 def ask(learner: Learner, k: int, systems: tuple[System, ...]) -> Asked:

@@ -42,20 +42,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Makes everything in `folder`; what is there already stays, so that a stopped run resumes.
-
-    Attributes:
-        cache: Of texts, and of bases that take long to distil.
-        say: Receives a line for each thing that was made.
-    """
+    """Makes everything in `folder`; what is there already stays, so that a stopped run resumes."""
 
     folder: Path
-    cache: Path
+    cache: Path  # of texts, and of bases that take long to distil
     plan: Plan
     texts: Mapping[str, DomainText]
     device: str
     dtype: str
-    say: Callable[[str], None]
+    say: Callable[[str], None]  # receives a line for each thing that was made
 
     def base(self, k: int) -> Path:
         """The base artifact that looks its lower `k` layers up."""

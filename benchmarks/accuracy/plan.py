@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from examples.data import Part, Sentence, thinned
@@ -13,11 +13,11 @@ from hmi.adapters import AdapterKind
 class System(StrEnum):
     """What answers.
 
-    The first three are the ordinary model: with adapters on all layers, with the same ones trained on as long as
-    `carried_*` are, and with adapters above k alone. The others look the lower k layers up: with every window computed
-    that the tree lacks, or with shorter n-grams standing in for it, from the tree that the domain's own training text
-    gives. Their rows are the base's, or those of the domain's delta; and an adapter begins with nothing, or is carried
-    over from the ordinary model (`hmi train --start`).
+    The first three are the ordinary model: with adapters on all layers, with the same ones trained as long as
+    `carried_*` are, and with adapters above k alone. The others look the lower k layers up in a tree of the domain's
+    training text; a missing window is computed, or backs off to shorter n-grams. Their rows are the base's, or those of
+    the domain's delta. An adapter is trained from scratch, or carried over from the ordinary model
+    (`hmi train --start`).
     """
 
     FULL = "full"
@@ -60,29 +60,19 @@ class System(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything a run takes.
+    """How much of everything a run takes."""
 
-    Attributes:
-        ks: Numbers of lower layers that are looked up.
-        seeds: Tenants of each domain, whose adapters are trained from different seeds.
-        kind, rank, epochs, learning_rate: Of every adapter of every system.
-        more_epochs, lower_rate: Of those that start from the full model's.
-        distil_steps: Of a base at a k that the package does not carry.
-        delta_steps: Of a domain's delta.
-        most_training, most_test: Sentences of each domain, at most.
-    """
-
-    ks: tuple[int, ...]
-    seeds: int
-    kind: AdapterKind
+    ks: tuple[int, ...]  # numbers of lower layers that are looked up
+    seeds: int  # tenants of each domain, whose adapters are trained from different seeds
+    kind: AdapterKind  # this and the next three: of every adapter of every system
     rank: int
     epochs: int
     learning_rate: float
-    more_epochs: int
-    lower_rate: float
-    distil_steps: int
-    delta_steps: int
-    most_training: int
+    more_epochs: int  # of adapters that start from the full model's
+    lower_rate: float  # learning rate of the same
+    distil_steps: int  # of a base at a k that the package does not carry
+    delta_steps: int  # of a domain's delta
+    most_training: int  # sentences of each domain, at most
     most_test: int
 
 
@@ -100,19 +90,8 @@ FULL = Plan(
     most_training=100_000,
     most_test=100_000,
 )
-QUICK = Plan(
-    ks=(3,),
-    seeds=1,
-    kind=AdapterKind.BOTTLENECK,
-    rank=48,
-    epochs=1,
-    learning_rate=3e-3,
-    more_epochs=1,
-    lower_rate=1e-3,
-    distil_steps=0,
-    delta_steps=4,
-    most_training=128,
-    most_test=64,
+QUICK = replace(
+    FULL, ks=(3,), seeds=1, epochs=1, more_epochs=1, distil_steps=0, delta_steps=4, most_training=128, most_test=64
 )
 
 

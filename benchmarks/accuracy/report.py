@@ -31,10 +31,7 @@ class Score:
 
 
 def score(answers: Sequence[NDArray[np.str_]], truth: Sequence[str]) -> Score:
-    """
-    Args:
-        answers: Labels of the test sentences, by seed.
-    """
+    """Score the labels of the test sentences, by seed."""
     right = np.array([each == np.array(truth) for each in answers])  # [seeds, sentences]
     return Score(
         round(100 * float(right.mean()), 2),

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.serving import open_built_tree
 from hmi.engine import Engine
 from hmi.knowledge import Function, Keys, window_keys
 from hmi.knowledge.build import build_tree
 from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.plan import PreviousTree, plan_tree
-from hmi.knowledge.store import Table, entry_bytes
+from hmi.knowledge.store import entry_bytes
 from hmi.models.families import load_tokenizer
 from hmi.spec import read_spec
 from hmi.training.lower import encode
@@ -34,9 +35,7 @@ def tree_of(
 ) -> KnowledgeTree:
     """Build the tree of every domain's windows and their backoff n-grams, with the unigrams at the root.
 
-    Args:
-        name: Of the base artifact in the folder `base`, as the engine knows it.
-        deltas: Those of domains that have one, by the domain's name.
+    `name` is the engine's name of the base artifact in the folder `base`; `deltas` are those of domains that have one.
     """
     spec, tokenizer = read_spec(base), load_tokenizer(base)
     counted = {}
@@ -74,6 +73,4 @@ def tree_of(
         tolerance=0.0,
         progress=lambda progress: None,
     )
-    tables = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}
-    digests = {domain: function.digest for domain, function in plan.functions.items()}
-    return KnowledgeTree(1, plan.parents, tables, spec.row_dtype, spec.hidden_size, digests)
+    return open_built_tree(folder, plan, spec)

@@ -90,19 +90,10 @@ def measure(folder: Path, cache: Path, options: argparse.Namespace) -> dict[str,
         tokenised = Tokenised(all_texts((sentences, definitions)), tokenizer)
         report |= measure_replay(sentences, definitions, tokenised, planner, 2_000 if quick else 50_000)
     if "pays" in options.only:
-        plan = (
-            PaysPlan(options.device, options.dtype, (("minilm", 3),), (0.0, 0.4, 0.7, 1.0), 2, 100, 200)
-            if quick
-            else PaysPlan(
-                options.device,
-                options.dtype,
-                (("minilm", 3), ("base", 6)),
-                (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0),
-                3,
-                600,
-                3_000,
-            )
-        )
+        cases, rates = (("minilm", 3), ("base", 6)), (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
+        plan = PaysPlan(options.device, options.dtype, cases, rates, 3, 600, 3_000)
+        if quick:
+            plan = PaysPlan(options.device, options.dtype, cases[:1], (0.0, 0.4, 0.7, 1.0), 2, 100, 200)
         report["pays"] = measure_pays(folder, (sentences, definitions), tokenizer, plan)
         report["exact_pays_from_hit_rate"] = report["pays"][-1]["exact_pays_from_hit_rate"]
     return {**report, "machine": machine(resolve_device(options.device))}

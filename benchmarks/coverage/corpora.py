@@ -21,7 +21,7 @@ ROOT = "general"
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """`texts` by the domain that they are asked of; parents may have no text of their own."""
+    """`texts` by the domain that they are looked up in; parents may have no text of their own."""
 
     name: str
     parents: Parents
@@ -30,15 +30,10 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """The windows of some texts, one text after the other.
+    """The windows of some texts, one text after the other."""
 
-    Attributes:
-        keys: uint64 `[tokens]`.
-        ends: int64 `[texts]`, where each text's windows end.
-    """
-
-    keys: Keys
-    ends: NDArray[np.int64]
+    keys: Keys  # uint64 [tokens]
+    ends: NDArray[np.int64]  # [texts], where each text's windows end
 
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: Tokenizer) -> Self:

@@ -21,23 +21,15 @@ from hmi.knowledge import unigrams, union
 
 @dataclass(frozen=True, slots=True)
 class PaysPlan:
-    """How much is measured.
-
-    Attributes:
-        cases: Shape and k of each curve.
-        hit_rates: The points of each curve.
-        rounds: Rounds of each point.
-        portion: Texts in one round of an engine.
-        warming: Texts served before the first round, which fill the miss cache.
-    """
+    """How much is measured."""
 
     device: str
     dtype: str
-    cases: Sequence[tuple[str, int]]
-    hit_rates: Sequence[float]
-    rounds: int
-    portion: int
-    warming: int
+    cases: Sequence[tuple[str, int]]  # shape and k of each curve
+    hit_rates: Sequence[float]  # the points of each curve
+    rounds: int  # of each point
+    portion: int  # texts in one round of an engine
+    warming: int  # texts served before the first round, which fill the miss cache
 
 
 def measure_pays(folder: Path, corpora: Sequence[Corpus], tokenizer: Tokenizer, plan: PaysPlan) -> list[dict[str, Any]]:
@@ -92,10 +84,7 @@ def measure_pays(folder: Path, corpora: Sequence[Corpus], tokenizer: Tokenizer, 
 def crossing(rates: Sequence[float], ratios: Sequence[float], level: float = 1.0) -> float | None:
     """Return the hit rate from which the ratio stays at `level` or above, on straight lines between the points.
 
-    Args:
-        rates: Ascending.
-        ratios: Throughput at each, over that of the model that looks nothing up.
-
+    `rates` ascend; `ratios` are the throughput at each, over that of the model that looks nothing up.
     None where the ratio is below `level` at the highest rate; the lowest rate where it is never below.
     """
     below = [place for place, ratio in enumerate(ratios) if ratio < level]

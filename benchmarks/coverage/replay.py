@@ -14,8 +14,7 @@ from hmi.knowledge import NO_KEYS, Keys, Parents, ancestor_chains, holds
 from hmi.knowledge.counts import DomainCounts, FrequencyCounter, LookupCounts
 from hmi.knowledge.plan import PreviousTable
 
-REFERENCE = "reference"
-"""The domain of all glosses; its subjects drift."""
+REFERENCE = "reference"  # the domain of all glosses; its subjects drift
 
 _MAX_KEYS = 2_000_000  # per domain, the engine's default
 
@@ -35,19 +34,13 @@ Period = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One period, answered by the version that was planned at the end of the period before.
-
-    Attributes:
-        predicted: The hit rate that this version's plan predicted; None for the first period.
-        entries: Of the version planned at the end of this period.
-        added: Of these entries, those that the version before did not hold in the same domain.
-    """
+    """One period, answered by the version that was planned at the end of the period before."""
 
     found: Found
     by_domain: Mapping[str, Found]
-    predicted: float | None
-    entries: int
-    added: int
+    predicted: float | None  # hit rate that this version's plan predicted; None for the first period
+    entries: int  # of the version planned at the end of this period
+    added: int  # of these entries, those that the version before did not hold in the same domain
 
 
 class DecayingCounts:
@@ -82,11 +75,7 @@ class DecayingCounts:
 def replay(
     periods: Sequence[Mapping[str, Keys]], parents: Parents, planner: Planner, node_entries: int, half_life: float
 ) -> list[Served]:
-    """Answer each period's windows, count them and plan the next version.
-
-    Args:
-        half_life: Of the counts, in periods.
-    """
+    """Answer each period's windows, count them and plan the next version; `half_life` is in periods."""
     counter = FrequencyCounter(_MAX_KEYS)
     counts = DecayingCounts(half_life)
     tables: Mapping[str, Keys] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -17,16 +16,11 @@ from benchmarks.peers.process import EngineProcess, Unavailable
 
 
 class Fleet:
-    """Starts every engine's process at once; leaving the `with` block ends them.
-
-    Attributes:
-        unavailable: Why an engine does not run here, by its name.
-        versions: Packages that each engine runs with, by its name.
-    """
+    """Starts every engine's process at once; leaving the `with` block ends them."""
 
     def __init__(self, contenders: Sequence[Contender], folder: Path) -> None:
-        self.unavailable: dict[str, str] = {}
-        self.versions: dict[str, dict[str, str | None]] = {}
+        self.unavailable: dict[str, str] = {}  # why an engine does not run here, by its name
+        self.versions: dict[str, dict[str, str | None]] = {}  # packages of each engine, by its name
         self._processes = {each.name: EngineProcess(each, folder) for each in contenders}
 
     @property
@@ -71,8 +65,6 @@ class Fleet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
             process.close()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.plan import NO_TENANT, Batch, Depth, Plan, Workload, adapter_folder, base_folder
-from benchmarks.serving import results
+from benchmarks.serving import make_computed_tree, results
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import read_adapter, save_adapter
 from hmi.bench import OneBase
@@ -23,7 +23,6 @@ from hmi.engine import Engine, EngineConfig
 from hmi.items import Classification, Item, ModelRef, Task
 from hmi.knowledge import unigrams, window_keys
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.models.convert import convert_pretrained
 from hmi.spec import HPLMSpec
 
@@ -83,9 +82,7 @@ def _whole_tree(engine: Engine, spec: HPLMSpec, ids: NDArray[np.int64], folder: 
     """A tree with every window of ids `[sequences, tokens]`."""
     lengths = np.full(len(ids), ids.shape[1])
     keys = np.unique(np.concatenate([window_keys(ids.reshape(-1), lengths), unigrams(spec.vocab_size)]))
-    meta = TableMeta(_DOMAIN, _BASE, spec.row_dtype, spec.hidden_size, len(keys))
-    write_table(folder, meta, keys, encode(engine.compute_rows(_BASE, keys), spec.row_dtype))
-    return KnowledgeTree(1, {_DOMAIN: None}, {_DOMAIN: Table.open(folder)}, spec.row_dtype, spec.hidden_size)
+    return make_computed_tree(engine, _BASE, spec, keys, folder)
 
 
 def _name(tenant: int) -> str:

@@ -41,6 +41,7 @@ from hmi.training.distill import BaseReport, DistillConfig, build_base, default_
 
 RECIPE = dataclasses.replace(default_distill_config(Family.LLAMA), steps=1200)
 _WORDS = 100  # of a paragraph
+_STAGES = ("original", "converted", "fitted", "distilled")  # of perplexity
 _REPORT = "report.json"
 
 
@@ -166,25 +167,14 @@ def _as_text(report: dict[str, Any]) -> str:
         rows.append(
             [
                 k,
-                *(f"{found[name]:.2f}" for name in ("original", "converted", "fitted", "distilled")),
+                *(f"{found[name]:.2f}" for name in _STAGES),
                 f"{100 * found['above_original']:+.1f} %",
                 f"{found['divergence']['distilled']:.3f}",
                 f"{100 * found['agreement']['distilled']:.1f} %",
                 *(f"{speed[name]['ratio']:.2f} x" if speed else "" for name in ("computed", "held")),
             ]
         )
-    header = [
-        "k",
-        "original",
-        "converted",
-        "fitted",
-        "distilled",
-        "",
-        "divergence",
-        "same word",
-        "all computed",
-        "all held",
-    ]
+    header = ["k", *_STAGES, "", "divergence", "same word", "all computed", "all held"]
     return f"perplexity on held-back text, and tokens made in a second over k = 0\n{as_table(header, rows)}"
 
 

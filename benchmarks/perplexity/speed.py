@@ -16,13 +16,11 @@ import numpy as np
 import torch
 
 from benchmarks.harness import alternate
-from benchmarks.serving import results
+from benchmarks.serving import make_computed_tree, results
 from hmi.bench import OneBase
 from hmi.engine import Engine, EngineConfig
 from hmi.items import Generation, GenerationParams, Item, ModelRef, Sampling, Task
-from hmi.knowledge import Function, window_keys
-from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.store import Table, TableMeta, encode, write_table
+from hmi.knowledge import window_keys
 from hmi.models.families import load_tokenizer
 from hmi.spec import read_spec
 
@@ -69,13 +67,7 @@ class _Server:
         """Publish a tree of all windows of the texts."""
         lengths = np.array([len(text) for text in texts])
         keys = np.unique(window_keys(np.concatenate([np.array(text) for text in texts]), lengths, looks_back=True))
-        rows = encode(self.engine.compute_rows(self._name, keys), self.spec.row_dtype)
-        function = Function(self._name, None).digest
-        meta = TableMeta(_GENERAL, function, self.spec.row_dtype, self.spec.hidden_size, len(keys))
-        write_table(folder, meta, keys, rows)
-        table = Table.open(folder)
-        tree = KnowledgeTree(1, {_GENERAL: None}, {_GENERAL: table}, self.spec.row_dtype, self.spec.hidden_size)
-        self.engine.publish_tree(self._name, tree)
+        self.engine.publish_tree(self._name, make_computed_tree(self.engine, self._name, self.spec, keys, folder))
 
 
 def measure_speed(

@@ -48,43 +48,27 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a recipe costs in serving, by arithmetic: multiply-adds of matrix products, and bytes of a row.
+    """What a recipe costs in serving, by arithmetic: multiply-adds of matrix products, and bytes of a row."""
 
-    Attributes:
-        row_bytes: Of an n-gram in a table, beside its key: int8, and a float32 scale for each vector.
-        window: Multiply-adds of computing a row, over those of the ordinary model for a token.
-        token: The same of a token whose row was looked up.
-    """
-
-    row_bytes: int
-    window: float
-    token: float
+    row_bytes: int  # of an n-gram in a table, beside its key: int8, and a float32 scale for each vector
+    window: float  # multiply-adds of computing a row, over those of the ordinary model for a token
+    token: float  # the same of a token whose row was looked up
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """
-    Attributes:
-        whole: Of windows as they are.
-        thinned: Of windows as a tree leaves them that does not know the text.
-        difference_bytes: Of what the base differs by from the pretrained model, as it is kept.
-        losses: Of distillation, means over each tenth of the steps.
-        seconds: Of fitting and distillation.
-    """
-
-    whole: Fidelity
-    thinned: Fidelity
+    whole: Fidelity  # of windows as they are
+    thinned: Fidelity  # of windows as a tree leaves them that does not know the text
     costs: Costs
-    difference_bytes: int
-    losses: tuple[float, ...]
-    seconds: float
+    difference_bytes: int  # of the difference from the pretrained model, as it is kept
+    losses: tuple[float, ...]  # of distillation, means over each tenth of the steps
+    seconds: float  # of fitting and distillation
 
 
 def read_text(corpora: Sequence[Sequence[str]], source: Path, folder: Path, plan: Plan) -> Text:
     """Every recipe's text, divided as `hmi build base` divides it.
 
-    Args:
-        folder: For a conversion of `source`, whose tokenizer is taken.
+    `source` is converted into `folder`, for its tokenizer.
     """
     spec = convert_pretrained(source, folder)
     some = [corpus[:: plan.every] for corpus in corpora]
@@ -95,26 +79,17 @@ def read_text(corpora: Sequence[Sequence[str]], source: Path, folder: Path, plan
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """
-    Attributes:
-        source: The pretrained model's transformers folder.
-        folder: For conversions of it.
-    """
-
-    source: Path
-    folder: Path
+    source: Path  # the pretrained model's transformers folder
+    folder: Path  # for conversions of it
     text: Text
     plan: Plan
     device: torch.device
     dtype: torch.dtype
 
     def measure(self, variants: Mapping[str, Variant], say: Callable[[str], None]) -> dict[str, Result]:
-        """By name, in the order in which they are done.
+        """Measure the variants; trainings run side by side, and variants of one training share its weights.
 
-        Trainings run side by side, and variants of one training are of the same trained weights.
-
-        Args:
-            say: Receives a line for each variant that is done.
+        `say` receives a line for each variant that is done.
         """
         trainings: dict[Training, dict[str, Variant]] = {}
         for name, variant in variants.items():

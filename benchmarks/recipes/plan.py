@@ -14,17 +14,10 @@ from hmi.training.distill import DistillConfig
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """
-    Attributes:
-        steps, batch_size: Of each distillation.
-        every: Of so many texts one is taken.
-        calibration_texts: At most, for the closed form.
-    """
-
-    steps: int
+    steps: int  # of each distillation
     batch_size: int
-    every: int
-    calibration_texts: int
+    every: int  # of so many texts one is taken
+    calibration_texts: int  # at most, for the closed form
 
 
 FULL = Plan(steps=300, batch_size=32, every=1, calibration_texts=4000)

@@ -24,8 +24,7 @@ class Tried(Student):
     In evaluation mode (`eval()`) rows are rounded as a tree stores them.
     """
 
-    vectors: ClassVar[int] = 1
-    """That a row has."""
+    vectors: ClassVar[int] = 1  # of a row
 
     @property
     def bert(self) -> HBert:
@@ -36,11 +35,11 @@ class Tried(Student):
         return self.model.lower(windows)[:, None]
 
     def merged(self, rows: Tensor, batch: WindowBatch) -> Tensor:
-        """`[n, vectors, H]` -> what the upper layers are given, `[B, T, H]`."""
+        """`[n, vectors, H]` -> the input of the upper layers, `[B, T, H]`."""
         return self.model.merge(rows[batch.index, 0])
 
     def given(self, batch: WindowBatch) -> Tensor:
-        """What the upper layers are given, `[B, T, H]`."""
+        """The input of the upper layers, `[B, T, H]`."""
         rows = self.rows(batch.windows)
         if not self.training:
             rows = round_rows(rows.float().flatten(0, 1), self.model.spec.row_dtype).view_as(rows).to(rows.dtype)
@@ -107,11 +106,7 @@ def hbert(model: HPLM) -> HBert:
 
 
 def _attention(model: HBert, states: list[Tensor], mask: Tensor) -> list[Tensor]:
-    """Logarithms of the upper layers' attention, float32 `[B, heads, T, T]`.
-
-    Args:
-        states: What the upper layers are given and each of them gives, `[B, T, H]`.
-    """
+    """Logarithms of the upper layers' attention, float32 `[B, heads, T, T]`, from the layers' inputs `[B, T, H]`."""
     upper = model.transformer_layers[model.spec.k :]
     return [_log_attention(layer, given, mask) for layer, given in zip(upper, states[:-1], strict=True)]
 

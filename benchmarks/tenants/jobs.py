@@ -1,4 +1,4 @@
-"""One engine under the traffic of one case: jobs run as a worker submits them, and what each tier says of them."""
+"""One engine under the traffic of one case: jobs run as a worker submits them, and what each tier counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -25,31 +24,21 @@ IN_FLIGHT = 16  # submissions: as many sequences as the four threads of a worker
 
 @dataclass(frozen=True, slots=True)
 class TierUse:
-    """A tier over the jobs that are counted.
-
-    Attributes:
-        resident_bytes: The most that was seen, after any submission.
-        hit_rate: Of the look-ups, which are one for each batch and tenant in it; the host tier is asked
-            for what the device tier does not hold. None where it was asked for nothing.
-    """
+    """A tier over the jobs that are counted."""
 
     budget_bytes: int
-    resident_bytes: int
+    resident_bytes: int  # the most after any submission
+    # Of one look-up for each batch and tenant in it; the host tier sees those that the device tier misses. None: none.
     hit_rate: float | None
     evictions: int
 
 
 class JobEngine:
-    """An engine with the tiers of one case, and what its jobs measured.
-
-    Attributes:
-        seq_s: Of every job that is counted.
-        latencies: Seconds from a submission to its last outcome, of all submissions in these jobs.
-    """
+    """An engine with the tiers of one case, and what its jobs measured."""
 
     def __init__(self, config: EngineConfig, source: OneBase, texts: Sequence[str]) -> None:
-        self.seq_s: list[float] = []
-        self.latencies: list[float] = []
+        self.seq_s: list[float] = []  # of every job that is counted
+        self.latencies: list[float] = []  # seconds from a submission to its last outcome, in these jobs
         self._source = source
         self._texts = texts
         self._engine = Engine(config, source)
@@ -59,9 +48,7 @@ class JobEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._engine.close(drain=error is None)
 
     def count_from_now(self) -> None:
@@ -73,10 +60,7 @@ class JobEngine:
         self.latencies.clear()
 
     def run(self, tenants: NDArray[np.int64]) -> float:
-        """A job of the first texts, the n-th one asked of the n-th tenant. Gives sequences per second.
-
-        Raises the first error of an outcome.
-        """
+        """Run the n-th text with the n-th tenant's model; return sequences per second. Raises the first error."""
         refs = {tenant: ModelRef(self._source.name, "general", str(tenant)) for tenant in set(tenants.tolist())}
         texts = self._texts[: len(tenants)]
         items = [

@@ -29,10 +29,9 @@ _SUMMARY: dict[str, Any] = {
 
 
 def measure_registrations(url: str, spec: HPLMSpec, count: int) -> list[float]:
-    """Seconds of each registration, as the API does one: a tenant, a look-up of what is named, a model.
+    """Seconds of each registration in three transactions, as the API does one: a tenant, look-ups, a model.
 
-    Each is three transactions, and durable at its end. The database is brought to the newest schema and keeps
-    what was registered, so it should be one made for this.
+    The database gets the newest schema and keeps what is registered, so it should be one made for this.
     """
     from hmi.catalog import GENERAL, Database, bases, domains, models, tenants, upgrade_schema  # noqa: PLC0415 - needs packages that engines do without
 
@@ -71,11 +70,7 @@ def measure_registrations(url: str, spec: HPLMSpec, count: int) -> list[float]:
 
 
 def report_registrations(folder: Path, url: str | None, spec: HPLMSpec, count: int) -> dict[str, Any]:
-    """Medians of the first and the last registrations, in milliseconds, and their ratio.
-
-    Args:
-        url: None is a SQLite file in `folder`.
-    """
+    """Medians of the first and the last registrations, in milliseconds, and their ratio; by default with SQLite."""
     try:
         seconds = measure_registrations(url or f"sqlite:///{folder / 'catalog.db'}", spec, count)
     except ModuleNotFoundError as error:

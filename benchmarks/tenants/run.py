@@ -58,7 +58,7 @@ def run_plan(root: Path, plan: TenantsPlan) -> dict[str, Any]:
 
 
 class _OneTenant:
-    """Jobs for one tenant alone, each in turn with another kind of adapter."""
+    """Jobs for one tenant alone, whose kind of adapter changes from job to job."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.by_kind: dict[str, list[float]] = defaultdict(list)
@@ -93,7 +93,7 @@ def _run_group(fleet: Fleet, alone: _OneTenant, tenants: int, traffic: Traffic) 
             config = fleet.config(int(share * working_set))
             engine = engines[share] = opened.enter_context(JobEngine(config, fleet.source, fleet.texts))
             _warm(engine, fleet)
-            engine.drop(fleet.single)  # the tiers have room for those that are asked for, and no more
+            engine.drop(fleet.single)  # the tiers have room for the tenants in the traffic alone
             fleet.forget(asked)
             cold[share] = engine.run(drawn)
             engine.count_from_now()
@@ -130,7 +130,7 @@ class _Shuffled:
 
 
 def _warm(engine: JobEngine, fleet: Fleet) -> None:
-    """Run with the tenants that no case asks for: memory, threads and compiled code are there afterwards."""
+    """Run with tenants of no case: memory, threads and compiled code are there afterwards."""
     engine.run(np.resize(np.array(fleet.single), min(_WARM_SEQUENCES, len(fleet.texts))))
     engine.count_from_now()
 

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.serving import open_built_tree
 from hmi.artifacts import ArtifactStore
 from hmi.bench import SHAPES, OneBase, make_base
 from hmi.engine import Engine, EngineConfig
@@ -31,8 +32,8 @@ from hmi.knowledge import Function, Keys, functions_of, pack
 from hmi.knowledge.build import build_tree, verify_sample
 from hmi.knowledge.counts import DomainCounts
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.plan import PreviousTree, TreePlan, plan_tree
-from hmi.knowledge.store import Table, entry_bytes
+from hmi.knowledge.plan import PreviousTree, plan_tree
+from hmi.knowledge.store import entry_bytes
 from hmi.spec import HPLMSpec
 from hmi.storage import Storage
 
@@ -40,7 +41,7 @@ _BASE = "base"
 _SHAPE, _K = "base", 6
 _QUICK, _FULL = (10_000,), (20_000, 50_000, 150_000)  # entries, beside the unigrams of the vocabulary
 _NEW_SHARE = 0.05
-_SHARED_SHARE = 0.2  # of n-grams: asked for in two domains, and so held by their parent
+_SHARED_SHARE = 0.2  # of n-grams: looked up in two domains, and so held by their parent
 _SAMPLE_ROWS = 64
 _TOLERANCE = 0.05
 _PARENTS = {"general": None, "reviews": "general", "movies": "reviews", "products": "reviews", "news": "general"}
@@ -117,7 +118,7 @@ class _Version:
             ),
         )  # fmt: skip
         self.computed = report.computed
-        self.tree = _open(folder, plan, spec)
+        self.tree = open_built_tree(folder, plan, spec)
         self._step(
             "verify_s",
             lambda: verify_sample(self.tree, functions, _compute(engine), _SAMPLE_ROWS, tolerance=_TOLERANCE),
@@ -136,20 +137,14 @@ def _compute(engine: Engine) -> Callable[[Function, Keys], NDArray[np.float32]]:
     return lambda function, keys: engine.compute_rows(function.base, keys, function.delta, fresh=True)
 
 
-def _open(folder: Path, plan: TreePlan, spec: HPLMSpec) -> KnowledgeTree:
-    tables = {domain: Table.open(folder / domain) for domain, keys in plan.tables.items() if len(keys)}
-    digests = {domain: function.digest for domain, function in plan.functions.items()}
-    return KnowledgeTree(1, plan.parents, tables, spec.row_dtype, spec.hidden_size, digests)
-
-
 def _windows(spec: HPLMSpec, count: int, seed: int) -> Keys:
-    """So many n-grams, less the few that are drawn twice, ascending. What computing a row costs depends on none."""
+    """So many n-grams, less the few that are drawn twice, ascending."""
     ids = np.random.default_rng(seed).integers(0, spec.vocab_size, (3, count))
     return np.unique(pack(*ids))
 
 
 def _counts(asked: Keys) -> dict[str, DomainCounts]:
-    """Who asks for what, by the n-gram alone, so that what was asked for before is asked for in the same place."""
+    """Which domains look up which n-grams, by the n-gram alone, so that it is the same in every version."""
     drawn = (asked * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
     home, is_shared = drawn % np.uint64(len(_LEAVES)), drawn % np.uint64(1000) < 1000 * _SHARED_SHARE
     counts = {}

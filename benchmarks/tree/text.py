@@ -1,4 +1,4 @@
-"""Token ids that repeat themselves as text does: what n-grams a tree holds and what windows it is asked for."""
+"""Token ids that repeat as text does: the n-grams that a tree holds, and the windows that are looked up."""
 
 from __future__ import annotations
 
@@ -19,13 +19,8 @@ _LONGEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Attributes:
-    ids: int64 `[tokens]` of all sequences, one after the other, special tokens included.
-    lengths: int64 `[sequences]`.
-    """
-
-    ids: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    ids: NDArray[np.int64]  # [tokens] of all sequences, one after the other, special tokens included
+    lengths: NDArray[np.int64]  # [sequences]
 
     @property
     def keys(self) -> Keys:
