@@ -14,7 +14,7 @@ from api.fine_tuning.training_files import TokenCounter, TrainingFile, check_fil
 from api.services import Services
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import GENERAL, File, NewTuningJob, Principal, ServedModel, bases, domains, models
+from hmi.catalog import GENERAL, File, NewTuningJob, Principal, RegisteredModel, bases, domains, models
 from hmi.errors import AdapterRefused, Corrupt, InvalidInput, NotFound
 from hmi.models.text import CHAT, ChatTemplate, load_chat
 from hmi.schemas import Hyperparameters, JobCreate, TuningOptions
@@ -218,7 +218,7 @@ def _adapter(session: Session, caller: Principal, name: str, spec: HPLMSpec) -> 
     return found.artifact
 
 
-def _own_model(session: Session, caller: Principal, name: str, param: str) -> ServedModel:
+def _own_model(session: Session, caller: Principal, name: str, param: str) -> RegisteredModel:
     """Raises `NotFound`, also for other tenants' models that an operator's key may see."""
     found = models.resolve(session, [name], caller).get(name)
     if found is None or found.tenant_id != caller.tenant_id:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path
 
 from api.routing import Caller, Served, errors, tenant_router
-from hmi.catalog import ServedModel, models
+from hmi.catalog import RegisteredModel, models
 from hmi.schemas import Listing, ModelObject
 
 router = tenant_router("/v1/models", "Models")
@@ -30,5 +30,5 @@ def retrieve_model(
         return _view(models.get_model(session, caller, model))
 
 
-def _view(model: ServedModel) -> ModelObject:
+def _view(model: RegisteredModel) -> ModelObject:
     return ModelObject(id=model.name, created=int(model.created_at), owned_by=model.tenant)

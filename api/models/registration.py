@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api.routing import Caller, Served, errors, tenant_router
 from api.uploads import keep_adapter, saved_folder
 from hmi.adapters.formats import read_adapter
-from hmi.catalog import Principal, ServedModel, bases, domains, models, tenants
+from hmi.catalog import Principal, RegisteredModel, bases, domains, models, tenants
 from hmi.errors import InvalidInput, NotFound
 from hmi.schemas import Deleted, Listing, TenantModelObject
 from hmi.spec import MissPolicy
@@ -116,7 +116,7 @@ def _parse_labels(labels: str) -> list[str]:
         raise InvalidInput("labels must be a JSON list of names", param="labels") from None
 
 
-def _view(model: ServedModel) -> TenantModelObject:
+def _view(model: RegisteredModel) -> TenantModelObject:
     return TenantModelObject(
         id=model.name,
         name=model.name,

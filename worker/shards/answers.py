@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import IO
 
-from hmi.catalog import ClaimedShard, ServedModel, ShardResult, batches, models
+from hmi.catalog import ClaimedShard, RegisteredModel, ShardResult, batches, models
 from hmi.errors import Corrupt, HmiError, InvalidInput, NotFound
 from hmi.items import Item, ModelRef, Outcome
 from hmi.jobs import Weight, error_line, http_status, items_of, line_ids, output_line, response_body, weigh_item
@@ -35,7 +35,7 @@ class _Line:
     number: int  # 0-based within the batch
     custom_id: str
     request: InferenceRequest | None = None
-    model: ServedModel | None = None
+    model: RegisteredModel | None = None
     error: HmiError | None = None
 
     @property
@@ -86,7 +86,7 @@ def _read(runtime: Runtime, claim: ClaimedShard) -> tuple[list[_Line], int]:
     return [_with_model(line, found) for line in lines], int(created)
 
 
-def _with_model(line: _Line, found: Mapping[str, ServedModel]) -> _Line:
+def _with_model(line: _Line, found: Mapping[str, RegisteredModel]) -> _Line:
     if line.request is None:
         return line
     name = line.request.model
@@ -96,7 +96,7 @@ def _with_model(line: _Line, found: Mapping[str, ServedModel]) -> _Line:
     return replace(line, error=unknown)
 
 
-def _ref(model: ServedModel) -> ModelRef:
+def _ref(model: RegisteredModel) -> ModelRef:
     return ModelRef(model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy), model.delta)
 
 

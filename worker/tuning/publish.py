@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import ClaimedTraining, NewFile, ServedModel, TrainingResult, new_id, training_results
+from hmi.catalog import ClaimedTraining, NewFile, RegisteredModel, TrainingResult, new_id, training_results
 from hmi.errors import LeaseLost, NotFound
 from worker.lifecycle import TuningPoint, fail_at
 from worker.paths import REPORT, keep_results, result_folder, training_folder
@@ -16,7 +16,7 @@ from worker.runtime import Runtime
 from worker.tuning.monitor import TrainingMonitor
 
 
-def publish(runtime: Runtime, claim: ClaimedTraining, folder: Path, monitor: TrainingMonitor) -> ServedModel:
+def publish(runtime: Runtime, claim: ClaimedTraining, folder: Path, monitor: TrainingMonitor) -> RegisteredModel:
     """Serve the adapter in the work folder under the job's name.
 
     Raises `LeaseLost` for a stale attempt or a job that has ended; `AdapterRefused`, `StorageFull`, `Transient`.

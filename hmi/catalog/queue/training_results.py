@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hmi.catalog.queue.training_events import add_event
 from hmi.catalog.queue.trainings import ClaimedTraining, queue
-from hmi.catalog.registry import NewFile, ServedModel, files, models
+from hmi.catalog.registry import NewFile, RegisteredModel, files, models
 from hmi.catalog.schema import EventLevel, JobState
 from hmi.errors import HmiError, LeaseLost, NotFound
 
@@ -25,7 +25,7 @@ class TrainingResult:
     trained_tokens: int
 
 
-def succeed(session: Session, claim: ClaimedTraining, result: TrainingResult) -> ServedModel:
+def succeed(session: Session, claim: ClaimedTraining, result: TrainingResult) -> RegisteredModel:
     """Serve the trained model and end the job.
 
     Raises `LeaseLost` for a stale attempt, `NotFound` if base model or domain were deleted. The caller then deletes the

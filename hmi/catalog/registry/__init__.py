@@ -9,14 +9,14 @@ from hmi.catalog.registry import bases, deltas, domains, files, models, names, t
 from hmi.catalog.registry.deltas import DeltaView
 from hmi.catalog.registry.files import NewFile
 from hmi.catalog.registry.keys import mint_key
-from hmi.catalog.registry.models import ServedModel
+from hmi.catalog.registry.models import RegisteredModel
 from hmi.catalog.registry.tenants import Principal
 
 __all__ = [
     "DeltaView",
     "NewFile",
     "Principal",
-    "ServedModel",
+    "RegisteredModel",
     "bases",
     "deltas",
     "domains",

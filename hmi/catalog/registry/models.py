@@ -23,7 +23,7 @@ _NAMES_PER_QUERY = 400  # two bound values each; SQLite may be built with room f
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class RegisteredModel:
     """What a request's `model` currently refers to."""
 
     model_id: str
@@ -52,7 +52,7 @@ def register_model(
     miss_policy: MissPolicy,
     artifact: str | None,
     summary: Mapping[str, Any],
-) -> ServedModel:
+) -> RegisteredModel:
     """Serve `artifact` under `name`, which is without the tenant's.
 
     An existing name gets a new revision; the same content again changes nothing. Raises `NotFound` (tenant, base,
@@ -93,7 +93,7 @@ def register_model(
     return view
 
 
-def resolve(session: Session, names: Collection[str], principal: Principal) -> dict[str, ServedModel]:
+def resolve(session: Session, names: Collection[str], principal: Principal) -> dict[str, RegisteredModel]:
     """Return the models of these full names that the principal may use; unknown and foreign names are both absent."""
     pairs = sorted({pair for name in names if (pair := split_model_name(name)) is not None})
     rows: list[_Row] = []
@@ -104,7 +104,7 @@ def resolve(session: Session, names: Collection[str], principal: Principal) -> d
     return {view.name: view for view in _with_deltas(session, rows)}
 
 
-def list_models(session: Session, principal: Principal, *, tenant: str | None = None) -> list[ServedModel]:
+def list_models(session: Session, principal: Principal, *, tenant: str | None = None) -> list[RegisteredModel]:
     """Return the models that the principal may use, by name; `tenant` restricts an admin's list to one tenant."""
     statement = _scoped(principal).order_by(Tenant.name, TenantModel.name)
     if tenant is not None:
@@ -112,7 +112,7 @@ def list_models(session: Session, principal: Principal, *, tenant: str | None = 
     return _with_deltas(session, session.execute(statement).all())
 
 
-def get_model(session: Session, principal: Principal, name: str) -> ServedModel:
+def get_model(session: Session, principal: Principal, name: str) -> RegisteredModel:
     """Raises `NotFound`, the same for an unknown and for another tenant's model."""
     view = resolve(session, [name], principal).get(name)
     if view is None:
@@ -132,7 +132,7 @@ def approximate_shares(session: Session, base_id: str) -> dict[str, float]:
     return {name: float(share) for name, share in session.execute(statement)}
 
 
-def delete_model(session: Session, principal: Principal, name: str) -> ServedModel:
+def delete_model(session: Session, principal: Principal, name: str) -> RegisteredModel:
     """Delete a model and its revisions; queued requests will not find it. Raises `NotFound`."""
     view = get_model(session, principal, name)
     execute_dml(
@@ -162,14 +162,14 @@ def _scoped(principal: Principal) -> _Views:
     return _views().where(TenantModel.tenant_id == principal.tenant_id)
 
 
-def _with_deltas(session: Session, rows: Sequence[_Row]) -> list[ServedModel]:
+def _with_deltas(session: Session, rows: Sequence[_Row]) -> list[RegisteredModel]:
     deltas = nearest_deltas(session, {(row[3].id, row[4]) for row in rows})
     return [_view(row, deltas.get((row[3].id, row[4]))) for row in rows]
 
 
-def _view(row: _Row, delta: str | None) -> ServedModel:
+def _view(row: _Row, delta: str | None) -> RegisteredModel:
     model, revision, tenant, base, domain = row
-    return ServedModel(
+    return RegisteredModel(
         model_id=model.id,
         name=f"{tenant}/{model.name}",
         tenant_id=model.tenant_id,

@@ -58,7 +58,7 @@ def report(name: str = "file-report") -> NewFile:
     return NewFile(name, "fine-tune-results", "report.json", 10, "0" * 64, f"results/{name}")
 
 
-def finish(session: Session, claim: ClaimedTraining, artifact: str = "b" * 64) -> models.ServedModel:
+def finish(session: Session, claim: ClaimedTraining, artifact: str = "b" * 64) -> models.RegisteredModel:
     result = TrainingResult(artifact, {"rank": 4}, report(f"file-{artifact[:8]}"), trained_tokens=400)
     return training_results.succeed(session, claim, result)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hmi.catalog import Database, ServedModel, Tenant, bases, domains, models, tenants
+from hmi.catalog import Database, RegisteredModel, Tenant, bases, domains, models, tenants
 from hmi.catalog.registry.bases import get_base, list_bases, spec_of
 from hmi.catalog.registry.models import delete_model, get_model, list_models, register_model
 from hmi.errors import Conflict, InvalidInput, NotFound
@@ -15,7 +15,7 @@ from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import SPEC, add_base, add_tenant, principal, race
 
 
-def _register(database: Database, tenant: Tenant, name: str = "sentiment", **changes: Any) -> ServedModel:
+def _register(database: Database, tenant: Tenant, name: str = "sentiment", **changes: Any) -> RegisteredModel:
     arguments: dict[str, Any] = {
         "base": "mini",
         "domain": "general",
@@ -48,7 +48,7 @@ def test_a_base_keeps_its_weights_when_others_claim_its_name(database: Database)
 def test_a_model_says_all_that_serving_needs_when_registered(database: Database) -> None:
     base, acme = add_base(database), add_tenant(database)
     model = _register(database, acme)
-    assert dataclasses.replace(model, model_id="", created_at=0.0) == ServedModel(
+    assert dataclasses.replace(model, model_id="", created_at=0.0) == RegisteredModel(
         model_id="",
         name="acme/sentiment",
         tenant_id=acme.id,
@@ -85,7 +85,7 @@ def test_every_upload_is_a_revision_of_one_model_when_they_race(database: Databa
     add_base(database)
     acme = add_tenant(database)
     outcomes = race([lambda n=n: _register(database, acme, artifact=str(n) * 64) for n in range(5)])  # type: ignore[misc]
-    models = [outcome for outcome in outcomes if isinstance(outcome, ServedModel)]
+    models = [outcome for outcome in outcomes if isinstance(outcome, RegisteredModel)]
     assert sorted(model.revision for model in models) == [1, 2, 3, 4, 5]
     with database.session() as session:
         served = get_model(session, principal(acme), "acme/sentiment")

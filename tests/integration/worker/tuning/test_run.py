@@ -31,7 +31,7 @@ def nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainingRunner, "dispatch", lambda runner: 0)
 
 
-def served(site: Worksite, job: TuningJob) -> models.ServedModel:
+def served(site: Worksite, job: TuningJob) -> models.RegisteredModel:
     with site.database.session(read_only=True) as session:
         return models.get_model(session, tenants.principal_of(session, job.tenant_id), job.fine_tuned_model or "")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmi.catalog import ServedModel
+from hmi.catalog import RegisteredModel
 from hmi.errors import NotFound
 from hmi.items import Item
 from hmi.jobs import Weight
@@ -17,7 +17,7 @@ from hmi.spec import MissPolicy
 from worker.shards import answers as answering
 from worker.shards.answers import _Line, _submissions
 
-MODEL = ServedModel(
+MODEL = RegisteredModel(
     model_id="model", name="acme/writer", tenant_id="tenant", tenant="acme", base_id="id", base_name="base",
     base_artifact="digest", domain="general", artifact=None, delta=None, miss_policy=MissPolicy.EXACT, revision=1,
     summary={}, created_at=0.0,
