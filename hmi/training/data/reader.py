@@ -128,7 +128,7 @@ class Reader:
             message = f"it is for {fitting[0].kind}, and line {self._first_line} was for {self.kind}; "
             raise InvalidInput(f"{message}one file is for one task", code="mixed_tasks")
         expected = "; or ".join(_listed(shape.required) for shape in shapes if self.kind in (None, shape.kind))
-        raise InvalidInput(f"its fields are {_listed(there) or 'none'}; wanted are {expected}", code="wrong_fields")
+        raise InvalidInput(f"its fields are {_listed(there) or 'none'}; expected are {expected}", code="wrong_fields")
 
     def _count(self, example: AnyExample, line: int) -> None:
         """Raises `InvalidInput` if the file exceeds a limit."""

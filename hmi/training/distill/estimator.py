@@ -60,7 +60,6 @@ def fit_estimator(
     Args:
         sequences: Token ids of the text whose windows are learnt.
         held_out: Of other text: its windows that were not learnt give the error, or all if there are none.
-        delta: Of the domain whose rows they are.
         start: Estimator of a similar function to begin with; its size is used.
         on_progress: Called every few steps only, with the squared relative error as the loss.
     """

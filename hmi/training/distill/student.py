@@ -118,7 +118,7 @@ def distill(
 
     Args:
         corpora: Token ids of texts. Every corpus gives an equal share of each batch.
-        checkpoint: File that keeps the state; a run that finds its own there resumes and ends with the same weights.
+        checkpoint: File that keeps the state; the same call resumes from it and ends with the same weights.
         origin: Identifies models and text: the checkpoint of another origin or config is ignored.
 
     Returns the loss, means over each tenth of the steps.

@@ -25,9 +25,8 @@ def run_parallel(
 ) -> Generator[tuple[_T, _R], None, None]:
     """Yield each item with its result, as it is done. The first error ends all the work and is raised.
 
-    Args:
-        work: Receives an item and a function to call often, which raises `Cancelled` after the work was ended.
-        most: Threads; None is one for each core that this process may use.
+    `work` receives an item and a function to call often, which raises `Cancelled` after the work was ended. `most`
+    limits the threads, by default to one for each core that this process may use.
     """
     workers = min(most or len(os.sched_getaffinity(0)), len(items))
     threads = torch.get_num_threads()

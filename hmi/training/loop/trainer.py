@@ -22,11 +22,9 @@ _WARM_UP = 0.1  # of all steps, before the learning rate falls linearly to zero
 
 
 class EpochBatches:
-    """Which sequences each step trains on: every one once an epoch, batches of similar length in random order.
+    """The sequences that each step trains on: all once an epoch, batches of similar length in random order.
 
-    Args:
-        lengths: Tokens of each sequence, int64 `[n]`.
-        generator: Must not be used elsewhere afterwards; generators in the same state give the same batches.
+    The `generator` must not be used elsewhere afterwards.
     """
 
     def __init__(self, lengths: NDArray[np.int64], size: int, generator: torch.Generator) -> None:

@@ -121,12 +121,8 @@ def estimated_rows(
 class LowerStates:
     """Sequences ready for the upper layers, kept as one row for each distinct window.
 
-    With k = 0 only ids are kept, and the embeddings are computed with each batch.
-
-    Args:
-        delta: Of the domain whose rows they are.
-        view: None gives every token its own window's row.
-        estimator: Of these rows; required if `view` gives estimates.
+    With k = 0 only ids are kept, and the embeddings are computed with each batch. Without a `view` every token gets its
+    own window's row; a view with estimates needs an `estimator`.
     """
 
     def __init__(

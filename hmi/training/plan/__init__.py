@@ -1,4 +1,4 @@
-"""What a training is asked to do: plain data without torch, so that the API can check an order for a training.
+"""The parameters of a training: plain data without torch, so that the API can check a request for one.
 
 `TrainConfig` has every hyperparameter of an adapter's training, `TrainingPlan` is a fine-tuning job as the catalog
 keeps it, and `config_like` and `config_from_start` derive a config from an existing adapter.

@@ -1,4 +1,4 @@
-"""The config for training an adapter again, or for training on from it: the same kind, size and places."""
+"""The config for retraining an adapter, or for a training that starts from it: the same kind, size and places."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_adapter_is_imported_and_the_report_refused_when_it_has_no_head(bases: d
         (0, ["--compare", "K2"], "which needs --data"),
         (0, ["--data", "DATA"], "does not give: 'no', 'yes'; the adapter's are 'LABEL_0', 'LABEL_1'"),
         (0, ["--data", "DATA", *LABELS, "--compare", "K0"], "has k = 0 and looks nothing up"),
-        (0, ["--data", "TAGGED", *LABELS], "line 1: its fields are tokens, tags; wanted are text, label"),
+        (0, ["--data", "TAGGED", *LABELS], "line 1: its fields are tokens, tags; expected are text, label"),
     ],
 )
 def test_nothing_is_made_when_something_does_not_fit(

@@ -108,8 +108,8 @@ def test_adapter_of_the_ordinary_model_is_carried_over(base: Path, tmp_path: Pat
     [
         ("a.jsonl", '{"text": "w1", "label": "x"}\n{"text": "", "label": "y"}\n', [], "a.jsonl line 2: text is empty"),
         ("a.jsonl", '{"text": "w1", "label": "x"}\n' * 3, [], "a.jsonl line 1: from here on, all 3 examples"),
-        ("a.csv", "review,stars\ngood,5\n", [], "a.csv line 2: its fields are review, stars; wanted are text, label"),
-        ("a.jsonl", '{"text": "w1", "label": "x"}\n', ["--task", "tokens"], "wanted are tokens, tags; or text, spans"),
+        ("a.csv", "review,stars\ngood,5\n", [], "a.csv line 2: its fields are review, stars; expected are text, label"),
+        ("a.jsonl", '{"text": "w1", "label": "x"}\n', ["--task", "tokens"], "expected are tokens, tags; or"),
         ("a.jsonl", "", [], "a.jsonl: there are no examples"),
     ],
 )  # fmt: skip

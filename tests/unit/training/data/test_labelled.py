@@ -101,7 +101,7 @@ GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (b'{"text": "a", "label": "x", "more": ' + b"[" * 40 + b"]" * 40 + b"}", "invalid_json_line", "nests deeper"),
         (b'{"text": "a", "label": "x", "more": ' + b"[" * 100_000, "invalid_json_line", "nests deeper"),
         (b'{"text": "a", "label": ' + b"1" * 5000 + b"}", "invalid_json_line", "integer"),
-        (b'{"text": "a", "lable": "x"}', "wrong_fields", "fields are text, lable; wanted are text, label; or"),
+        (b'{"text": "a", "lable": "x"}', "wrong_fields", "fields are text, lable; expected are text, label; or"),
         (b"{}", "wrong_fields", "fields are none"),
         (b'{"text": "", "label": "x"}', "invalid_value", "text is empty"),
         (b'{"text": " \\n\\u00a0", "label": "x"}', "invalid_value", "text is empty"),
@@ -163,7 +163,7 @@ def test_line_and_reason_are_named_when_tags_are_wrong(record: object, reason: s
     [
         (b"text,label\na\n", 2, "the record has 1 fields, the heading 2"),
         (b"text,label\na,x\nb,y,z\n", 3, "the record has 3 fields"),
-        (b"sentence,label\na,x\n", 2, "fields are sentence, label; wanted are text, label"),
+        (b"sentence,label\na,x\n", 2, "fields are sentence, label; expected are text, label"),
         (b"text,text\na,x\n", 1, "a column twice"),
         (b'text,label\n"two\nlines",x\n,y\n', 4, "text is empty"),
         (b"text,label\na,x\ncaf\xe9,y\n", 3, "not UTF-8 at byte 3"),
@@ -268,7 +268,7 @@ def test_given_task_decides_when_fields_would_allow_another() -> None:
     found = read_labelled(lines(record), kind=TaskKind.MULTI_LABEL)
     assert found.examples == (MultiLabelExample("a", ("x", "y")),)
     wrong = problem_of(lines({"text": "a", "label": "x"}).read(), kind=TaskKind.TOKENS)
-    assert wrong.reason == "its fields are text, label; wanted are tokens, tags; or text, spans"
+    assert wrong.reason == "its fields are text, label; expected are tokens, tags; or text, spans"
 
 
 def test_reading_ends_when_there_is_too_much_of_something() -> None:

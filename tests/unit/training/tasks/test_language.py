@@ -217,7 +217,7 @@ def test_command_trains_a_decoder_from_every_form(records: list[dict[str, Any]],
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"prompt": "w1"}, "wanted are"),
+        ({"prompt": "w1"}, "expected are"),
         ({"prompt": "w1", "completion": " "}, "completion is empty"),
         ({"prompt": 3, "completion": "w1"}, "prompt must be a string"),
         ({"messages": [{"role": "user", "content": "w1"}]}, "messages must end with one of the assistant"),
