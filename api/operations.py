@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query, Response
 
 from api.routing import Served, admin_router
 from api.services import Services
-from hmi.catalog import is_schema_current, nodes
-from hmi.errors import HmiError, Transient
+from hmi.catalog import nodes
+from hmi.errors import HmiError
 from hmi.jobs import ping
 from hmi.schemas import Health, Listing, NodeObject, Readiness
 
@@ -62,11 +62,6 @@ def _outcome(name: str, check: Callable[[Services], None], services: Services) -
     return "ok"
 
 
-def _check_migrations(services: Services) -> None:
-    if not is_schema_current(services.database):
-        raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`")
-
-
 def _check_storage(services: Services) -> None:
     """Write, since a full disk still reads."""
     path = f"health/{secrets.token_hex(8)}"
@@ -77,7 +72,7 @@ def _check_storage(services: Services) -> None:
 
 _CHECKS: dict[str, Callable[[Services], None]] = {
     "database": lambda services: services.database.ping(),
-    "migrations": _check_migrations,
+    "migrations": Services.check_schema,
     "broker": lambda services: ping(services.broker),
     "storage": _check_storage,
 }

@@ -53,13 +53,17 @@ class Services:
 
     def prepare(self) -> None:
         """Make the settings' admin key known to the catalog. Raises `Transient` where there is no catalog yet."""
-        if not is_schema_current(self.database):
-            raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`", code="not_migrated")
+        self.check_schema()
         if self.settings.admin_key is None:
             _log.info("no_admin_key", hint="set HMI_ADMIN_KEY, or create a key with the `hmi` command")
             return
         with self.database.session() as session:
             tenants.register_admin_key(session, self.settings.admin_key.get_secret_value())
+
+    def check_schema(self) -> None:
+        """Raises `Transient` where the catalog is not migrated."""
+        if not is_schema_current(self.database):
+            raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`", code="not_migrated")
 
     def tokenizer(self, base_artifact: str) -> Tokenizer:
         """A base model's tokenizer; nothing else of the artifact is fetched. Raises `Corrupt` where it is lost."""

@@ -102,12 +102,9 @@ def _check_chat(data: bytes) -> None:
         found: object = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         raise _refused(CHAT, "not JSON") from None
-    if not isinstance(found, dict) or found.keys() != _CHAT_FIELDS or not all(map(_is_text, found.values())):
+    texts = found.values() if isinstance(found, dict) and found.keys() == _CHAT_FIELDS else [None]
+    if not all(isinstance(text, str) for text in texts):
         raise _refused(CHAT, f"must have the fields {', '.join(sorted(_CHAT_FIELDS))}, each a string")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _check_weights(stream: IO[bytes], size: int, spec: HPLMSpec) -> None:

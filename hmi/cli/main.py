@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hmi.cli.commands import bench, build, demo, jobs, knowledge, serve, tenants, train, tree
+from hmi.cli.commands import bench, build, jobs, knowledge, serve, tenants, train, tree
 from hmi.errors import HmiError
 
 
@@ -58,7 +58,7 @@ def _options(
     """Options before the command."""
 
 
-for _module in (serve, demo, train):
+for _module in (serve, train):
     _module.add_to(app)
 for _name, _group in (
     ("base", knowledge.bases),

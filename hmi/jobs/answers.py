@@ -70,15 +70,11 @@ def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[I
         for choice in range(request.choices):
             params = own
             if own is not None:
-                sampling = dataclasses.replace(own.sampling, seed=_choice_seed(seed, choice))
+                # The first choice has the request's own seed; the others are far from any neighbouring one.
+                sampling = dataclasses.replace(own.sampling, seed=(seed + choice * _CHOICE_STEP) % 2**64)
                 params = dataclasses.replace(own, sampling=sampling)
             items.append(Item(model, request.task, text, tokens, request.truncate_to, params, chat))
     return items
-
-
-def _choice_seed(seed: int, choice: int) -> int:
-    """The first choice has the request's own seed; the others have seeds far from any neighbouring one."""
-    return (seed + choice * _CHOICE_STEP) % 2**64
 
 
 def response_body(

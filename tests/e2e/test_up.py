@@ -171,7 +171,7 @@ def test_no_redis_is_started_when_a_broker_is_set(tmp_path: Path) -> None:
             settings = Settings(threads=1, broker_url=f"redis://127.0.0.1:{port}/0")
             with Services(settings, tmp_path / "data", device="cpu", flower_port=None) as services:
                 services.check()
-                assert set(services.log_paths) == {"api", "worker", "beat"}
+                assert {path.stem for path in (services.data_dir / "logs").iterdir()} == {"api", "worker", "beat"}
                 assert services.flower_url is None
                 assert httpx.get(f"{services.api_url}/readyz", timeout=20).is_success
             assert not (tmp_path / "data" / "redis").exists()

@@ -51,17 +51,15 @@ class DataFolder:
             # or a home, was most likely named by mistake.
             if found.st_mode & stat.S_IWOTH or found.st_uid != os.geteuid():
                 raise InvalidInput(f"data folder {self.path}: it belongs to others too; choose one of your own")
-            if not self._is_ours() and any(path.is_file() for path in self.path.iterdir()):
+            # Services that were started one by one leave the catalog alone.
+            is_ours = self._lock_file.exists() or (self.path / "hmi.db").exists()
+            if not is_ours and any(path.is_file() for path in self.path.iterdir()):
                 raise InvalidInput(f"data folder {self.path}: it holds other files; choose a new or an empty folder")
             self.path.chmod(0o700)
             self._lock_file.touch(mode=0o600)
             (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise InvalidInput(f"data folder {self.path}: {error.strerror}") from error
-
-    def _is_ours(self) -> bool:
-        # Services that were started one by one leave the catalog alone.
-        return self._lock_file.exists() or (self.path / "hmi.db").exists()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -60,11 +60,8 @@ def error_of(response: httpx.Response) -> HmiError:
         detail = response.json()["error"]
         message, code, param = str(detail["message"]), detail.get("code"), detail.get("param")
     except (ValueError, KeyError, TypeError):
-        message, code, param = (
-            f"{response.request.url} answered {response.status_code} {response.reason_phrase}",
-            None,
-            None,
-        )
+        reason = f"{response.status_code} {response.reason_phrase}"
+        message, code, param = f"{response.request.url} answered {reason}", None, None
     kind = _BY_CODE.get(code or "") or _BY_STATUS.get(response.status_code)
     if kind is None:
         kind = InvalidInput if response.is_client_error else HmiError

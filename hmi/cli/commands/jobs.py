@@ -158,15 +158,8 @@ def create_tuning(
 ) -> None:
     """Upload labelled text and train a model on it, which is served once the job has succeeded."""
     chosen = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
-    options = {
-        "task": task,
-        "domain": domain,
-        "start": start,
-        "kind": kind,
-        "rank": rank,
-        "miss_policy": miss_policy,
-        "max_tokens": max_tokens,
-    }
+    adapter = {"start": start, "kind": kind, "rank": rank, "max_tokens": max_tokens}
+    options = {"task": task, "domain": domain, "miss_policy": miss_policy} | adapter
     body: dict[str, Any] = {"model": model, "suffix": suffix, "seed": seed}
     if hyperparameters := _given(chosen):
         body["method"] = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}

@@ -1,9 +1,11 @@
-"""hmi up, hmi status, hmi db"""
+"""hmi up, hmi demo, hmi status, hmi db"""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples: `hmi up --port 8080 --device cuda:0`, `HMI_DATABASE_URL=postgresql+psycopg://... hmi up`"
     )(up)
+    app.command(epilog="Examples: `hmi demo`, `hmi demo --decoder --keep`, `hmi demo --quick --json`")(demo)
     app.command(epilog="Example: `hmi status --json`")(status)
     app.add_typer(database, name="db")
 
@@ -93,6 +96,49 @@ def _welcome(services: Services) -> str:
         "Ctrl-C stops everything.",
     ]
     return "\n".join(lines)
+
+
+def demo(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", "--data", help="Folder of the demonstration's data.  [default: .hmi/demo]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="What the worker computes on: auto, cpu, cuda:0.")] = "auto",
+    decoder: Annotated[
+        bool, typer.Option("--decoder", help="Tenants of a small Llama, with styles of answers.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer tenants and sentences: about a minute.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the services running until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON at the end.")] = False,
+) -> None:
+    """Run everything once on this machine: tenants of four domains are trained, served together, and measured.
+
+    With --decoder, tenants of a language model instead. A second run uses what the first one left in the data folder.
+    """
+    from rich.console import Console
+
+    from hmi.process import tune_process
+
+    tune_process(os.environ)
+
+    from examples.demo import run_demo
+
+    settings = load_settings()
+    try:
+        figures = run_demo(
+            Console(stderr=as_json, highlight=False),
+            settings,
+            data_dir or settings.data_dir / ("demo-decoder" if decoder else "demo"),
+            device,
+            decoder=decoder,
+            quick=quick,
+            keep=keep,
+        )
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(figures.to_dict(), indent=1))
 
 
 def status(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:

@@ -49,17 +49,13 @@ class ServiceEvent:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """The command, the whole environment and the log of one process.
-
-    Attributes:
-        stop_seconds: Time from SIGTERM to SIGKILL.
-    """
+    """The command, the whole environment and the log of one process."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
-    stop_seconds: float = 10.0
+    stop_seconds: float = 10.0  # from SIGTERM to SIGKILL
 
 
 @dataclass(slots=True)

@@ -25,22 +25,16 @@ _PREFIX = "HMI_"
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """The inputs of the services' command lines and environments.
+    """The inputs of the services' command lines and environments."""
 
-    Attributes:
-        settings: With the database, broker and data folder of the services.
-        flower_port: None leaves Flower out.
-        flower_auth: `user:password`.
-    """
-
-    settings: Settings
+    settings: Settings  # with the database, broker and data folder of the services
     folder: DataFolder
     host: str
     api_port: int
-    flower_port: int | None
+    flower_port: int | None  # None leaves Flower out
     device: str
     admin_key: str
-    flower_auth: str
+    flower_auth: str  # `user:password`
 
     def api(self) -> ProcessSpec:
         # The API alone gets the admin key, which it adds to the catalog.
@@ -73,14 +67,11 @@ def base_environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(_PREFIX)}
     environment["PYTHONUNBUFFERED"] = "1"
     root = Path(hmi.__file__).resolve().parent.parent
-    if str(root) not in {str(Path(folder).resolve()) for folder in _site_folders()}:
+    installed = [*site.getsitepackages(), site.getusersitepackages()]
+    if root not in {Path(folder).resolve() for folder in installed}:
         # In a checkout `api` and `worker` are beside `hmi`.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), environment.get("PYTHONPATH"))))
     return environment
-
-
-def _site_folders() -> list[str]:
-    return [*site.getsitepackages(), site.getusersitepackages()]
 
 
 def _settings_environment(settings: Settings) -> dict[str, str]:

@@ -17,13 +17,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Final, Self
 
 import httpx
 from pydantic import SecretStr
 
-from hmi.catalog import mint_key
+from hmi.catalog import mint_key, upgrade_schema
 from hmi.cli.client import DataFolder, HmiClient, Running
 from hmi.cli.local.ports import choose_ports
 from hmi.cli.local.processes import Processes, ProcessSpec, ServiceEvent, ServiceState, tail
@@ -105,11 +105,6 @@ class Services:
     def data_dir(self) -> Path:
         return self._folder.path
 
-    @property
-    def log_paths(self) -> Mapping[str, Path]:
-        """By service."""
-        return MappingProxyType(self._logs)
-
     def pid(self, service: str) -> int | None:
         """Process id of a service (`api`, `worker`, `beat`, `flower`, `redis`), None while it is down."""
         return self._processes.pid(service) if self._processes else None
@@ -145,7 +140,11 @@ class Services:
         self._folder.prepare()
         self._stack.enter_context(self._folder.locked())
         self._ports = choose_ports(self._host, self._wanted_ports)
-        self._admin_key, self._flower_password = self._read_secrets()
+        given = self._settings.admin_key
+        self._admin_key = (
+            given.get_secret_value() if given else self._folder.secret("admin.key", lambda: mint_key().plaintext)
+        )
+        self._flower_password = self._folder.secret("flower.password", lambda: secrets.token_urlsafe(18))
         settings = self._settings.model_copy(update={"data_dir": self._folder.path})
         # Before the stop is registered, since its socket must exist until the last service has stopped.
         broker = self._embedded_broker() if "broker_url" not in settings.model_fields_set else None
@@ -157,16 +156,10 @@ class Services:
             self._launch(processes, broker.process(base_environment(), self._folder.log("redis")))
             self._wait(processes, {"redis": broker.is_ready}, deadline)
             settings = settings.model_copy(update={"broker_url": SecretStr(broker.url)})
-        _migrate(settings)
+        upgrade_schema(settings.resolved_database_url)
         self._start_services(processes, settings, deadline)
         self._stack.enter_context(self._folder.announced(Running(os.getpid(), self.api_url, self.flower_url)))
         processes.keep_alive()
-
-    def _read_secrets(self) -> tuple[str, str]:
-        """The admin key and Flower's password."""
-        given = self._settings.admin_key
-        key = given.get_secret_value() if given else self._folder.secret("admin.key", lambda: mint_key().plaintext)
-        return key, self._folder.secret("flower.password", lambda: secrets.token_urlsafe(18))
 
     def _embedded_broker(self) -> EmbeddedRedis:
         return EmbeddedRedis(
@@ -206,8 +199,8 @@ class Services:
 
     def _wait(self, processes: Processes, probes: Mapping[str, Callable[[], bool]], deadline: float) -> None:
         """Wait until every probe has succeeded once. Raises `HmiError` if a process died or time is up."""
-        pending = dict(probes)
-        reason = ""
+        addresses = {"api": self.api_url, "flower": self.flower_url or ""}
+        pending, reason = dict(probes), ""
         while pending:
             processes.check()
             for name, is_ready in list(pending.items()):
@@ -217,7 +210,7 @@ class Services:
                     ready, reason = False, f" ({error.message})"
                 if ready:
                     del pending[name]
-                    self._on_event(ServiceEvent(name, ServiceState.READY, self._where(name)))
+                    self._on_event(ServiceEvent(name, ServiceState.READY, addresses.get(name, "")))
             if pending and time.monotonic() > deadline:
                 name = next(iter(pending))
                 raise HmiError(
@@ -226,9 +219,6 @@ class Services:
                     code="service_not_ready",
                 )
             time.sleep(_POLL_SECONDS)
-
-    def _where(self, name: str) -> str:
-        return {"api": self.api_url, "flower": self.flower_url or ""}.get(name, "")
 
     def _stop(self, processes: Processes) -> None:
         with signals_hurry(processes.hurry):
@@ -242,13 +232,6 @@ def _reachable(host: str) -> str:
     if host == "::":
         return "[::1]"
     return f"[{host}]" if ":" in host else host
-
-
-def _migrate(settings: Settings) -> None:
-    # In this process, since sqlalchemy and alembic are loaded here anyway and errors are raised as they are.
-    from hmi.catalog import upgrade_schema
-
-    upgrade_schema(settings.resolved_database_url)
 
 
 def _api_is_ready(client: HmiClient) -> bool:

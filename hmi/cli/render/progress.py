@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,29 +27,15 @@ _STAGES = {
 }
 
 
-class TrainingStep(Protocol):
-    """What every training reports after a step."""
-
-    @property
-    def done(self) -> int: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def seconds_left(self) -> float: ...
-
-
 class ProgressBar:
     """The progress of one job while the block runs, from any thread.
 
     Where the console is no terminal, a line appears every few seconds, also while the job reports nothing.
 
     Args:
-        name: What the job is; lines begin with it.
+        name: Of the job; lines begin with it.
         unit: What is counted, as `lines` or `steps`.
         console: Standard error by default.
-        line_seconds: Pause between two lines where the console is no terminal.
     """
 
     def __init__(
@@ -83,9 +69,8 @@ class ProgressBar:
         """Report `done` of `total`, None where the total is unknown.
 
         Args:
-            words: What else there is to say.
             stage: The time left is estimated within a stage, since each has a pace of its own.
-            seconds_left: An estimate that is better than the one from the pace so far.
+            seconds_left: Replaces the estimate from the pace so far.
         """
         if stage != self._stage:
             self._stage = stage
@@ -113,7 +98,7 @@ class ProgressBar:
         while not self._over.wait(1):
             self._print_line()
 
-    def show_training(self, reached: TrainingStep, words: str) -> None:
+    def show_training(self, reached: TrainProgress, words: str) -> None:
         self.show(reached.done, reached.steps, words, seconds_left=reached.seconds_left)
 
     def show_batch(self, batch: BatchObject) -> None:

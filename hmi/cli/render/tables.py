@@ -81,19 +81,10 @@ def residency(nodes: Sequence[NodeObject]) -> Table:
 
 def workload(nodes: Sequence[NodeObject]) -> Table:
     """The work of each worker."""
-    rows = [
-        (
-            node.name,
-            node.pid,
-            str(node.stats.get("dtype", "")),
-            int(node.stats.get("batches", 0)),
-            int(node.stats.get("sequences", 0)),
-            int(node.stats.get("tokens", 0)),
-            int(node.stats.get("computed_windows", 0)),
-            moment(node.seen_at),
-        )
-        for node in nodes
-    ]
+    rows = []
+    for node in nodes:
+        counts = [int(node.stats.get(name, 0)) for name in ("batches", "sequences", "tokens", "computed_windows")]
+        rows.append((node.name, node.pid, str(node.stats.get("dtype", "")), *counts, moment(node.seen_at)))
     return table(("node", "process", "dtype", "batches", "sequences", "tokens", "computed n-grams", "last seen"), rows)
 
 
