@@ -86,46 +86,31 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HPLMSpec:
-    """Shapes and conventions of one hPLM. Raises `ValueError` for sizes that no model can have.
-
-    Attributes:
-        layers: All transformer layers, lower and upper together.
-        k: Number of lower layers, which see a 3-token window only. 0 is the ordinary model.
-        row_dtype: How the lower layers' output is rounded, in tables and when computed on a miss, so that an answer
-            does not depend on where the row came from.
-        max_positions: Longest sequence in tokens, special tokens included.
-        type_vocab_size: Number of BERT's token types; 0 for decoders.
-        layer_norm_eps: Of every LayerNorm or RMSNorm.
-        kv_heads: Heads of keys and values, shared by several query heads; None: as many as query heads.
-        head_size: None: `hidden_size / heads`.
-        rope_theta: Base of rotary positions; None where positions are learned.
-        tied: A decoder's output embedding is its input's.
-        eos_token_ids: Tokens that end a generated text.
-        distilled: The layers were trained to work with windows and differ from the pretrained model's.
-        estimator_size: Hidden size of the network that estimates missing rows under `backoff`; 0: there is none.
-    """
+    """Shapes and conventions of one hPLM. Raises `ValueError` for sizes that no model can have."""
 
     family: Family
     vocab_size: int
     hidden_size: int
-    layers: int
+    layers: int  # all transformer layers, lower and upper together
     heads: int
     intermediate_size: int
-    max_positions: int
-    type_vocab_size: int
-    layer_norm_eps: float
+    max_positions: int  # longest sequence in tokens, special tokens included
+    type_vocab_size: int  # number of BERT's token types; 0 for decoders
+    layer_norm_eps: float  # of every LayerNorm or RMSNorm
     activation: str
     pad_token_id: int
-    k: int = 0
+    k: int = 0  # number of lower layers, which see a 3-token window only; 0 is the ordinary model
+    # How the lower layers' output is rounded, in tables and when computed on a miss, so that an answer does not depend
+    # on where the row came from.
     row_dtype: RowDtype = RowDtype.INT8
     has_pooler: bool = True
-    distilled: bool = False
-    kv_heads: int | None = None
-    head_size: int | None = None
-    rope_theta: float | None = None
-    tied: bool = False
-    eos_token_ids: tuple[int, ...] = ()
-    estimator_size: int = 0
+    distilled: bool = False  # the layers were trained to work with windows and differ from the pretrained model's
+    kv_heads: int | None = None  # heads of keys and values, shared by several query heads; None: as many as those
+    head_size: int | None = None  # None: `hidden_size / heads`
+    rope_theta: float | None = None  # base of rotary positions; None where positions are learned
+    tied: bool = False  # a decoder's output embedding is its input's
+    eos_token_ids: tuple[int, ...] = ()  # tokens that end a generated text
+    estimator_size: int = 0  # hidden size of the network that estimates missing rows under `backoff`; 0: none
 
     def __post_init__(self) -> None:
         for name in _SIZES:

@@ -46,9 +46,7 @@ def make_base(folder: Path, shape: Shape, k: int, tokenizer: Tokenizer | None = 
 def make_tree(folder: Path, base: Path, texts: list[str]) -> KnowledgeTree:
     """A tree of one domain, `general`, that holds every window of `texts`, with random rows.
 
-    `base` is the folder of a base artifact that the engine knows by the folder's name.
-
-    Finding everything is what a look-up has most to do for, and what leaves least to do for the device.
+    `base` is the folder of a base artifact, which is named after it.
     """
     spec = read_spec(base)
     if not spec.k:

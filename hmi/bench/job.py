@@ -55,16 +55,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """One run; the spans are those of the job alone, without loading and warming up.
-
-    Attributes:
-        tokens: Of all items, special tokens included.
-        seconds: From the first submission to the last outcome.
-    """
+    """One run; the spans are those of the job alone, without loading and warming up."""
 
     items: int
-    tokens: int
-    seconds: float
+    tokens: int  # of all items, special tokens included
+    seconds: float  # from the first submission to the last outcome
     device: str
     dtype: str
     begin_ns: int

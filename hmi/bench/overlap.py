@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from hmi.engine import Span
 
-Interval = tuple[int, int]
-"""Begin and end in nanoseconds."""
+Interval = tuple[int, int]  # begin and end in nanoseconds
 
 _FETCHING = frozenset({"fetch", "load-adapter"})
 _DEVICE = frozenset({"device"})
@@ -43,9 +42,9 @@ def hidden_share(spans: Iterable[Span]) -> float:
 
 
 def intervals(spans: Iterable[Span], names: Iterable[str]) -> list[Interval]:
-    """When the spans of these names were."""
-    wanted = frozenset(names)
-    return [(span.begin_ns, span.end_ns) for span in spans if span.name in wanted]
+    """Intervals of the spans of these names."""
+    chosen = frozenset(names)
+    return [(span.begin_ns, span.end_ns) for span in spans if span.name in chosen]
 
 
 def union(found: Iterable[Interval]) -> list[Interval]:

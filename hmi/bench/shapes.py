@@ -1,4 +1,4 @@
-"""Model sizes that are measured. Free of torch: who starts other processes does not want to wait for it."""
+"""Model sizes that are measured. Free of torch: starting other processes must not wait for it."""
 
 from __future__ import annotations
 

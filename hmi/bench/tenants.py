@@ -1,4 +1,4 @@
-"""Tenants with random adapters on disk, cold when asked for, and the engine's way to them."""
+"""Tenants with random adapters on disk, and the `ModelSource` that finds them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hmi.errors import NotFound
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.spec import HPLMSpec, Placement, Site, read_spec
 
+# Kinds and ranks of successive tenants.
 MIXED = (
     (AdapterKind.LORA, 8),
     (AdapterKind.BOTTLENECK, 48),
     (AdapterKind.LORA, 16),
     (AdapterKind.BOTTLENECK, 16),
 )
-"""Kinds and ranks that tenants have in turn."""
 
 _LABELS = ("negative", "positive")
 
@@ -93,10 +93,7 @@ def make_adapter(path: Path, spec: HPLMSpec, kind: AdapterKind, rank: int, seed:
 
 
 def forget_pages(paths: Iterable[Path]) -> None:
-    """Put files out of the system's page cache, so that the next reader waits for the disk.
-
-    A request that a file system may ignore: one in memory does.
-    """
+    """Ask the system to drop files from its page cache, so that the next reader waits for the disk."""
     for path in paths:
         with path.open("rb+") as file:
             os.fsync(file.fileno())  # only what has been written through can be forgotten

@@ -18,8 +18,7 @@ _SYLLABLES = [consonant + vowel for consonant in "bcdfghjklmnprstvwxz" for vowel
 _STEMS = [first + second for first, second in itertools.product(_SYLLABLES, repeat=2)]
 _ENDED_SHARE = 0.3  # of words: a stem and an ending, two pieces
 
-VOCABULARY = (*_SPECIAL, *_STEMS, *(f"##{each}" for each in _SYLLABLES))
-"""All pieces; a piece's id is its place."""
+VOCABULARY = (*_SPECIAL, *_STEMS, *(f"##{each}" for each in _SYLLABLES))  # a piece's id is its place
 
 
 def word_pieces() -> Tokenizer:
@@ -35,10 +34,7 @@ def word_pieces() -> Tokenizer:
 
 
 def random_texts(count: int, *, shortest: int = 8, longest: int = 64, seed: int = 0) -> list[str]:
-    """Texts with the lengths of short reviews: `shortest` to `longest` tokens, special ones included, 28 on average.
-
-    Words are drawn by Zipf's law.
-    """
+    """Texts of `shortest` to `longest` tokens, special ones included, 28 on average; words follow Zipf's law."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.gamma(4, 7, count), shortest, longest).astype(int)
     stems = _zipf_stems(int(lengths.sum()), rng)

@@ -69,11 +69,7 @@ def children_of(parents: Parents) -> dict[str, list[str]]:
 
 
 def functions_of(base: str, parents: Parents, deltas: Mapping[str, str]) -> dict[str, Function]:
-    """Return each domain's function.
-
-    Args:
-        base: Artifact digest of the base model.
-        deltas: Artifact digest of the delta of each domain that has its own.
+    """Return each domain's function, from the artifact digests of the base model and of the domains' deltas.
 
     Raises `Corrupt` where the parents are no tree.
     """
@@ -86,8 +82,7 @@ def functions_of(base: str, parents: Parents, deltas: Mapping[str, str]) -> dict
 def function_run(chain: Sequence[str], functions: Mapping[str, str]) -> tuple[tuple[str, ...], str | None]:
     """Return the first function run of an ancestor chain, and the nearest foreign ancestor above it (None: no such).
 
-    Args:
-        functions: Digest of each domain's function.
+    `functions` are digests by domain.
     """
     own = functions[chain[0]]
     for place, domain in enumerate(chain):

@@ -32,8 +32,7 @@ _MID_SHIFT = np.uint64(_BITS)
 _PREV_FIELD = np.uint64(((1 << _BITS) - 1) << (2 * _BITS))
 _MID_FIELD = np.uint64(((1 << _BITS) - 1) << _BITS)
 
-MAX_VOCABULARY = (1 << _BITS) - 1
-"""Largest number of token ids that fit a key."""
+MAX_VOCABULARY = (1 << _BITS) - 1  # largest number of token ids that fit a key
 
 
 def pack(prev: NDArray[np.int64], mid: NDArray[np.int64], next: NDArray[np.int64]) -> Keys:

@@ -33,12 +33,9 @@ def split_keys(
     previous: Mapping[str, PreviousTable],
     tree: KnowledgeTree,
 ) -> KeySplit:
-    """Split a domain's planned keys.
+    """Split a domain's planned keys; `functions` are digests by domain.
 
-    Args:
-        functions: Digest of each domain's function.
-        chain: The domain's ancestor chain.
-        tree: The new version, of which at least the tables of the foreign ancestors are written.
+    In `tree`, the new version, at least the tables of the foreign ancestors are written.
     """
     function = functions[domain]
     _, foreign = function_run(chain, functions)

@@ -23,9 +23,7 @@ from hmi.spec import RowDtype
 ComputeRows = Callable[[Function, Keys], NDArray[np.float32]]
 """A function and windows' keys `[n]` to that function's rows, float32 `[n, hidden]`."""
 
-ROWS_PER_CHUNK = 65_536
-"""Most rows of a chunk, which a killed build loses."""
-
+ROWS_PER_CHUNK = 65_536  # most rows of a chunk, which a killed build loses
 _DOMAIN = "chunk"  # in a chunk's manifest; it belongs to no domain yet
 
 
@@ -83,13 +81,9 @@ class RowChunks:
         return self._of[function]
 
     def compute(self, function: str, keys: Keys, progress: Callable[[int], None]) -> None:
-        """Compute rows into new chunks.
+        """Compute the rows of ascending keys, which no chunk of this function holds, into new chunks.
 
-        Args:
-            function: Digest.
-            keys: Ascending; no chunk of this function holds any of them.
-            progress: Called with the number of rows done, after each call of `compute`; its exceptions end the build.
-
+        `progress` is called with the number of rows done, after each call of `compute`; its exceptions end the build.
         Raises `Corrupt` for a row that cannot be stored, `StorageFull`.
         """
         for start in range(0, len(keys), ROWS_PER_CHUNK):
@@ -113,11 +107,10 @@ class RowChunks:
 
 
 def find_rows(sources: Sequence[RowSource], keys: Keys) -> RowRefs:
-    """Find the first source that holds each key.
+    """Find the first source that holds each key; keys ascend.
 
-    Args:
-        keys: Ascending. Each source is searched only for those between its first and its last key, so hundreds of
-            chunks with a range of their own cost no more than one table.
+    Each source is searched only for keys between its first and its last one, so hundreds of chunks with a range of
+    their own cost no more than one table.
     """
     refs = RowRefs(np.full(len(keys), -1, np.int16), np.zeros(len(keys), np.int64))
     for position, source in enumerate(sources):

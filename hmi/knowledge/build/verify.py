@@ -29,7 +29,6 @@ def verify_sample(
     """Recompute up to `n` rows and `n` aliases of each table, in one call for each, and compare.
 
     Args:
-        functions: Of every domain.
         tolerance: The one that the tree was built with.
         noise: How far a row may move between two batches of the model's arithmetic: as a share of its largest value, or
             of its length for an alias. One step of the stored form comes on top.

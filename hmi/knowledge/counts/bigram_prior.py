@@ -26,9 +26,7 @@ def prior_weights(keys: Keys, weights: NDArray[np.float64]) -> NDArray[np.float6
     more than a share, no worth does either, so hysteresis holds. Where a window outweighs another in one domain, more
     weight for it never lets the other overtake.
 
-    Args:
-        keys: In any order; with duplicates where several domains request the same key.
-        weights: Decayed counts above 0 `[n]`.
+    Keys are in any order, with duplicates where several domains request the same key. Weights are counts above 0.
     """
     if not len(keys):
         return np.empty(0)

@@ -178,10 +178,8 @@ def _with_bigrams(
     """Add the bigrams of the windows, (prev, mid) and (mid, next).
 
     A bigram's row replaces new windows, not held ones. So it weighs by how many different windows it has, each of which
-    was new once, as in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995).
-
-    Args:
-        gains: What the row of (prev, mid) would have saved for each window once, `[n]`.
+    was new once, as in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995). `gains`
+    are what the row of (prev, mid) would have saved for each window once, `[n]`.
     """
     parts = [_requests(keys, savings, 2, 2.0)]
     for bigrams, gain in ((ngrams.without_next(keys), gains), (ngrams.without_prev(keys), gains * _OTHER_SIDE)):

@@ -27,14 +27,9 @@ _HALF = np.uint64(32)
 
 
 class AssociativeIndex:
-    """RowRefs 0..`places` - 1 and the (group, key) in each. Not thread-safe.
+    """Places 0..`places` - 1, rounded down to whole sets, and the (group, key) in each. Not thread-safe."""
 
-    Args:
-        places: Rounded down to whole sets.
-    """
-
-    PLACE_BYTES = 8 + 4 + 8 + 4 * _REMEMBERED + 1
-    """Most host memory of one place."""
+    PLACE_BYTES = 8 + 4 + 8 + 4 * _REMEMBERED + 1  # most host memory of one place
 
     def __init__(self, places: int) -> None:
         sets = places // _WAYS
@@ -63,11 +58,8 @@ class AssociativeIndex:
         self._used.reshape(-1)[places] = self._now << 1 | 1
 
     def offer(self, group: int, keys: Keys) -> NDArray[np.int64]:
-        """Insert keys without duplicates, evicting others that are worth less.
-
-        Returns:
-            The new place of each key `[n]`; -1 where it was rejected, or was present already (which counts as a use).
-        """
+        """Insert keys without duplicates, evicting others that are worth less. Return the new place of each key `[n]`;
+        -1 where it was rejected, or was present already (which counts as a use)."""
         found = self.find(group, keys)
         self.use(found[found >= 0])
         places = np.full(len(keys), -1, np.int64)

@@ -34,10 +34,7 @@ def find_holders(
 ) -> list[Holder]:
     """Return, for each key `[n]` in any order, where a lookup in the chain's first domain gets its row.
 
-    Args:
-        chain: The domain, its parent, ..., the root.
-        tables: By domain; one that is not of its domain's function is skipped, as lookups do.
-        functions: Digest of each domain's function.
+    A table that is not of its domain's function is skipped, as lookups do; `functions` are digests by domain.
     """
     usable = {each: tables[each] for each in chain if each in tables and tables[each].meta.function == functions[each]}
     searched = AncestorChain(chain, usable, functions)

@@ -35,14 +35,9 @@ class MissCache:
         self._hits = 0
 
     def gather(self, function: str, keys: Keys, rows: StoredRows) -> NDArray[np.int64]:
-        """Copy the rows that are held into `rows`, not decoded yet, and count the use.
+        """Copy the rows of windows `[n]` (any order, duplicates allowed) into `rows`, not decoded yet; count the use.
 
-        Args:
-            function: Digest.
-            keys: Windows `[n]`, in any order, with or without duplicates.
-
-        Returns:
-            int64 `[n]`: the position of each in `rows`, `NO_ROW` where it is not held.
+        Return the position of each in `rows`, `NO_ROW` where it is not held. `function` is a digest.
         """
         with self._lock:
             places = self._places(function, keys)

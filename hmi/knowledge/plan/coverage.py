@@ -42,7 +42,6 @@ def predicted_hit_rates(
 
     Args:
         counts: By domain, as given to `plan_tree`. Lookups that are not kept in them count as misses.
-        held: By domain.
         functions: Digest of each domain's function: a foreign ancestor's key is no hit.
     """
     chains = ancestor_chains(parents)
@@ -64,8 +63,7 @@ def predicted_hit_rates(
 def _hits(requested: DomainCounts, table: PlannedTable, below: PlannedTable | None, per_lookup: float) -> float:
     """Return the weight of a domain's lookups that the table would answer if each had not been counted.
 
-    Args:
-        below: The table's child on the chain to the domain; None: the table is the domain's own.
+    `below` is the table's child on the chain to the domain; None: the table is the domain's own.
     """
     if not len(table.keys):
         return 0.0

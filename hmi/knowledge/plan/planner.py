@@ -2,8 +2,7 @@
 
 From the root down, each domain takes, within its byte budget, the n-grams that save most lookups per byte, for itself
 and its descendants together, except those that an ancestor of the same function holds already. A key is offered to a
-domain
-that looks it up itself, and to one with two or more children whose subtrees request it: there it is stored once
+domain that looks it up itself, and to one with two or more children whose subtrees request it: there it is stored once
 (hoisted) and not once in each. A key that a single child requests stays with the child.
 
 A domain with a delta chooses regardless of what its foreign ancestors hold. It stores a row, or an alias of 8 bytes
@@ -28,8 +27,7 @@ from hmi.knowledge.ngrams import Keys, holds, union
 from hmi.knowledge.plan.coverage import PlannedTable, predicted_hit_rates
 from hmi.knowledge.plan.previous import PreviousTable, kept_aliases
 
-ALIAS_BYTES = 8
-"""Bytes of an alias: its key."""
+ALIAS_BYTES = 8  # of an alias: its key
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +62,7 @@ def plan_tree(
 
     Args:
         counts: By domain; n-grams that are no windows of the vocabulary are ignored.
-        functions: Of every domain.
         previous: The previous version's tables, by domain; empty for the first version.
-        vocabulary: Tokens of the model.
         node_bytes: Budget of each domain's own table, rows and aliases.
         row_bytes: Bytes of one entry (`rows.entry_bytes`).
         hysteresis: Factor on the saving of a key that the previous version held in the domain, or above it with the

@@ -24,46 +24,34 @@ from hmi.knowledge.store import Table, TableMeta
 
 _log = logging.getLogger(__name__)
 
+# Stages of a build: the previous version's tables are compared with their checksums, rows are computed that it does
+# not have, tables are written.
 CHECK, COMPUTE, WRITE = "check", "compute", "write"
-"""Stages of a build: the previous version's tables are compared with their checksums, rows are computed that it does
-not have, tables are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """Attributes:
-    stage: One of the above, or a stage of the caller. Where domains have deltas, `compute` and `write` alternate, and
-        the total of `compute` may grow.
-    done, total: In rows.
-    """
-
+    # One of the above, or a stage of the caller. Where domains have deltas, `compute` and `write` alternate, and the
+    # total of `compute` may grow.
     stage: str
-    done: int
-    total: int
+    done: int  # rows
+    total: int  # rows
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousTable:
-    """What a domain's table held; all keys ascending.
-
-    Attributes:
-        function, alias_function: As in `TableMeta`.
-        keys: N-grams with a row.
-        aliases: N-grams without a row, whose ancestors' row was close enough.
-        sources: The aliases that can be relied on, by digest of the function of the row that each referred to. It need
-            not be `alias_function`: the ancestors may have had an alias themselves.
-        compared: N-grams with a row that was compared with the ancestors' and differs by more than the tolerance. They
-            need not be compared again.
-        alias_share: Share (0..1) of aliases among the n-grams that ancestors hold too; 1 where nothing is known.
-    """
+    """What a domain's table held; all keys ascending. `function` and `alias_function` are as in `TableMeta`."""
 
     function: str
-    keys: Keys
-    aliases: Keys = field(default_factory=NO_KEYS.copy)
+    keys: Keys  # n-grams with a row
+    aliases: Keys = field(default_factory=NO_KEYS.copy)  # without a row: the ancestors' row was close enough
     alias_function: str | None = None
+    # The aliases that can be relied on, by digest of the function of the row that each referred to. It need not be
+    # `alias_function`: the ancestors may have had an alias themselves.
     sources: Mapping[str, Keys] = field(default_factory=dict)
+    # N-grams whose row was compared with the ancestors' and differs by more than the tolerance: not compared again.
     compared: Keys = field(default_factory=NO_KEYS.copy)
-    alias_share: float = 1.0
+    alias_share: float = 1.0  # share (0..1) of aliases among the n-grams that ancestors hold too; 1: nothing is known
 
 
 def kept_aliases(

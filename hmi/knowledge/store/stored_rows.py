@@ -15,8 +15,7 @@ from hmi.knowledge.store.rows import CHUNK_ROWS, EncodedRows, decode_into
 from hmi.knowledge.store.table import Table
 from hmi.spec import RowDtype
 
-NO_ROW = 0
-"""Position of a row of zeros, for windows that have none."""
+NO_ROW = 0  # position of a row of zeros, for windows that have none
 
 
 class StoredRows:
