@@ -6,7 +6,6 @@ The numbers come from `hmi.jobs.status`, which error lines of batches share.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from typing import cast
 
 import structlog
@@ -34,7 +33,7 @@ def error_response(error: HmiError) -> JSONResponse:
         # The message names hosts and drivers, which belong into the log only.
         message = "a required service does not answer at the moment; try again shortly"
         detail = ErrorDetail(message, detail.type, detail.param, detail.code)
-    return _envelope(status, detail, _retry_headers(error, status))
+    return JSONResponse(detail.envelope(), status_code=status, headers=_retry_headers(error, status))
 
 
 def _retry_headers(error: HmiError, status: int) -> dict[str, str]:
@@ -48,10 +47,6 @@ def _retry_headers(error: HmiError, status: int) -> dict[str, str]:
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return headers
-
-
-def _envelope(status: int, detail: ErrorDetail, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(detail.envelope(), status_code=status, headers=headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -86,7 +81,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         return error_response(InvalidInput("the request's body is too large", code="request_too_large"))
     code = "method_not_allowed" if status == 405 else "invalid_request"
     message = f"{request.method} is not allowed here" if status == 405 else str(known.detail)
-    return _envelope(status, ErrorDetail(message, error_type(status), None, code), known.headers)
+    detail = ErrorDetail(message, error_type(status), None, code)
+    return JSONResponse(detail.envelope(), status_code=status, headers=known.headers)
 
 
 def _is_full_disk(cause: BaseException | None) -> bool:

@@ -15,13 +15,9 @@ from hmi.schemas import DomainDiffObject, NgramText
 def describe(
     services: Services, base: RegisteredBase, differences: TreeDiff, parents: Parents, limit: int
 ) -> dict[str, DomainDiffObject]:
-    """The diffs by domain.
+    """The diffs by domain, each with up to `limit` n-grams of each kind as text; 0 reads no counts.
 
-    Args:
-        parents: Of the later version.
-        limit: Most n-grams of each kind and domain; 0 reads no counts.
-
-    Raises `Corrupt` where the base model's tokenizer is lost.
+    `parents` are those of the later version. Raises `Corrupt` where the base model's tokenizer is lost.
     """
     added = {domain: WeightedKeys(each.added) for domain, each in differences.items()}
     dropped = {domain: WeightedKeys(each.dropped) for domain, each in differences.items()}

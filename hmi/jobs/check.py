@@ -30,12 +30,7 @@ class CheckedInput:
 
 
 def check_input(stream: IO[bytes], *, endpoint: str, limits: Limits, shard_lines: int) -> CheckedInput:
-    """Check a file, holding one line at a time.
-
-    Args:
-        endpoint: The `url` of every line.
-        shard_lines: Most lines of a shard, which also ends at `SHARD`.
-    """
+    """Check a file, holding one line at a time. A shard ends after `shard_lines` lines, or at `SHARD`."""
     reader = _Reader(endpoint, limits, shard_lines)
     for raw, skipped in read_bounded(stream, limits.max_line_bytes):
         reader.take(raw, skipped)

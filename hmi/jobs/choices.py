@@ -16,11 +16,9 @@ from hmi.schemas import ChatRequest, InferenceRequest
 def generated_body(
     request: InferenceRequest, model_name: str, outcomes: Sequence[Outcome], created: int, answer: str
 ) -> dict[str, Any]:
-    """The body of a completion or a chat completion.
+    """The body of a completion or a chat completion, from the outcomes without errors of each input's choices.
 
-    Args:
-        outcomes: Without errors, choice after choice of each input.
-        answer: Suffix of the answer's id.
+    `answer` is the suffix of the answer's id.
     """
     chats = isinstance(request, ChatRequest)
     results = [_generation(outcome) for outcome in outcomes]

@@ -48,9 +48,8 @@ def make_client(settings: Settings, *, socket_timeout_seconds: float = 30) -> Ce
     The worker builds its application from this one: all applications on one broker must share the key prefix and the
     visibility timeout, of which the shortest wins.
 
-    Args:
-        socket_timeout_seconds: How long a broker that does not answer may hold a caller. A worker's blocking reads need
-            the default.
+    A broker that does not answer holds a caller for up to `socket_timeout_seconds`; a worker's blocking reads need the
+    default.
     """
     client = Celery("hmi", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     client.conf.update(

@@ -72,11 +72,7 @@ def validate(model: type[ModelT], body: Mapping[str, Any], where: str) -> ModelT
 
 
 def invalid_input(error: Mapping[str, Any], where: str, path: Sequence[int | str] | None = None) -> InvalidInput:
-    """Translate one of pydantic's errors.
-
-    Args:
-        path: Of the field; by default the error's own location.
-    """
+    """Translate one of pydantic's errors; `path` of the field is by default the error's own location."""
     kind, context = error["type"], error.get("ctx", {})
     whole = error["loc"] if path is None else path
     if kind == "extra_forbidden":

@@ -29,18 +29,9 @@ class DataFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-
-    @property
-    def admin_key_file(self) -> Path:
-        return self.path / "admin.key"
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.path / "lock"
-
-    @property
-    def _running_file(self) -> Path:
-        return self.path / "running.json"
+        self.admin_key_file = self.path / "admin.key"
+        self._lock_file = self.path / "lock"
+        self._running_file = self.path / "running.json"
 
     def prepare(self) -> None:
         """Create the folder and close it to other users. Raises `InvalidInput` where that fails."""

@@ -25,8 +25,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def parts_of(folder: Path | None, *, single: str | None = None) -> Iterator[list[tuple[str, tuple[str, BinaryIO]]]]:
     """The files directly in a folder as parts of an upload, and no part for None.
 
-    Args:
-        single: Accept a file instead of a folder, and upload it under this name.
+    With `single`, a file is accepted in place of a folder and is uploaded under this name.
     """
     if folder is None:
         yield []

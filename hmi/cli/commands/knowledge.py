@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, table_or
+from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
 
 if TYPE_CHECKING:
     from hmi.schemas import DeltaObject
@@ -42,9 +42,7 @@ def list_bases(url: Url = None, key: Key = None, as_json: AsJson = False) -> Non
         found = client.bases()
     names = ("family", "layers", "hidden_size", "k", "row_dtype")
     rows = ((each.name, *(each.spec.get(name, "") for name in names), each.tree or "none") for each in found)
-    print_answer(
-        found, as_json, table_or(("base", "family", "layers", "hidden", "k", "rows", "tree"), rows, "no base models")
-    )
+    print_table(found, as_json, ("base", "family", "layers", "hidden", "k", "rows", "tree"), rows, "no base models")
 
 
 @domains.command("add", epilog="Example: `hmi domain add movies --parent reviews`")
@@ -121,10 +119,8 @@ def list_deltas(
     with connect(url, key) as client:
         found = client.deltas(base)
     rows = ((each.base, each.domain, each.artifact[:12], _words(each), moment(each.created_at)) for each in found)
-    print_answer(
-        found,
-        as_json,
-        table_or(("base", "domain", "delta", "what it is", "set"), rows, "no domain has a delta of its own"),
+    print_table(
+        found, as_json, ("base", "domain", "delta", "what it is", "set"), rows, "no domain has a delta of its own"
     )
 
 

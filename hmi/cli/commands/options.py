@@ -129,12 +129,13 @@ def print_answer(answer: ResponseModel | Sequence[ResponseModel], as_json: bool,
     typer.echo(json.dumps(data if listed is answer else data[0], indent=1, ensure_ascii=False))
 
 
-def table_or(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> RenderableType:
-    """A table of the rows, or the sentence `empty` if there are none."""
+def print_table(
+    found: Sequence[ResponseModel], as_json: bool, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str
+) -> None:
+    """Print a list as JSON, or for people a table with a row for each, or the sentence `empty`."""
     from hmi.cli.render import table
 
-    listed = list(rows)
-    return table(columns, listed) if listed else empty
+    print_answer(found, as_json, table(columns, rows) if found else empty)
 
 
 def show(drawn: RenderableType) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hmi.cli.commands import model_import
-from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, table_or
+from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
 from hmi.spec import MissPolicy
 
 tenants = typer.Typer(no_args_is_help=True, help="Customers: each has its own models, files, batches and keys.")
@@ -44,7 +44,7 @@ def list_tenants(url: Url = None, key: Key = None, as_json: AsJson = False) -> N
     with connect(url, key) as client:
         found = client.tenants()
     rows = ((each.name, each.weight) for each in found)
-    print_answer(found, as_json, table_or(("tenant", "weight"), rows, "no tenants"))
+    print_table(found, as_json, ("tenant", "weight"), rows, "no tenants")
 
 
 @tenants.command("remove", epilog="Example: `hmi tenant remove acme --yes`")
@@ -89,9 +89,7 @@ def list_keys(tenant: _Tenant, url: Url = None, key: Key = None, as_json: AsJson
         (each.id, each.label, moment(each.created_at), moment(each.expires_at), moment(each.revoked_at))
         for each in found
     )
-    print_answer(
-        found, as_json, table_or(("key", "label", "created", "expires", "revoked"), rows, f"{tenant} has no keys")
-    )
+    print_table(found, as_json, ("key", "label", "created", "expires", "revoked"), rows, f"{tenant} has no keys")
 
 
 @keys.command("revoke", epilog="Example: `hmi key revoke acme 5f0c2a9d`")
@@ -146,9 +144,7 @@ def list_models(
         (each.name, each.base, each.domain, each.miss_policy, each.revision, adapter_words(each.summary))
         for each in found
     )
-    print_answer(
-        found, as_json, table_or(("model", "base", "domain", "policy", "revision", "adapter"), rows, "no models")
-    )
+    print_table(found, as_json, ("model", "base", "domain", "policy", "revision", "adapter"), rows, "no models")
 
 
 @models.command("remove", epilog="Example: `hmi model remove acme/sentiment`")

@@ -47,7 +47,7 @@ class Services:
             HMI_DATABASE_URL or in code) is used, and nothing is started for it.
         data_dir: Created if missing, closed to other users and locked against a second instance. Its keys and
             passwords are generated once and kept for the next run.
-        device: What the worker computes on: `auto`, `cpu`, `cuda:0`.
+        device: Of the worker: `auto`, `cpu`, `cuda:0`.
         port, flower_port: 0 takes any free one; without a `flower_port` Flower is not started.
         on_event: Called with every change of a service, also from another thread.
 
@@ -68,6 +68,7 @@ class Services:
     ) -> None:
         self._settings = settings
         self._folder = DataFolder(data_dir)
+        self.data_dir = self._folder.path
         self._device = device
         self._host = host
         self._wanted_ports = [("the API", port)] + ([("Flower", flower_port)] if flower_port is not None else [])
@@ -76,7 +77,7 @@ class Services:
         self._processes: Processes | None = None
         self._logs: dict[str, Path] = {}
         self._ports: list[int] = []
-        self._admin_key = ""
+        self.admin_key = ""
         self._flower_password = ""
 
     @property
@@ -97,14 +98,6 @@ class Services:
         """User and password."""
         return _FLOWER_USER, self._flower_password
 
-    @property
-    def admin_key(self) -> str:
-        return self._admin_key
-
-    @property
-    def data_dir(self) -> Path:
-        return self._folder.path
-
     def pid(self, service: str) -> int | None:
         """Process id of a service (`api`, `worker`, `beat`, `flower`, `redis`), None while it is down."""
         return self._processes.pid(service) if self._processes else None
@@ -124,7 +117,7 @@ class Services:
         except OSError as error:
             self._stack.close()
             kind = StorageFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else InvalidInput
-            raise kind(f"data folder {self._folder.path} cannot be used: {error}") from error
+            raise kind(f"data folder {self.data_dir} cannot be used: {error}") from error
         except BaseException:
             self._stack.close()
             raise
@@ -141,11 +134,11 @@ class Services:
         self._stack.enter_context(self._folder.locked())
         self._ports = choose_ports(self._host, self._wanted_ports)
         given = self._settings.admin_key
-        self._admin_key = (
+        self.admin_key = (
             given.get_secret_value() if given else self._folder.secret("admin.key", lambda: mint_key().plaintext)
         )
         self._flower_password = self._folder.secret("flower.password", lambda: secrets.token_urlsafe(18))
-        settings = self._settings.model_copy(update={"data_dir": self._folder.path})
+        settings = self._settings.model_copy(update={"data_dir": self.data_dir})
         # Before the stop is registered, since its socket must exist until the last service has stopped.
         broker = self._embedded_broker() if "broker_url" not in settings.model_fields_set else None
         processes = self._processes = Processes(self._on_event)
@@ -164,8 +157,8 @@ class Services:
     def _embedded_broker(self) -> EmbeddedRedis:
         return EmbeddedRedis(
             server=find_server(),
-            folder=self._folder.path / "redis",
-            sockets=self._stack.enter_context(socket_folder(self._folder.path)),
+            folder=self.data_dir / "redis",
+            sockets=self._stack.enter_context(socket_folder(self.data_dir)),
             password=self._folder.secret("redis.password", lambda: secrets.token_hex(24)),
         )
 
@@ -178,12 +171,12 @@ class Services:
             api_port=self._ports[0],
             flower_port=flower_port,
             device=self._device,
-            admin_key=self._admin_key,
+            admin_key=self.admin_key,
             flower_auth=":".join(self.flower_auth),
         )
         for spec in (plan.api(), plan.worker(), plan.beat(), *([plan.flower()] if flower_port else [])):
             self._launch(processes, spec)
-        with HmiClient(self.api_url, self._admin_key, timeout_seconds=5) as client:
+        with HmiClient(self.api_url, self.admin_key, timeout_seconds=5) as client:
             probes: dict[str, Callable[[], bool]] = {
                 "api": lambda: _api_is_ready(client),
                 "worker": lambda: processes.pid("worker") in {node.pid for node in client.nodes()},

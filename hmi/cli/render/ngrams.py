@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Group
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hmi.cli.render.tables import bytes_words
-from hmi.cli.render.tree import count_words, domain_lines
+from hmi.cli.render.tree import Column, count_words, domain_table
 from hmi.schemas import DomainDiffObject, NgramObject, NgramPage, NgramText, TreeDiffObject
 
 _STYLES = {"missing": "red", "own": "green"}
@@ -38,19 +38,8 @@ def top_ngrams(page: NgramPage) -> Group:
 
 def difference(found: TreeDiffObject) -> Group:
     """A line per domain, then the heaviest n-grams."""
-    domains = found.domains
     heading = Text.assemble((found.base, "bold"), f": tree {found.before} -> tree {found.after}")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    table.add_column("domain", overflow="fold")
-    shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
-    for name, _, _ in shown:
-        table.add_column(name, justify="right", no_wrap=True)
-    for before, domain in domain_lines({name: each.parent for name, each in domains.items()}):
-        if domain is None:
-            table.add_row(Text("domains" if domains else "no domains"))
-        else:
-            table.add_row(Text(before + domain), *(Text(cell(domains[domain])) for _, cell, _ in shown))
-    return Group(heading, table, *_heaviest(found))
+    return Group(heading, domain_table(_COLUMNS, found.domains), *_heaviest(found))
 
 
 def _some(count: int) -> str:
@@ -75,10 +64,8 @@ def _sizes(before: int, after: int) -> str:
     return f"{number if not before or unit == second.partition(' ')[2] else first}→{second}"
 
 
-_Column = tuple[str, Callable[[DomainDiffObject], str], Callable[[DomainDiffObject], object]]
-
 # Heading, cell, and the figure that some domain must have for the column to be shown.
-_COLUMNS: tuple[_Column, ...] = (
+_COLUMNS: tuple[Column[DomainDiffObject], ...] = (
     ("added", lambda each: _some(each.added), lambda each: True),
     ("dropped", lambda each: _some(each.dropped), lambda each: each.dropped),
     ("in", lambda each: _some(each.moved_in), lambda each: each.moved_in),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from rich import box
 from rich.console import Group
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from hmi.cli.render.progress import build_words
 from hmi.cli.render.tables import bytes_words, moment
-from hmi.schemas import DomainTableObject, TreeBuild, TreeObject, TreeVersionObject
+from hmi.schemas import DomainDiffObject, DomainTableObject, TreeBuild, TreeObject, TreeVersionObject
 
 _GOOD = 0.5
 
@@ -99,7 +100,7 @@ def knowledge_tree(tree: TreeObject, now: float | None = None) -> Group:
         lines.append(Text(_building(tree.building, now), style="yellow"))
     if tree.requested is not None and (tree.building is None or tree.building.number < tree.requested):
         lines.append(Text(f"tree {tree.requested} is requested", style="yellow"))
-    lines.append(_columns(domains))
+    lines.append(domain_table(_COLUMNS, domains, _style))
     if stale := sorted(name for name, each in domains.items() if not each.usable):
         lines.append(
             Text(f"not used until the next rebuild, since deltas or parents changed: {', '.join(stale)}", "red")
@@ -120,10 +121,11 @@ def _building(build: TreeBuild, now: float | None) -> str:
     return f"building tree {build.number}, begun {ago(build.created_at, now)}: {build_words(build.progress)}"
 
 
-_Column = tuple[str, Callable[[DomainTableObject], str], Callable[[DomainTableObject], object]]
+DomainT = TypeVar("DomainT", DomainTableObject, DomainDiffObject)
+Column = tuple[str, Callable[[DomainT], str], Callable[[DomainT], object]]
 
 # Heading, cell, and the figure that some domain must have for the column to be shown.
-_COLUMNS: tuple[_Column, ...] = (
+_COLUMNS: tuple[Column[DomainTableObject], ...] = (
     ("n-grams", lambda each: count_words(each.entries), lambda each: True),
     ("aliases", lambda each: count_words(each.aliases) if each.aliases else "-", lambda each: each.aliases),
     ("bytes", lambda each: bytes_words(each.bytes) if each.bytes else "-", lambda each: True),
@@ -140,9 +142,13 @@ _COLUMNS: tuple[_Column, ...] = (
 )
 
 
-def _columns(domains: Mapping[str, DomainTableObject]) -> Table:
-    """A table that fits 80 columns with names of up to 18 characters, branches included."""
-    shown = [column for column in _COLUMNS if any(column[2](each) for each in domains.values())]
+def domain_table(
+    columns: Sequence[Column[DomainT]],
+    domains: Mapping[str, DomainT],
+    style: Callable[[str, DomainT], str] = lambda heading, each: "",
+) -> Table:
+    """A row per domain; it fits 80 columns with names of up to 18 characters, branches included."""
+    shown = [column for column in columns if any(column[2](each) for each in domains.values())]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("domain", overflow="fold")
     for heading, _, _ in shown:
@@ -153,7 +159,7 @@ def _columns(domains: Mapping[str, DomainTableObject]) -> Table:
             continue
         each = domains[name]
         table.add_row(
-            Text(before + name), *(Text(cell(each), style=_style(heading, each)) for heading, cell, _ in shown)
+            Text(before + name), *(Text(cell(each), style=style(heading, each)) for heading, cell, _ in shown)
         )
     return table
 
