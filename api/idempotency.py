@@ -38,9 +38,7 @@ def find_recent(
 ) -> ItemT | None:
     """The newest item of the last ten minutes that the same request could have made.
 
-    Args:
-        list_page: Called with `after` and `limit`; lists a page of the tenant's items, newest first.
-        created: When an item was created, and its id.
+    `list_page(after, limit)` lists the tenant's items, newest first; `created` returns an item's time and id.
     """
     since, after = database_time(session) - _REPEATED_WITHIN_SECONDS, None
     while True:

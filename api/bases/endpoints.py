@@ -1,4 +1,4 @@
-"""/v1/hmi/bases: base models that tenants' models stand on."""
+"""/v1/hmi/bases: base models that tenants' models are built on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/hmi/deltas: a base model's lower layers as single domains want them."""
+"""/v1/hmi/deltas: LoRAs on a base model's lower layers, for single domains."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ router = admin_router("/v1/hmi/domains", "knowledge")
 
 @router.post("", summary="Create a domain", responses=errors(404, 409))
 def create_domain(services: Served, body: DomainCreate) -> DomainObject:
-    """Under `general` unless another parent is named. A lookup asks the domain first, then its ancestors."""
+    """Under `general` unless another parent is named. A lookup tries the domain first, then its ancestors."""
     with services.database.session() as session:
         return DomainObject.model_validate(domains.create_domain(session, body.name, body.parent))
 

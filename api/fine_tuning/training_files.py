@@ -85,15 +85,14 @@ def check_file(
     kind: TaskKind | None = None,
     judged: CheckedFile | None = None,
 ) -> TrainingFile:
-    """Read the whole file.
+    """Read the whole file, which the request's field `param` names.
 
     Args:
-        param: The field that names the file.
         take: Called with every example; an `InvalidInput` that it raises is a problem of the example's line.
         kind: The task; None finds it from the fields.
-        judged: The training file, where this is the validation file: its labels must be known there.
+        judged: For a validation file the training file, which must have its labels.
 
-    Raises: `InvalidInput` with the first problems and their lines; `Corrupt` where its content is lost.
+    Raises: `InvalidInput` with the first problems and their lines; `Corrupt` where the content is lost.
     """
     settings = services.settings
     if file.bytes > settings.max_training_file_bytes:

@@ -7,8 +7,7 @@ from tokenizers import Tokenizer
 from hmi.knowledge import Keys, unpack
 from hmi.schemas import NgramText
 
-key_pattern = r"^[0-7][0-9a-f]{15}$"
-"""63 bits in hex."""
+key_pattern = r"^[0-7][0-9a-f]{15}$"  # 63 bits in hex
 
 
 def name_of(key: int) -> str:

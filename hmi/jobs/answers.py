@@ -80,13 +80,10 @@ def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[I
 def response_body(
     request: InferenceRequest, model_name: str, outcomes: Sequence[Outcome], created: int, ids: LineIds
 ) -> dict[str, Any]:
-    """The body of the answer to one request, ready for JSON.
+    """The body of the answer to one request, from an outcome for each choice of each input, in their order.
 
-    Args:
-        outcomes: One for each of `request.inputs` and its choices, in their order.
-        created: Unix seconds. In a batch the batch's own `created_at`, so that reruns agree.
-
-    Raises the first outcome's error: a request is answered whole or not at all.
+    `created` is in Unix seconds: in a batch the batch's own, so that reruns agree. Raises the first outcome's error: a
+    request is answered whole or not at all.
     """
     if len(outcomes) != request.sequences:
         raise HmiError(f"{len(outcomes)} outcomes for {request.sequences} sequences")

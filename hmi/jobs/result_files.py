@@ -45,12 +45,9 @@ def assemble(
     output_path: str,
     error_path: str,
 ) -> Assembled:
-    """Write both files. A repetition writes the same bytes to the same places.
+    """Join the finished shards, in line order. A repetition writes the same bytes to the same places.
 
-    Args:
-        shards: The finished ones, in line order. Each line that they lack gets an error line.
-        not_run: Why lines may be missing; None where the batch ran to its end.
-
+    Each line that the shards lack gets an error line with the reason `not_run`; None where the batch ran to its end.
     Raises `Corrupt` where lines are missing without a reason or shards overlap, `NotFound` where a shard's file is
     lost, `StorageFull`.
     """

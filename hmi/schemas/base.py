@@ -10,9 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
+# Unix seconds. The catalog has fractions of them, OpenAI's API has none.
 Timestamp = Annotated[int, BeforeValidator(int)]
-"""Unix seconds. The catalog has fractions of them, OpenAI's API has none."""
-
 OptionalTimestamp = Annotated[int | None, BeforeValidator(lambda value: None if value is None else int(value))]
 
 

@@ -167,7 +167,7 @@ class ChatRequest(GenerationRequest):
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=NO_LIMIT)] = None
     logprobs: bool = False
     top_logprobs: Annotated[int | None, Field(ge=0, le=MAX_LOGPROBS)] = None
-    # Names by which a caller knows its own users and prompts: like `user`, they change no answer.
+    # Like `user`, these change no answer.
     safety_identifier: Any = None
     prompt_cache_key: Any = None
     tools: Annotated[Any, changes_nothing([], reason=_NO_TOOLS)] = None

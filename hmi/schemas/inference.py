@@ -90,11 +90,9 @@ class InferenceRequest(RequestModel):
     """A body that the engine runs; null is the same as a field that is left out."""
 
     task: ClassVar[Task]
-    input_field: ClassVar[str]
-    """Where the body has its inputs; errors about an input name it."""
+    input_field: ClassVar[str]  # where the body has its inputs; errors about an input name it
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    """As the caller wrote it, `<tenant>/<model>`."""
+    model: Annotated[str, Field(min_length=1, max_length=256)]  # `<tenant>/<model>`
     user: str | None = None
     stream: Annotated[Any, changes_nothing(False, reason="answers are not streamed")] = None
 

@@ -66,10 +66,8 @@ def labelled_reader(text_field: str, label_field: str, chat: ChatTemplate | None
     """A function that reads the labelled text of a file.
 
     It takes the file, the task (None: what the fields are for) and whether the examples evaluate a training. It prints
-    the file's warnings to standard error, and raises `InvalidInput` naming the file and the line.
-
-    Args:
-        chat: The base model's template, which must accept every conversation.
+    the file's warnings to standard error, and raises `InvalidInput` naming the file and the line. `chat`, the base
+    model's template, must accept every conversation.
     """
     from hmi.training.data import ChatExample, FileFormat, read_labelled
 

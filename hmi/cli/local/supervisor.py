@@ -17,7 +17,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import httpx
@@ -40,7 +39,7 @@ _READY_SECONDS: Final = 180.0  # all services together, until each is ready
 
 
 class Services:
-    """Start, watch and stop. See the module's docstring.
+    """Start, watch and stop; see the module's docstring.
 
     Args:
         settings: Of all processes. A `broker_url` or `database_url` that is set (by HMI_BROKER_URL,
@@ -49,7 +48,7 @@ class Services:
             passwords are generated once and kept for the next run.
         device: Of the worker: `auto`, `cpu`, `cuda:0`.
         port, flower_port: 0 takes any free one; without a `flower_port` Flower is not started.
-        on_event: Called with every change of a service, also from another thread.
+        on_event: Called with every change of a service, from any thread.
 
     In the block, SIGTERM and SIGHUP raise `SystemExit`, as Ctrl-C raises `KeyboardInterrupt`. A signal while services
     are being stopped kills the rest of them at once.
@@ -123,9 +122,7 @@ class Services:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def _start(self) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hmi.cli.render.progress import build_words
 from hmi.cli.render.tables import bytes_words, moment
-from hmi.schemas import DomainDiffObject, DomainTableObject, TreeBuild, TreeObject, TreeVersionObject
+from hmi.schemas import DomainDiffObject, DomainTableObject, TreeObject, TreeVersionObject
 
 _GOOD = 0.5
 
@@ -96,8 +96,9 @@ def knowledge_tree(tree: TreeObject, now: float | None = None) -> Group:
         entries, aliases = (sum(getattr(each, what) for each in domains.values()) for what in ("entries", "aliases"))
         size = bytes_words(sum(each.bytes for each in domains.values()))
         lines.append(Text(f"{entries:,} n-grams{f', {aliases:,} aliases' if aliases else ''}, {size}"))
-    if tree.building is not None:
-        lines.append(Text(_building(tree.building, now), style="yellow"))
+    if build := tree.building:
+        begun = f"begun {ago(build.created_at, now)}: {build_words(build.progress)}"
+        lines.append(Text(f"building tree {build.number}, {begun}", style="yellow"))
     if tree.requested is not None and (tree.building is None or tree.building.number < tree.requested):
         lines.append(Text(f"tree {tree.requested} is requested", style="yellow"))
     lines.append(domain_table(_COLUMNS, domains, _style))
@@ -115,10 +116,6 @@ def _published(tree: TreeObject, now: float | None) -> str:
     if tree.published_at is not None:
         said += f", {ago(tree.published_at, now)}"
     return said + (" (rolled back)" if tree.rolled_back else "")
-
-
-def _building(build: TreeBuild, now: float | None) -> str:
-    return f"building tree {build.number}, begun {ago(build.created_at, now)}: {build_words(build.progress)}"
 
 
 DomainT = TypeVar("DomainT", DomainTableObject, DomainDiffObject)
