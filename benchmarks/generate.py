@@ -174,12 +174,7 @@ def _hmi(engine: Engine, plan: Plan, prompts: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _peers(
-    plan: Plan,
-    prompts: NDArray[np.int64],
-    model: Any,
-    source: Path,
-    device: torch.device,
-    dtype: torch.dtype,
+    plan: Plan, prompts: NDArray[np.int64], model: Any, source: Path, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Run]:
     from transformers import LlamaForCausalLM  # noqa: PLC0415
 

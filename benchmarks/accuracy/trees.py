@@ -26,12 +26,7 @@ _NODE_BYTES = 2**40  # no budget: a tree holds all of its domain's text
 
 
 def tree_of(
-    engine: Engine,
-    name: str,
-    base: Path,
-    folder: Path,
-    texts: Mapping[str, Sequence[str]],
-    deltas: Mapping[str, str],
+    engine: Engine, name: str, base: Path, folder: Path, texts: Mapping[str, Sequence[str]], deltas: Mapping[str, str]
 ) -> KnowledgeTree:
     """Build the tree of every domain's windows and their backoff n-grams, with the unigrams at the root.
 

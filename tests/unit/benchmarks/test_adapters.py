@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import adapters
-from benchmarks.crossover import Case, derive
+from benchmarks.adapters import Case, derive
 from hmi.adapters.maths import Method
 
 
