@@ -29,19 +29,13 @@ class Adapter:
     """Everything that belongs to one tenant; also a domain's delta, which holds a LoRA on the lower layers."""
 
     kind: AdapterKind
-    # By layer and linear layer; ranks may differ between them.
-    lora: Mapping[tuple[int, Site], Lora]
-    # By layer and placement; ranks may differ between them.
-    bottleneck: Mapping[tuple[int, Placement], Bottleneck]
-    # True (Pfeiffer): a bottleneck reads LN(h + residual). False (Houlsby): it reads h. In both cases the result is
-    # h + up(act(down(x))), which the model adds to the residual and normalises.
+    lora: Mapping[tuple[int, Site], Lora]  # By layer and linear layer; ranks may differ between them.
+    bottleneck: Mapping[tuple[int, Placement], Bottleneck]  # By layer and placement; ranks may differ between them.
+    # Bottlenecks read LN(h + residual) if True (Pfeiffer), h if False (Houlsby); both give h + up(act(down(x))).
     adapter_before_norm: bool
-    # Of the bottlenecks.
-    activation: Activation
-    # None for an adapter that only gives embeddings (mean pooled).
-    head: Head | None
-    # Of a domain's delta only: estimates rows of the domain's function.
-    estimator: Estimator | None = None
+    activation: Activation  # Of the bottlenecks
+    head: Head | None  # None for an adapter that only gives embeddings (mean pooled)
+    estimator: Estimator | None = None  # Of a domain's delta only: estimates rows of the domain's function.
 
     @property
     def rank(self) -> int:
@@ -91,7 +85,7 @@ class Adapter:
                 raise AdapterRefused("the head reads the base model's pooler, and this base model has none")
 
     def summary(self) -> dict[str, Any]:
-        """Return what a listing shows of the adapter: JSON-ready, without weights."""
+        """Return what a listing shows: JSON-ready, without weights."""
         head = self.head
         placement = "pfeiffer" if self.adapter_before_norm else "houlsby"
         return {

@@ -15,29 +15,21 @@ _MAX_LABEL_CHARACTERS = 256  # every answer repeats a label
 
 
 class Pooling(StrEnum):
-    """How a sequence becomes one vector: its first token's state, its last token's state, or the mean of all tokens.
+    """How a sequence becomes one vector."""
 
-    In a decoder the first token sees no other token. `TOKENS` is no pooling: the head answers for every token.
-    """
-
-    CLS = "cls"
-    LAST = "last"
+    CLS = "cls"  # the first token's state; not in a decoder, where it sees no other token
+    LAST = "last"  # the last token's state
     MEAN = "mean"
-    TOKENS = "tokens"
+    TOKENS = "tokens"  # no pooling: the head answers for every token
 
 
 class Transform(StrEnum):
-    """What happens between pooling and the output layer.
-
-    `POOLER` is dense + tanh: the base model's own pooler, or the adapter's copy where the head has a `dense`.
-    `DENSE` is the head's own dense and activation. `POOLER_DENSE` is the base model's pooler, then the head's own
-    dense and activation.
-    """
+    """What happens between pooling and the output layer."""
 
     NONE = "none"
-    POOLER = "pooler"
-    DENSE = "dense"
-    POOLER_DENSE = "pooler_dense"
+    POOLER = "pooler"  # dense + tanh: the base model's own, or the adapter's copy where the head has a `dense`
+    DENSE = "dense"  # the head's own dense and activation
+    POOLER_DENSE = "pooler_dense"  # the base model's pooler, then the head's own dense and activation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,17 +38,13 @@ class Head(Weights):
 
     pooling: Pooling
     transform: Transform
-    # Of the head's own dense. A copy of the pooler always uses tanh.
-    activation: Activation
-    # [hidden, hidden] and [hidden]; both or neither
-    dense: Array | None
-    dense_bias: Array | None
-    # [labels, hidden] and [labels]
-    out: Array
-    out_bias: Array
+    activation: Activation  # Of the head's own dense. A copy of the pooler always uses tanh.
+    dense: Array | None  # [hidden, hidden]
+    dense_bias: Array | None  # [hidden]; present where `dense` is
+    out: Array  # [labels, hidden]
+    out_bias: Array  # [labels]
     labels: tuple[str, ...]
-    # True: an independent sigmoid for each label. False: one softmax over all labels.
-    multi_label: bool
+    multi_label: bool  # True: an independent sigmoid for each label. False: one softmax over all labels.
 
     @classmethod
     def linear(

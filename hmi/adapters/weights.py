@@ -1,4 +1,4 @@
-"""The weights of an adapter's parts: float32 arrays in host memory whose shapes are checked by name."""
+"""The weights of an adapter's parts: float32 arrays in host memory."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ class Weights:
 class Lora(Weights):
     """A low-rank addition to one linear layer: y += (x a^T) b^T."""
 
-    # [rank, in]
-    a: Array
-    # [out, rank]; the scaling (alpha / rank, or alpha / sqrt(rank)) is multiplied in.
-    b: Array
+    a: Array  # [rank, in]
+    b: Array  # [out, rank]; the scaling (alpha / rank, or alpha / sqrt(rank)) is multiplied in.
 
     @property
     def rank(self) -> int:
@@ -67,14 +65,10 @@ class Lora(Weights):
 class Bottleneck(Weights):
     """A bottleneck behind a sub-layer: h + up(act(down(x))). A fixed scaling is multiplied into `up` and `up_bias`."""
 
-    # [rank, hidden]
-    down: Array
-    # [rank]
-    down_bias: Array
-    # [hidden, rank]
-    up: Array
-    # [hidden]
-    up_bias: Array
+    down: Array  # [rank, hidden]
+    down_bias: Array  # [rank]
+    up: Array  # [hidden, rank]
+    up_bias: Array  # [hidden]
 
     @property
     def rank(self) -> int:
@@ -92,18 +86,12 @@ class Bottleneck(Weights):
 class Estimator(Weights):
     """The weights of a `hmi.models.layers.RowEstimator`, which belongs to a domain's delta."""
 
-    # [size, 3 * hidden]
-    inner: Array
-    # [size]
-    inner_bias: Array
-    # [hidden, size]
-    outer: Array
-    # [hidden]
-    outer_bias: Array
-    # [hidden, 3 * hidden]
-    linear: Array
-    # [1]
-    error: Array
+    inner: Array  # [size, 3 * hidden]
+    inner_bias: Array  # [size]
+    outer: Array  # [hidden, size]
+    outer_bias: Array  # [hidden]
+    linear: Array  # [hidden, 3 * hidden]
+    error: Array  # [1]
 
     @property
     def size(self) -> int:

@@ -11,13 +11,10 @@ _MAX_NUMBER = sys.float_info.max  # JSON also has integers that no float can hol
 
 
 class ConfigReader:
-    """Takes the fields of a JSON object one by one. `finish` refuses remaining fields that may have an effect.
-
-    Args:
-        place: The object's name in error messages (`adapter_config.json`).
-    """
+    """Takes the fields of a JSON object one by one. `finish` refuses remaining fields that may have an effect."""
 
     def __init__(self, place: str, values: dict[str, Any]) -> None:
+        """`place` names the object in error messages (`adapter_config.json`)."""
         self.place = place
         self._values = dict(values)
 

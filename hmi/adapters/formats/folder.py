@@ -17,12 +17,10 @@ _WITHOUT_WEIGHTS = {"", ".md", ".txt", ".json", ".jinja", ".yaml", ".yml", ".git
 
 
 class AdapterFolder:
-    """Opens files by name. `finish` refuses weight files that were not opened.
-
-    Raises `AdapterRefused` for a folder with pickles, nested folders or unknown kinds of file.
-    """
+    """Opens files by name. `finish` refuses weight files that were not opened."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
+        """Raises `AdapterRefused` for pickles, nested folders and unknown kinds of file."""
         if not path.is_dir():
             raise AdapterRefused(f"{path.name} is not a folder of adapter files")
         self._path = path

@@ -52,8 +52,7 @@ _COMPILING_STEPS = 1000  # the cost of compiling a pattern, roughly
 
 
 def linear_modules(spec: HPLMSpec, prefix: str) -> Iterator[tuple[int, tuple[Site, ...], str]]:
-    """Yield layer, sites and full module name of every linear layer that takes a LoRA. A fused layer has several
-    sites."""
+    """Yield layer, sites (several of a fused layer) and full name of every linear layer that takes a LoRA."""
     for layer in range(spec.layers):
         for module, sites in MODULES[spec.family].items():
             yield layer, sites, f"{prefix}{_LAYERS[spec.family]}.{layer}.{module}"
@@ -63,11 +62,8 @@ class ModulePattern:
     """A regular expression over module names, from an upload.
 
     Python's matcher backtracks, and some expressions take exponential time. So only expressions with a bounded worst
-    case are accepted: no repeated groups, no flags, and few quantifiers and alternatives. Selecting modules needs no
-    more. Raises `AdapterRefused` for others.
-
-    Attributes:
-        steps: A bound on the matcher's steps for one module name.
+    case are accepted: no repeated groups, no flags, and few quantifiers and alternatives. Raises `AdapterRefused` for
+    others. `steps` bounds the matcher's steps for one module name.
     """
 
     def __init__(self, config: ConfigReader, field: str, text: str) -> None:

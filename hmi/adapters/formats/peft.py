@@ -179,10 +179,7 @@ def _read_pair(tensors: TensorReader, module: str, shape: tuple[int, int], scali
 
 
 def _accept_idle_pooler(tensors: TensorReader, prefix: str, hidden: int) -> None:
-    """Accept a LoRA on the pooler whose `lora_B` is zero.
-
-    `all-linear` puts one there, and where the loss never reads the pooler its `lora_B` stays zero.
-    """
+    """Accept a LoRA on the pooler whose `lora_B` is zero, which `all-linear` gives if the loss reads no pooler."""
     name = f"{_ROOT}{prefix}pooler.dense.lora_"
     if f"{name}A.weight" not in tensors.remaining:
         return

@@ -1,8 +1,7 @@
-"""Adapters from uploads, read completely or refused with the reason.
+"""Adapters from uploads: HMI's own file, or a folder saved by PEFT or AdapterHub, detected from the files.
 
-The format is detected from the files: HMI's own file, a folder saved by PEFT, or a folder saved by AdapterHub. A tensor
-or a setting that would have an effect and is not understood is refused, because ignoring it would give a wrong answer
-that looks right.
+A tensor or a setting that would have an effect and is not understood is refused, because ignoring it would give a wrong
+answer that looks right.
 """
 
 from __future__ import annotations
@@ -27,12 +26,9 @@ _MAX_NAME_CHARACTERS = 200
 class Origin:
     """What an uploaded folder says about its origin. None of it is applied or checked."""
 
-    # PEFT, AdapterHub or HMI
-    library: str
-    # The library's release
-    version: str | None
-    # The model that the adapter was trained on
-    model: str | None
+    library: str  # PEFT, AdapterHub or HMI
+    version: str | None  # The library's release
+    model: str | None  # The model that the adapter was trained on
 
 
 def read_adapter(

@@ -33,8 +33,7 @@ class TensorFile:
 def read_tensors(path: Path, *, max_bytes: int = MAX_BYTES) -> TensorFile:
     """Read float32, float16 or bfloat16 tensors as float32.
 
-    Raises `AdapterRefused`, naming file and tensor, for a file that is too large or damaged, and for another dtype or
-    a value that is not finite.
+    Raises `AdapterRefused` for a file that is too large or damaged, another dtype, or a value that is not finite.
     """
     size = path.stat().st_size
     if size > max_bytes:

@@ -1,4 +1,7 @@
-"""The fastest way to apply the adapters of some rows, as measured by `benchmarks.adapters`."""
+"""The fastest way to apply the adapters of some rows: on a CPU as measured by `benchmarks.adapters`.
+
+The choice for CUDA alone is reasoned and not measured.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,11 @@ from enum import StrEnum
 
 
 class Method(StrEnum):
-    """How rows of a batch get their adapters.
+    """How rows of a batch get their adapters."""
 
-    GATHERED: rows of one layout, the weights of every row side by side, and one batched product for each side.
-    SEGMENTS: rows of one layout, the weights of every adapter once, and products of its own for each adapter's rows.
-    KERNEL: rows of any rank in one launch that reads the weights in place (`hmi.adapters.maths.kernels`).
-    """
-
-    GATHERED = "gathered"
-    SEGMENTS = "segments"
-    KERNEL = "kernel"
+    GATHERED = "gathered"  # rows of one layout: one batched product for each side, with the weights of every row
+    SEGMENTS = "segments"  # rows of one layout: products for each adapter, with its weights once
+    KERNEL = "kernel"  # rows of any rank: one launch that reads the weights in place
 
 
 # The number of saved bytes from which an adapter's own products are worth their fixed cost.
@@ -33,8 +31,8 @@ class Method(StrEnum):
 # The number of tokens hardly moves the crossover, because both ways multiply the same.
 _SEGMENTS_FROM_BYTES = {"cpu": 300 * 1024}
 
-# Reasoned, not measured: the gathered way writes and reads again what the kernel reads once, segments cost a launch
-# or more for each adapter, and the kernel takes all ranks in one.
+# Not measured: the gathered way writes and reads again what the kernel reads once, segments cost a launch or more for
+# each adapter, and the kernel takes all ranks in one.
 _KERNEL_DEVICES = frozenset({"cuda"})
 
 

@@ -19,13 +19,10 @@ from hmi.spec import Placement, Site
 
 
 class GatheredAdapters:
-    """`hmi.adapters.maths.serving.ServingAdapters` by gathered weights.
-
-    Args:
-        arena: [rows, hidden], the device tier's. The plan's residents stay pinned while this object is used.
-    """
+    """`ServingAdapters` by gathered weights. The plan's residents stay pinned while this object is used."""
 
     def __init__(self, arena: Tensor, plan: GatheredPlan) -> None:
+        """`arena` [rows, hidden] is the device tier's."""
         self._arena = arena
         self._groups = plan.groups
 

@@ -24,16 +24,13 @@ Pooler = Callable[[Tensor], Tensor]
 class HeadTensors:
     """A head's weights as tensors, which may require gradients."""
 
-    # [hidden, hidden] and [hidden]; both or neither
-    dense: Tensor | None
-    dense_bias: Tensor | None
-    # [labels, hidden] and [labels]
-    out: Tensor
-    out_bias: Tensor
+    dense: Tensor | None  # [hidden, hidden]
+    dense_bias: Tensor | None  # [hidden]; present where `dense` is
+    out: Tensor  # [labels, hidden]
+    out_bias: Tensor  # [labels]
 
     @classmethod
     def of(cls, head: Head, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> HeadTensors:
-        """Copy a head's weights to `device` as `dtype`."""
         tensors = {
             name: torch.from_numpy(array).to(device=device, dtype=dtype, copy=True)
             for name, array in head.arrays().items()
@@ -66,16 +63,10 @@ def pool(pooling: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, pooler: Pooler | None) -> Tensor:
-    """Apply one head to every row, differentiable in `tensors`.
+    """Apply one head to every row, differentiable in `tensors`; the arrays of `head` are not read.
 
-    Args:
-        head: Gives pooling, transform and activation; its arrays are not read.
-        hidden: [batch, tokens, hidden]
-        mask: bool [batch, tokens]
-        pooler: Needed where the head reads the base model's pooler.
-
-    Returns:
-        Logits [batch, labels], or [batch, tokens, labels] for `Pooling.TOKENS`.
+    hidden [batch, tokens, hidden], mask bool [batch, tokens] -> logits [batch, labels], or [batch, tokens, labels] for
+    `Pooling.TOKENS`. `pooler` is needed where the head reads the base model's.
     """
     x = pool(head.pooling, hidden, mask)
     if head.uses_base_pooler:
@@ -88,7 +79,7 @@ def apply_head(head: Head, tensors: HeadTensors, hidden: Tensor, mask: Tensor, p
 class HeadPlan:
     """The heads of a batch that answer for whole sequences, and where their weights lie in the arena.
 
-    Made on the host. `residents` has an entry for each row of the batch; they stay pinned while the plan is used.
+    Made on the host. `residents` are those of the batch's rows; they stay pinned while the plan is used.
 
     Attributes:
         counts: int64 [batch], labels of each row's head; 0 for rows without one and for heads that answer for tokens.
@@ -136,7 +127,6 @@ class HeadPlan:
             arena: [rows, width], the device tier's.
             hidden: [batch, tokens, width]; one token where `first_only`.
             mask: bool [batch, tokens], needed where a head reads more than the first token.
-            pooler: Needed where a head reads the base model's pooler.
 
         Returns:
             Logits float32 [batch, most labels], zero past a row's own label count.
@@ -159,11 +149,7 @@ class HeadPlan:
 
 
 class TokenHeadPlan:
-    """The heads of a batch that answer for every token. Made on the host, with arguments as for `HeadPlan`.
-
-    Attributes:
-        rows: Rows of the batch that have such a head, ascending.
-    """
+    """The heads of a batch that answer for every token, as `HeadPlan`. `rows` of the batch have one, ascending."""
 
     def __init__(self, residents: Sequence[Resident | None], width: int, device: torch.device | str) -> None:
         groups = _group_heads(residents, for_tokens=True)
@@ -181,13 +167,8 @@ class TokenHeadPlan:
     def apply(self, arena: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return the most likely label of each token of `rows`, and its probability.
 
-        Args:
-            arena: [rows, width], the device tier's.
-            hidden: [batch, tokens, width]
-
-        Returns:
-            int64 [n, tokens], indices into the row's own labels; float32 [n, tokens], NaN for logits that are not
-            finite.
+        arena [rows, width], hidden [batch, tokens, width] -> int64 [n, tokens], indices into the row's own labels; and
+        float32 [n, tokens], NaN for logits that are not finite.
         """
         x = hidden.index_select(0, self._rows)  # [n, tokens, width]
         logits = self._output.logits(arena, x).masked_fill_(self._absent, -torch.inf)  # [n, tokens, most labels]

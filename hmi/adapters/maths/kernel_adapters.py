@@ -21,30 +21,21 @@ from hmi.spec import Placement, Site
 class _Launch:
     """Arguments of one kernel launch; see `hmi.adapters.maths.kernels`."""
 
-    # int64 [sites, batch]
-    ranks: Tensor
-    # int64 [sites, matrices, batch]
-    offsets: Tensor
+    ranks: Tensor  # int64 [sites, batch]
+    offsets: Tensor  # int64 [sites, matrices, batch]
     max_rank: int
-    # None for LoRAs
-    activation: Activation | None
-    # Of bottlenecks
-    before_norm: bool
+    activation: Activation | None  # None for LoRAs
+    before_norm: bool  # Of bottlenecks
 
 
 class KernelPlan:
-    """The kernels' arguments, made on the host and sent in one copy. Arguments as for `GatheredPlan`.
-
-    Attributes:
-        launches: By place.
-        index: int64 [any], the arena rows of all residents one after another.
-    """
+    """The kernels' arguments, made on the host and sent in one copy. Arguments as for `GatheredPlan`."""
 
     def __init__(
         self, residents: Sequence[Resident | None], device: torch.device | str, *, unfused: range = NO_LAYERS
     ) -> None:
         self.launches: dict[LayerPlace, list[_Launch]] = {}
-        self.index = torch.empty(0, dtype=torch.int64)
+        self.index = torch.empty(0, dtype=torch.int64)  # [any], the arena rows of all residents one after another
         starts = np.cumsum([0, *(0 if each is None else each.body.rows for each in residents)])
         drafts: list[tuple[LayerPlace, NDArray[np.int64], NDArray[np.int64], Activation | None, bool]] = []
         for place in adapted_places(residents, unfused):
@@ -72,7 +63,7 @@ class KernelPlan:
 
 
 class KernelAdapters:
-    """`hmi.adapters.maths.serving.ServingAdapters` by kernels that read the arena in place."""
+    """`ServingAdapters` by kernels that read the arena in place."""
 
     def __init__(self, arena: Tensor, plan: KernelPlan) -> None:
         self._arena = arena

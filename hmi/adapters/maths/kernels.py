@@ -65,9 +65,7 @@ def apply_segmented(
             A part of a wider output is a slice of it: `qkv[:, :, :width]` for q alone.
         x: [batch, tokens, in], likewise; must not overlap y.
         arena: [rows, width], contiguous, of the same dtype as y and x: float32, bfloat16 or float16.
-        ranks: [sites, batch]
-        offsets: [sites, 2, batch], of A and B; of a bottleneck [1, 4, batch], of A, B, a_bias and b_bias.
-        index: [any]; the module's docstring explains these three.
+        ranks, offsets, index: See the module's docstring. Offsets are of A and B; a bottleneck's also of both biases.
         max_rank: The largest rank, known on the host. Chooses the block; 0 launches nothing.
 
     Raises `ValueError` for shapes, strides or dtypes that do not fit each other.

@@ -44,8 +44,7 @@ class AdapterOp:
     matrices: tuple[NDArray[np.int64], ...]
     # (index of the site in the place's group, span) of each site that has a LoRA; empty for a bottleneck.
     loras: tuple[tuple[int, LoraSpan], ...]
-    # None for LoRAs.
-    bottleneck: BottleneckSpan | None
+    bottleneck: BottleneckSpan | None  # None for LoRAs
 
     @property
     def rank(self) -> int:
@@ -70,7 +69,7 @@ class RowGroup:
 
 
 class GatheredPlan:
-    """The row groups of one batch.
+    """The row groups of one batch by place, in the order of the batch's rows.
 
     Args:
         residents: One for each row of the batch, None for a row without an adapter. Every order is correct; rows
@@ -78,9 +77,6 @@ class GatheredPlan:
         unfused: Layers that apply the adapters of q apart from those of k and v: an encoder's last layer where it
             computes first tokens only; all layers of a decoder, whose keys and values are narrower than its queries.
         row_bytes: Of the arena.
-
-    Attributes:
-        groups: By place, in the order of the batch's rows.
     """
 
     def __init__(
@@ -119,7 +115,7 @@ class GatheredPlan:
 
 def order_key(resident: Resident | None) -> tuple[int, str]:
     """Sorting a batch's rows by this makes rows of one layout adjacent, and within it rows of one adapter."""
-    return (0, "") if resident is None or not resident.body.rows else (id(resident.body), resident.digest)
+    return (0, "") if resident is None or not resident.body.rows else (id(resident.body), resident.key)
 
 
 def adapted_places(residents: Sequence[Resident | None], unfused: range) -> list[LayerPlace]:
@@ -145,7 +141,7 @@ def _layout_runs(residents: Sequence[Resident | None]) -> list[tuple[slice, Body
 def _adapter_spans(members: Sequence[Resident]) -> tuple[slice, ...]:
     """Return the consecutive rows of each adapter."""
     spans, start = [], 0
-    for _, group in itertools.groupby(members, lambda each: each.digest):
+    for _, group in itertools.groupby(members, lambda each: each.key):
         stop = start + sum(1 for _ in group)
         spans.append(slice(start, stop))
         start = stop

@@ -25,13 +25,8 @@ class TrainingAdapters(Protocol):
     def lora(self, layer: int, site: Site, x: Tensor) -> Tensor | None:
         """Return what to add to the output of the linear layer at `site`; None where no row has a LoRA there.
 
-        Args:
-            x: [batch, tokens, in], the linear layer's input.
-
-        Returns:
-            [batch, tokens, out]; zero in rows without a LoRA at this place.
+        Its input x [batch, tokens, in] -> [batch, tokens, out]; zero in rows without a LoRA at this place.
         """
-        ...
 
     def bottleneck(self, layer: int, place: Placement, hidden: Tensor, residual: Tensor, norm: Norm) -> Tensor:
         """Return `hidden` plus each row's bottleneck; the caller then takes norm(result + residual).
@@ -41,7 +36,6 @@ class TrainingAdapters(Protocol):
             residual: [batch, tokens, hidden], the sub-layer's input.
             norm: The sub-layer's own LayerNorm, for adapters that read norm(hidden + residual).
         """
-        ...
 
 
 class NoAdapters:
@@ -56,10 +50,8 @@ class NoAdapters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraTensors:
-    # [rank, in]
-    a: Tensor
-    # [out, rank], with the scaling multiplied in
-    b: Tensor
+    a: Tensor  # [rank, in]
+    b: Tensor  # [out, rank], with the scaling multiplied in
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(F.linear(x, self.a), self.b)  # [batch, tokens, rank] -> [batch, tokens, out]
@@ -67,22 +59,14 @@ class LoraTensors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BottleneckTensors:
-    # [rank, hidden]
-    down: Tensor
-    # [rank]
-    down_bias: Tensor
-    # [hidden, rank]
-    up: Tensor
-    # [hidden]
-    up_bias: Tensor
+    down: Tensor  # [rank, hidden]
+    down_bias: Tensor  # [rank]
+    up: Tensor  # [hidden, rank]
+    up_bias: Tensor  # [hidden]
 
 
 class SingleAdapter:
-    """One adapter for every row of the batch. The tensors may require gradients.
-
-    Args:
-        before_norm: True (Pfeiffer): bottlenecks read norm(hidden + residual). False (Houlsby): they read hidden.
-    """
+    """One adapter for every row of the batch. The tensors may require gradients. `before_norm`: see `Adapter`."""
 
     def __init__(
         self,
@@ -101,7 +85,6 @@ class SingleAdapter:
     def of(
         cls, adapter: Adapter, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> SingleAdapter:
-        """Copy an adapter's tensors to `device` as `dtype`."""
         bottleneck = {
             key: BottleneckTensors(*(_copied(array, device, dtype) for array in part.arrays().values()))
             for key, part in adapter.bottleneck.items()
@@ -134,7 +117,6 @@ class SharedLora:
 
     @classmethod
     def of(cls, adapter: Adapter, device: torch.device, dtype: torch.dtype) -> SharedLora:
-        """Copy an adapter's LoRA to `device` as `dtype`."""
         return cls(_lora_tensors(adapter, device, dtype))
 
     @property

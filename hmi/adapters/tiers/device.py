@@ -23,26 +23,20 @@ from hmi.stats import TierStats
 class Resident:
     """An adapter in the arena."""
 
-    digest: str
+    key: str
     body: BodyLayout
     head: HeadLayout | None
     labels: Labels | None
-    # [body.rows], the arena row of each row of the body's layout
-    body_rows: NDArray[np.int64]
-    # [head.rows], likewise; empty without a head
-    head_rows: NDArray[np.int64]
+    body_rows: NDArray[np.int64]  # [body.rows], the arena row of each row of the body's layout
+    head_rows: NDArray[np.int64]  # [head.rows], likewise; empty without a head
 
 
 class DeviceTier:
-    """Adapters in device memory under a byte budget. Safe to call from several threads.
+    """Adapters by key in device memory under a byte budget. Safe to call from several threads.
 
-    A pinned adapter keeps its rows; any other may lose them to the next `insert`. So a batch pins its adapters until
-    its results are computed. On CUDA every insert uses one stream, and the computing stream waits for what that
-    stream held when the batch was fetched.
-
-    Args:
-        hidden_size: Width of a row.
-        budget_bytes: The arena's size; it is allocated here and never grows.
+    A pinned adapter keeps its rows; any other may lose them to the next `insert_pinned`. So a batch pins its adapters
+    until its results are computed. On CUDA every insert uses one stream, and the computing stream waits for what that
+    stream held when the batch was fetched. The arena of `budget_bytes` never grows.
     """
 
     def __init__(self, hidden_size: int, budget_bytes: int, device: torch.device | str, dtype: torch.dtype) -> None:
@@ -58,59 +52,59 @@ class DeviceTier:
         self._residents: dict[str, Resident] = {}
         self._lock = threading.Lock()
 
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._residents
+    def __contains__(self, key: str) -> bool:
+        return key in self._residents
 
-    def find(self, digest: str) -> Resident | None:
-        """Pin and return the adapter; None where it is not resident, which counts as a miss."""
+    def pin(self, key: str) -> Resident | None:
+        """Pin and return the adapter and count a hit; None where it is not resident, which counts as a miss."""
         with self._lock:
-            resident = self._residents.get(digest)
+            resident = self._residents.get(key)
             if resident is None:
                 self._policy.miss()
                 return None
-            self._policy.hit(digest)
-            self._policy.pin(digest)
+            self._policy.hit(key)
+            self._policy.pin(key)
             return resident
 
-    def insert(self, digest: str, adapter: PackedAdapter) -> Resident:
+    def insert_pinned(self, key: str, adapter: PackedAdapter) -> Resident:
         """Copy in an absent adapter, evicting unpinned ones where there is no room; pin and return it.
 
         Raises, with nothing evicted, `Overloaded` where it cannot fit beside the pinned adapters, and `TooLarge` where
         it can never fit.
         """
         with self._lock:
-            resident = self._residents.get(digest) or self._insert(digest, adapter)
-            self._policy.pin(digest)
+            resident = self._residents.get(key) or self._insert(key, adapter)
+            self._policy.pin(key)
             return resident
 
-    def unpin(self, digest: str) -> None:
+    def unpin(self, key: str) -> None:
         """Undo one `pin`."""
         with self._lock:
-            if self._policy.unpin(digest):
-                self._release(digest)
+            if self._policy.unpin(key):
+                self._release(key)
 
-    def drop(self, digest: str) -> None:
+    def drop(self, key: str) -> None:
         """Free the adapter's rows now, or at its last `unpin`; an absent adapter is no error."""
         with self._lock:
-            if self._policy.drop(digest):
-                self._release(digest)
+            if self._policy.drop(key):
+                self._release(key)
 
     def stats(self) -> TierStats:
         with self._lock:
             return self._policy.stats()
 
-    def _insert(self, digest: str, adapter: PackedAdapter) -> Resident:
+    def _insert(self, key: str, adapter: PackedAdapter) -> Resident:
         size = len(adapter.rows)
         # This copy may run out of memory, so it comes before the adapter is admitted.
         values = adapter.rows.to(self.arena.device, non_blocking=True)
-        for evicted in self._policy.admit(digest, size):
+        for evicted in self._policy.admit(key, size):
             self._release(evicted)
         self._free_count -= size
         rows = self._free[self._free_count : self._free_count + size].copy()
         self._write(rows, values)
         body = adapter.body.rows
-        resident = Resident(digest, adapter.body, adapter.head, adapter.labels, rows[:body], rows[body:])
-        self._residents[digest] = resident
+        resident = Resident(key, adapter.body, adapter.head, adapter.labels, rows[:body], rows[body:])
+        self._residents[key] = resident
         return resident
 
     def _write(self, rows: NDArray[np.int64], values: Tensor) -> None:
@@ -121,8 +115,8 @@ class DeviceTier:
             return
         self.arena.index_copy_(0, torch.from_numpy(rows).to(self.arena.device, non_blocking=True), values)
 
-    def _release(self, digest: str) -> None:
-        resident = self._residents.pop(digest)
+    def _release(self, key: str) -> None:
+        resident = self._residents.pop(key)
         for rows in (resident.body_rows, resident.head_rows):
             self._free[self._free_count : self._free_count + rows.size] = rows
             self._free_count += rows.size

@@ -25,11 +25,8 @@ _HALF_LIFE = 16
 class EvictionPolicy:
     """Keys, their sizes, pins and order of eviction. Not thread-safe: the tier holds the lock.
 
-    Every call takes O(log keys) time, however many keys are pinned.
-
-    Args:
-        capacity: In units of `unit_bytes`.
-        tier: Named in error messages ("host", "device").
+    Every call takes O(log keys) time, however many keys are pinned. `capacity` is in units of `unit_bytes`; `tier` is
+    named in error messages.
     """
 
     def __init__(self, capacity: int, *, unit_bytes: int = 1, tier: str) -> None:

@@ -24,14 +24,14 @@ AdapterT = TypeVar("AdapterT", bound=Sized)
 
 
 class HostTier(Generic[AdapterT]):
-    """Adapters by digest, in the form that `load` returns. Safe to call from many threads.
+    """Adapters by key, in the form that `load` returns. Safe to call from many threads.
 
     Concurrent requests for an absent adapter share one load. A failed load fails all of them, and the next request
     tries again. A pinned adapter is never evicted.
 
     Args:
         budget_bytes: For all adapters that are kept. Running loads come on top: one per calling or prefetching thread.
-        load: Reads the adapter of a digest from disk; its errors reach every waiting caller.
+        load: Reads the adapter of a key from disk; its errors reach every waiting caller.
     """
 
     def __init__(self, budget_bytes: int, load: Callable[[str], AdapterT], *, prefetch_threads: int = 2) -> None:
@@ -44,63 +44,60 @@ class HostTier(Generic[AdapterT]):
         self._closed = False
         self._pool = ThreadPoolExecutor(prefetch_threads, thread_name_prefix="hmi-adapter-load")
 
-    def acquire(self, digest: str) -> AdapterT:
+    def acquire(self, key: str) -> AdapterT:
         """Return the adapter, loaded where it is absent and pinned until `release`.
 
         Raises the load's error, `Overloaded` where it cannot fit beside the pinned adapters, and `TooLarge` where it
         can never fit.
         """
         with self._lock:
-            self._policy.pin(digest)
-            adapter = self._adapters.get(digest)
+            self._policy.pin(key)
+            adapter = self._adapters.get(key)
             if adapter is not None:
-                self._policy.hit(digest)
+                self._policy.hit(key)
                 return adapter
             self._policy.miss()
-            loading = self._loading.get(digest)
+            loading = self._loading.get(key)
             is_own = loading is None
             if loading is None:
                 # This takes over a queued prefetch: the caller loads at once instead of waiting for a thread.
-                loading = self._begin(digest)
+                loading = self._begin(key)
         try:
             if is_own:
-                self._finish(digest, loading)
+                self._finish(key, loading)
             return loading.result()
         except BaseException:
-            self.release(digest)
+            self.release(key)
             raise
 
-    def release(self, digest: str) -> bool:
+    def release(self, key: str) -> bool:
         """Undo one `acquire`. Return True where the adapter was dropped meanwhile and is freed now."""
         with self._lock:
-            freed = self._policy.unpin(digest)
+            freed = self._policy.unpin(key)
             if freed:
-                del self._adapters[digest]
+                del self._adapters[key]
             return freed
 
-    def touch(self, digest: str) -> None:
+    def touch(self, key: str) -> None:
         """Count a use that the device tier served, so that the adapter stays in this tier too."""
         with self._lock:
-            if digest in self._adapters:
-                self._policy.touch(digest)
+            if key in self._adapters:
+                self._policy.touch(key)
 
-    def prefetch(self, digest: str) -> None:
-        """Load an absent adapter in the background. A failure is logged, and `acquire` tries again.
-
-        Does nothing after `close`.
-        """
+    def prefetch(self, key: str) -> None:
+        """Load an absent adapter in the background, unless closed. A failure is logged, and `acquire` tries again."""
         with self._lock:
-            if self._closed or digest in self._adapters or digest in self._loading or digest in self._queued:
+            if self._closed or key in self._adapters or key in self._loading or key in self._queued:
                 return
-            self._queued.add(digest)
-            self._pool.submit(self._prefetch, digest)
+            self._queued.add(key)
+            self._pool.submit(self._prefetch, key)
 
-    def drop(self, digest: str) -> None:
+    def drop(self, key: str) -> None:
         """Free the adapter now, or at its last `release`; an absent adapter is no error."""
         with self._lock:
-            self._queued.discard(digest)
-            if self._policy.drop(digest, loading=digest in self._loading):
-                del self._adapters[digest]
+            self._queued.discard(key)
+            if self._policy.drop(key, loading=key in self._loading):
+                del self._adapters[key]
 
     def stats(self) -> TierStats:
         with self._lock:
@@ -120,34 +117,34 @@ class HostTier(Generic[AdapterT]):
     ) -> None:
         self.close()
 
-    def _prefetch(self, digest: str) -> None:
+    def _prefetch(self, key: str) -> None:
         with self._lock:
-            if digest not in self._queued:
+            if key not in self._queued:
                 return
-            loading = self._begin(digest)
-        self._finish(digest, loading)
+            loading = self._begin(key)
+        self._finish(key, loading)
         if loading.exception() is not None:
-            _log.info("adapter %s could not be prefetched: %s", digest, loading.exception())
+            _log.info("adapter %s could not be prefetched: %s", key, loading.exception())
 
-    def _begin(self, digest: str) -> Future[AdapterT]:
-        self._queued.discard(digest)
-        self._loading[digest] = Future()
-        return self._loading[digest]
+    def _begin(self, key: str) -> Future[AdapterT]:
+        self._queued.discard(key)
+        self._loading[key] = Future()
+        return self._loading[key]
 
-    def _finish(self, digest: str, loading: Future[AdapterT]) -> None:
+    def _finish(self, key: str, loading: Future[AdapterT]) -> None:
         """Load and admit the adapter and set the future's result; never raises."""
         try:
-            adapter = self._load(digest)
+            adapter = self._load(key)
             with self._lock:
-                if self._policy.should_admit(digest):
-                    for evicted in self._policy.admit(digest, adapter.nbytes):
+                if self._policy.should_admit(key):
+                    for evicted in self._policy.admit(key, adapter.nbytes):
                         del self._adapters[evicted]
-                    self._adapters[digest] = adapter
-                del self._loading[digest]
+                    self._adapters[key] = adapter
+                del self._loading[key]
         except BaseException as error:  # noqa: BLE001 - also SystemExit must reach the waiting threads
             with self._lock:
-                self._loading.pop(digest, None)
-                self._policy.should_admit(digest)  # forgets a drop during the load
+                self._loading.pop(key, None)
+                self._policy.should_admit(key)  # forgets a drop during the load
             loading.set_exception(error)
         else:
             loading.set_result(adapter)

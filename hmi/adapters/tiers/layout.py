@@ -28,10 +28,8 @@ class LoraSpan:
     rank: int
     inputs: int
     outputs: int
-    # [rank, inputs]
-    a: slice
-    # [rank, outputs]
-    b: slice
+    a: slice  # [rank, inputs]
+    b: slice  # [rank, outputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +37,10 @@ class BottleneckSpan:
     """The rows of one bottleneck."""
 
     rank: int
-    # [rank, width]
-    down: slice
-    # [1, rank]
-    down_bias: slice
-    # [rank, width]
-    up: slice
-    # [1, width]
-    up_bias: slice
+    down: slice  # [rank, width]
+    down_bias: slice  # [1, rank]
+    up: slice  # [rank, width]
+    up_bias: slice  # [1, width]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,12 +61,10 @@ class HeadLayout:
     pooling: Pooling
     base_pooler: bool
     activation: Activation
-    # [width, width] and [1, width]
-    dense: slice | None
-    dense_bias: slice | None
-    # [labels, width] and [1, labels]
-    out: slice
-    out_bias: slice
+    dense: slice | None  # [width, width]
+    dense_bias: slice | None  # [1, width]
+    out: slice  # [labels, width]
+    out_bias: slice  # [1, labels]
     labels: int
     rows: int
 
@@ -92,8 +84,7 @@ class PackedAdapter:
     body: BodyLayout
     head: HeadLayout | None
     labels: Labels | None
-    # [body.rows + head.rows, width], the body's first
-    rows: Tensor
+    rows: Tensor  # [body.rows + head.rows, width], the body's first
 
     @property
     def nbytes(self) -> int:
@@ -101,11 +92,7 @@ class PackedAdapter:
 
 
 def pack_adapter(adapter: Adapter, width: int, dtype: torch.dtype, *, pin: bool = False) -> PackedAdapter:
-    """Pack an adapter once, after it was read from disk; later it is only copied.
-
-    Args:
-        pin: Use page-locked memory, which a GPU copies from asynchronously.
-    """
+    """Pack an adapter once. `pin` uses page-locked memory, which a GPU copies from asynchronously."""
     body = _body_layout(
         width,
         tuple((key, lora.rank, lora.a.shape[1], lora.b.shape[0]) for key, lora in sorted(adapter.lora.items())),

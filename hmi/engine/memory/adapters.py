@@ -66,7 +66,7 @@ class AdapterMemory:
         Raises what loading raises, and `Overloaded` where it finds no room; see `may_pass`.
         """
         tier = self.tier(hidden_size)
-        resident = tier.find(key)
+        resident = tier.pin(key)
         if resident is None:
             return self._copy(key, tier)
         self.host.touch(key)
@@ -99,7 +99,7 @@ class AdapterMemory:
         adapter = self.host.acquire(key)
         waits = False
         try:
-            return tier.insert(key, adapter)
+            return tier.insert_pinned(key, adapter)
         except Overloaded as error:
             waits = may_pass(error)
             raise

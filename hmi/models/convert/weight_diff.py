@@ -38,12 +38,9 @@ _POSITIONS = "correction.position"
 class WeightDiff:
     """What turns pretrained weights into those of an hPLM."""
 
-    # Digest of the pretrained weights, see `weights_digest`
-    source: str
-    # Of the hPLM
-    spec: HPLMSpec
-    # How it was made and what was measured, JSON-ready
-    about: Mapping[str, Any]
+    source: str  # Digest of the pretrained weights, see `weights_digest`
+    spec: HPLMSpec  # Of the hPLM
+    about: Mapping[str, Any]  # How it was made and what was measured, JSON-ready
     # One of three forms for each name:
     #   `<name>.codes` uint8 [out, in / 2], two values in a byte, and
     #       `<name>.scales` float16 [out, in / 64]; to be added

@@ -47,8 +47,7 @@ def causal_mask(mask: Tensor) -> Tensor:
 class Rotary:
     """Rotates queries and keys by their positions. Halves are ordered as in Llama's published weights."""
 
-    # [T, size], or [B, 1, T, size] where each sequence has its own positions
-    cos: Tensor
+    cos: Tensor  # [T, size], or [B, 1, T, size] where each sequence has its own positions
     sin: Tensor
 
     @classmethod

@@ -27,10 +27,8 @@ def page_bytes(spec: HPLMSpec, dtype: torch.dtype) -> int:
 class PageGroup:
     """Sequences whose keys and values are gathered together, padded to the longest of them."""
 
-    # int64 [b], rows of the batch; None for all rows in their order
-    rows: Tensor | None
-    # int64 [b, P], each sequence's pages in the order of its tokens, padded with any page
-    table: Tensor
+    rows: Tensor | None  # int64 [b], rows of the batch; None for all rows in their order
+    table: Tensor  # int64 [b, P], each sequence's pages in the order of its tokens, padded with any page
     # [b, P * PAGE_TOKENS], added to attention's scores: 0 for the sequence's tokens, minus infinity for padding
     weights: Tensor
 

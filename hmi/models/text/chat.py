@@ -31,10 +31,8 @@ _OUTPUT_PER_MESSAGE, _OUTPUT_PER_CHARACTER = 1024, 6
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    # In Jinja's language, for transformers' environment
-    template: str
-    # Variables of the template
-    bos_token: str = ""
+    template: str  # In Jinja's language, for transformers' environment
+    bos_token: str = ""  # Variables of the template
     eos_token: str = ""
 
     def render(self, messages: Sequence[tuple[str, str]]) -> str:

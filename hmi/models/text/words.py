@@ -16,8 +16,7 @@ BEGIN, INSIDE = "B-", "I-"
 class Word:
     # The index of the word's first token in the sequence, special tokens included; its label is the word's label.
     token: int
-    # Characters `start` to `end` (excluded) of the text
-    start: int
+    start: int  # Characters `start` to `end` (excluded) of the text
     end: int
 
 

@@ -287,7 +287,7 @@ def test_rows_of_one_layout_are_computed_together_when_tenants_are_mixed(
         engine.submit(_items("k0", 60)).result(60)
     assert max(len(batch.staged.tasks) for batch in ran) > 8
     for batch in ran:
-        tenants = [resident.digest for resident in batch.staged.layout.residents if resident and resident.body.rows]
+        tenants = [resident.key for resident in batch.staged.layout.residents if resident and resident.body.rows]
         assert len(list(itertools.groupby(tenants))) == len(set(tenants))
         assert isinstance(batch.staged.layout.adapters, GatheredPlan)
         for groups in batch.staged.layout.adapters.groups.values():

@@ -53,7 +53,7 @@ def _residents(tier: DeviceTier, chosen: Sequence[int | None], inner: int = 64) 
 
 
 def _resident(tier: DeviceTier, digest: str, adapter: Adapter) -> Resident:
-    return tier.find(digest) or tier.insert(digest, pack_adapter(adapter, HIDDEN, tier.arena.dtype))
+    return tier.pin(digest) or tier.insert_pinned(digest, pack_adapter(adapter, HIDDEN, tier.arena.dtype))
 
 
 def _batched(tier: DeviceTier, residents: Sequence[Resident | None], *, first_only: bool = False) -> GatheredAdapters:

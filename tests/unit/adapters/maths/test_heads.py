@@ -67,7 +67,7 @@ def _residents(tier: DeviceTier, chosen: Sequence[int | None]) -> list[Resident 
 
     def resident(number: int) -> Resident:
         adapter: Adapter = headless if number < 0 else head_adapter(HEADS[number])
-        return tier.find(f"{number}") or tier.insert(f"{number}", pack_adapter(adapter, HIDDEN, tier.arena.dtype))
+        return tier.pin(f"{number}") or tier.insert_pinned(f"{number}", pack_adapter(adapter, HIDDEN, tier.arena.dtype))
 
     return [None if number is None else resident(number) for number in chosen]
 

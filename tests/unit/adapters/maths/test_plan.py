@@ -22,7 +22,7 @@ SPEC = sample_spec(inner=80)
 PACKED = [pack_adapter(adapter, WIDTH, torch.float32) for adapter in sixteen_tenants(SPEC)]
 TIER = DeviceTier(WIDTH, 8 * 1024**2, "cpu", torch.float32)
 # Two tenants of each layout.
-RESIDENTS = [TIER.insert(f"{number}-{copy}", packed) for number, packed in enumerate(PACKED) for copy in "ab"]
+RESIDENTS = [TIER.insert_pinned(f"{number}-{copy}", packed) for number, packed in enumerate(PACKED) for copy in "ab"]
 BODIES = [resident for resident in RESIDENTS if resident.body.rows]
 
 _runs = st.lists(st.tuples(st.one_of(st.none(), st.sampled_from(RESIDENTS)), st.integers(1, 11)), max_size=8)
@@ -84,12 +84,11 @@ def test_each_row_is_in_one_group_at_each_of_its_places_in_any_order(
 @settings(deadline=None)
 @given(batches, st.sampled_from([Method.GATHERED, Method.SEGMENTS]))
 def test_the_index_leads_to_the_weights_of_each_row_or_tenant(residents: list[Resident | None], method: Method) -> None:
-    packed = {resident.digest: PACKED[number // 2] for number, resident in enumerate(RESIDENTS)}
+    packed = {resident.key: PACKED[number // 2] for number, resident in enumerate(RESIDENTS)}
     for group in (group for groups in _plan(residents, method).groups.values() for group in groups):
         served = _served(group)
         members = [
-            resident.digest if resident is not None and row in served else None
-            for row, resident in enumerate(residents)
+            resident.key if resident is not None and row in served else None for row, resident in enumerate(residents)
         ][group.rows]
         if group.spans is not None:
             assert [row for span in group.spans for row in range(span.start, span.stop)] == list(range(len(members)))
@@ -140,7 +139,7 @@ def test_rows_without_weights_in_the_layers_are_adjacent_when_ordered() -> None:
     headless = [resident for resident in RESIDENTS if not resident.body.rows]
     assert headless
     ordered = sorted([*BODIES, *headless, None], key=order_key)
-    assert {each.digest for each in ordered[: len(headless) + 1] if each} == {each.digest for each in headless}
+    assert {each.key for each in ordered[: len(headless) + 1] if each} == {each.key for each in headless}
     assert not GatheredPlan([None, *headless], "cpu").groups
     assert not GatheredPlan([], "cpu").groups
 

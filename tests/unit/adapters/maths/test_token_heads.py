@@ -32,7 +32,7 @@ HEADS: list[Head] = [
 def residents(tier: DeviceTier, chosen: list[int | None]) -> list[Resident | None]:
     def resident(number: int) -> Resident:
         packed = pack_adapter(head_adapter(HEADS[number]), HIDDEN, tier.arena.dtype)
-        return tier.find(f"{number}") or tier.insert(f"{number}", packed)
+        return tier.pin(f"{number}") or tier.insert_pinned(f"{number}", packed)
 
     return [None if number is None else resident(number) for number in chosen]
 

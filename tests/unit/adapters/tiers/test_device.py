@@ -29,7 +29,7 @@ def _head_of(rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pa
 
 def _take(tier: DeviceTier, digest: str, adapter: PackedAdapter) -> Resident:
     """Find or insert the adapter, pinned, as a batch does."""
-    return tier.find(digest) or tier.insert(digest, adapter)
+    return tier.pin(digest) or tier.insert_pinned(digest, adapter)
 
 
 def _visit(tier: DeviceTier, digest: str, adapter: PackedAdapter) -> Resident:
@@ -99,7 +99,7 @@ def test_budget_is_never_exceeded_and_all_of_it_can_be_used() -> None:
     budget = 11 * ROW + ROW - 1
     tier = DeviceTier(WIDTH, budget, "cpu", torch.float32)
     assert tier.arena.numel() * 4 == 11 * ROW
-    tier.insert("all", _head_of(10))
+    tier.insert_pinned("all", _head_of(10))
     stats = tier.stats()
     assert (stats.bytes, stats.budget_bytes, stats.entries) == (10 * ROW, 10 * ROW, 1)
 
@@ -107,12 +107,12 @@ def test_budget_is_never_exceeded_and_all_of_it_can_be_used() -> None:
 def test_adapter_fits_when_free_rows_are_scattered() -> None:
     tier = _tier(12)
     for number in range(4):
-        tier.insert(f"small {number}", _head_of(3, number))
+        tier.insert_pinned(f"small {number}", _head_of(3, number))
     for gone in ("small 1", "small 3"):
         tier.unpin(gone)
         tier.drop(gone)
     wide = _head_of(6, 9)
-    resident = tier.insert("wide", wide)
+    resident = tier.insert_pinned("wide", wide)
     assert tier.stats().evictions == 0
     assert np.diff(np.sort(resident.head_rows)).max() > 1  # its rows are those of both evicted adapters
     _assert_intact(tier, resident, wide)
@@ -125,25 +125,25 @@ def test_adapter_fits_when_free_rows_are_scattered() -> None:
 def test_pinned_adapter_stays_and_the_other_is_evicted_when_space_is_needed(found: bool) -> None:
     """`insert` pins, and so does `find`."""
     tier = _tier(8)
-    kept = tier.insert("kept", _head_of(4, 1))
+    kept = tier.insert_pinned("kept", _head_of(4, 1))
     if found:
         tier.unpin("kept")
-        assert tier.find("kept") is kept
+        assert tier.pin("kept") is kept
     _visit(tier, "other", _head_of(4, 2))
     _visit(tier, "other", _head_of(4, 2))  # used more often, and not pinned
-    tier.insert("new", _head_of(4, 3))
+    tier.insert_pinned("new", _head_of(4, 3))
     _assert_intact(tier, kept, _head_of(4, 1))
-    assert tier.find("kept") is kept
+    assert tier.pin("kept") is kept
     assert "kept" in tier
     assert "other" not in tier
-    assert tier.find("other") is None
+    assert tier.pin("other") is None
 
 
 def test_absent_adapter_is_a_miss_and_stays_unpinned() -> None:
     tier = _tier(8)
-    assert tier.find("a") is None
+    assert tier.pin("a") is None
     _visit(tier, "a", _head_of(8))
-    tier.insert("b", _head_of(8, 1))  # "a" can go: `find` did not pin it
+    tier.insert_pinned("b", _head_of(8, 1))  # "a" can go: `pin` did not find it
     assert "a" not in tier
     assert (tier.stats().hits, tier.stats().misses) == (0, 2)
     with pytest.raises(ValueError, match="a is not pinned"):
@@ -152,35 +152,35 @@ def test_absent_adapter_is_a_miss_and_stays_unpinned() -> None:
 
 def test_adapter_is_copied_once_and_pinned_twice_when_two_insert_it() -> None:
     tier = _tier(8)
-    one = tier.insert("a", _head_of(4))
-    assert tier.insert("a", _head_of(4)) is one
+    one = tier.insert_pinned("a", _head_of(4))
+    assert tier.insert_pinned("a", _head_of(4)) is one
     assert tier.stats().bytes == 4 * ROW
     tier.unpin("a")
     with pytest.raises(Overloaded):
-        tier.insert("b", _head_of(8))
+        tier.insert_pinned("b", _head_of(8))
     tier.unpin("a")
-    tier.insert("b", _head_of(8))
+    tier.insert_pinned("b", _head_of(8))
 
 
 def test_overload_names_sizes_and_evicts_nothing_when_all_others_are_pinned() -> None:
     tier = _tier(8)
-    tier.insert("kept", _head_of(5, 1))
+    tier.insert_pinned("kept", _head_of(5, 1))
     _visit(tier, "idle", _head_of(3, 2))
     with pytest.raises(
         Overloaded, match=rf"big needs {4 * ROW} bytes of the device tier's {8 * ROW}, .* {5 * ROW} are"
     ):
-        tier.insert("big", _head_of(4, 3))
+        tier.insert_pinned("big", _head_of(4, 3))
     assert tier.stats().entries == 2
     with pytest.raises(Overloaded, match=f"huge needs {9 * ROW} bytes"):
-        tier.insert("huge", _head_of(9))
+        tier.insert_pinned("huge", _head_of(9))
     tier.unpin("kept")
-    tier.insert("big", _head_of(4, 3))
+    tier.insert_pinned("big", _head_of(4, 3))
 
 
 def test_dropped_adapter_frees_its_rows_at_the_last_unpin_when_it_is_in_use() -> None:
     tier = _tier(8)
-    resident = tier.insert("a", _head_of(4))
-    tier.find("a")
+    resident = tier.insert_pinned("a", _head_of(4))
+    tier.pin("a")
     tier.drop("a")
     tier.unpin("a")
     _assert_intact(tier, resident, _head_of(4))
@@ -193,13 +193,13 @@ def test_dropped_adapter_frees_its_rows_at_the_last_unpin_when_it_is_in_use() ->
 def test_insert_copies_into_the_arena_when_it_is_in_half_precision() -> None:
     tier = DeviceTier(WIDTH, 64 * 64, "cpu", torch.bfloat16)
     adapter = _head_of(5, dtype=torch.bfloat16)
-    resident = tier.insert("a", adapter)
+    resident = tier.insert_pinned("a", adapter)
     arena = tier.arena.data_ptr()
     _assert_intact(tier, resident, adapter)
     np.testing.assert_allclose(
         tier.arena[torch.from_numpy(resident.head_rows)].float().numpy(), _head_of(5).rows.numpy(), rtol=2**-8
     )
-    tier.insert("b", _head_of(5, 1, torch.bfloat16))
+    tier.insert_pinned("b", _head_of(5, 1, torch.bfloat16))
     assert tier.arena.data_ptr() == arena
 
 
@@ -207,8 +207,8 @@ def test_a_resident_has_the_packed_adapters_layout_and_labels() -> None:
     adapter = pack_adapter(
         bottleneck_adapter(np.random.default_rng(5), head=head(np.random.default_rng(6), 2)), 32, torch.float32
     )
-    resident = _tier(200).insert("a", adapter)
-    assert resident.digest == "a"
+    resident = _tier(200).insert_pinned("a", adapter)
+    assert resident.key == "a"
     assert (resident.body, resident.head, resident.labels) == (adapter.body, adapter.head, adapter.labels)
     assert len(resident.body_rows) == adapter.body.rows
     assert adapter.head is not None
@@ -252,7 +252,7 @@ def test_no_rows_are_lost_when_the_device_runs_out_of_memory() -> None:
     tier = _tier(8)
     adapter = _head_of(5)
     with pytest.raises(torch.OutOfMemoryError):
-        tier.insert("a", dataclasses.replace(adapter, rows=adapter.rows.as_subclass(_NoRoom)))
+        tier.insert_pinned("a", dataclasses.replace(adapter, rows=adapter.rows.as_subclass(_NoRoom)))
     assert (tier.stats().entries, tier.stats().bytes) == (0, 0)
     _visit(tier, "a", _head_of(8))
     _visit(tier, "b", _head_of(8))

@@ -49,7 +49,7 @@ def _tenants(spec: HPLMSpec) -> list[Adapter]:
 def _residents(tier: DeviceTier, spec: HPLMSpec, chosen: Sequence[int | None]) -> list[Resident | None]:
     def resident(number: int) -> Resident:
         packed = pack_adapter(_tenants(spec)[number], spec.hidden_size, tier.arena.dtype)
-        return tier.find(f"{number}") or tier.insert(f"{number}", packed)
+        return tier.pin(f"{number}") or tier.insert_pinned(f"{number}", packed)
 
     return [None if number is None else resident(number) for number in chosen]
 
