@@ -61,9 +61,7 @@ def window_keys(ids: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]
         lengths: Tokens of each sequence `[sequences]`; no window crosses from one into the next.
         looks_back: Use a decoder's windows.
 
-    Raises:
-        InvalidInput: A token id does not fit a key.
-        ValueError: The lengths do not add up to the number of ids.
+    Raises `InvalidInput` for an id that does not fit a key, `ValueError` for lengths that do not add up.
     """
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0

@@ -1,8 +1,8 @@
 """Building the next version of a tree: from a plan to table folders, and a check of the result.
 
-Start with `tree_build`: `build_tree` copies the rows that the previous version has and computes the others. `key_split`
-decides which keys need a row, `row_chunks` keeps computed rows on disk, so that a killed build resumes. `verify`
-samples the result, `report` describes it.
+Start with `tree_build`: `build_tree` copies the rows that the previous version has and computes the others.
+`row_chunks` keeps computed rows on disk, so that a killed build resumes. `verify` samples the result, `report`
+describes it.
 """
 
 from __future__ import annotations

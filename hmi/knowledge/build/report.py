@@ -40,8 +40,7 @@ class BuildReport:
 
 
 def report_domain(domain: str, plan: TreePlan, previous: PreviousTree, copied: int, table: Table) -> DomainReport:
-    """Compare a domain's planned n-grams, and the table that was written with `copied` rows, with the previous
-    version."""
+    """Compare the domain's plan, and the table that was written with `copied` rows, with the previous version."""
     chains = ancestor_chains(plan.parents)
     run, _ = function_run(chains[domain], {each: function.digest for each, function in plan.functions.items()})
     keys = plan.tables[domain]

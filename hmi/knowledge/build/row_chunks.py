@@ -39,7 +39,7 @@ class RowChunk:
 
 
 class RowChunks:
-    """All chunks of one build folder."""
+    """All chunks of one build folder, by function."""
 
     def __init__(
         self,
@@ -50,11 +50,9 @@ class RowChunks:
         compute: ComputeRows,
         most_keys: int,
     ) -> None:
-        """Take over finished chunks in the folder; remove everything else in it.
+        """Take over the folder's finished chunks of `functions` (by digest) and remove everything else in it.
 
-        Args:
-            functions: By digest; chunks of other functions are removed.
-            most_keys: Limit of keys in one call of `compute`.
+        `compute` is called with at most `most_keys` keys.
         """
         self.row_dtype = row_dtype
         self.hidden_size = hidden_size
@@ -77,7 +75,6 @@ class RowChunks:
                 _remove(path)
 
     def of(self, function: str) -> list[RowChunk]:
-        """Return the chunks of a function, by its digest."""
         return self._of[function]
 
     def compute(self, function: str, keys: Keys, progress: Callable[[int], None]) -> None:

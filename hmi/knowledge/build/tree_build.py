@@ -13,18 +13,18 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hmi.knowledge.build.key_split import KeySplit, split_keys
 from hmi.knowledge.build.report import BuildReport, DomainReport, report_domain
 from hmi.knowledge.build.row_chunks import ComputeRows, RowChunks, find_rows
-from hmi.knowledge.domains import ancestor_chains, function_changes
+from hmi.knowledge.domains import ancestor_chains, function_changes, function_run
 from hmi.knowledge.lookup import KnowledgeTree
-from hmi.knowledge.ngrams import Keys, holds, union
-from hmi.knowledge.plan import COMPUTE, WRITE, BuildProgress, PreviousTree, TreePlan
+from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, union
+from hmi.knowledge.plan import COMPUTE, WRITE, BuildProgress, PreviousTree, TreePlan, kept_aliases
 from hmi.knowledge.store import EncodedRows, RowRefs, RowSource, Table, TableMeta, decode, gather_rows, write_table
 from hmi.spec import RowDtype
 
@@ -46,8 +46,7 @@ def build_tree(
 ) -> BuildReport:
     """Write `<folder>/<domain>/` for every domain of the plan.
 
-    Takes memory for the plan's keys and a block of rows, however many rows there are. Written tables have checksums;
-    nothing is read again.
+    Takes memory for the plan's keys and a block of rows, however many rows there are.
 
     Args:
         previous: The version to copy from; rows of another function, row dtype or hidden size are ignored.
@@ -57,15 +56,26 @@ def build_tree(
         progress: Called after each call of `compute` and each block written. Its exceptions end the build, as do those
             of `compute`.
 
-    Raises:
-        Corrupt: A computed row cannot be stored, see `rows.encode`.
-        StorageFull: No room left.
+    Raises `Corrupt` for a computed row that cannot be stored (see `rows.encode`), `StorageFull`.
     """
     if tolerance < 0:
         raise ValueError(f"not a tolerance: {tolerance}")
     functions = {each.digest: each for each in plan.functions.values()}
     chunks = RowChunks(folder / _CHUNKS, functions, row_dtype, hidden_size, compute, chunk)
     return _Build(folder, plan, previous, chunks, tolerance, progress).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _KeySplit:
+    """Which of a domain's planned keys stay aliases, which need a row, and which rows have to be compared first."""
+
+    domain: str
+    function: str  # digest
+    foreign: str | None  # the nearest foreign ancestor, if any
+    alias_function: str | None  # digest of its function
+    aliases: Keys  # ascending keys that were aliases and stay aliases
+    rows: Keys  # ascending keys whose own row is needed
+    is_uncompared: NDArray[np.bool_]  # for each of `rows`: ancestors give a row too, and the two were not compared yet
 
 
 class _Build:
@@ -99,16 +109,32 @@ class _Build:
             levels[function_changes(self._chains[domain], self._functions)].append(domain)
         for level in sorted(levels):
             above = KnowledgeTree(0, self._plan.parents, self._tables, *self._format, self._functions)
-            splits = [
-                split_keys(
-                    domain, self._plan.tables[domain], self._functions, self._chains[domain], self._previous.held, above
-                )
-                for domain in levels[level]
-            ]
+            splits = [self._split(domain, above) for domain in levels[level]]
             self._compute_missing(splits)
             for split in splits:
                 self._write(split, above)
         return BuildReport(self._reports, self._computed, self._tolerance)
+
+    def _split(self, domain: str, above: KnowledgeTree) -> _KeySplit:
+        """Split a domain's planned keys; `above` has at least the tables of its foreign ancestors."""
+        keys, function = self._plan.tables[domain], self._functions[domain]
+        _, foreign = function_run(self._chains[domain], self._functions)
+        if foreign is None:
+            return _KeySplit(domain, function, None, None, NO_KEYS, keys, np.zeros(len(keys), bool))
+        sources = np.array([self._functions[each] for each in above.chain(foreign)])
+        functions = function, self._functions[foreign]
+        held = self._previous.held.values()
+        known = [each for each in held if (each.function, each.alias_function) == functions]
+
+        def gives(source: str, keys: Keys) -> NDArray[np.bool_]:
+            positions = above.holder_positions(foreign, keys)
+            given: NDArray[np.bool_] = (positions >= 0) & (sources[positions] == source)
+            return given
+
+        is_alias = kept_aliases(known, keys, gives)
+        rows = keys[~is_alias]
+        is_uncompared = (above.holder_positions(foreign, rows) >= 0) & ~holds([each.compared for each in known], rows)
+        return _KeySplit(domain, function, foreign, self._functions[foreign], keys[is_alias], rows, is_uncompared)
 
     def _previous_tables(self, function: str, domain: str) -> list[Table]:
         """Return tables to copy this function's rows from; first the domain's own, the likeliest to hold a key."""
@@ -120,7 +146,7 @@ class _Build:
         ]
         return sorted(tables, key=lambda table: (table.meta.domain != domain, table.meta.domain))
 
-    def _compute_missing(self, splits: Sequence[KeySplit]) -> None:
+    def _compute_missing(self, splits: Sequence[_KeySplit]) -> None:
         """Compute the rows that neither the previous version nor a chunk has."""
         missing: defaultdict[str, list[Keys]] = defaultdict(list)
         for split in splits:
@@ -143,7 +169,7 @@ class _Build:
             self._computed += len(keys)
             self._progress(BuildProgress(COMPUTE, self._computed, total))
 
-    def _write(self, split: KeySplit, above: KnowledgeTree) -> None:
+    def _write(self, split: _KeySplit, above: KnowledgeTree) -> None:
         domain = split.domain
         tables = self._previous_tables(split.function, domain)
         sources: list[RowSource] = [*tables, *self._chunks.of(split.function)]
@@ -169,7 +195,7 @@ class _Build:
             self._progress(BuildProgress(WRITE, self._written + start + len(block), self._total))
 
     def _compare(
-        self, split: KeySplit, sources: Sequence[RowSource], refs: RowRefs, above: KnowledgeTree
+        self, split: _KeySplit, sources: Sequence[RowSource], refs: RowRefs, above: KnowledgeTree
     ) -> NDArray[np.bool_]:
         """Return which of the split's rows the ancestors' rows replace, within the tolerance."""
         is_close = np.zeros(len(split.rows), bool)

@@ -1,7 +1,7 @@
 """Counting lookups, and what the counts say that holding an n-gram is worth.
 
 `frequency` counts lookups in a worker's memory until they are flushed to the catalog; `key_counts` bounds the memory.
-`demand` turns a domain's decayed counts into savings per n-gram, for its whole subtree; `bigram_prior` smooths them.
+`demand` turns a domain's decayed counts into savings per n-gram, for its whole subtree.
 """
 
 from __future__ import annotations

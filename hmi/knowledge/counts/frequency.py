@@ -89,10 +89,9 @@ class FrequencyCounter:
     """Counts lookups per base model and domain. Thread-safe."""
 
     def __init__(self, max_keys: int, total_keys: int | None = None) -> None:
-        """Args:
-        max_keys: Most different n-grams kept per base model and domain, 24 bytes each.
-        total_keys: Most n-grams of all domains together, or a sixteenth more for a while; None is twice `max_keys`.
-            Besides, up to half as many keys (at least 262,144) of 8 bytes wait to be merged.
+        """Keep at most `max_keys` different n-grams per base model and domain, 24 bytes each, and at most `total_keys`
+        of all domains together, or a sixteenth more for a while; None is twice `max_keys`. Besides, up to half as many
+        keys (at least 262,144) of 8 bytes wait to be merged.
         """
         if max_keys < 1:
             raise ValueError(f"max_keys must be positive, not {max_keys}")

@@ -70,10 +70,8 @@ class AncestorChain:
         """Find the row that each key `[n]` gets under the miss policy `backoff` when its own row is not held.
 
         It is the n-gram's row of a foreign ancestor, else that of the longest shorter n-gram, each from the nearest
-        table of any function. If foreign rows are far, shorter n-grams of the domain's own function come first.
-
-        Returns:
-            The rows, and the number of the step that found each, -1 where none did.
+        table of any function. If foreign rows are far, shorter n-grams of the domain's own function come first. Also
+        return the number of the step that found each, -1 where none did.
         """
         refs = RowRefs(np.full(len(keys), -1, np.int16), np.zeros(len(keys), np.int64))
         levels = np.full(len(keys), -1, np.int8)

@@ -66,8 +66,7 @@ class MissCache:
             self._rows.put(places[new], encoded.take(new))
 
     def read(self, function: str, keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """For a rebuild: return which keys `[n]` are held, and their rows float32 `[held, hidden]`. Counts as no
-        use."""
+        """Return which keys `[n]` are held, and their rows float32 `[held, hidden]`. For a rebuild: no use counts."""
         with self._lock:
             places = self._places(function, keys)
             encoded = self._rows.take(places[places >= 0])

@@ -38,11 +38,7 @@ class Lookup(Gathered):
 class KnowledgeTree:
     """One immutable version. A batch that holds a reference is not affected when the next version is published.
 
-    Thread-safe for lookups.
-
-    Attributes:
-        number: The version's number; 0 is the empty tree.
-        tables: By domain; a domain without n-grams of its own may have none.
+    Thread-safe for lookups. `number` 0 is the empty tree; a domain without n-grams of its own may have no table.
     """
 
     def __init__(
@@ -54,10 +50,9 @@ class KnowledgeTree:
         hidden_size: int,
         functions: Mapping[str, str] | None = None,
     ) -> None:
-        """Raises `Corrupt` where parents are no tree, or a table does not belong here.
+        """`functions` are digests of every domain's function; None: all domains have that of the tables.
 
-        Args:
-            functions: Digest of every domain's function; None: all domains have that of the tables.
+        Raises `Corrupt` where parents are no tree, or a table does not belong here.
         """
         self.number = number
         self.parents = dict(parents)

@@ -7,8 +7,7 @@ domain that looks it up itself, and to one with two or more children whose subtr
 
 A domain with a delta chooses regardless of what its foreign ancestors hold. It stores a row, or an alias of 8 bytes
 where the ancestors' row is close enough. Only the rows can tell which (`build`). The plan counts on an alias if the
-previous version had it and the ancestors give the same row again, so that the budget holds whatever the rows turn out
-to be.
+previous version had it and the ancestors give the same row again: the budget holds whatever the rows turn out to be.
 """
 
 from __future__ import annotations
@@ -69,9 +68,7 @@ def plan_tree(
             same function, so that equals do not alternate.
         backoff: For domains with lookups under `backoff`; None: their misses cost as much as those under `exact`.
 
-    Raises:
-        Corrupt: The parents are no tree.
-        InvalidInput: Counts of a domain that does not exist, or invalid weights.
+    Raises `Corrupt` if the parents are no tree, `InvalidInput` for counts of an unknown domain or invalid weights.
     """
     if hysteresis < 1 or row_bytes < ALIAS_BYTES or node_bytes < 0:
         raise ValueError(f"not a budget: {node_bytes} bytes, {row_bytes} a row, hysteresis {hysteresis}")
@@ -194,9 +191,7 @@ def _alias_shares(
 
 def _best(savings: NDArray[np.float64], costs: NDArray[np.int64], budget: int) -> tuple[NDArray[np.intp], float]:
     """Return which entries `[n]` to hold, ascending: those with the largest saving per byte that fit, the first of
-    equals.
-
-    Also return the saving per byte of the first that does not fit, 0 if all do.
+    equals. Also return the saving per byte of the first that does not fit, 0 if all do.
     """
     if int(costs.sum()) <= budget:
         return np.arange(len(savings)), 0.0

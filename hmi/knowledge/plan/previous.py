@@ -59,9 +59,8 @@ def kept_aliases(
 ) -> NDArray[np.bool_]:
     """Return which keys `[n]` stay aliases: the ancestors give a row of the same function as before.
 
-    Args:
-        known: Previous tables of the domain's function, whose aliases refer to the function above it.
-        gives: A function's digest and keys `[m]`: whether the ancestors give a row of this function for each, `[m]`.
+    `known` are previous tables of the domain's function, whose aliases refer to the function above it. `gives` takes a
+    function's digest and keys `[m]`; it returns whether the ancestors give a row of this function for each, `[m]`.
     """
     kept = np.zeros(len(keys), bool)
     for table in known:

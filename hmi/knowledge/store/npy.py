@@ -68,10 +68,7 @@ def allow_maps() -> None:
 def map_array(path: Path, size: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a read-only array over the file's pages, unmapped with its last reference.
 
-    Args:
-        size: Expected bytes of the file, header included.
-
-    Raises `Corrupt` if the file is missing or its size, dtype or shape differs.
+    Raises `Corrupt` if the file is missing or its size (bytes, header included), dtype or shape differs.
     """
     try:
         file = path.open("rb")

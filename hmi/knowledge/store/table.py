@@ -34,13 +34,7 @@ _BLOCK_BYTES = 4 * 1024**2  # read at once
 
 
 class Table:
-    """Opened with `Table.open`. Thread-safe: nothing in it changes.
-
-    Attributes:
-        keys: Ascending uint64 `[entries]`.
-        rows, scales: As in `EncodedRows`, in the order of `keys`.
-        aliases: Ascending uint64 `[aliases]`.
-    """
+    """Opened with `Table.open`. Thread-safe: nothing in it changes. `rows` and `scales` are in the order of `keys`."""
 
     def __init__(self, folder: Path, manifest: Manifest, keys: Keys, encoded: EncodedRows, aliases: Keys) -> None:
         self.folder = folder
@@ -102,11 +96,7 @@ class Table:
         return decode(self.encoded(index))
 
     def warm(self, progress: Callable[[int], None] | None = None) -> None:
-        """Touch every page once, in order, so that many pages come with one fault and lookups wait for none.
-
-        Args:
-            progress: As in `verify`.
-        """
+        """Touch every page once, in order, so that many pages come with one fault and lookups wait for none."""
         for array in (self.keys, self.rows, self.scales, self.aliases):
             if array is None or not array.size:
                 continue
@@ -120,10 +110,7 @@ class Table:
         self._alias_search.warm()
 
     def verify(self, progress: Callable[[int], None] | None = None) -> None:
-        """Read every byte.
-
-        Args:
-            progress: Called with the number of bytes of each block that was read; its exceptions end the reading.
+        """Read every byte; call `progress` with the bytes of each block that was read. Its exceptions end the reading.
 
         Raises `Corrupt` if a file does not match its checksum, keys or aliases are out of order, or a key is both.
         """

@@ -30,17 +30,10 @@ from hmi.storage import Storage
 def write_table(
     folder: Path, meta: TableMeta, keys: Keys, rows: EncodedRows | Iterable[EncodedRows], aliases: Keys = NO_KEYS
 ) -> None:
-    """Write a table into `folder`.
+    """Write a table into `folder`. `rows` are in the order of `keys`, at once or in blocks.
 
-    Files are written through, not mapped, so that a full disk is an error and not a signal.
-
-    Args:
-        rows: All rows in the order of `keys`, or blocks of them one after the other.
-        aliases: Ascending uint64 `[meta.aliases]`, none of them in `keys`.
-
-    Raises:
-        StorageFull: No room left.
-        ValueError: Keys or aliases do not ascend, a key is both, or they or the rows do not match `meta`.
+    Files are written through, not mapped, so that a full disk is an error and not a signal. Raises `StorageFull`, and
+    `ValueError` if keys or aliases do not ascend, a key is both, or they or the rows do not match `meta`.
     """
     if len(keys) != meta.entries or not is_ascending(keys):
         raise ValueError(f"table of {meta.domain}: expected {meta.entries} ascending keys, got {len(keys)}")

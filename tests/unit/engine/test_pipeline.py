@@ -290,13 +290,13 @@ def test_a_dropped_adapter_leaves_the_device_when_it_was_on_its_way_there(
 ) -> None:
     engine = tiny_engine(source)
     bank = engine._resources.adapters.tier(WIDTH)
-    insert = bank.insert
+    insert = bank.insert_pinned
 
     def drop_and_insert(key: str, adapter: PackedAdapter) -> Resident:
         engine.drop_adapter("k0-1")
         return insert(key, adapter)
 
-    monkeypatch.setattr(bank, "insert", drop_and_insert)
+    monkeypatch.setattr(bank, "insert_pinned", drop_and_insert)
     assert engine.submit([_item(1)]).result(20)[0].error is None
     engine.close()
     stats = engine.stats()

@@ -85,7 +85,7 @@ class Serving:
         self.served = pair(spec)[1]
         self._bank = DeviceTier(spec.hidden_size, 8 * 1024**2, "cpu", torch.float32)
         packed = [pack_adapter(each, spec.hidden_size, torch.float32) if each else None for each in adapters]
-        self._residents = [self._bank.insert(f"{n}", each) if each else None for n, each in enumerate(packed)]
+        self._residents = [self._bank.insert_pinned(f"{n}", each) if each else None for n, each in enumerate(packed)]
         self._lora = any(adapters)
         most = -(-(max(LENGTHS) + MORE) // PAGE_TOKENS)
         count = most * len(LENGTHS)
