@@ -101,7 +101,6 @@ def read_adapterhub(folder: AdapterFolder, spec: HPLMSpec) -> Adapter:
 
 
 def _check_model(config: ConfigReader, spec: HPLMSpec) -> None:
-    """Raises `AdapterRefused` where the file was made for another kind or width of model."""
     config.require("model_type", ("bert",), default="bert", reason="the base model is a BERT")
     size = spec.hidden_size
     config.require("hidden_size", (size,), default=size, reason=f"the base model's hidden size is {size}")
@@ -225,7 +224,6 @@ def _read_linear(
 
 
 def _read_head_activation(config: ConfigReader) -> Activation:
-    """Return the dense layer's activation; null is none."""
     name = config.take("activation_function")
     if name is None:
         return Activation.IDENTITY

@@ -50,7 +50,7 @@ def save_adapter(adapter: Adapter, path: Path) -> None:
 
 
 def load_adapter(path: Path, *, max_bytes: int = MAX_BYTES) -> Adapter:
-    """Read the canonical file. Raises `AdapterRefused`. `Adapter.validate` checks whether it fits a model."""
+    """Read the file. Raises `AdapterRefused`. `Adapter.validate` checks whether it fits a model."""
     return decode_adapter(read_tensors(path, max_bytes=max_bytes))
 
 

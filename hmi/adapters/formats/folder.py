@@ -39,7 +39,6 @@ class AdapterFolder:
                 raise AdapterRefused(f"{name} is not a kind of file that belongs to an adapter")
 
     def config(self, name: str) -> ConfigReader:
-        """Read the JSON object in the named file."""
         path = self._require(name)
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise AdapterRefused(f"{name} has {path.stat().st_size} bytes, more than the {_MAX_CONFIG_BYTES} allowed")
@@ -52,7 +51,6 @@ class AdapterFolder:
         return ConfigReader(name, values)
 
     def file(self, name: str) -> TensorFile:
-        """Read the named safetensors file."""
         path = self._require(name)
         size = path.stat().st_size
         file = read_tensors(path, max_bytes=self._left_bytes)
@@ -61,7 +59,6 @@ class AdapterFolder:
         return file
 
     def tensors(self, name: str) -> TensorReader:
-        """Read the named safetensors file, to be taken tensor by tensor."""
         return TensorReader(self.file(name))
 
     def finish(self) -> None:

@@ -36,12 +36,8 @@ def read_adapter(
 ) -> Adapter:
     """Read the adapter in the folder and check it against the model of `spec`.
 
-    Args:
-        labels: Names of the head's outputs, in order; None keeps those of the format. PEFT's has none, so they are
-            LABEL_0, LABEL_1, ...
-        max_bytes: Of all weight files together.
-
-    Raises `AdapterRefused`, naming file, tensor or setting and the reason.
+    `labels` are names of the head's outputs, in order; None keeps those of the format, LABEL_0, ... where it has none.
+    `max_bytes` limits all weight files together. Raises `AdapterRefused`, naming file, tensor or setting, and reason.
     """
     adapter = _read(folder, spec, max_bytes)
     if labels is not None:

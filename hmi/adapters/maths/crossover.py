@@ -39,10 +39,8 @@ _KERNEL_DEVICES = frozenset({"cuda"})
 def choose_method(device_type: str, rank: int, rows: int, adapters: int, *, row_bytes: int = 1536) -> Method:
     """Choose the way for `rows` rows with `adapters` distinct adapters of one layout.
 
-    Args:
-        device_type: torch's name. On CUDA the answer is KERNEL; use GATHERED where `kernels_run_on` is False.
-        rank: The sum of all ranks that are computed side by side.
-        row_bytes: Of one vector of the weights: the arena's width times the size of a number.
+    On CUDA it is KERNEL; use GATHERED where `kernels_run_on` is False. `rank` is the sum of all ranks that are computed
+    side by side, `row_bytes` the size of one vector of the weights: the arena's width times the size of a number.
     """
     if device_type in _KERNEL_DEVICES:
         return Method.KERNEL

@@ -103,10 +103,8 @@ def _arguments(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ranks [sites, batch] and offsets [sites, matrices, batch] of one launch.
 
-    Args:
-        spans: For each site, the span of each row of the batch.
-        starts: [batch + 1], where in the index each row's adapter begins.
-        matrices: Fields of the spans.
+    `spans` are those of each site and row, `matrices` their fields; in the index each row's adapter begins at its entry
+    of `starts` [batch + 1].
     """
     batch = len(starts) - 1
     ranks = np.zeros((len(spans), batch), np.int64)

@@ -126,7 +126,6 @@ def adapted_places(residents: Sequence[Resident | None], unfused: range) -> list
 
 
 def _layout_runs(residents: Sequence[Resident | None]) -> list[tuple[slice, BodyLayout, list[Resident]]]:
-    """Return the runs of consecutive rows of one layout."""
     runs = []
     row = 0
     for layout, group in itertools.groupby(residents, lambda each: each.body if each is not None else None):

@@ -51,7 +51,10 @@ class AssociativeIndex:
         """Return the place of each key `[n]`, -1 where it has none. Keys in any order, with or without duplicates."""
         if not self.places:
             return np.full(len(keys), -1, np.int64)
-        return self._find(group, keys, self._set_of(_hashed(group, keys)))
+        sets = self._set_of(_hashed(group, keys))
+        same = (self._keys[sets] == keys[:, None]) & (self._groups[sets] == group)  # [n, ways]
+        way = same.argmax(axis=1)
+        return np.where(same[np.arange(len(keys)), way], sets * _WAYS + way, -1)
 
     def use(self, places: NDArray[np.int64]) -> None:
         """Record that the keys at these places were used again."""
@@ -83,11 +86,6 @@ class AssociativeIndex:
 
     def _set_of(self, hashed: NDArray[np.uint64]) -> NDArray[np.int64]:
         return ((hashed >> _HALF) * np.uint64(len(self._keys)) >> _HALF).astype(np.int64)
-
-    def _find(self, group: int, keys: Keys, sets: NDArray[np.int64]) -> NDArray[np.int64]:
-        same = (self._keys[sets] == keys[:, None]) & (self._groups[sets] == group)  # [n, ways]
-        way = same.argmax(axis=1)
-        return np.where(same[np.arange(len(keys)), way], sets * _WAYS + way, -1)
 
     def _returned(self, sets: NDArray[np.int64], prints: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Return which keys are remembered as evicted or rejected; adjust the lead by whether they were protected."""

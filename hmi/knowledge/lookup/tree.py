@@ -117,9 +117,8 @@ class KnowledgeTree:
         A foreign ancestor's row is taken only where an alias allows it, see `AncestorChain.find`. At most as many rows
         are added as there are keys.
 
-        Args:
-            backoff: A window that is not held gets another row, see `AncestorChain.find_backoff`. Then `hit` is False
-                only where not even the unigram is held.
+        With `backoff`, a window that is not held gets another row, see `AncestorChain.find_backoff`. Then `hit` is
+        False only where not even the unigram is held.
 
         Raises `NotFound` for an unknown domain.
         """

@@ -67,7 +67,7 @@ class _Measure:
         known = held[find_first(tables, ngrams.without_next(held)).table >= 0]
 
         def mean_error(keys: Keys, shorten: Callable[[Keys], Keys]) -> float:
-            """Mean error of the shorter n-gram's row on a sample of held keys; 0 where none is held."""
+            """Return the shorter n-gram's mean error on a sample of held keys; 0 where none is held."""
             sample = keys[:: len(keys) // _CHUNK + 1]
             refs = find_first(tables, shorten(sample))
             found = refs.table >= 0

@@ -17,8 +17,6 @@ from hmi.spec import RowDtype
 
 @dataclass(frozen=True, slots=True)
 class RowRefs:
-    """Where keys were found."""
-
     table: NDArray[np.int16]  # [n], position of the table, -1 where no table holds the key
     row: NDArray[np.int64]  # [n], row index in that table, 0 where no table holds the key
 

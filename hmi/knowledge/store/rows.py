@@ -47,7 +47,6 @@ class EncodedRows:
         return len(self.rows)
 
     def take(self, index: NDArray[np.int64]) -> EncodedRows:
-        """Return copies of the rows at `index`."""
         rows: NDArray[Any] = np.take(self.rows, index, axis=0)
         return EncodedRows(rows, None if self.scales is None else np.take(self.scales, index))
 
@@ -59,7 +58,6 @@ class EncodedRows:
 
 
 def code_dtype(dtype: RowDtype) -> np.dtype[Any]:
-    """Return the array dtype that rows are stored in."""
     return np.dtype(np.int8 if dtype is RowDtype.INT8 else np.float16)
 
 

@@ -15,10 +15,8 @@ _FEW = 256  # keys: for fewer, the calls of the second step cost more than they 
 
 class KeySearch:
     """Searches in two steps: binary search over the first key of every block, which the core's cache holds, then the
-    place within the block, for all keys at once.
-
-    A binary search through the whole array waits for memory at each of its last steps; here the waits of thousands of
-    keys overlap. Thread-safe.
+    place within the block, for all keys at once. A binary search through the whole array waits for memory at each of
+    its last steps; here the waits of thousands of keys overlap. Thread-safe.
     """
 
     def __init__(self, keys: Keys) -> None:

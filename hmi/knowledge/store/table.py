@@ -52,9 +52,7 @@ class Table:
     def open(cls, folder: Path, *, keys_only: bool = False) -> Self:
         """Map a table's files; reads only headers, whatever the size.
 
-        Args:
-            keys_only: Do not map the rows, whose files (other than `KEY_FILES`) need not exist. The table finds keys
-                and reads no rows.
+        With `keys_only`, the rows are not mapped, and files other than `KEY_FILES` need not exist.
 
         Raises `Corrupt`, naming the file, if one is missing, its size, dtype or shape is not that of `table.json`, or
         `table.json` itself was altered. `verify` compares the checksums.

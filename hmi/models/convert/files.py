@@ -20,10 +20,7 @@ from hmi.models.text import ChatTemplate
 
 
 def resolve_source(source: str) -> Path:
-    """Return a local folder or GGUF file, or download a hub repository's safetensors, config and tokenizer.
-
-    Raises `InvalidInput` where neither exists.
-    """
+    """Return a local folder or GGUF file, or download a hub repository. Raises `InvalidInput` if neither exists."""
     path = Path(source).expanduser()
     if path.exists():
         return path

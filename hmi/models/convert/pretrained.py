@@ -1,7 +1,4 @@
-"""Pretrained models: converted to base artifacts, or loaded unchanged for comparison.
-
-Only safetensors and GGUF files are read, and code in a model's folder never runs.
-"""
+"""Pretrained models: converted to base artifacts, or loaded unchanged. Code in a model's folder never runs."""
 
 from __future__ import annotations
 
@@ -47,10 +44,7 @@ def family_of(source: Path) -> Family:
 
 
 def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dtype: torch.dtype) -> HPLM:
-    """Load the ordinary model of a transformers folder, for comparison with an hPLM of the spec `like`.
-
-    Raises `InvalidInput` where the folder is not understood or has another shape.
-    """
+    """Load a folder's ordinary model, to compare it with an hPLM of the spec `like`. Raises `InvalidInput`."""
     spec, tensors = _read(source, _open(source), like.k, like.row_dtype)
     for name in ("family", "vocab_size", "hidden_size", "layers", "heads", "intermediate_size", "activation"):
         if getattr(spec, name) != getattr(like, name):
@@ -59,8 +53,7 @@ def load_pretrained(source: Path, like: HPLMSpec, device: torch.device | str, dt
 
 
 def pretrained_tensors(source: Path) -> dict[str, Tensor]:
-    """Read the weights of a transformers folder under the artifact's names, float32; a tied output embedding is left
-    out. Raises `InvalidInput` naming what is not understood."""
+    """Read a folder's weights under the artifact's names, float32, without a tied head. Raises `InvalidInput`."""
     return _read(source, _open(source), 0, RowDtype.INT8)[1]
 
 

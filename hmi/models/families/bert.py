@@ -58,8 +58,6 @@ class BertLayer(TransformerLayer):
 
 
 class HBert(HPLM):
-    """One hBERT."""
-
     def __init__(self, spec: HPLMSpec) -> None:
         super().__init__(spec, _BertEmbeddings(spec), BertLayer)
         if spec.has_pooler:

@@ -53,16 +53,11 @@ class DecoderLayer(TransformerLayer):
     def forward(
         self, x: Tensor, mask: Tensor, adapters: TrainingAdapters, rotary: Rotary | None, *, only_last: bool = False
     ) -> Tensor:
-        """Run the layer.
+        """x [B, T, H] -> [B, T, H], or [B, 1, H] of the last token alone (`only_last`).
 
         Args:
-            x: [B, T, H]
             mask: bool [B, 1, T, T], the tokens (last dimension) that each token attends to.
             rotary: Of the tokens' positions; None where x includes positions.
-            only_last: Compute the last token alone.
-
-        Returns:
-            [B, T, H], or [B, 1, H]
         """
         normed = self.attention_norm(x)  # [B, T, H]
         residual, queries = (x[:, -1:].contiguous(), normed[:, -1:].contiguous()) if only_last else (x, normed)
@@ -84,8 +79,6 @@ class DecoderLayer(TransformerLayer):
 
 
 class HGpt(HPLM):
-    """One hGPT."""
-
     def __init__(self, spec: HPLMSpec) -> None:
         super().__init__(spec, Embeddings(spec), DecoderLayer)
         self.norm = _norm(spec)

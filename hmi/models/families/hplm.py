@@ -126,14 +126,11 @@ class HPLM(nn.Module):
         return self.embeddings.word.device
 
     def lower(self, windows: Tensor, delta: TrainingAdapters | None = None) -> Tensor:
-        """Compute the rows of n-grams. Needs k > 0. The last lower layer runs for the rows' own tokens alone.
+        """Compute the rows of n-grams, [n, H]. Needs k > 0. The last lower layer runs for the rows' own tokens alone.
 
         Args:
             windows: int64 [n, 3], in the order of keys (`hmi.knowledge.ngrams`), with -1 for an absent neighbour.
             delta: Of the domain whose rows these are; None for the base model's own rows.
-
-        Returns:
-            [n, H]
         """
         raise NotImplementedError
 
@@ -161,10 +158,7 @@ class HPLM(nn.Module):
             yield self._final_norm(states) if number == last else states
 
     def full_lower(self, ids: Tensor, mask: Tensor, adapters: TrainingAdapters | None = None) -> Tensor:
-        """Run the ordinary model's first k layers: ids [B, T] -> [B, T, H].
-
-        The target that windows are trained to agree with; serving with k > 0 does not use it.
-        """
+        """Run the ordinary model's first k layers: ids [B, T] -> [B, T, H], the target of training on windows."""
         hidden = self.embed(ids)
         for states in self._run(range(self.spec.k), hidden, mask, adapters):
             hidden = states

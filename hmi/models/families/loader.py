@@ -1,7 +1,5 @@
-"""Base artifacts: writing and loading them.
-
-A base artifact is a folder with `spec.json`, `model.safetensors` under HMI's own tensor names, and
-`tokenizer.json`; chat models also have `chat.json`. Only safetensors are read.
+"""Base artifacts: folders with `spec.json`, `model.safetensors` under HMI's own tensor names, `tokenizer.json` and,
+for chat models, `chat.json`.
 """
 
 from __future__ import annotations

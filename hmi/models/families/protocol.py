@@ -37,15 +37,7 @@ class ServedModel(Protocol):
         """Return the layers that apply the adapters of q apart from those of k and v."""
 
     def lower(self, windows: Tensor, delta: ServingAdapters | None = None) -> Tensor:
-        """Compute the rows of n-grams. Needs k > 0.
-
-        Args:
-            windows: int64 [n, 3], in the order of keys (`hmi.knowledge.ngrams`), with -1 for an absent neighbour.
-            delta: Of the windows' domain, on the lower layers.
-
-        Returns:
-            [n, H]
-        """
+        """Compute the rows of n-grams, [n, H]; `windows` and `delta` as in `HPLM.lower`. Needs k > 0."""
 
     def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """The part below the layers when k = 0: ids int64 [B, T], positions [B, T] (by default from 0) -> [B, T, H]."""
@@ -83,8 +75,7 @@ class ServedDecoder(ServedModel, Protocol):
             mask: bool [B, T], True = a real token.
             places: int64 [n], where in the pages each of the n real tokens is stored.
 
-        Returns:
-            [B, T, H], normed.
+        Returns normed states [B, T, H].
         """
 
     def decode(
@@ -104,8 +95,7 @@ class ServedDecoder(ServedModel, Protocol):
             places: int64 [B], where in the pages the new tokens are stored.
             parts: The pages of each sequence, which include the new token.
 
-        Returns:
-            [B, 1, H], normed.
+        Returns normed states [B, 1, H].
         """
 
     def logits(self, states: Tensor) -> Tensor:

@@ -85,8 +85,7 @@ class ServedBert:
         return x[: shape[0]].unsqueeze(1) if first_only else x[:tokens].view(*shape, -1)
 
     def _pool(self, first: Tensor) -> Tensor:
-        """BERT's pooler on first tokens [B, H] -> [B, H]."""
-        return torch.tanh(self._pooler(first.contiguous()))
+        return torch.tanh(self._pooler(first.contiguous()))  # [B, H]
 
 
 class _ServedLayer:
@@ -105,18 +104,13 @@ class _ServedLayer:
     def __call__(
         self, x: Tensor, shape: tuple[int, ...], mask: Tensor | None, adapters: ServingAdapters | None, only: int | None
     ) -> Tensor:
-        """Run the layer.
+        """Run the layer: x [n, H], n >= B * T, padded behind the real tokens -> [n, H].
 
         Args:
-            x: [n, H], n >= B * T; rows behind the real tokens are padding.
-            shape: [B, T]
             mask: [B, 1, 1, T], added to attention's scores.
-            only: Compute this token of each sequence alone.
-
-        Returns:
-            [n, H]; [B or more, H] with `only`.
+            only: Compute this token of each sequence alone -> [B or more, H].
         """
-        batch, tokens = shape[0], shape[1]
+        batch, tokens = shape  # [B, T]
         real = batch * tokens
         qkv = self._qkv(x)[:real].view(batch, tokens, 3, self._heads, -1)  # [B, T, 3, heads, size]
         if adapters is not None:

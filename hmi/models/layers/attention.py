@@ -16,13 +16,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     sentences of a few dozen tokens.
 
     Args:
-        q: [B, heads, T, size]
-        k: [B, key heads, S, size]; the number of heads is a multiple of the number of key heads.
-        v: Likewise.
+        q: [B, heads, T, size], like the result.
+        k: [B, key heads, S, size], like v; the number of heads is a multiple of the number of key heads.
         mask: bool, broadcast to [B, heads, T, S]; True where a token is attended to.
-
-    Returns:
-        [B, heads, T, size]
     """
     shared = q.shape[1] // k.shape[1]
     if not torch.is_grad_enabled():

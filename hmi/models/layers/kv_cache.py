@@ -42,14 +42,7 @@ class PageGroup:
 
 
 class PagedKvCache:
-    """The tensors of the page pool. The caller keeps track of which sequence owns which page.
-
-    Args:
-        pages: The number of pages in the pool.
-
-    Attributes:
-        layer_page_bytes: The size of one page in one layer, keys and values.
-    """
+    """The tensors of a pool of `pages` pages. The caller keeps track of which sequence owns which page."""
 
     def __init__(self, spec: HPLMSpec, pages: int, device: torch.device | str, dtype: torch.dtype) -> None:
         # Heads before pages: then attention reads what is gathered for a batch without another copy.
@@ -57,6 +50,7 @@ class PagedKvCache:
         # Zeros, because attention multiplies unwritten values by zero, and zero times NaN is NaN.
         self._pool = torch.zeros(shape, device=device, dtype=dtype)
         self.device, self.dtype = self._pool.device, dtype
+        # The size of one page in one layer, keys and values.
         self.layer_page_bytes = page_bytes(spec, dtype) // max(1, spec.layers - spec.k)
         self._first = spec.k
         self._width = spec.head_width
@@ -67,23 +61,14 @@ class PagedKvCache:
         self._pool.index_fill_(3, index, 0)
 
     def write(self, layer: int, keys: Tensor, values: Tensor, places: Tensor) -> None:
-        """Store one layer's keys and values [n, heads, size] of n tokens.
-
-        Args:
-            places: int64 [n], page * PAGE_TOKENS + index in the page.
-        """
+        """Store one layer's keys and values [n, heads, size] at `places` int64 [n], page * PAGE_TOKENS + index."""
         for kept, given in zip(self._pool[layer - self._first], (keys, values), strict=True):
             kept.view(kept.shape[0], -1, self._width).index_copy_(1, places, given.transpose(0, 1))
 
     def attend(self, layer: int, queries: Tensor, groups: Sequence[PageGroup]) -> Tensor:
-        """Attend from each sequence's newest token to all tokens of the sequence.
+        """Attend from each sequence's newest token to all its tokens: queries [B, 1, heads, size] -> the same shape.
 
-        Args:
-            queries: [B, 1, heads, size]; heads is a multiple of the pool's heads.
-            groups: Each of the B sequences is in one group.
-
-        Returns:
-            [B, 1, heads, size]
+        `heads` is a multiple of the pool's heads. Each of the B sequences is in one group.
         """
         if len(groups) == 1 and groups[0].rows is None:
             return self._attend(layer, queries, groups[0])

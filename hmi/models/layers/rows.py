@@ -36,12 +36,9 @@ class RowEstimator(nn.Module):
     """estimate = row(mid) + linear(x) + outer(gelu(inner(x))), where x is the rows of prev, mid, next side by side.
 
     The rows of absent neighbours are zero.
-
-    Attributes:
-        error: float32 [1], the mean of |estimate - row| / |row| over n-grams outside the training data.
     """
 
-    error: Tensor
+    error: Tensor  # float32 [1], the mean of |estimate - row| / |row| over n-grams outside the training data
 
     def __init__(self, hidden_size: int, size: int) -> None:
         super().__init__()
@@ -64,14 +61,11 @@ class RowEstimator(nn.Module):
         return Estimator(**{name: state[own].float().cpu().numpy().copy() for name, own in _NAMES.items()})
 
     def forward(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """Estimate rows.
+        """Estimate rows, [n, H].
 
         Args:
             tokens: [m, H], rows of single tokens, including a row of zeros.
             index: int64 [n, 3], the rows of prev, mid and next in `tokens`.
-
-        Returns:
-            [n, H]
         """
         x = tokens[index].flatten(1)  # [n, 3 * H]
         correction: Tensor = self.linear(x) + self.outer(F.gelu(self.inner(x)))

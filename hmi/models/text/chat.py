@@ -36,10 +36,7 @@ class ChatTemplate:
     eos_token: str = ""
 
     def render(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Return the text of messages (role, content), with the prompt for the answer.
-
-        Raises `InvalidInput` for messages that the template refuses.
-        """
+        """Return the text of messages (role, content) and the answer's prompt. Raises `InvalidInput` if refused."""
         limit = _MAX_CHARACTERS + sum(
             _OUTPUT_PER_MESSAGE + _OUTPUT_PER_CHARACTER * len(content) for _, content in messages
         )

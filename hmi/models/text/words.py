@@ -14,8 +14,7 @@ BEGIN, INSIDE = "B-", "I-"
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    # The index of the word's first token in the sequence, special tokens included; its label is the word's label.
-    token: int
+    token: int  # index of the first token, special tokens included; its label is the word's label
     start: int  # Characters `start` to `end` (excluded) of the text
     end: int
 
@@ -30,13 +29,11 @@ class Entity:
 
 
 def words_of(encoding: Encoding, tokens: int) -> list[Word]:
-    """Return the words whose first token the model reads.
+    """Return the words whose first token is among the `tokens` that the model reads.
 
-    Args:
-        encoding: Of the whole text, made with offsets (`encode`, not `encode_batch_fast`).
-        tokens: The length of the sequence that the model reads. In a truncated text its last token is a special one.
+    `encoding` is that of the whole text, made with offsets (`encode`, not `encode_batch_fast`).
     """
-    read = tokens if len(encoding.ids) <= tokens else tokens - 1
+    read = tokens if len(encoding.ids) <= tokens else tokens - 1  # a truncated text ends in a special token
     offsets = encoding.offsets
     pieces = ((word, place) for place, word in enumerate(encoding.word_ids) if word is not None)
     words = []
