@@ -146,21 +146,18 @@ def _function_runs(
 
 
 class KeyLocation(StrEnum):
-    """What a lookup of an n-gram takes: the domain's own row, an ancestor's row of the same function, a foreign
-    ancestor's that an alias allows, or none."""
+    """Whose row a lookup of an n-gram takes."""
 
     OWN = "own"
-    INHERITED = "inherited"
-    ALIAS = "alias"
+    INHERITED = "inherited"  # an ancestor's of the same function
+    ALIAS = "alias"  # a foreign ancestor's, which an alias allows
     MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """`domain` is the one whose row is taken; None where there is none."""
-
     location: KeyLocation
-    domain: str | None
+    domain: str | None  # whose row is taken; None where there is none
 
 
 def find_holders(
