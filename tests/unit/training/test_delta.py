@@ -22,9 +22,7 @@ from hmi.models.families import load_hbert, load_tokenizer
 from hmi.spec import Site, read_spec
 from hmi.training.adapter import train_adapter
 from hmi.training.data import Example
-from hmi.training.delta import DeltaConfig, train_delta
-from hmi.training.delta.config import TrainedDelta
-from hmi.training.delta.train import _DeltaTraining, _TreeViews
+from hmi.training.delta import DeltaConfig, TrainedDelta, _DeltaTraining, _TreeViews, train_delta
 from hmi.training.distill import DistillConfig, EstimatorConfig, Teacher, add_estimator, build_base, measure_fidelity
 from hmi.training.lower import LowerStates, WindowBatch, encode, estimator_of, leave_one_out, window_rows
 from hmi.training.lower.states import estimated_rows

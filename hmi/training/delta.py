@@ -8,6 +8,7 @@ text: the pretrained model, or one that was fine-tuned for the domain. No labels
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +26,19 @@ from hmi.devices import resolve_device, resolve_dtype
 from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, window_keys
 from hmi.models.families import HPLM, load_hplm, load_tokenizer
-from hmi.training.delta.config import DeltaConfig, DeltaReport, TrainedDelta
-from hmi.training.distill import EstimatorConfig, Teacher, at_most, fit_estimator, measure_fidelity, split_texts
+from hmi.spec import Site
+from hmi.training.distill import (
+    EstimatorConfig,
+    Fidelity,
+    Teacher,
+    at_most,
+    fit_estimator,
+    measure_fidelity,
+    split_texts,
+)
 from hmi.training.loop import EpochBatches, Trainer
 from hmi.training.lower import WindowBatch, encode, estimator_of, leave_one_out, relative_error, states_error
+from hmi.training.plan import require_numbers
 from hmi.training.reports import OnProgress
 from hmi.training.trainable import TrainableDelta
 
@@ -36,6 +46,61 @@ _EVERY = 10  # every tenth text is held out
 _MOST_DEV = 1000
 _ESTIMATOR_RATE = 1e-3  # low, since it begins with the base's
 Sequences = Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaConfig:
+    """How a delta is trained.
+
+    Raises `InvalidInput` whose `param` names the field.
+    """
+
+    rank: int = 16  # of every LoRA pair
+    steps: int = 300  # of the optimizer
+    batch_size: int = 32  # texts in one step
+    learning_rate: float = 4e-3  # peak of the schedule
+    # Weight, in the loss, of the squared relative distance between the rows and those of the parent domain. Rows within
+    # the trees' tolerance are not stored again; at 1, rows of MiniLM with k = 3 moved half as far as at 0, for four
+    # fifths of the gain. 0 for the root's own delta, which has no parent.
+    nearness: float = 1.0
+    # Share of the texts that get the n-grams of a tree built from all other texts, so that shorter n-grams are good
+    # replacements under the miss policy `backoff`.
+    left_out: float = 0.5
+    sites: tuple[Site, ...] = (Site.Q, Site.V, Site.FC1, Site.FC2)  # linear layers with a pair, in every lower layer
+    estimator_steps: int = 400  # for the delta's own estimator, if the base has one, with which it begins
+    max_tokens: int = 128  # longer texts are cut, special tokens included
+    seed: int = 0  # with the same text, machine and number of threads it gives the same weights
+    device: str = "cpu"  # see `hmi.devices`
+    dtype: str = "auto"  # of the frozen base model and the activations; the trained weights are float32
+
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("rank", "steps", "batch_size", "estimator_steps", "max_tokens"), 1)
+        require_numbers(self, least, positive=("learning_rate",), shares=("left_out",))
+        if not 0 <= self.nearness < math.inf:
+            raise InvalidInput(f"nearness must be a number from 0, not {self.nearness}", param="nearness")
+        if not self.sites:
+            raise InvalidInput("a delta needs at least one linear layer to sit on", param="sites")
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaReport:
+    """The outcome of a training."""
+
+    texts: int  # trained on
+    dev_texts: int  # others, which measured the fidelity
+    # Fidelity of the domain's rows without and with the delta. A delta whose `after.upper` is not below `before.upper`
+    # is not worth its tables.
+    before: Fidelity
+    after: Fidelity
+    losses: tuple[float, ...]  # means over each tenth of the steps
+    estimate_error: float | None  # `RowEstimator.error` on the dev texts; None without an estimator
+    seconds: float  # from loading the base model to the end
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedDelta:
+    delta: Adapter
+    report: DeltaReport
 
 
 def train_delta(
