@@ -26,7 +26,6 @@ class LoraSpan:
     """The rows of one LoRA pair."""
 
     rank: int
-    inputs: int
     outputs: int
     a: slice  # [rank, inputs]
     b: slice  # [rank, outputs]
@@ -167,7 +166,7 @@ def _body_layout(
 ) -> BodyLayout:
     rows = _RowCounter(width)
     pairs = {
-        key: LoraSpan(rank, inputs, outputs, rows.take(rank, inputs), rows.take(rank, outputs))
+        key: LoraSpan(rank, outputs, rows.take(rank, inputs), rows.take(rank, outputs))
         for key, rank, inputs, outputs in lora
     }
     parts = {

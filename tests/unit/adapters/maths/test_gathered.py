@@ -52,8 +52,8 @@ def _residents(tier: DeviceTier, chosen: Sequence[int | None], inner: int = 64) 
     return [None if number is None else _resident(tier, f"{number}", TENANTS[inner][number]) for number in chosen]
 
 
-def _resident(tier: DeviceTier, digest: str, adapter: Adapter) -> Resident:
-    return tier.pin(digest) or tier.insert_pinned(digest, pack_adapter(adapter, HIDDEN, tier.arena.dtype))
+def _resident(tier: DeviceTier, key: str, adapter: Adapter) -> Resident:
+    return tier.pin(key) or tier.insert_pinned(key, pack_adapter(adapter, HIDDEN, tier.arena.dtype))
 
 
 def _batched(tier: DeviceTier, residents: Sequence[Resident | None], *, first_only: bool = False) -> GatheredAdapters:

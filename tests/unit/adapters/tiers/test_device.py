@@ -27,14 +27,14 @@ def _head_of(rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Pa
     return pack_adapter(head_adapter(head(np.random.default_rng(seed), rows - 1)), WIDTH, dtype)
 
 
-def _take(tier: DeviceTier, digest: str, adapter: PackedAdapter) -> Resident:
+def _take(tier: DeviceTier, key: str, adapter: PackedAdapter) -> Resident:
     """Find or insert the adapter, pinned, as a batch does."""
-    return tier.pin(digest) or tier.insert_pinned(digest, adapter)
+    return tier.pin(key) or tier.insert_pinned(key, adapter)
 
 
-def _visit(tier: DeviceTier, digest: str, adapter: PackedAdapter) -> Resident:
-    resident = _take(tier, digest, adapter)
-    tier.unpin(digest)
+def _visit(tier: DeviceTier, key: str, adapter: PackedAdapter) -> Resident:
+    resident = _take(tier, key, adapter)
+    tier.unpin(key)
     return resident
 
 
@@ -65,14 +65,14 @@ def test_residents_keep_their_weights_when_a_thousand_adapters_are_inserted_and_
     pinned: dict[str, Resident] = {}
     for step in range(1000):
         number = int(rng.integers(len(adapters)))
-        digest = f"adapter {number}"
-        resident = _take(tier, digest, adapters[number])
-        if digest in pinned:
-            assert resident is pinned[digest]
-        if digest not in pinned and rng.random() < 0.1:
-            pinned[digest] = resident
+        key = f"adapter {number}"
+        resident = _take(tier, key, adapters[number])
+        if key in pinned:
+            assert resident is pinned[key]
+        if key not in pinned and rng.random() < 0.1:
+            pinned[key] = resident
         else:
-            tier.unpin(digest)
+            tier.unpin(key)
         if len(pinned) > 4:
             released = sorted(pinned)[int(rng.integers(len(pinned)))]
             del pinned[released]

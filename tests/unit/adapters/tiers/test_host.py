@@ -29,14 +29,14 @@ class Disk:
         self.gate.set()
         self._lock = threading.Lock()
 
-    def load(self, digest: str) -> PackedAdapter:
+    def load(self, key: str) -> PackedAdapter:
         with self._lock:
-            self.loads[digest] += 1
+            self.loads[key] += 1
         if not self.gate.wait(DEADLINE):
             raise TimeoutError
-        if digest in self.failures:
-            raise self.failures[digest]
-        rng = np.random.default_rng(zlib.crc32(digest.encode()))
+        if key in self.failures:
+            raise self.failures[key]
+        rng = np.random.default_rng(zlib.crc32(key.encode()))
         return pack_adapter(head_adapter(head(rng, 3)), 32, torch.float32)
 
 
@@ -126,9 +126,9 @@ def test_pinned_adapter_stays_when_others_need_space(disk: Disk, make_tier: Make
 
 def test_adapter_keeps_its_place_when_its_uses_were_served_on_the_device(disk: Disk, make_tier: MakeTier) -> None:
     tier = make_tier(2)
-    for digest in ("often", "once"):
-        tier.acquire(digest)
-        tier.release(digest)
+    for key in ("often", "once"):
+        tier.acquire(key)
+        tier.release(key)
     for _ in range(3):
         tier.touch("often")
     tier.touch("absent")
@@ -139,7 +139,7 @@ def test_adapter_keeps_its_place_when_its_uses_were_served_on_the_device(disk: D
 
 
 def test_any_value_with_nbytes_can_be_kept() -> None:
-    with HostTier(3 * BYTES, lambda digest: np.full(BYTES, ord(digest), np.uint8)) as tier:
+    with HostTier(3 * BYTES, lambda key: np.full(BYTES, ord(key), np.uint8)) as tier:
         assert tier.acquire("a")[0] == ord("a")
         tier.acquire("b")
         assert tier.stats().bytes == 2 * BYTES
@@ -239,14 +239,14 @@ def test_budget_holds_and_every_thread_gets_its_own_adapter_when_threads_compete
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
         for _ in range(200):
-            digest = f"{rng.integers(24)}"
+            key = f"{rng.integers(24)}"
             if rng.random() < 0.2:
-                tier.prefetch(digest)
+                tier.prefetch(key)
             if rng.random() < 0.05:
-                tier.drop(digest)
-            assert torch.equal(tier.acquire(digest).rows, reference[digest].rows)
+                tier.drop(key)
+            assert torch.equal(tier.acquire(key).rows, reference[key].rows)
             assert tier.stats().bytes <= 8 * BYTES
-            tier.release(digest)
+            tier.release(key)
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, seed) for seed in range(4)]:
