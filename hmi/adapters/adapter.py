@@ -44,7 +44,6 @@ class Adapter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights in host memory."""
         return sum(part.nbytes for part in (*self._parts(), self.head, self.estimator) if part)
 
     def tensors(self) -> dict[str, Array]:

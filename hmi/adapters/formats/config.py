@@ -79,7 +79,6 @@ class ConfigReader:
         return float(value)
 
     def refusal(self, name: str, value: object, reason: str) -> AdapterRefused:
-        """Return the error for a field's value."""
         shown = repr(value)
         return AdapterRefused(f"{self.place}: {name} = {shown[:100]}{'...' * (len(shown) > 100)}: {reason}")
 

@@ -142,7 +142,6 @@ class SharedLora:
 
 
 def activate(activation: Activation, x: Tensor) -> Tensor:
-    """Apply the activation elementwise."""
     match activation:
         case Activation.RELU:
             return F.relu(x)

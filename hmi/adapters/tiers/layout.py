@@ -23,8 +23,6 @@ from hmi.spec import Placement, Site
 
 @dataclass(frozen=True, slots=True)
 class LoraSpan:
-    """The rows of one LoRA pair."""
-
     rank: int
     outputs: int
     a: slice  # [rank, inputs]
@@ -33,8 +31,6 @@ class LoraSpan:
 
 @dataclass(frozen=True, slots=True)
 class BottleneckSpan:
-    """The rows of one bottleneck."""
-
     rank: int
     down: slice  # [rank, width]
     down_bias: slice  # [1, rank]
@@ -70,8 +66,6 @@ class HeadLayout:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The meaning of a head's outputs."""
-
     names: tuple[str, ...]
     multi_label: bool
 

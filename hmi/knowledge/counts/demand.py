@@ -49,8 +49,6 @@ class BackoffEstimates:
 
 @dataclass(frozen=True, slots=True)
 class DomainCounts:
-    """How often a domain's n-grams were looked up."""
-
     keys: Keys  # [n], in any order
     weights: NDArray[np.float64]  # [n], finite and not negative; decayed counts: a lookup of now is 1
     total: float | None = None  # all lookups in that unit, of n-grams that are not kept too; None: the sum of `weights`

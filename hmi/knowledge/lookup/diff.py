@@ -52,8 +52,6 @@ class TableSize:
 
 @dataclass(frozen=True, slots=True)
 class DomainDiff:
-    """One domain in two versions."""
-
     before: TableSize
     after: TableSize
     added: Keys  # ascending; held only in the later version, and by no relative before

@@ -136,7 +136,6 @@ class _Planner:
         return holds([each for table in same for each in (table.keys, table.aliases)], keys)
 
     def _kept_aliases(self, domain: str, foreign: str | None, keys: Keys) -> NDArray[np.bool_]:
-        """Return which keys `[n]` are known to be aliases in the domain."""
         if foreign is None:
             return np.zeros(len(keys), bool)
         return kept_aliases(self._compared_tables(domain, foreign), keys, self._gives(foreign))

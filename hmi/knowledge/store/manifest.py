@@ -30,8 +30,6 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class TableMeta:
-    """What a table holds."""
-
     domain: str
     function: str  # digest; rows of another function do not replace these
     row_dtype: RowDtype

@@ -82,11 +82,9 @@ class Table:
         return self._key_search.find(keys)
 
     def is_alias(self, keys: Keys) -> NDArray[np.bool_]:
-        """Return which keys `[n]` are aliases here."""
         return self._alias_search.find(keys)[1]
 
     def encoded(self, index: NDArray[np.int64]) -> EncodedRows:
-        """Return copies of the stored rows at `index`."""
         return self._encoded.take(index)
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -35,7 +35,6 @@ def activation_of(config: Config, name: str, default: str) -> str:
 
 
 def decoder_fields(config: Config) -> dict[str, Any]:
-    """Return the fields of the spec that all decoders share."""
     found = config.get("eos_token_id")
     eos = tuple(found) if isinstance(found, list) else () if found is None else (found,)
     padding = config.get("pad_token_id")
