@@ -16,7 +16,7 @@ _REBUILD_SECONDS = 300.0
 def make_celery(settings: Settings) -> Celery:
     """Return the common client (`hmi.jobs.make_client`) with what a consumer and a scheduler need besides.
 
-    It has no tasks yet: a worker registers them for its own runtime (`worker.tasks`), beat and Flower use names alone.
+    It has no tasks yet: a worker registers its own (`worker.process`), beat and Flower use names alone.
     """
     app = make_client(settings)
     seconds = {
@@ -26,7 +26,7 @@ def make_celery(settings: Settings) -> Celery:
     }
     app.conf.update(
         # One process for one device: threads share the engine. This pool ignores time limits and never replaces a
-        # thread that died, so deadlines (worker.shards) and catching every exception (worker.tasks) are ours.
+        # thread that died, so deadlines (worker.shards) and catching every exception (worker.process) are ours.
         worker_pool="threads",
         worker_concurrency=settings.worker_threads,
         # With late acknowledgement this reserves one message for each thread, and leaves the rest to other devices.

@@ -88,13 +88,13 @@ class JobRunner(ABC, Generic[ClaimT]):
         with self.runtime.database.session() as session:
             expired = self._queue.expire_leases(session)
             lost = self._queue.requeue_lost(session, self.runtime.settings.queued_timeout_seconds)
-            ended = self._end_exhausted(session)
+            ended = self._end_stopped(session)
         if expired or lost or ended:
             _log.warning("jobs_recovered", kind=self.kind, leases_expired=expired, messages_lost=lost, ended=ended)
 
     @abstractmethod
-    def _end_exhausted(self, session: Session) -> int:
-        """End the jobs that cannot run any more, and return their number."""
+    def _end_stopped(self, session: Session) -> int:
+        """End the jobs that cannot run any more, such as expired or exhausted ones, and return their number."""
 
     @abstractmethod
     def _release(self, session: Session, claim: ClaimT, error: BaseException, *, count_failure: bool) -> None: ...
@@ -142,7 +142,9 @@ class JobRunner(ABC, Generic[ClaimT]):
         except NOT_THE_JOBS_FAULT as error:
             self._put_back(claim, error, log, count_failure=False)
         except self.final_errors as error:
-            self._end(claim, error, log)
+            log.warning("job_failed", reason=error.code)
+            with log_errors(log, "job_left_to_its_lease"), self.runtime.database.session() as session:
+                self._fail(session, claim, error)
         except BaseException as error:  # noqa: BLE001
             # SystemExit and MemoryError too: uncaught, they would cost the pool this thread for good.
             self._put_back(claim, error, log, count_failure=True)
@@ -154,8 +156,3 @@ class JobRunner(ABC, Generic[ClaimT]):
         with log_errors(log, "job_left_to_its_lease"), self.runtime.database.session() as session:
             self._release(session, claim, error, count_failure=count_failure)
         self._after_release(claim, error)
-
-    def _end(self, claim: ClaimT, error: HmiError, log: Any) -> None:
-        log.warning("job_failed", reason=error.code)
-        with log_errors(log, "job_left_to_its_lease"), self.runtime.database.session() as session:
-            self._fail(session, claim, error)

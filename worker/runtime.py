@@ -59,13 +59,10 @@ EngineFactory = Callable[[CatalogSource], InferenceEngine]
 
 
 class Runtime:
-    """Call `start` before the first task, `stop` after the last one.
+    """Call `start` before the first task, `stop` after the last one, which disposes of `database` too.
 
-    Args:
-        client: Sends messages.
-        database: Disposed of by `stop`.
-        make_engine: Called once, here; what it raises ends the process before it takes any work.
-        name: Returns the node's name for the engine's resolved device.
+    `make_engine` is called here: what it raises ends the process before it takes any work. `name` returns the node's
+    name for the engine's resolved device.
     """
 
     def __init__(

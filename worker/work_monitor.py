@@ -17,11 +17,7 @@ RECORD_SECONDS = 2.0  # between two records of progress
 
 
 class WorkMonitor:
-    """Ends work that lost its lease or whose worker stops, and paces it. For one thread.
-
-    Args:
-        share: Of the time while jobs run; by default a tree build's.
-    """
+    """Ends work that lost its lease or whose worker stops, and paces it (see `Runtime.pace`). For one thread."""
 
     def __init__(self, runtime: Runtime, lease: Lease, share: float | None = None) -> None:
         self._runtime = runtime
@@ -50,6 +46,6 @@ class WorkMonitor:
             _log.warning("progress_not_recorded", work=self._lease.name, reason=describe(error))
             return False
         if not kept:
-            self._lease.lose()
+            self._lease.lost = True
             self._lease.check()
         return True

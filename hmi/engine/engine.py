@@ -47,9 +47,7 @@ class Engine:
         threads = torch.get_num_threads()
         self.device_threads = resolve_device_threads(config.device_threads, threads, self.device)
         self._runner = DeviceRunner(
-            self._resources,
-            device_threads=self.device_threads,
-            threads_each=max(1, threads // self.device_threads),
+            self._resources, device_threads=self.device_threads, threads_each=max(1, threads // self.device_threads)
         )
         self._decode_loops = DecodeLoops(self._resources, self._runner, config)
         self._pipeline = Pipeline(self._resources, self._runner, self._decode_loops, config, self.device_threads)

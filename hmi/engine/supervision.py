@@ -45,10 +45,7 @@ class Lifecycle:
 
 
 def run_isolated(
-    batch: B,
-    run: Callable[[B], R],
-    halve: Callable[[B], Sequence[B]],
-    fail: Callable[[B, BaseException], None],
+    batch: B, run: Callable[[B], R], halve: Callable[[B], Sequence[B]], fail: Callable[[B, BaseException], None]
 ) -> list[R]:
     """Run a batch; where it fails, run it in halves, down to the sequences that fail.
 

@@ -11,8 +11,7 @@ from worker.lifecycle.failpoints import BuildPoint, FailPoint, TuningPoint, fail
 from worker.lifecycle.leases import Lease, LeaseKeeper
 from worker.lifecycle.logs import configure_logs, describe, log_errors
 from worker.lifecycle.pace import Pace
-from worker.lifecycle.periodic import Periodic
-from worker.lifecycle.stopping import Stopping
+from worker.lifecycle.periodic import Periodic, Stopping
 
 __all__ = [
     "BuildPoint",

@@ -1,7 +1,4 @@
-"""Points at which a crash test kills this process (`HMI_FAIL_AT=after_write`) or suspends it (`HMI_PAUSE_AT=...`).
-
-No effect when unset.
-"""
+"""Points at which a crash test kills this process (`HMI_FAIL_AT=after_write`) or suspends it (`HMI_PAUSE_AT=...`)."""
 
 from __future__ import annotations
 

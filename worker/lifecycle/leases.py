@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from sqlalchemy.orm import Session
@@ -26,18 +26,9 @@ ExtendLease = Callable[[Session, float], bool]
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """One held lease."""
-
     name: str
     extend: ExtendLease
-    _lost: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def lost(self) -> bool:
-        return self._lost.is_set()
-
-    def lose(self) -> None:
-        self._lost.set()
+    lost: bool = False  # set by any thread, never reset
 
     def check(self) -> None:
         """Raises `LeaseLost` once another worker may own the work."""
@@ -88,4 +79,4 @@ class LeaseKeeper:
                 # Work that ended meanwhile has released its lease, not lost it.
                 if not lease.lost and lease in self.held():
                     _log.warning("lease_lost", work=lease.name)
-                lease.lose()
+                lease.lost = True

@@ -17,7 +17,6 @@ class Pace:
         share: 0 < share <= 1.
         busy: Whether jobs run now.
         check: Called at every step and while waiting; what it raises ends the work.
-        clock: Returns seconds; `sleep` waits for so many.
     """
 
     def __init__(
@@ -39,16 +38,12 @@ class Pace:
     def __call__(self, progress: object = None) -> None:
         """`progress` is ignored, so that a `Pace` fits any callback that reports some."""
         # A step that waited for a job's batch on the device cost the job less than it took: never too little waiting.
-        self._yield(None)
+        self.after(self._clock() - self._resumed)
 
     def after(self, cost_seconds: float) -> None:
         """The same for a step that is known to have used the device for so long, which may be less than it took."""
-        self._yield(cost_seconds)
-
-    def _yield(self, cost_seconds: float | None) -> None:
         self._check()
         paused = self._clock()
-        cost_seconds = paused - self._resumed if cost_seconds is None else cost_seconds
         until = self._resumed + cost_seconds / self._share
         while (now := self._clock()) < until and self._busy():
             self._sleep(min(_POLL_SECONDS, until - now))

@@ -1,22 +1,24 @@
-"""An action that is repeated on a thread of its own."""
+"""An action that is repeated on a thread of its own, and whether the process is stopping."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
+from hmi.errors import Cancelled
 from worker.lifecycle.logs import log_errors
 
 _log = structlog.get_logger(__name__)
 
 
 class Periodic:
-    """Calls `action` every `seconds`, the first time at once, until `stop`; what it raises is logged.
+    """Calls `action` every `seconds`, the first time at once, until `stop`.
 
-    Args:
-        retry_seconds: Until the next call after one that raised; by default `seconds`.
+    What it raises is logged, and it is called again after `retry_seconds`, by default `seconds`.
     """
 
     def __init__(
@@ -46,3 +48,28 @@ class Periodic:
                 seconds = self._seconds
             if self._stop.wait(seconds):
                 return
+
+
+@dataclass(slots=True)
+class Stopping:
+    """May be set from a signal handler: one assignment, no lock."""
+
+    _since: float | None = None
+
+    def set(self) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
+
+    @property
+    def requested(self) -> bool:
+        return self._since is not None
+
+    @property
+    def seconds(self) -> float:
+        """Since it was set; 0 while it is not."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def check(self) -> None:
+        """Raises `Cancelled` once the process is stopping."""
+        if self.requested:
+            raise Cancelled("the worker was stopped")

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.orm import Session
 
+from hmi.adapters.formats import FILE_NAME
 from hmi.artifacts import ArtifactStore
 from hmi.catalog import Database, RegisteredBase, bases
 from hmi.errors import Cancelled, Corrupt, HmiError, NotFound
@@ -42,11 +43,7 @@ def find_base(session: Session, artifact: str) -> RegisteredBase | None:
 
 
 class CatalogSource:
-    """`hmi.engine.ModelSource` over catalog and artifacts. All methods may be called from any thread.
-
-    Args:
-        cache_dir: Where it is recorded which tables were verified.
-    """
+    """`hmi.engine.ModelSource` over catalog and artifacts. All methods may be called from any thread."""
 
     def __init__(self, database: Database, artifacts: ArtifactStore, cache_dir: Path) -> None:
         self._database = database
@@ -63,9 +60,9 @@ class CatalogSource:
         return self._artifacts.folder(digest, verify=True)
 
     def adapter_file(self, digest: str) -> Path:
-        path = self._artifacts.folder(digest, verify=True) / "adapter.safetensors"
+        path = self._artifacts.folder(digest, verify=True) / FILE_NAME
         if not path.is_file():
-            raise Corrupt(f"artifact {digest} holds no adapter.safetensors")
+            raise Corrupt(f"artifact {digest} holds no {FILE_NAME}")
         return path
 
     def tree(self, base: str) -> KnowledgeTree:
@@ -87,10 +84,8 @@ class CatalogSource:
     def refresh(self, engine: TreeEngine, pace: _Pace = None) -> None:
         """Publish to the engine every tree that changed, after reading its new tables completely.
 
-        Returns at once while another thread refreshes: that one or the next periodic call finds the change.
-
-        Args:
-            pace: Called with the bytes read of new tables; what it raises ends the refresh.
+        Returns at once while another thread refreshes: that one or the next periodic call finds the change. `pace` is
+        called with the bytes read of new tables; what it raises ends the refresh.
         """
         if not self._refreshing.acquire(blocking=False):
             return
@@ -118,11 +113,8 @@ class CatalogSource:
     def open(self, spec: HPLMSpec, desired: DesiredTree, pace: _Pace = None, *, patient: bool = True) -> OpenedTree:
         """Open the tables of a tree that are intact and of their domains' present functions.
 
-        A table that is open already, for this version or another, is reused. No lock is held meanwhile.
-
-        Args:
-            pace: See `TableCache.open`.
-            patient: Raise a passing error (a bucket that does not answer), rather than leave the table out.
+        A table that is open already, for this version or another, is reused. No lock is held meanwhile. With `patient`
+        a passing error (a bucket that does not answer) is raised; without, the table is left out.
         """
         tables: dict[str, Table] = {}
         missing: dict[str, str] = {}

@@ -37,8 +37,7 @@ class TableCache:
     def open(self, artifact: str, pace: Callable[[int], None] | None = None) -> Table:
         """Return a table whose every byte was verified. Raises `NotFound`, `Corrupt` naming the file.
 
-        Args:
-            pace: Called with the number of bytes read, in small steps; what it raises ends the opening.
+        `pace` is called with the number of bytes read, in small steps; what it raises ends the opening.
         """
         with self._lock:
             table = self._tables.get(artifact)

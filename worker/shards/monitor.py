@@ -37,7 +37,6 @@ class ShardMonitor:
         deadline_seconds: The longest time without an outcome.
         batches: Returns how many batches the engine has run, for any shard.
         alone: The shard has the engine for itself: every batch is its own and counts as progress.
-        clock: Returns seconds.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class ShardRunner(JobRunner[ClaimedShard]):
             tokens=result.input_tokens,
         )
 
-    def _end_exhausted(self, session: Session) -> int:
+    def _end_stopped(self, session: Session) -> int:
         return batches.expire_batches(session)
 
     def _release(self, session: Session, claim: ClaimedShard, error: BaseException, *, count_failure: bool) -> None:

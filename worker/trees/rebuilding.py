@@ -68,10 +68,8 @@ def send_requested(runtime: Runtime, name: str | None = None) -> None:
 def rebuild(runtime: Runtime, name: str, *, only_requested: bool = False) -> None:
     """Build and publish the next version of one base model's tree; an error is logged and recorded.
 
-    Does nothing while a build of it runs. A request that arrived during this build is sent again at its end.
-
-    Args:
-        only_requested: Do nothing either unless a request is open: messages may be late or duplicates.
+    Does nothing while a build of it runs, nor with `only_requested` unless a request is open: messages may be late or
+    duplicates. A request that arrived during this build is sent again at its end.
     """
     log = _log.bind(base=name)
     try:
@@ -117,19 +115,14 @@ def rebuild(runtime: Runtime, name: str, *, only_requested: bool = False) -> Non
 def _retire_oldest(runtime: Runtime, base: RegisteredBase) -> None:
     """Retire versions beyond the last two unless a worker still reads them; `collect_garbage` deletes their tables."""
     with runtime.database.session() as session:
-        unnamed = garbage.retire_versions(session, base.id, _kept_versions(session, base))
+        read = {
+            use["number"]
+            for node in nodes.list_nodes(session, _NODE_SILENCE_SECONDS)
+            for use in node.stats.get("trees", [])
+            if use["base"] == base.artifact
+        }
+        ready = [version.number for version in trees.ready_versions(session, base.id)]
+        oldest = max((index for index, number in enumerate(ready) if number in read), default=0)
+        unnamed = garbage.retire_versions(session, base.id, max(_KEPT_VERSIONS, oldest + 1))
     for artifact in unnamed:
         runtime.source.forget(artifact)
-
-
-def _kept_versions(session: Session, base: RegisteredBase) -> int:
-    """Return how many of the versions that served last to keep: two, or back to the oldest that a live worker reads."""
-    read = {
-        use["number"]
-        for node in nodes.list_nodes(session, _NODE_SILENCE_SECONDS)
-        for use in node.stats.get("trees", [])
-        if use["base"] == base.artifact
-    }
-    ready = [version.number for version in trees.ready_versions(session, base.id)]
-    oldest = max((index for index, number in enumerate(ready) if number in read), default=0)
-    return max(_KEPT_VERSIONS, oldest + 1)

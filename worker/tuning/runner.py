@@ -74,7 +74,7 @@ class TrainingRunner(JobRunner[ClaimedTraining]):
             waited_seconds=waited_seconds,
         )
 
-    def _end_exhausted(self, session: Session) -> int:
+    def _end_stopped(self, session: Session) -> int:
         return trainings.fail_exhausted(session, self._max_failures)
 
     def _release(self, session: Session, claim: ClaimedTraining, error: BaseException, *, count_failure: bool) -> None:
@@ -87,7 +87,7 @@ class TrainingRunner(JobRunner[ClaimedTraining]):
             count_failure=count_failure,
             wait_seconds=retry_seconds if isinstance(error, Transient | StorageFull) else 0.0,
         )
-        self._end_exhausted(session)
+        self._end_stopped(session)
 
     def _fail(self, session: Session, claim: ClaimedTraining, error: HmiError) -> None:
         training_results.fail(session, claim, error)

@@ -29,10 +29,7 @@ class BatchLayout:
 
 
 def plan_layout(
-    base: LoadedModel,
-    tasks: Sequence[SequenceTask],
-    residents: Sequence[Resident | None],
-    device: torch.device,
+    base: LoadedModel, tasks: Sequence[SequenceTask], residents: Sequence[Resident | None], device: torch.device
 ) -> BatchLayout:
     """
     Args:
