@@ -31,10 +31,6 @@ class Engine:
 
     Background threads tokenise, look rows up and load adapters while the device computes. All methods may be called
     from any thread.
-
-    Attributes:
-        frequencies: What was looked up since it was last drained.
-        device_threads: Batches that are computed side by side.
     """
 
     def __init__(self, config: EngineConfig, source: ModelSource, tracer: Tracer | None = None) -> None:
@@ -42,7 +38,7 @@ class Engine:
             torch.set_num_threads(config.threads)
         self._prefetches = config.overlap.prefetch
         self._resources = EngineResources(config, source, tracer)
-        self.frequencies = self._resources.frequencies
+        self.frequencies = self._resources.frequencies  # what was looked up since it was last drained
         self.device, self.dtype = self._resources.device, self._resources.dtype
         threads = torch.get_num_threads()
         self.device_threads = resolve_device_threads(config.device_threads, threads, self.device)
@@ -53,12 +49,9 @@ class Engine:
         self._pipeline = Pipeline(self._resources, self._runner, self._decode_loops, config, self.device_threads)
 
     def submit(self, items: Sequence[Item], on_outcome: Callable[[], None] | None = None) -> Future[list[Outcome]]:
-        """One outcome for each item, in order. The future itself fails only where the engine is closed.
+        """One outcome for each item, in order. Raises `Cancelled` after `close`.
 
-        Args:
-            on_outcome: Called after each outcome, on one of the engine's threads; must be quick and raise nothing.
-
-        Raises `Cancelled` after `close`.
+        `on_outcome` is called after each outcome, on one of the engine's threads; it must be quick and raise nothing.
         """
         submission = Submission(items, on_outcome)
         self.prefetch(item.model for item in items)
@@ -85,9 +78,7 @@ class Engine:
     ) -> NDArray[np.float32]:
         """Rows float32 `[n, H]` of packed windows, rounded as stored ones are. Batches run between chunks.
 
-        Args:
-            delta: Artifact digest of the domain delta to compute them with.
-            fresh: Compute all of them, even those that the miss cache holds.
+        `delta` is the artifact digest of the domain delta. `fresh` computes even rows that the miss cache holds.
         """
         loaded = self._resources.models.get(base)
         lora = None if delta is None else self._resources.deltas.get(loaded, delta).lora
@@ -103,11 +94,11 @@ class Engine:
         """The mean error of the function's estimated rows, relative to a row's length; None where the base, or the
         domain's delta, brings no estimator."""
         loaded = self._resources.models.get(base)
-        estimator = loaded.model.estimator if delta is None else self._resources.deltas.get(loaded, delta).estimator
+        estimator = self._resources.deltas.estimator(loaded, delta)
         return None if estimator is None else estimator.error
 
     def busy(self) -> bool:
-        """Whether anything that was submitted is not finished."""
+        """Whether any submission lacks outcomes."""
         return self._pipeline.busy()
 
     def drop_adapter(self, digest: str) -> None:

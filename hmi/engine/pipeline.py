@@ -42,11 +42,7 @@ _MOST_DEFERRED = 8
 
 
 class Pipeline:
-    """Runs submissions until it is closed. Thread-safe.
-
-    Args:
-        device_threads: How many batches are computed side by side.
-    """
+    """Runs submissions until it is closed, `device_threads` batches side by side. Thread-safe."""
 
     def __init__(
         self,

@@ -11,20 +11,13 @@ from hmi.adapters.tiers import PackedAdapter, pack_adapter
 from hmi.devices import resolve_device, resolve_dtype
 from hmi.engine.config import EngineConfig
 from hmi.engine.counters import Counters
-from hmi.engine.memory import AdapterMemory, CapacityEvents, Deltas, LoadedModels, ModelSource
+from hmi.engine.memory import AdapterMemory, CapacityEvents, Deltas, LoadedModels, ModelSource, split_key
 from hmi.engine.trace import NO_TRACE, Tracer
 from hmi.knowledge.counts import FrequencyCounter
 
 
 class EngineResources:
-    """Holds no reference to the engine: a circle would be freed late, and arenas are large.
-
-    Attributes:
-        frequencies: What was looked up since it was last drained.
-        capacity: Is notified when an adapter is released.
-        copy_stream: On which all threads copy to a GPU, beside its computing: an event on it says that whatever any
-            of them sent before has arrived. None on a CPU.
-    """
+    """Holds no reference to the engine: a circle would be freed late, and arenas are large."""
 
     def __init__(self, config: EngineConfig, source: ModelSource, tracer: Tracer | None) -> None:
         self.device = resolve_device(config.device)
@@ -36,6 +29,8 @@ class EngineResources:
         self.capacity = CapacityEvents()
         load = partial(_load_packed, source, self.models, self.device, self.dtype, self.counters.tracer)
         self.adapters = AdapterMemory(config, self.device, self.dtype, load, self.capacity)
+        # All threads copy to a GPU on this stream, beside its computing: an event on it says that whatever any of them
+        # sent before has arrived.
         self.copy_stream = (
             torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             if self.device.type == "cuda"
@@ -48,7 +43,7 @@ def _load_packed(
 ) -> PackedAdapter:
     """Read an adapter, check it against its base model and pack it. Raises `AdapterRefused` where it does not fit."""
     with tracer.span("load-adapter", adapter=key):
-        base, _, digest = key.partition("/")
+        base, digest = split_key(key)
         spec = models.get(base).spec
         adapter = load_adapter(source.adapter_file(digest))
         adapter.validate(spec)

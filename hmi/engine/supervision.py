@@ -14,18 +14,12 @@ R = TypeVar("R")
 
 
 class Lifecycle:
-    """Whether a thread's owner is closed, and the condition on which the thread waits for that or for work.
-
-    Attributes:
-        changed: Protects the owner's state.
-        closed: Nothing new is accepted.
-        abandoned: Closed without draining: what has not run is cancelled.
-    """
+    """Whether a thread's owner is closed, and the condition on which the thread waits for that or for work."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.closed = False
-        self.abandoned = False
+        self.changed = threading.Condition()  # protects the owner's state
+        self.closed = False  # nothing new is accepted
+        self.abandoned = False  # closed without draining: what has not run is cancelled
 
     def close(self, *, drain: bool) -> None:
         with self.changed:
@@ -47,14 +41,10 @@ class Lifecycle:
 def run_isolated(
     batch: B, run: Callable[[B], R], halve: Callable[[B], Sequence[B]], fail: Callable[[B, BaseException], None]
 ) -> list[R]:
-    """Run a batch; where it fails, run it in halves, down to the sequences that fail.
+    """Run a batch; where it fails, run it in halves, down to the sequences that fail alone, for which `fail` is called.
 
-    Args:
-        halve: The halves of a batch that failed; none where it has a single sequence.
-        fail: Is called for each sequence that fails alone.
-
-    Returns:
-        What `run` gave for the batch, or for the parts that did not fail.
+    `halve` returns no halves of a single sequence. Returns what `run` gave for the batch, or for its parts that did not
+    fail.
     """
     try:
         return [run(batch)]

@@ -25,10 +25,7 @@ class Submission:
     """The items of one `submit` and the future of their outcomes. Thread-safe.
 
     Each item's outcome is set once; a second one for the same item is dropped. The last one resolves the future,
-    whatever the outcomes are.
-
-    Args:
-        on_outcome: Called after each outcome, on the thread that sets it; must be quick and raise nothing.
+    whatever the outcomes are. `on_outcome` is called on the thread that sets an outcome; see `Engine.submit`.
     """
 
     def __init__(self, items: Sequence[Item], on_outcome: Callable[[], None] | None = None) -> None:

@@ -28,7 +28,11 @@ def pool_size(spec: HPLMSpec, dtype: torch.dtype, budget_bytes: int) -> int:
 
 def all_places(members: Sequence[SequenceState[T]]) -> NDArray[np.int64]:
     """Where each token lies, member after member, int64 `[tokens of all]`."""
-    return np.concatenate([_places(member.pages, member.tokens) for member in members])
+    starts = [np.asarray(member.pages, np.int64)[:, None] * PAGE_TOKENS for member in members]
+    within = np.arange(PAGE_TOKENS)
+    return np.concatenate(
+        [(first + within).reshape(-1)[: member.tokens] for first, member in zip(starts, members, strict=True)]
+    )
 
 
 def newest_places(members: Sequence[SequenceState[T]]) -> NDArray[np.int64]:
@@ -48,12 +52,8 @@ def partition(lengths: Sequence[int], page_bytes: int, device: str) -> list[NDAr
     """Partition sequences into those whose keys and values are gathered together; rows of each part.
 
     What is gathered is as long as the longest of a part, so a long sequence beside many short ones is a part of its
-    own. No part is larger than `_MOST_BYTES` unless it is a single sequence.
-
-    Args:
-        lengths: In pages.
-        page_bytes: Of a page in one layer.
-        device: Its type.
+    own. No part is larger than `_MOST_BYTES` unless it is a single sequence. `lengths` are in pages, and
+    `page_bytes` of one layer.
     """
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     size = np.asarray(lengths, np.int64)[order] * page_bytes
@@ -74,9 +74,3 @@ def _part(members: Sequence[SequenceState[T]], rows: torch.Tensor | None, pages:
     tokens = torch.tensor([member.tokens for member in members], device=pages.device)
     rows = None if rows is None else rows.to(pages.device)
     return PageGroup.of(rows, torch.from_numpy(table).to(pages.device), tokens, pages.dtype)
-
-
-def _places(pages: Sequence[int], tokens: int) -> NDArray[np.int64]:
-    starts = np.asarray(pages, np.int64)[:, None] * PAGE_TOKENS
-    flat: NDArray[np.int64] = (starts + np.arange(PAGE_TOKENS)).reshape(-1)[:tokens]
-    return flat

@@ -34,10 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class DecodeLoop:
-    """Generates the texts of one base model, on a thread of its own.
-
-    Raises `InvalidInput` for an encoder.
-    """
+    """Generates the texts of one base model, on a thread of its own. Raises `InvalidInput` for an encoder."""
 
     def __init__(
         self, base: LoadedModel, resources: EngineResources, device: DeviceRunner, limits: SchedulerLimits
@@ -45,6 +42,7 @@ class DecodeLoop:
         self._base = base
         self._limits = limits
         self._token_bytes = read_token_bytes(base.tokenizer)
+        self._device = device
         self._runner = GenerationRunner(base, resources, device, limits.pages)
         self._scheduler: GenerationScheduler[GeneratingSequence] = GenerationScheduler(limits)
         self._members: dict[Submission, dict[Member, None]] = {}
@@ -75,7 +73,7 @@ class DecodeLoop:
         self._capacity.unsubscribe(self._lifecycle.notify)
 
     def _run(self) -> None:
-        self._runner.prepare_thread()
+        self._device.prepare_thread()
         while (arrived := self._wait()) is not None:
             try:
                 for task in arrived:

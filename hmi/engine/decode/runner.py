@@ -27,12 +27,9 @@ _SCORED = 256  # prompt tokens whose logits are computed at once
 
 
 class GenerationRunner:
-    """Of one base model, for one thread.
+    """Of one base model, for one thread. Raises `InvalidInput` for an encoder.
 
-    Args:
-        pages: Of keys and values that sequences may have; allocated here, with an empty one beside them.
-
-    Raises `InvalidInput` for an encoder.
+    `pages` of keys and values are allocated here, with an empty one beside them.
     """
 
     def __init__(self, base: LoadedModel, resources: EngineResources, device: DeviceRunner, pages: int) -> None:
@@ -45,10 +42,6 @@ class GenerationRunner:
         self._pages = PagedKvCache(base.spec, 1 + pages, base.model.device, base.model.dtype)
         self._numbers = itertools.count(1)
         self._last: tuple[list[GeneratingSequence], BatchLayout] | None = None  # of the last decode step
-
-    def prepare_thread(self) -> None:
-        """Call once in the thread that generates."""
-        self._device.prepare_thread()
 
     def forget(self) -> None:
         """Keep nothing of sequences that have left."""
@@ -82,14 +75,9 @@ class GenerationRunner:
             self._adapters.unpin([pin], self._base.spec.hidden_size)
 
     def prefill(self, members: Sequence[Member], batch: StagedBatch, new_pages: Sequence[int]) -> Tensor:
-        """Run sequences from their beginning.
+        """Run the sequences of a batch from their beginning. Returns the logits of their next tokens `[B, vocabulary]`.
 
-        Args:
-            batch: Of the same sequences.
-            new_pages: Allotted since the last step; what they held is cleared.
-
-        Returns:
-            The logits of each sequence's next token, `[B, vocabulary]`.
+        `new_pages` are those allotted since the last step; what they held is cleared.
         """
         with self._device.slot(), self._counters.working("device", batch=batch.number, rows=len(members)):
             if new_pages:

@@ -29,11 +29,7 @@ class ChosenTokens:
 
 
 def choose_tokens(logits: Tensor, parameters: Sequence[Sampling], drawn: Sequence[int]) -> ChosenTokens:
-    """
-    Args:
-        logits: `[B, vocabulary]`.
-        drawn: How many tokens each sequence has drawn before.
-    """
+    """Choose a token by each row of `[B, vocabulary]`; `drawn` is how many each sequence has drawn before."""
     wide = logits.float()
     ids = wide.argmax(-1)
     sampled = [row for row, each in enumerate(parameters) if not each.is_greedy]

@@ -16,14 +16,10 @@ _CONTEXT = 8  # tokens, after which earlier ones do not change how later ones ar
 
 
 class LogprobBuffer:
-    """Log-probabilities of a growing sequence, in a few bytes for each token.
-
-    Args:
-        count: Of the most likely tokens that are kept for each place.
-    """
+    """Log-probabilities of a growing sequence, in a few bytes for each token."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count = count  # of the most likely tokens that are kept for each place
         self._ids, self._best_ids = array("i"), array("i")
         self._logprobs, self._best_logprobs = array("f"), array("f")
 

@@ -7,7 +7,7 @@ models with their trees and miss caches, `Deltas` what missing windows of a doma
 
 from __future__ import annotations
 
-from hmi.engine.memory.adapters import AdapterMemory, adapter_key, may_pass
+from hmi.engine.memory.adapters import AdapterMemory, adapter_key, may_pass, split_key
 from hmi.engine.memory.capacity import CapacityEvents, Deferred
 from hmi.engine.memory.deltas import Deltas
 from hmi.engine.memory.models import LoadedModel, LoadedModels, ModelSource
@@ -22,4 +22,5 @@ __all__ = [
     "ModelSource",
     "adapter_key",
     "may_pass",
+    "split_key",
 ]

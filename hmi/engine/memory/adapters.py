@@ -19,6 +19,12 @@ def adapter_key(base: str, digest: str) -> str:
     return f"{base}/{digest}"
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Base model and adapter, by their digests."""
+    base, _, digest = key.partition("/")
+    return base, digest
+
+
 def may_pass(error: Exception) -> bool:
     """Whether an adapter found no room beside those in use: it will when they are released."""
     return isinstance(error, Overloaded) and not isinstance(error, TooLarge | StorageFull)
@@ -27,9 +33,7 @@ def may_pass(error: Exception) -> bool:
 class AdapterMemory:
     """The host tier, and one tier on the device for each hidden size that is served. Thread-safe.
 
-    Args:
-        load: Reads, checks and packs the adapter of a key.
-        capacity: Is notified when an adapter is released.
+    `load` reads, checks and packs the adapter of a key; `capacity` is notified when an adapter is released.
     """
 
     def __init__(

@@ -42,11 +42,7 @@ class CapacityEvents:
 
 
 class Deferred(Generic[T]):
-    """Work that found no room for its adapters. For one thread.
-
-    Args:
-        events: Of the memory that it waits for.
-    """
+    """Work that found no room for its adapters. For one thread."""
 
     def __init__(self, events: CapacityEvents) -> None:
         self._events = events

@@ -27,10 +27,8 @@ class LoadedDelta:
 class Deltas:
     """Loads a delta at its first use and keeps the most recently used ones. Thread-safe.
 
-    Only missing windows need a delta, and only while they are computed: a small budget is enough.
-
-    Args:
-        max_bytes: On the device, for all base models together; the newest one is kept in any case.
+    Only missing windows need a delta, and only while they are computed: a small budget is enough. `max_bytes` is of the
+    device, for all base models together; the newest delta is kept in any case.
     """
 
     def __init__(self, source: ModelSource, max_bytes: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -41,6 +39,10 @@ class Deltas:
         self._kept: OrderedDict[tuple[str, str], LoadedDelta] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+
+    def estimator(self, base: LoadedModel, digest: str | None) -> ServedEstimator | None:
+        """Return the delta's estimator, or the base model's where there is no delta. Raises as `get`."""
+        return base.model.estimator if digest is None else self.get(base, digest).estimator
 
     def get(self, base: LoadedModel, digest: str) -> LoadedDelta:
         """Raises what the source raises, and `AdapterRefused` where the delta does not fit the base model."""

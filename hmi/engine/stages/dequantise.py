@@ -12,7 +12,7 @@ from hmi.knowledge.store import CHUNK_ROWS
 def decode_rows(
     codes: Tensor, scales: Tensor | None, positions: Tensor, dtype: torch.dtype, out: Tensor | None = None
 ) -> Tensor:
-    """The rows of a `hmi.knowledge.store.stored_rows.StoredRows`, all tensors on one device.
+    """The rows `[n, H]` of a `hmi.knowledge.store.stored_rows.StoredRows`, all tensors on one device.
 
     To the bit what `StoredRows.decode` gives, rounded to `dtype`.
 
@@ -20,11 +20,7 @@ def decode_rows(
         codes: int8 or float16 `[m, H]`.
         scales: float32 `[m]` for int8; None for float16.
         positions: int64 `[n]`; where one is `NO_ROW`, as for padding, the row is zero.
-        out: `[n or more, H]` of `dtype`, contiguous, to decode into: a buffer that is used again saves touching fresh
-            pages.
-
-    Returns:
-        `[n, H]` of `dtype`.
+        out: `[n or more, H]` of `dtype`, contiguous: a buffer that is used again saves touching fresh pages.
     """
     shape = len(positions), codes.shape[1]
     out = torch.empty(shape, dtype=dtype, device=codes.device) if out is None else out[: len(positions)]

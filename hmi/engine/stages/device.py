@@ -31,11 +31,9 @@ _WINDOW_BLOCK = 64
 
 
 class DeviceRunner:
-    """All that computes on the device runs within `slot`. Adapters of the batches are pinned.
+    """All that computes on the device runs within `slot`, `device_threads` at a time with `threads_each` CPU threads.
 
-    Args:
-        device_threads: How many threads may compute at a time.
-        threads_each: CPU threads of each.
+    Adapters of the batches are pinned.
     """
 
     def __init__(self, resources: EngineResources, *, device_threads: int, threads_each: int) -> None:
@@ -87,13 +85,9 @@ class DeviceRunner:
                 torch.set_num_threads(before)
 
     def lower(self, batch: StagedBatch, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The input of the upper layers. Call it within `slot`.
+        """The input of the upper layers `[B, T, H]`, and the rows float32 `[N, H]` of windows that were computed.
 
-        Args:
-            positions: int64 `[B, T]`, of each token in its sequence; None counts from 0.
-
-        Returns:
-            Hidden states `[B, T, H]`, and the rows float32 `[N, H]` of windows that were computed.
+        Call it within `slot`. `positions` int64 `[B, T]` are of each token in its sequence; None counts from 0.
         """
         model = batch.base.model
         if batch.ready is not None:

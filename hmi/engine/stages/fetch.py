@@ -44,10 +44,8 @@ class Fetcher:
         """Pin adapters and stage the batch; `release` it afterwards.
 
         A task whose adapter cannot be loaded fails and leaves the batch. One whose adapter finds no room beside those
-        in use is deferred: it can be fetched after a capacity event.
-
-        Returns:
-            The batch, None where no task is left, and the deferred tasks.
+        in use is deferred: it can be fetched after a capacity event. Returns the batch, None where no task is left, and
+        the deferred tasks.
         """
         pins: list[str] = []
         staged = None
@@ -69,12 +67,9 @@ class Fetcher:
         residents: Sequence[Resident | None],
         layout: BatchLayout | None,
     ) -> StagedBatch:
-        """Stage one more token of each sequence. Its adapters are pinned already.
+        """Stage one more token of each sequence: `ids` `[B]` with their windows `keys` `[B]`.
 
-        Args:
-            ids: Of the new tokens `[B]`.
-            keys: Their windows, uint64 `[B]`.
-            layout: Of an earlier step of the same sequences, where there was one.
+        Adapters are pinned already. `layout` is that of an earlier step of the same sequences, where there was one.
         """
         base, tasks = batch.base, batch.tasks
         with self._copying():

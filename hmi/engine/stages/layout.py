@@ -31,9 +31,9 @@ class BatchLayout:
 def plan_layout(
     base: LoadedModel, tasks: Sequence[SequenceTask], residents: Sequence[Resident | None], device: torch.device
 ) -> BatchLayout:
-    """
-    Args:
-        residents: Of each task; pinned. Those of one adapter, and adapters of one layout, lie together.
+    """Plan how adapters and heads are applied to the tasks of one batch, in this order.
+
+    `residents` are of each task and pinned; those of one adapter, and adapters of one layout, lie together.
     """
     spec = base.spec
     kinds = {task.item.task for task in tasks}

@@ -69,13 +69,13 @@ class WindowLookup:
         lengths: NDArray[np.int64],
         real: NDArray[np.bool_],
     ) -> WindowRows:
-        """
-        Args:
-            keys: The windows of all real tokens, sequence after sequence.
-            lengths: Tokens of each sequence `[B]`.
-            real: bool `[B, T]`, True for a real token.
+        """Look up the windows of all real tokens, sequence after sequence, and count them.
 
         Raises what loading a domain's delta raises, where it is needed.
+
+        Args:
+            lengths: Tokens of each sequence `[B]`.
+            real: bool `[B, T]`, True for a real token.
         """
         count = len(keys)
         search = _Search(
@@ -115,7 +115,7 @@ class WindowLookup:
             none = np.zeros(len(keys), bool)
             self._frequencies.count(function.base, domain, keys, none, 0, approximate=approximate)
             return
-        estimator = self._estimator(search.base, function.delta) if approximate else None
+        estimator = self._deltas.estimator(search.base, function.delta) if approximate else None
         found = tree.gather(domain, keys, search.rows, backoff=approximate and estimator is None)
         search.positions[tokens] = found.positions
         if estimator is not None:
@@ -169,9 +169,6 @@ class WindowLookup:
             sources.append((np.cumsum(missing) - 1)[inverse.reshape(-1)[to_compute]] + count)
             count += int(np.count_nonzero(missing))
         return np.concatenate(windows), tuple(groups), np.concatenate(places), np.concatenate(sources)
-
-    def _estimator(self, base: LoadedModel, delta: str | None) -> ServedEstimator | None:
-        return base.model.estimator if delta is None else self._deltas.get(base, delta).estimator
 
 
 def _source(task: SequenceTask) -> tuple[str, str | None, MissPolicy]:

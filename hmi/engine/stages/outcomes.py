@@ -70,10 +70,7 @@ def _words(batch: StagedBatch) -> dict[int, list[Word]]:
 
 
 def _tagging(batch: ComputedBatch, place: int, words: list[Word], labels: Labels) -> Tagging:
-    """
-    Args:
-        place: Of the row among those with token heads.
-    """
+    """Give each word the label of its first token; `place` is the row's among those with token heads."""
     firsts = [word.token for word in words]
     tags, scores = batch.tags[place, firsts].tolist(), _finite(batch.tag_scores[place, firsts]).tolist()
     found = zip(words, tags, scores, strict=True)

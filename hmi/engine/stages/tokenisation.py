@@ -97,11 +97,7 @@ def _check_family(item: Item, base: LoadedModel) -> None:
 
 
 def _text(item: Item, base: LoadedModel, rendered: dict[_Messages, str | HmiError]) -> str | None:
-    """The text of an item to encode; None for one that comes in tokens.
-
-    Args:
-        rendered: Texts or errors of chats so far.
-    """
+    """The text of an item to encode; None for one that comes in tokens. Texts of chats are kept in `rendered`."""
     text = item.text
     if item.messages is not None:
         if item.messages not in rendered:

@@ -38,7 +38,7 @@ def test_result_comes_through_when_nothing_happens() -> None:
 
 def test_waiting_ends_when_the_lease_is_lost() -> None:
     lease = held()
-    threading.Timer(0.05, lease.lose).start()
+    threading.Timer(0.05, setattr, (lease, "lost", True)).start()
     with pytest.raises(LeaseLost, match="it"):
         monitor_of(lease).wait(Future())
 
