@@ -52,14 +52,8 @@ def run_worker(
     _register_tasks(app, runtime)
     runtime.start()
     engine = runtime.engine.stats()
-    _log.info(
-        "worker_starting",
-        node=runtime.node,
-        device=engine.device,
-        dtype=engine.dtype,
-        device_threads=engine.device_threads,
-        threads=settings.worker_threads,
-    )
+    log = _log.bind(node=runtime.node, device=engine.device, dtype=engine.dtype)
+    log.info("worker_starting", device_threads=engine.device_threads, threads=settings.worker_threads)
     try:
         return _serve(app, runtime, queues)
     finally:

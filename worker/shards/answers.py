@@ -127,10 +127,7 @@ def _submissions(lines: Sequence[_Line], batch_id: str) -> Iterator[_Submission]
 def _run(
     runtime: Runtime, submissions: Iterator[_Submission], monitor: ShardMonitor
 ) -> Iterator[tuple[list[_Line], list[Outcome]]]:
-    """Yield the ended lines and the outcomes of each submission in order.
-
-    A few submissions are ahead, so that the engine never waits.
-    """
+    """Yield the ended lines and the outcomes of each submission in order; a few are ahead of the engine."""
     ahead: deque[tuple[list[_Line], Future[list[Outcome]]]] = deque()
     try:
         for piece in submissions:

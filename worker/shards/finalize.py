@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from hmi.catalog import Batch, NewFile, Shard, finalizing, new_id, shards
+from hmi.catalog import Batch, NewFile, finalizing, new_id, shards
 from hmi.errors import HmiError
 from hmi.jobs import AssembledFile, NotRun, assemble
 from worker.lifecycle import FailPoint, describe, fail_at
@@ -38,26 +38,6 @@ def _finalize(runtime: Runtime, batch_id: str) -> bool:
             return False
         finished = shards.finished_shards(session, batch_id)
         dropped = shards.dropped_shards(session, batch_id)
-    files = _assemble(runtime, batch, finished, dropped)
-    fail_at(FailPoint.BEFORE_COMPLETE)
-    output, error = (
-        _publish(runtime, batch, file, name) for file, name in zip(files, ("output", "error"), strict=True)
-    )
-    published = [file.path for file in (output, error) if file is not None]
-    with runtime.database.session() as session:
-        completed = finalizing.complete(session, batch_id, output=output, error=error)
-    if not completed:
-        for path in published:
-            runtime.storage.delete(path)
-        return False
-    _log.info("batch_ended", batch=batch_id, shards=len(finished), dropped=len(dropped))
-    keep_results(runtime.storage, batch_id, published, shard_folder(batch_id))
-    return True
-
-
-def _assemble(
-    runtime: Runtime, batch: Batch, finished: list[Shard], dropped: list[Shard]
-) -> tuple[AssembledFile | None, AssembledFile | None]:
     reason = NotRun.CANCELLED if batch.cancelling_at is not None else NotRun.EXPIRED
     # In the folder that is deleted when the batch ends: a crash leaves no file behind.
     folder = shard_folder(batch.id)
@@ -71,7 +51,19 @@ def _assemble(
         output_path=f"{folder}/{new_id('file-')}",
         error_path=f"{folder}/{new_id('file-')}",
     )
-    return assembled.output, assembled.error
+    fail_at(FailPoint.BEFORE_COMPLETE)
+    output = _publish(runtime, batch, assembled.output, "output")
+    error = _publish(runtime, batch, assembled.error, "error")
+    published = [file.path for file in (output, error) if file is not None]
+    with runtime.database.session() as session:
+        completed = finalizing.complete(session, batch_id, output=output, error=error)
+    if not completed:
+        for path in published:
+            runtime.storage.delete(path)
+        return False
+    _log.info("batch_ended", batch=batch_id, shards=len(finished), dropped=len(dropped))
+    keep_results(runtime.storage, batch_id, published, folder)
+    return True
 
 
 def _publish(runtime: Runtime, batch: Batch, file: AssembledFile | None, name: str) -> NewFile | None:

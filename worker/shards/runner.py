@@ -60,15 +60,8 @@ class ShardRunner(JobRunner[ClaimedShard]):
             finished = shards.finish(session, claim.shard_id, claim.attempt, result)
         if not finished:
             raise LeaseLost("another worker has the shard, or its batch is gone")
-        _log.info(
-            "shard_finished",
-            shard=claim.shard_id,
-            attempt=claim.attempt,
-            batch=claim.batch_id,
-            completed=result.completed,
-            failed=result.failed,
-            tokens=result.input_tokens,
-        )
+        log = _log.bind(shard=claim.shard_id, attempt=claim.attempt, batch=claim.batch_id)
+        log.info("shard_finished", completed=result.completed, failed=result.failed, tokens=result.input_tokens)
 
     def _end_stopped(self, session: Session) -> int:
         return batches.expire_batches(session)

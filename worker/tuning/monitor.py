@@ -22,11 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class TrainingMonitor(WorkMonitor):
-    """Receives every step of a training.
-
-    Args:
-        checkpoint: Where the training writes its own.
-    """
+    """Receives every step of a training, which writes its own checkpoint at `checkpoint`."""
 
     def __init__(self, runtime: Runtime, claim: ClaimedTraining, lease: Lease, checkpoint: Path) -> None:
         super().__init__(runtime, lease, runtime.settings.training_share)
@@ -46,11 +42,7 @@ class TrainingMonitor(WorkMonitor):
         self._pace.after(step.cost_seconds)
 
     def record_report(self, report: Mapping[str, Any]) -> None:
-        """Record the epochs that have no event yet: the last one at least. Raises `LeaseLost`.
-
-        Args:
-            report: A `hmi.training.reports.TrainReport` as JSON.
-        """
+        """Record the epochs of a `TrainReport` that have no event yet: the last one at least. Raises `LeaseLost`."""
         dev, scores = report["dev"], report["dev_scores"]
         for epoch, loss in enumerate(report["losses"], start=1):
             if epoch == report["best_epoch"]:
@@ -105,7 +97,10 @@ class TrainingMonitor(WorkMonitor):
         now = time.monotonic()
         if not before or now - self._recorded_at >= RECORD_SECONDS or progress["done"] == progress["steps"]:
             self._recorded_at = now
-            shown, left = _without_tables(progress), progress["seconds_left"]
+            dev, left = progress["dev"], progress["seconds_left"]
+            # Without the tables of labels.
+            figures = {"name": dev["name"], "loss": dev["loss"], "values": dev["values"]} if dev else None
+            shown = {**progress, "dev": figures}
             self._record(lambda session: trainings.record_progress(session, *self._attempt, shown, seconds_left=left))
         if now - self._copied_at >= self._runtime.settings.training_checkpoint_seconds:
             self.copy_checkpoint()
@@ -135,13 +130,6 @@ def _metrics(
         "valid_loss": dev["loss"] if dev else None,
         **valid,
     }
-
-
-def _without_tables(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the progress without the tables of labels."""
-    dev = progress["dev"]
-    figures = {"name": dev["name"], "loss": dev["loss"], "values": dev["values"]} if dev else None
-    return {**progress, "dev": figures}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy.orm import Session
 
-from hmi.catalog import ClaimedTraining, training_results, trainings
+from hmi.adapters.formats import FILE_NAME, load_adapter
+from hmi.catalog import ClaimedTraining, NewFile, TrainingResult, new_id, training_results, trainings
 from hmi.errors import Corrupt, HmiError, InvalidInput, LeaseLost, NotFound, StorageFull, Transient
 from hmi.jobs import TaskName
 from worker.job_runner import JobRunner
 from worker.lifecycle import Lease, TuningPoint, describe, fail_at
-from worker.paths import CHECKPOINT, delete_work_folders, work_folder
+from worker.paths import (
+    CHECKPOINT,
+    REPORT,
+    delete_work_folders,
+    keep_results,
+    result_folder,
+    training_folder,
+    work_folder,
+)
 from worker.runtime import Runtime
 from worker.tuning.inputs import fetch_inputs
 from worker.tuning.monitor import TrainingMonitor
 from worker.tuning.process import TrainingProcess
 from worker.tuning.protocol import Failed, Order, Step
-from worker.tuning.publish import publish
 
 _log = structlog.get_logger(__name__)
 
@@ -61,18 +73,13 @@ class TrainingRunner(JobRunner[ClaimedTraining]):
             monitor = TrainingMonitor(runtime, claim, lease, folder / CHECKPOINT)
             _run_process(runtime, order, monitor)
             fail_at(TuningPoint.TRAINED)
-            model = publish(runtime, claim, folder, monitor)
+            model = _publish(runtime, claim, folder, monitor)
             fail_at(TuningPoint.FINISHED)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        waited_seconds = round(monitor.waited_seconds, 3)
-        _log.info(
-            "training_finished",
-            job=claim.job_id,
-            attempt=claim.attempt,
-            model=model.name,
-            waited_seconds=waited_seconds,
-        )
+        waited = round(monitor.waited_seconds, 3)
+        job, attempt = claim.job_id, claim.attempt
+        _log.info("training_finished", job=job, attempt=attempt, model=model.name, waited_seconds=waited)
 
     def _end_stopped(self, session: Session) -> int:
         return trainings.fail_exhausted(session, self._max_failures)
@@ -122,3 +129,49 @@ def _run_process(runtime: Runtime, order: Order, monitor: TrainingMonitor) -> No
     except BaseException:
         monitor.copy_checkpoint()  # the process writes a last one when it is stopped
         raise
+
+
+def _publish(runtime: Runtime, claim: ClaimedTraining, folder: Path, monitor: TrainingMonitor) -> RegisteredModel:
+    """Serve the adapter in the work folder under the job's name.
+
+    Raises `LeaseLost` for a stale attempt or a job that has ended; `AdapterRefused`, `StorageFull`, `Transient`.
+    """
+    if claim.spec is None:
+        raise NotFound("the base model that this job was made for is gone", code="base_not_found")
+    adapter = load_adapter(folder / FILE_NAME)
+    adapter.validate(claim.spec)
+    report: dict[str, Any] = json.loads((folder / REPORT).read_bytes())
+    monitor.record_report(report)
+    with (folder / FILE_NAME).open("rb") as weights:
+        artifact = runtime.artifacts.put({FILE_NAME: weights}, owner=claim.job_id)
+    file = _store_report(runtime, claim, artifact, report)
+    fail_at(TuningPoint.STORED)
+    monitor.check()
+    runtime.storage.move(f"{training_folder(claim.job_id)}/{file.file_id}", file.path)
+    result = TrainingResult(artifact, adapter.summary(), file, int(report["trained_tokens"]))
+    try:
+        with runtime.database.session() as session:
+            model = training_results.succeed(session, claim, result)
+    except (LeaseLost, NotFound):  # after any other error the transaction may have been committed
+        runtime.storage.delete(file.path)
+        raise
+    keep_results(runtime.storage, claim.job_id, [file.path], training_folder(claim.job_id))
+    return model
+
+
+def _store_report(runtime: Runtime, claim: ClaimedTraining, artifact: str, report: dict[str, Any]) -> NewFile:
+    name = f"{claim.principal.tenant_name}/{claim.target}"
+    said = {"fine_tuning_job": claim.job_id, "fine_tuned_model": name, "artifact": artifact, **report}
+    content = json.dumps(said, indent=1, ensure_ascii=False).encode()
+    file_id = new_id("file-")
+    # In the folder that is deleted when the job ends: a crash leaves no file behind.
+    with runtime.storage.create(f"{training_folder(claim.job_id)}/{file_id}") as out:
+        out.write(content)
+    return NewFile(
+        file_id=file_id,
+        purpose="fine-tune-results",
+        filename=f"{claim.job_id}_report.json",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        path=f"{result_folder(claim.job_id)}/{file_id}",
+    )
