@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import ClaimedTraining, NewFile, TrainingResult, new_id, training_results, trainings
+from hmi.catalog import ClaimedTraining, NewFile, RegisteredModel, TrainingResult, new_id, training_results, trainings
 from hmi.errors import Corrupt, HmiError, InvalidInput, LeaseLost, NotFound, StorageFull, Transient
 from hmi.jobs import TaskName
 from worker.job_runner import JobRunner
