@@ -43,7 +43,7 @@ class LookupCounts:
     hits: int  # of the lookups: held by the tree
     inherited: int = 0  # of the hits: from an ancestor's table
     approximate: int = 0  # of the lookups: under the miss policy `backoff`
-    error: int = 0  # the most by which any count is too small, of missing keys too; 0 while nothing was dropped
+    error: int = 0  # upper bound of what any count lacks, missing keys included; 0 while nothing was dropped
 
 
 class _Totals(NamedTuple):

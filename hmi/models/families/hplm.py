@@ -7,6 +7,7 @@ sequence whose windows were found. With k = 0, `embed` and `upper` are the ordin
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -98,7 +99,7 @@ class _Correction(nn.Module):
         self.position = nn.Parameter(torch.empty(spec.max_positions, spec.hidden_size))
 
 
-class HPLM(nn.Module):
+class HPLM(nn.Module, ABC):
     """One hPLM. Parameters have the names of the tensors in a base artifact's `model.safetensors`."""
 
     def __init__(self, spec: HPLMSpec, embeddings: Embeddings, layer: type[TransformerLayer]) -> None:
@@ -125,6 +126,7 @@ class HPLM(nn.Module):
     def device(self) -> torch.device:
         return self.embeddings.word.device
 
+    @abstractmethod
     def lower(self, windows: Tensor, delta: TrainingAdapters | None = None) -> Tensor:
         """Compute the rows of n-grams, [n, H]. Needs k > 0. The last lower layer runs for the rows' own tokens alone.
 
@@ -132,7 +134,6 @@ class HPLM(nn.Module):
             windows: int64 [n, 3], in the order of keys (`hmi.knowledge.ngrams`), with -1 for an absent neighbour.
             delta: Of the domain whose rows these are; None for the base model's own rows.
         """
-        raise NotImplementedError
 
     def embed(self, ids: Tensor) -> Tensor:
         """The part below the layers when k = 0: ids int64 [B, T] -> [B, T, H]."""
@@ -164,9 +165,9 @@ class HPLM(nn.Module):
             hidden = states
         return hidden
 
+    @abstractmethod
     def _run(self, numbers: range, hidden: Tensor, mask: Tensor, adapters: TrainingAdapters | None) -> Iterator[Tensor]:
         """Yield the output of each of these layers, [B, T, H]."""
-        raise NotImplementedError
 
     def _final_norm(self, hidden: Tensor) -> Tensor:
         return hidden
