@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hmi.catalog.schema.base import Base
@@ -20,8 +20,26 @@ class Role(StrEnum):
     TENANT = "tenant"
 
 
+class CountPolicy(StrEnum):
+    """Whether a tenant's lookups count towards what a knowledge tree holds."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+class Audience(StrEnum):
+    """Which tenants may use a domain: all, those in `domain_tenants`, or its owner alone, for ever."""
+
+    PUBLIC = "public"
+    TENANTS = "tenants"
+    PRIVATE = "private"
+
+
 class Tenant(Base):
     """A customer. `weight` is its share when jobs of several tenants wait.
+
+    `bit` is its place in the bitmaps of tenants beside n-gram counts; beyond `TENANT_BITS` tenants, several share one.
+    `counts` None is the default of the settings.
 
     `served_from` and `served_to` are the virtual start and finish times of its last dispatched shard, in cost / weight;
     `tuned_from` and `tuned_to` those of its last fine-tuning job (see `catalog.queue`).
@@ -31,6 +49,8 @@ class Tenant(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     weight: Mapped[int] = mapped_column(Integer, default=1)
+    bit: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
+    counts: Mapped[CountPolicy | None]
     served_from: Mapped[float] = mapped_column(default=0.0)
     served_to: Mapped[float] = mapped_column(default=0.0)
     tuned_from: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
@@ -73,21 +93,52 @@ class RegisteredBase(Base):
 
 
 class Domain(Base):
+    """A node of the domain tree. No audience is wider than the parent's.
+
+    `owner_id` is a tenant's, None: the operator's. It is no foreign key, which SQLite cannot add to a table that others
+    refer to; `tenants.delete_tenant` sees to it.
+    """
+
     __tablename__ = "domains"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("domains.id"), index=True)
+    owner_id: Mapped[str | None] = mapped_column(String(64))
+    audience: Mapped[Audience] = mapped_column(default=Audience.PUBLIC, server_default=text("'public'"))
+    created_at: Mapped[float]
+
+
+class DomainTenant(Base):
+    """A tenant that may use a domain whose audience is `tenants`."""
+
+    __tablename__ = "domain_tenants"
+    domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True, index=True)
+
+
+class ForgottenTenant(Base):
+    """A deleted tenant, until the next rebuilds have removed its share of the n-gram counts."""
+
+    __tablename__ = "forgotten_tenants"
+    tenant_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bit: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float]
 
 
 class DomainDelta(Base):
-    """A LoRA on a base model's lower layers, for a domain and its descendants."""
+    """A LoRA on a base model's lower layers, for a domain and its descendants.
+
+    `owner_id` is the tenant on whose text it was trained; None: the operator's own. Unless `is_published`, only that
+    tenant may use it.
+    """
 
     __tablename__ = "domain_deltas"
     base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"), primary_key=True)
     domain_id: Mapped[str] = mapped_column(ForeignKey("domains.id", ondelete="CASCADE"), primary_key=True)
     artifact: Mapped[str] = mapped_column(String(64))
     summary: Mapped[dict[str, Any]]  # rank, layers, sites, bytes: for listings
+    owner_id: Mapped[str | None] = mapped_column(String(64))
+    is_published: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[float]
 
 

@@ -34,7 +34,8 @@ class FrequencyPlace(Base):
 class NgramFrequency(Base):
     """The decayed count of an n-gram: millions of narrow rows in key order, written all the time.
 
-    `log_weight` is the natural logarithm of a forward-decayed weight (`trees.frequencies`). `place_id` is a
+    `log_weight` is the natural logarithm of a forward-decayed weight (`trees.frequencies`). `tenants` is a bitmap of the
+    tenants that asked for it (`hmi.knowledge.counts.requesters`), 0 if they are not known. `place_id` is a
     `FrequencyPlace`, without a foreign key: checking one for every row halves the write rate on PostgreSQL.
     """
 
@@ -43,6 +44,7 @@ class NgramFrequency(Base):
     place_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     ngram: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     log_weight: Mapped[float]
+    tenants: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
 
 
 class TreeVersion(Base):
