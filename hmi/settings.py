@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from hmi.spec import CountPolicy
+
 __all__ = ["GROUPS", "Settings"]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,6 +114,12 @@ class Settings(BaseSettings):
     )
     frequency_max_rows: Count = Field(
         10_000_000, description="Most n-grams counted in the catalog, all domains together."
+    )
+    tree_min_tenants: int = Field(
+        3, ge=1, le=32, description="Tenants that must have asked for an n-gram before a shared table holds it."
+    )
+    tenant_counts: CountPolicy = Field(
+        CountPolicy.ALL, description="`all`: lookups of a tenant without a choice of its own are counted; `none`: not."
     )
     tree_node_bytes: Bytes = Field(256 * 1024**2, description="Budget of each domain's own table.")
     tree_tolerance: float = Field(

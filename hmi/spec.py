@@ -12,7 +12,18 @@ from typing import Any
 
 from hmi.errors import Corrupt
 
-__all__ = ["SPEC_FILE", "Family", "HPLMSpec", "MissPolicy", "Placement", "RowDtype", "Site", "TaskKind", "read_spec"]
+__all__ = [
+    "SPEC_FILE",
+    "CountPolicy",
+    "Family",
+    "HPLMSpec",
+    "MissPolicy",
+    "Placement",
+    "RowDtype",
+    "Site",
+    "TaskKind",
+    "read_spec",
+]
 
 SPEC_FILE = "spec.json"
 
@@ -38,6 +49,13 @@ class RowDtype(StrEnum):
 
     INT8 = "int8"
     FLOAT16 = "float16"
+
+
+class CountPolicy(StrEnum):
+    """Whether a tenant's lookups count towards what knowledge trees hold."""
+
+    ALL = "all"
+    NONE = "none"
 
 
 class MissPolicy(StrEnum):

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueCon
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hmi.catalog.schema.base import Base
-from hmi.spec import MissPolicy
+from hmi.spec import CountPolicy, MissPolicy
 
 GENERAL = "general"  # the root of all domains
 OPERATOR = "operator"  # the tenant that admin keys belong to
@@ -18,13 +18,6 @@ OPERATOR = "operator"  # the tenant that admin keys belong to
 class Role(StrEnum):
     ADMIN = "admin"
     TENANT = "tenant"
-
-
-class CountPolicy(StrEnum):
-    """Whether a tenant's lookups count towards what a knowledge tree holds."""
-
-    ALL = "all"
-    NONE = "none"
 
 
 class Audience(StrEnum):
