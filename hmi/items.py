@@ -110,7 +110,7 @@ class Item:
     truncate_to: int | None = None  # tokens, special ones included; None refuses too long an input (`ContextTooLong`)
     params: GenerationParams | None = None  # of a text to generate
     messages: tuple[tuple[str, str], ...] | None = None  # (role, content) of a chat, for the model's chat template
-    # Bitmap of the tenant that its lookups are counted for (`hmi.knowledge.counts`), 0: unknown; None: not counted
+    # Bitmap of the tenant that its lookups are counted for (`hmi.tenant_bits`), 0: unknown; None: not counted
     requester: int | None = 0
 
 

@@ -17,6 +17,7 @@ from hmi.catalog import NgramCounts, bases, deltas, domains, frequencies, trees
 from hmi.knowledge import Keys, ancestor_chains, functions_of, pack
 from hmi.knowledge.store import Table, TableMeta, encode, write_table
 from hmi.spec import RowDtype, Site
+from hmi.tenant_bits import PUBLIC
 from tests.apis import SPEC, base_files
 
 __all__ = ["BASE", "add_base", "count", "delta_file", "publish", "windows"]
@@ -45,7 +46,9 @@ def count(services: Services, domain: str, counts: Mapping[int, float]) -> None:
         base, place = bases.get_base(session, BASE), domains.get_domain(session, domain)
         words = sorted(counts)
         weights = [counts[word] for word in words]
-        frequencies.add(session, [NgramCounts(base.id, place.id, windows(*words), weights)], half_life_seconds=1e9)
+        frequencies.add(
+            session, [NgramCounts(base.id, place.id, windows(*words), weights, PUBLIC)], half_life_seconds=1e9
+        )
 
 
 def publish(
@@ -85,7 +88,7 @@ def publish(
         built[domain] |= (report or {}).get(domain, {})
     with services.database.session() as session:
         number = trees.begin_build(session, base.id, 60)
-        trees.publish(session, base.id, number, tables, {"seconds": 1.5, "domains": built})
+        trees.publish(session, base.id, number, tables, {"seconds": 1.5, "min_tenants": 3, "domains": built})
     return number
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hmi.catalog import NgramCounts, TreeVersion, bases, deltas, domains, frequencies, trees
 from hmi.knowledge import Keys, ngrams
+from hmi.tenant_bits import PUBLIC
 from tests.worksite import Worksite
 from worker.runtime import Runtime
 
@@ -46,7 +47,11 @@ def count(site: Worksite, domain: str, middles: list[int], times: int = 10) -> K
     with site.database.session() as session:
         frequencies.add(
             session,
-            [NgramCounts(base_id(site), domains.get_domain(session, domain).id, keys, np.full(len(keys), times))],
+            [
+                NgramCounts(
+                    base_id(site), domains.get_domain(session, domain).id, keys, np.full(len(keys), times), PUBLIC
+                )
+            ],
             half_life_seconds=site.settings.frequency_half_life_seconds,
         )
     return keys

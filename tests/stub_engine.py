@@ -183,7 +183,7 @@ class StubEngine:
         except HmiError as error:
             return Outcome(result=None, error=error, tokens=0)
         ids = self._tokenise(item)
-        self._look_up(item.model, ids)
+        self._look_up(item.model, ids, item.requester)
         self._sequences += 1
         self._tokens += len(ids)
         vector = self._vector(f"{item.model}/{ids.tolist()}")
@@ -203,7 +203,7 @@ class StubEngine:
         ids = item.tokens or [int.from_bytes(_digest(word)[:4]) % _VOCABULARY for word in words]
         return np.asarray(ids, np.int64)[: item.truncate_to]
 
-    def _look_up(self, model: ModelRef, ids: NDArray[np.int64]) -> None:
+    def _look_up(self, model: ModelRef, ids: NDArray[np.int64], requester: int | None) -> None:
         if not len(ids):
             return
         tree = self._trees[model.base]
@@ -219,6 +219,7 @@ class StubEngine:
             keys,
             hit,
             tree.number,
+            tenants=[(requester, len(keys))],
             inherited=int(np.count_nonzero(inherited)),
             approximate=model.miss_policy is MissPolicy.BACKOFF,
         )

@@ -24,6 +24,7 @@ from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, window_keys
 from hmi.schemas import FrequenciesCounted, FrequenciesCreate
 from hmi.spec import HPLMSpec
+from hmi.tenant_bits import PUBLIC
 
 _CHUNK = 1000
 
@@ -40,7 +41,10 @@ class Counted:
 
 @router.post("", summary="Count n-grams of texts", responses=errors(404, 413))
 def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCounted:
-    """Count the windows of these texts as lookups; the next rebuild plans with them."""
+    """Count the windows of these texts as lookups; the next rebuild plans with them.
+
+    Their n-grams are public: a table may hold them whether a tenant asks for them or not.
+    """
     with services.database.session(read_only=True) as session:
         base = bases.get_base(session, body.base)
         domain = domains.get_domain(session, body.domain)
@@ -57,7 +61,7 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
         with chunks.transaction(len(ngrams)) as session:
             frequencies.add(
                 session,
-                [NgramCounts(base.id, domain.id, ngrams, counts)],
+                [NgramCounts(base.id, domain.id, ngrams, counts, PUBLIC)],
                 half_life_seconds=settings.frequency_half_life_seconds,
             )
         start += len(ngrams)

@@ -52,7 +52,7 @@ def roll_back(services: Served, base: BaseName, body: Rollback | None = None) ->
     """
     with services.database.session() as session:
         row = base_with_trees(session, base)
-        trees.rollback(session, row.id, body.to if body else None)
+        trees.rollback(session, row.id, body.to if body else None, min_tenants=services.settings.tree_min_tenants)
         session.refresh(row)
         return view_tree(session, row)
 

@@ -57,8 +57,8 @@ def line_ids(batch_id: str, line_no: int) -> LineIds:
     return LineIds(line=f"batch_req_{name}", request=f"req_{name}", answer=name)
 
 
-def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[Item]:
-    """The sequences of a request for the engine: choice after choice of each input."""
+def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds, requester: int | None = 0) -> list[Item]:
+    """The sequences of a request for the engine: choice after choice of each input. `requester` is as in `Item`."""
     items, own = [], request.params
     given = request.seed if isinstance(request, GenerationRequest) else None
     for place, each in enumerate(request.inputs):
@@ -73,7 +73,7 @@ def items_of(request: InferenceRequest, model: ModelRef, ids: LineIds) -> list[I
                 # The first choice has the request's own seed; the others are far from any neighbouring one.
                 sampling = dataclasses.replace(own.sampling, seed=(seed + choice * _CHOICE_STEP) % 2**64)
                 params = dataclasses.replace(own, sampling=sampling)
-            items.append(Item(model, request.task, text, tokens, request.truncate_to, params, chat))
+            items.append(Item(model, request.task, text, tokens, request.truncate_to, params, chat, requester))
     return items
 
 

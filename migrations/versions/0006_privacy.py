@@ -14,7 +14,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-_BITS = 62  # `hmi.knowledge.counts.TENANT_BITS` when this was written
+_BITS = 62  # `hmi.tenant_bits.TENANT_BITS` when this was written
 
 
 def upgrade() -> None:

@@ -29,7 +29,7 @@ FLOORS = (
     {"models"},
     {"adapters", "knowledge", "catalog", "schemas"},
     {"artifacts", "devices", "die_with_parent", "errors", "items", "jsonlines", "locks", "logs", "process"}
-    | {"settings", "spec", "stats", "storage"},
+    | {"settings", "spec", "stats", "storage", "tenant_bits"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -50,7 +50,7 @@ SCHEMAS_IMPORT = {"errors", "items", "jsonlines", "spec"}
 
 # Rooms that run on a bare GPU machine, and all that they may import there.
 BARE_ROOMS = {"bench", "engine", "training", "models", "adapters", "knowledge", "artifacts"}
-BARE_ROOMS |= {"devices", "errors", "items", "jsonlines", "locks", "process", "spec", "stats", "storage"}
+BARE_ROOMS |= {"devices", "errors", "items", "jsonlines", "locks", "process", "spec", "stats", "storage", "tenant_bits"}
 BARE_PACKAGES = {
     "torch",
     "transformers",

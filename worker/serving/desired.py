@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from hmi.catalog import RegisteredBase, deltas, domains, trees
+from hmi.catalog import Audience, RegisteredBase, deltas, domains, trees
 from hmi.knowledge import Function, functions_of
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.store import Table
 from hmi.spec import HPLMSpec
+from hmi.tenant_bits import bitmap_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class DesiredTree:
     tables: dict[str, str]  # artifact digest of each domain's table
     parents: dict[str, str | None]
     functions: dict[str, Function]  # what computes each domain's rows today; a table of another function is not used
+    scopes: dict[str, str] = field(default_factory=dict, compare=False)  # of audiences, see `SharingRule`
+    owners: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,18 @@ class OpenedTree:
 
 def desired_tree(session: Session, base: RegisteredBase) -> DesiredTree:
     """Return the published tree with today's domains: a domain newer than the tree looks up in its ancestors."""
-    parents = domains.parents(session)
+    known = domains.list_domains(session)
+    parents = {domain.name: domain.parent for domain in known}
     functions = functions_of(base.artifact, parents, deltas.delta_artifacts(session, base.id))
+    scopes = {domain.name: domain.scope for domain in known}
+    owners = {
+        domain.name: 0 if domain.owner_bit is None else bitmap_of(domain.owner_bit)
+        for domain in known
+        if domain.audience is Audience.PRIVATE
+    }
     published = trees.published(session, base.id)
-    if published is None:
-        return DesiredTree(0, {}, parents, functions)
-    return DesiredTree(published.number, dict(published.tables), parents, functions)
+    number, tables = (published.number, dict(published.tables)) if published else (0, {})
+    return DesiredTree(number, tables, parents, functions, scopes, owners)
 
 
 def assemble(

@@ -71,7 +71,9 @@ class FrequencyFlusher:
     def _write(self, session: Session, chunk: Sequence[LookupCounts], places: _Places) -> None:
         # Counts of a deleted base or domain are dropped.
         known = [(places[delta.base, delta.domain], delta) for delta in chunk if (delta.base, delta.domain) in places]
-        counts = [NgramCounts(*place, delta.keys, delta.counts) for place, delta in known if len(delta.keys)]
+        counts = [
+            NgramCounts(*place, delta.keys, delta.counts, delta.tenants) for place, delta in known if len(delta.keys)
+        ]
         if counts:
             frequencies.add(session, counts, half_life_seconds=self._half_life_seconds)
         used = {
@@ -89,12 +91,16 @@ def _take(waiting: list[LookupCounts], rows: int) -> tuple[list[LookupCounts], i
         delta = waiting.pop()
         size = rows - total
         if len(delta.keys) > size:
-            rest = dataclasses.replace(delta, keys=delta.keys[size:], counts=delta.counts[size:])
+            rest = _part(delta, slice(size, None))
             waiting.append(dataclasses.replace(rest, lookups=0, hits=0, inherited=0, approximate=0))
-            delta = dataclasses.replace(delta, keys=delta.keys[:size], counts=delta.counts[:size])
+            delta = _part(delta, slice(size))
         taken.append(delta)
         total += len(delta.keys) + _USAGE_ROWS
     return taken, total
+
+
+def _part(delta: LookupCounts, rows: slice) -> LookupCounts:
+    return dataclasses.replace(delta, keys=delta.keys[rows], counts=delta.counts[rows], tenants=delta.tenants[rows])
 
 
 def _places(session: Session, deltas: Sequence[LookupCounts]) -> dict[tuple[str, str], tuple[str, str]]:

@@ -14,8 +14,9 @@ from hmi.errors import Corrupt, HmiError, InvalidInput, NotFound
 from hmi.items import Item, ModelRef, Outcome
 from hmi.jobs import Weight, error_line, http_status, items_of, line_ids, output_line, response_body, weigh_item
 from hmi.schemas import InferenceRequest, Limits, parse_body, parse_line, read_lines
-from hmi.spec import MissPolicy
+from hmi.spec import CountPolicy, MissPolicy
 from hmi.storage import Storage
+from hmi.tenant_bits import bitmap_of
 from worker.job_runner import NOT_THE_JOBS_FAULT
 from worker.paths import ShardPaths
 from worker.runtime import Runtime
@@ -37,6 +38,7 @@ class _Line:
     request: InferenceRequest | None = None
     model: RegisteredModel | None = None
     error: HmiError | None = None
+    requester: int | None = 0  # as in `Item`
 
     @property
     def sequences(self) -> int:
@@ -45,7 +47,7 @@ class _Line:
     def items(self, batch_id: str) -> list[Item]:
         if self.request is None or self.model is None:
             return []
-        return items_of(self.request, _ref(self.model), line_ids(batch_id, self.number))
+        return items_of(self.request, _ref(self.model), line_ids(batch_id, self.number), self.requester)
 
 
 def answer_shard(runtime: Runtime, claim: ClaimedShard, paths: ShardPaths, monitor: ShardMonitor) -> ShardResult:
@@ -83,15 +85,17 @@ def _read(runtime: Runtime, claim: ClaimedShard) -> tuple[list[_Line], int]:
     with runtime.database.session(read_only=True) as session:
         found = models.resolve(session, {line.request.model for line in lines if line.request}, claim.principal)
         created = batches.get_batch(session, claim.principal.tenant_id, claim.batch_id).batch.created_at
-    return [_with_model(line, found) for line in lines], int(created)
+    return [_with_model(line, found, runtime.settings.tenant_counts) for line in lines], int(created)
 
 
-def _with_model(line: _Line, found: Mapping[str, RegisteredModel]) -> _Line:
+def _with_model(line: _Line, found: Mapping[str, RegisteredModel], default: CountPolicy) -> _Line:
     if line.request is None:
         return line
     name = line.request.model
     if name in found:
-        return replace(line, model=found[name])
+        model = found[name]
+        is_counted = (model.counts or default) is CountPolicy.ALL
+        return replace(line, model=model, requester=bitmap_of(model.tenant_bit) if is_counted else None)
     unknown = NotFound(f"there is no model {name[:200]!r}", code="model_not_found", param="model")
     return replace(line, error=unknown)
 

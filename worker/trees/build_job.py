@@ -18,7 +18,7 @@ from hmi.catalog import RegisteredBase, bases, frequencies, models, trees
 from hmi.errors import Corrupt, NotFound
 from hmi.knowledge import Function, Keys
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
-from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.counts import DomainCounts, SharingRule
 from hmi.knowledge.lookup import KnowledgeTree
 from hmi.knowledge.plan import BuildProgress, PreviousTree, TreePlan, plan_tree
 from hmi.knowledge.store import MANIFEST_FILE, Manifest, Table, entry_bytes
@@ -30,7 +30,6 @@ from worker.trees.monitor import BuildMonitor
 
 _log = structlog.get_logger(__name__)
 
-_LEAST_SHARE = 0.05  # of a domain's lookups, if any of its models is served under `backoff`
 _SAMPLE_ROWS = 64  # of each table, recomputed before it is published
 
 
@@ -104,10 +103,17 @@ class TreeBuildJob:
         counted = frequencies.load(self._runtime.database, self._base.id, progress=self._monitor.step)
         ngrams = sum(len(counts.ngrams) for counts in counted.values())
         self._monitor(BuildProgress("plan", ngrams, ngrams))
-        shares = self._approximate_shares()
+        with self._runtime.database.session(read_only=True) as session:
+            # Of models, not of lookups: what a tenant asks must not change what others' tables hold.
+            shares = models.approximate_shares(session, self._base.id)
         return plan_tree(
             {
-                domain: DomainCounts(counts.ngrams, counts.weights, approximate_share=shares.get(domain, 0.0))
+                domain: DomainCounts(
+                    counts.ngrams,
+                    counts.weights,
+                    approximate_share=shares.get(domain, 0.0),
+                    tenants=counts.tenants,
+                )
                 for domain, counts in counted.items()
                 if domain in self._desired.parents
             },
@@ -118,6 +124,7 @@ class TreeBuildJob:
             settings.tree_node_bytes,
             entry_bytes(self._spec.row_dtype, self._spec.hidden_size),
             backoff=old.backoff.with_mean_errors(self._estimate_errors()),
+            rule=SharingRule(settings.tree_min_tenants, self._desired.scopes, self._desired.owners),
         )
 
     def _verify(self, folder: Path, plan: TreePlan) -> None:
@@ -160,6 +167,7 @@ class TreeBuildJob:
         }
         return {
             "tolerance": report.tolerance,
+            "min_tenants": self._runtime.settings.tree_min_tenants,
             "computed": report.computed,
             "waited_seconds": round(self._monitor.waited_seconds, 3),  # for jobs
             "bytes": sum(each["bytes"] for each in domains.values()),
@@ -188,22 +196,6 @@ class TreeBuildJob:
         }
         errors = {domain: by_function[function] for domain, function in self._desired.functions.items()}
         return {domain: error for domain, error in errors.items() if error is not None}
-
-    def _approximate_shares(self) -> dict[str, float]:
-        """Return the share of lookups that ran under `backoff`, by domain.
-
-        It is that of the served version's lookups, or without any, that of the domain's models. A domain with such a
-        model has at least `_LEAST_SHARE`.
-        """
-        with self._runtime.database.session(read_only=True) as session:
-            usage = trees.hit_counts(session, self._base.id, self._desired.number)
-            approximate = models.approximate_shares(session, self._base.id)
-        shares = {domain: share for domain, share in approximate.items() if share}
-        for domain, use in usage.items():
-            if use.lookups:
-                least = _LEAST_SHARE if domain in shares else 0.0
-                shares[domain] = max(least, min(1.0, use.approximate / use.lookups))
-        return shares
 
     def _reuse(self, folder: Path, domain: str, old: PreviousTree) -> str | None:
         """Return the old version's artifact if the new table is the same, byte for byte."""

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, aliased
 
 from hmi.catalog.database import execute_dml, insert_or, now
 from hmi.catalog.registry.names import check_name
-from hmi.catalog.schema import GENERAL, Domain, new_id
+from hmi.catalog.schema import GENERAL, Audience, Domain, DomainTenant, Tenant, new_id
 from hmi.errors import Conflict, InvalidInput, NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class DomainView:
-    """A domain; `parent` is its parent's name, None for `general` alone."""
+    """A domain and who may use it."""
 
     id: str
     name: str
-    parent: str | None
+    parent: str | None  # its name; None for `general` alone
     created_at: float
+    audience: Audience = Audience.PUBLIC
+    owner: str | None = None  # name of a tenant; None: the operator
+    owner_id: str | None = None
+    owner_bit: int | None = None
+    tenants: Mapping[str, str] = field(default_factory=dict)  # names by id, where the audience is `tenants`
+
+    @property
+    def scope(self) -> str:
+        """Equal for domains that the same tenants may use."""
+        if self.audience is Audience.PRIVATE:
+            return f"private:{self.owner_id}"
+        return "public" if self.audience is Audience.PUBLIC else f"tenants:{','.join(sorted(self.tenants))}"
+
+    def may_be_used_by(self, tenant_id: str) -> bool:
+        if self.audience is Audience.PRIVATE:
+            return tenant_id == self.owner_id
+        return self.audience is Audience.PUBLIC or tenant_id in self.tenants
 
 
 def create_domain(session: Session, name: str, parent: str = GENERAL) -> DomainView:
@@ -35,15 +54,15 @@ def create_domain(session: Session, name: str, parent: str = GENERAL) -> DomainV
 
 def get_domain(session: Session, name: str, *, param: str = "domain") -> DomainView:
     """Raises `NotFound`."""
-    row = session.execute(_views().where(Domain.name == name)).one_or_none()
-    if row is None:
+    found = _find(session, Domain.name == name)
+    if not found:
         raise NotFound(f"there is no domain {name[:80]!r}", code="domain_not_found", param=param)
-    return DomainView(*row)
+    return found[0]
 
 
 def list_domains(session: Session) -> list[DomainView]:
     """All domains by name."""
-    return [DomainView(*row) for row in session.execute(_views().order_by(Domain.name))]
+    return _find(session)
 
 
 def parents(session: Session) -> dict[str, str | None]:
@@ -68,6 +87,16 @@ def move_domain(session: Session, name: str, parent: str) -> DomainView:
     return get_domain(session, name)
 
 
-def _views() -> Select[str, str, str, float]:
-    above = aliased(Domain)
-    return select(Domain.id, Domain.name, above.name, Domain.created_at).outerjoin(above, above.id == Domain.parent_id)
+def _find(session: Session, *conditions: ColumnElement[bool]) -> list[DomainView]:
+    above, owner = aliased(Domain), aliased(Tenant)
+    columns = (Domain.id, Domain.name, above.name, Domain.created_at, Domain.audience, owner.name, owner.id, owner.bit)
+    views = select(*columns).outerjoin(above, above.id == Domain.parent_id)
+    rows = session.execute(
+        views.outerjoin(owner, owner.id == Domain.owner_id).where(*conditions).order_by(Domain.name)
+    ).all()
+    allowed: dict[str, dict[str, str]] = defaultdict(dict)
+    if any(row[4] is Audience.TENANTS for row in rows):
+        named = select(DomainTenant.domain_id, Tenant.id, Tenant.name).join(Tenant, Tenant.id == DomainTenant.tenant_id)
+        for domain_id, tenant_id, name in session.execute(named.order_by(Tenant.name)):
+            allowed[domain_id][tenant_id] = name
+    return [DomainView(*row, tenants=allowed.get(row[0], {})) for row in rows]

@@ -17,7 +17,7 @@ from hmi.catalog.registry.names import check_json, check_model_name, split_model
 from hmi.catalog.registry.tenants import Principal
 from hmi.catalog.schema import AdapterRevision, Domain, RegisteredBase, Tenant, TenantModel, new_id
 from hmi.errors import NotFound
-from hmi.spec import MissPolicy
+from hmi.spec import CountPolicy, MissPolicy
 
 _NAMES_PER_QUERY = 400  # two bound values each; SQLite may be built with room for 999
 
@@ -40,6 +40,8 @@ class RegisteredModel:
     revision: int  # 1, 2, ...: grows with every change of the served content
     summary: Mapping[str, Any] = field(hash=False)  # kind, rank, labels and so on, for listings
     created_at: float  # when the name was first registered
+    tenant_bit: int = 0  # among those who asked for an n-gram
+    counts: CountPolicy | None = None  # whether the tenant's lookups are counted; None: as the settings say
 
 
 def register_model(
@@ -141,14 +143,14 @@ def delete_model(session: Session, principal: Principal, name: str) -> Registere
     return view
 
 
-_Row = Row[TenantModel, AdapterRevision, str, RegisteredBase, str]
-_Views = Select[TenantModel, AdapterRevision, str, RegisteredBase, str]
+_Row = Row[TenantModel, AdapterRevision, Tenant, RegisteredBase, str]
+_Views = Select[TenantModel, AdapterRevision, Tenant, RegisteredBase, str]
 
 
 def _views() -> _Views:
     served = and_(AdapterRevision.model_id == TenantModel.id, AdapterRevision.revision == TenantModel.revision)
     return (
-        select(TenantModel, AdapterRevision, Tenant.name, RegisteredBase, Domain.name)
+        select(TenantModel, AdapterRevision, Tenant, RegisteredBase, Domain.name)
         .join(AdapterRevision, served)
         .join(Tenant, Tenant.id == TenantModel.tenant_id)
         .join(RegisteredBase, RegisteredBase.id == TenantModel.base_id)
@@ -171,9 +173,9 @@ def _view(row: _Row, delta: str | None) -> RegisteredModel:
     model, revision, tenant, base, domain = row
     return RegisteredModel(
         model_id=model.id,
-        name=f"{tenant}/{model.name}",
+        name=f"{tenant.name}/{model.name}",
         tenant_id=model.tenant_id,
-        tenant=tenant,
+        tenant=tenant.name,
         base_id=base.id,
         base_name=base.name,
         base_artifact=base.artifact,
@@ -184,4 +186,6 @@ def _view(row: _Row, delta: str | None) -> RegisteredModel:
         revision=revision.revision,
         summary=revision.summary,
         created_at=model.created_at,
+        tenant_bit=tenant.bit,
+        counts=tenant.counts,
     )

@@ -6,6 +6,7 @@ Admin keys belong to the operator tenant alone, so that a tenant's id determines
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from dataclasses import dataclass
 
 from sqlalchemy import delete, or_, select, union_all, update
@@ -14,8 +15,9 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import execute_dml, insert_or, now
 from hmi.catalog.registry.keys import mint_key, parse_key
 from hmi.catalog.registry.names import check_name, check_text
-from hmi.catalog.schema import OPERATOR, ApiKey, File, Role, Shard, Tenant, new_id
+from hmi.catalog.schema import OPERATOR, ApiKey, File, ForgottenTenant, Role, Shard, Tenant, new_id
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from hmi.tenant_bits import TENANT_BITS
 
 _MAX_WEIGHT = 1_000_000
 _UNKNOWN_KEY = "the API key is unknown, expired or revoked"
@@ -48,7 +50,7 @@ def create_tenant(session: Session, name: str, *, weight: int = 1) -> Tenant:
     check_name(name)
     if not 1 <= weight <= _MAX_WEIGHT:
         raise InvalidInput(f"weight must be in 1..{_MAX_WEIGHT}, not {weight}", param="weight")
-    values = {"id": new_id("tenant_"), "name": name, "weight": weight, "created_at": now()}
+    values = {"id": new_id("tenant_"), "name": name, "weight": weight, "bit": _free_bit(session), "created_at": now()}
     if not execute_dml(session, insert_or(session, Tenant).values(**values).on_conflict_do_nothing()):
         raise Conflict(f"there is a tenant {name} already", param="name")
     return get_tenant(session, name)
@@ -187,6 +189,13 @@ def list_keys(session: Session, tenant_id: str) -> list[ApiKey]:
     return list(
         session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.created_at, ApiKey.id))
     )
+
+
+def _free_bit(session: Session) -> int:
+    """Return the bit that fewest tenants have. Two concurrent calls may return the same one, which is allowed."""
+    used = Counter(session.scalars(select(Tenant.bit)))
+    used.update(session.scalars(select(ForgottenTenant.bit)))
+    return min(range(TENANT_BITS), key=lambda bit: (used[bit], bit))
 
 
 def _role_in(tenant_name: str) -> Role:

@@ -35,7 +35,7 @@ class NgramFrequency(Base):
     """The decayed count of an n-gram: millions of narrow rows in key order, written all the time.
 
     `log_weight` is the natural logarithm of a forward-decayed weight (`trees.frequencies`). `tenants` is a bitmap
-    of the tenants that asked for it (`hmi.knowledge.counts.requesters`), 0 if they are not known. `place_id` is a
+    of the tenants that asked for it (`hmi.tenant_bits`), 0 if they are not known. `place_id` is a
     `FrequencyPlace`, without a foreign key: checking one for every row halves the write rate on PostgreSQL.
     """
 

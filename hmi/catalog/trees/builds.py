@@ -118,14 +118,14 @@ def fail_expired_builds(session: Session, base_id: str | None = None) -> int:
     return failed
 
 
-def rollback(session: Session, base_id: str, to: int | None = None) -> int:
+def rollback(session: Session, base_id: str, to: int | None = None, *, min_tenants: int = 0) -> int:
     """Serve version `to`, by default the one of a lower number that was served last; return its number.
 
     A running build fails and an open request is closed, since both would undo the rollback. Scheduled rebuilds skip the
     tree (`is_rolled_back`) until a rebuild is requested.
 
     Raises `NotFound` if there is no version `to`, `Conflict` if it is served already or was not finished, or if there
-    is no older version.
+    is no older version. Also if the version may hold n-grams that fewer than `min_tenants` tenants asked for.
     """
     base = lock_base(session, base_id)
     served = base.tree_number or 0
@@ -141,12 +141,27 @@ def rollback(session: Session, base_id: str, to: int | None = None) -> int:
             raise Conflict(f"version {to} of the tree of {base.name} was not built to its end", param="to")
         known = f"; its versions are {', '.join(map(str, sorted(ready)))}" if ready else ""
         raise NotFound(f"the tree of {base.name} has no version {to}{known}", code="version_not_found", param="to")
+    _check_sharing(session, base, to, min_tenants)
     _fail(session, _is_building(base_id), f"the tree was rolled back to version {to}")
     served_again = (TreeVersion.base_id == base_id) & (TreeVersion.number == to)
     execute_dml(session, update(TreeVersion).where(served_again).values(published_at=now()))
     pointer = update(RegisteredBase).where(RegisteredBase.id == base_id)
     execute_dml(session, pointer.values(tree_number=to, requested_tree=None))
     return to
+
+
+def _check_sharing(session: Session, base: RegisteredBase, number: int, min_tenants: int) -> None:
+    report = session.scalars(
+        select(TreeVersion.report).where(TreeVersion.base_id == base.id, TreeVersion.number == number)
+    ).one()
+    built = report.get("min_tenants", 0)
+    if built < min_tenants:
+        asked = f"fewer than {min_tenants} tenants" if built else "any number of tenants"
+        raise Conflict(
+            f"version {number} of the tree of {base.name} may hold n-grams that {asked} asked for; request a rebuild",
+            code="version_not_private",
+            param="to",
+        )
 
 
 def _fail(session: Session, condition: ColumnElement[bool], reason: str) -> int:

@@ -35,12 +35,13 @@ _LOG_ADD = {
     " + ln(1 + exp(greatest(-abs({0}.log_weight - {1}.log_weight), -50)))",
 }
 _INSERT = {
-    "sqlite": "VALUES (?, ?, ?)",
-    "postgresql": "SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::double precision[])",
+    "sqlite": "VALUES (?, ?, ?, ?)",
+    "postgresql": "SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::double precision[], %s::bigint[])",
 }
 _UPSERT = {
-    dialect: f"INSERT INTO ngram_frequencies AS f (place_id, ngram, log_weight) {rows}"
-    f" ON CONFLICT (place_id, ngram) DO UPDATE SET log_weight = {_LOG_ADD[dialect].format('f', 'excluded')}"
+    dialect: f"INSERT INTO ngram_frequencies AS f (place_id, ngram, log_weight, tenants) {rows}"
+    f" ON CONFLICT (place_id, ngram) DO UPDATE SET log_weight = {_LOG_ADD[dialect].format('f', 'excluded')},"
+    " tenants = f.tenants | excluded.tenants"
     for dialect, rows in _INSERT.items()
 }
 
@@ -66,28 +67,31 @@ class Clock(NamedTuple):
 
 
 class NgramCounts(NamedTuple):
-    """Counts to add for one base model and domain: packed n-grams int64 or uint64 `[n]`, and their counts `[n]`."""
+    """Counts to add for one base model and domain."""
 
     base_id: str
     domain_id: str
-    ngrams: ArrayLike
-    counts: ArrayLike
+    ngrams: ArrayLike  # packed, int64 or uint64 [n]
+    counts: ArrayLike  # [n]
+    tenants: ArrayLike = 0  # bitmaps of who asked (`hmi.tenant_bits`), [n] or one for all; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
 class CountedBlock:
-    """Some of a domain's n-grams: packed keys uint64 `[n]` ascending, and their decayed counts float64 `[n]`."""
+    """Some of a domain's n-grams."""
 
     domain: str
-    ngrams: NDArray[np.uint64]
-    counts: NDArray[np.float64]
+    ngrams: NDArray[np.uint64]  # packed keys [n], ascending
+    counts: NDArray[np.float64]  # [n], decayed
+    tenants: NDArray[np.uint64]  # [n], bitmaps of who asked
 
 
 class DomainFrequencies(NamedTuple):
-    """`ngrams` packed keys, uint64 [n] ascending; `weights` their decayed counts, float64 [n]."""
+    """All of a domain's n-grams; as in `CountedBlock`."""
 
     ngrams: NDArray[np.uint64]
     weights: NDArray[np.float64]
+    tenants: NDArray[np.uint64]
 
 
 def add(session: Session, parts: Sequence[NgramCounts], *, half_life_seconds: float, at: float | None = None) -> None:
@@ -105,16 +109,16 @@ def add(session: Session, parts: Sequence[NgramCounts], *, half_life_seconds: fl
     by_place: dict[int, list[NgramCounts]] = defaultdict(list)
     for part in parts:
         by_place[places[part.base_id, part.domain_id]].append(part)
-    ids, keys, log_weights = list[int](), list[NDArray[np.int64]](), list[NDArray[np.float64]]()
-    for place, each in sorted(by_place.items()):
-        unique, sums = _summed(each)
-        ids.append(place)
-        keys.append(unique)
-        log_weights.append(np.log(sums) + logarithms[each[0].base_id])
-    if not any(map(len, keys)):
+    ids = sorted(by_place)
+    summed = [_summed(by_place[place]) for place in ids]
+    sizes = [len(keys) for keys, _, _ in summed]
+    if not any(sizes):
         return
-    sizes = [len(each) for each in keys]
-    _upsert(session, np.repeat(ids, sizes), np.concatenate(keys), np.concatenate(log_weights))
+    log_weights = [
+        np.log(sums) + logarithms[by_place[place][0].base_id] for place, (_, sums, _) in zip(ids, summed, strict=True)
+    ]
+    keys, tenants = (np.concatenate([each[column] for each in summed]) for column in (0, 2))
+    _upsert(session, np.repeat(ids, sizes), keys, np.concatenate(log_weights), tenants)
     more = update(FrequencyPlace).where(FrequencyPlace.id == bindparam("place"))
     session.connection().execute(
         more.values(rows_bound=FrequencyPlace.rows_bound + bindparam("size")),
@@ -136,7 +140,9 @@ def load(
             progress(len(block.ngrams))
     return {
         domain: DomainFrequencies(
-            np.concatenate([block.ngrams for block in blocks]), np.concatenate([block.counts for block in blocks])
+            np.concatenate([block.ngrams for block in blocks]),
+            np.concatenate([block.counts for block in blocks]),
+            np.concatenate([block.tenants for block in blocks]),
         )
         for domain, blocks in pages.items()
     }
@@ -160,8 +166,8 @@ def iter_blocks(database: Database, base_id: str, *, at: float | None = None) ->
     if clock is None:
         return
     for domain, place in places:
-        for ngrams, log_weights in _iter_pages(database, place):
-            yield CountedBlock(domain, ngrams, clock.counts(log_weights, now))
+        for ngrams, log_weights, tenants in _iter_pages(database, place):
+            yield CountedBlock(domain, ngrams, clock.counts(log_weights, now), tenants)
 
 
 def clock_of(session: Session, base_id: str) -> Clock | None:
@@ -204,37 +210,49 @@ def _places(session: Session, keys: Iterable[tuple[str, str]]) -> dict[tuple[str
     return found
 
 
-def _summed(parts: Sequence[NgramCounts]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the distinct n-grams, ascending, and the sums of their counts; sums of 0 are dropped."""
+def _summed(parts: Sequence[NgramCounts]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return the distinct n-grams, ascending, the sums of their counts, and who asked; sums of 0 are dropped."""
     keys = np.concatenate([np.asarray(part.ngrams, dtype=np.int64) for part in parts])
     counts = np.concatenate([np.asarray(part.counts, dtype=np.float64) for part in parts])
+    tenants = np.concatenate(
+        [np.broadcast_to(np.asarray(part.tenants, dtype=np.int64), np.shape(part.ngrams)) for part in parts]
+    )
     unique, places = np.unique(keys, return_inverse=True)
     sums: NDArray[np.float64] = np.bincount(places, weights=counts, minlength=len(unique)).astype(np.float64)
-    return unique[sums > 0], sums[sums > 0]
+    bitmaps = np.zeros(len(unique), np.int64)
+    np.bitwise_or.at(bitmaps, places, tenants)
+    return unique[sums > 0], sums[sums > 0], bitmaps[sums > 0]
 
 
 def _upsert(
-    session: Session, places: NDArray[np.int64], keys: NDArray[np.int64], log_weights: NDArray[np.float64]
+    session: Session,
+    places: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    log_weights: NDArray[np.float64],
+    tenants: NDArray[np.int64],
 ) -> None:
     """Write rows in key order, by the driver: many times faster than SQLAlchemy's executemany."""
     connection = session.connection()
     dialect = connection.dialect.name
-    columns = (places.tolist(), keys.tolist(), log_weights.tolist())
+    columns = (places.tolist(), keys.tolist(), log_weights.tolist(), tenants.tolist())
     connection.exec_driver_sql(_UPSERT[dialect], list(zip(*columns, strict=True)) if dialect == "sqlite" else columns)
 
 
-def _iter_pages(database: Database, place: int) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float64]]]:
-    """Yield pages of a place's n-grams, uint64 `[n]` ascending, and the logarithms of their weights, `[n]`."""
+def _iter_pages(
+    database: Database, place: int
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.uint64]]]:
+    """Yield pages of a place's n-grams `[n]` ascending, the logarithms of their weights, and who asked."""
+    names = ("ngram", "log_weight", "tenants")
     after, full = -1, True
     while full:
         with database.session(read_only=True) as session:
-            columns = (NgramFrequency.ngram, NgramFrequency.log_weight)
+            columns = (getattr(NgramFrequency, name) for name in names)
             of_page = select(*columns).where(NgramFrequency.place_id == place, NgramFrequency.ngram > after)
             # The driver's own rows: four times faster.
             result = session.connection().execute(of_page.order_by(NgramFrequency.ngram).limit(_PAGE))
             rows = cast("CursorResult[Any]", result).cursor.fetchall()
         if rows:
-            page = np.array(rows, dtype=[("ngram", np.uint64), ("log_weight", np.float64)])
-            yield page["ngram"].copy(), page["log_weight"].copy()
+            page = np.array(rows, dtype=list(zip(names, (np.uint64, np.float64, np.uint64), strict=True)))
+            yield page["ngram"].copy(), page["log_weight"].copy(), page["tenants"].copy()
             after = int(page["ngram"][-1])
         full = len(rows) == _PAGE

@@ -89,7 +89,10 @@ class WindowLookup:
             estimated=np.zeros(count, bool),
         )
         for (domain, delta, policy), members in _group(tasks, _source).items():
-            self._look_up_domain(search, Function(base.digest, delta), domain, policy, search.tokens_of(members))
+            tenants = [(tasks[member].item.requester, int(lengths[member])) for member in members]
+            self._look_up_domain(
+                search, Function(base.digest, delta), domain, policy, search.tokens_of(members), tenants
+            )
         windows, groups, places, sources = self._collect_missing(search, tasks)
         spread = np.full(real.size, NO_ROW, np.int64)
         spread[search.flat] = search.positions  # after the miss cache has given its rows
@@ -106,14 +109,21 @@ class WindowLookup:
         )
 
     def _look_up_domain(
-        self, search: _Search, function: Function, domain: str, policy: MissPolicy, tokens: NDArray[np.int64]
+        self,
+        search: _Search,
+        function: Function,
+        domain: str,
+        policy: MissPolicy,
+        tokens: NDArray[np.int64],
+        tenants: Sequence[tuple[int | None, int]],
     ) -> None:
+        """`tenants` are who looks up how many of the tokens, in order; see `FrequencyCounter.count`."""
         tree, keys = search.tree, search.keys[tokens]
         approximate = policy is MissPolicy.BACKOFF
         # No tree was published, or the domain or its delta is newer than the tree: all is missing, and is counted.
         if tree.number == 0 or tree.function_of(domain) != function.digest:
             none = np.zeros(len(keys), bool)
-            self._frequencies.count(function.base, domain, keys, none, 0, approximate=approximate)
+            self._frequencies.count(function.base, domain, keys, none, 0, tenants=tenants, approximate=approximate)
             return
         estimator = self._deltas.estimator(search.base, function.delta) if approximate else None
         found = tree.gather(domain, keys, search.rows, backoff=approximate and estimator is None)
@@ -126,6 +136,7 @@ class WindowLookup:
             keys,
             found.exact,
             tree.number,
+            tenants=tenants,
             inherited=int(np.count_nonzero(found.inherited & found.exact)),
             approximate=approximate,
         )

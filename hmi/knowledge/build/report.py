@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hmi.knowledge.counts import Waiting
 from hmi.knowledge.domains import ancestor_chains, function_run
 from hmi.knowledge.ngrams import Keys, holds
 from hmi.knowledge.plan import PreviousTree, TreePlan
@@ -28,6 +29,8 @@ class DomainReport:
     bytes_before: int
     predicted_hit_rate: float | None  # 0..1, see `plan.coverage`; None for a domain without lookups
     alias_share: float | None  # `TreePlan.alias_shares`; None for a domain without foreign ancestors
+    waiting: int = 0  # n-grams that are counted, and for which more tenants have to ask
+    unknown: int = 0  # n-grams that are counted, and of which it is not known who asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def report_domain(domain: str, plan: TreePlan, previous: PreviousTree, copied: i
     keys = plan.tables[domain]
     below = [each for each, chain in chains.items() if each != domain and domain in chain]
     was_here, was_below = (holds(_held(previous, domains), keys) for domains in (run, below))
+    waiting = plan.waiting.get(domain, Waiting())
     before, now = _held(previous, [domain]), [plan.tables[each] for each in run]
     return DomainReport(
         entries=table.meta.entries,
@@ -59,6 +63,8 @@ def report_domain(domain: str, plan: TreePlan, previous: PreviousTree, copied: i
         bytes_before=previous.sizes.get(domain, 0),
         predicted_hit_rate=plan.predicted.get(domain),
         alias_share=plan.alias_shares.get(domain),
+        waiting=waiting.tenants,
+        unknown=waiting.origin,
     )
 
 

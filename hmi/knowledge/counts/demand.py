@@ -8,6 +8,7 @@ requests bigrams that were never looked up, for the sake of windows to come.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
+from hmi.knowledge.counts.sharing import Bitmaps, DomainCounts, SharingRule
 from hmi.knowledge.domains import Parents, children_of
 from hmi.knowledge.ngrams import NO_KEYS, Keys, holds, union
 
@@ -48,14 +50,6 @@ class BackoffEstimates:
 
 
 @dataclass(frozen=True, slots=True)
-class DomainCounts:
-    keys: Keys  # [n], in any order
-    weights: NDArray[np.float64]  # [n], finite and not negative; decayed counts: a lookup of now is 1
-    total: float | None = None  # all lookups in that unit, of n-grams that are not kept too; None: the sum of `weights`
-    approximate_share: float = 0.0  # share (0..1) of its lookups that ran under the miss policy `backoff`
-
-
-@dataclass(frozen=True, slots=True)
 class Demand:
     """What a domain and its descendants request."""
 
@@ -66,13 +60,14 @@ class Demand:
     # [n], how many rows below become needless if the domain holds the key: as `requesters`, but a child of another
     # function counts only the share of its keys that are expected to become aliases
     rows_saved: NDArray[np.float64]
+    tenants: Bitmaps  # [n], who asked, in the whole subtree
     common: Keys  # ascending; requested by more than one domain of the subtree
     per_lookup: float  # what one of the domain's own lookups saves on average: 1, or less under `backoff`
 
     def is_offered(self, kept: NDArray[np.bool_], hysteresis: float) -> NDArray[np.bool_]:
-        """Return whether the domain itself may hold each key. A key that a single child requests stays with the child;
-        one that several request is worth a row if it saves more than one. Where a key was held before (`kept`, bool
-        `[n]`), its `rows_saved` count `hysteresis` times.
+        """Return whether holding each key in the domain itself is worth a row. A key that a single child requests stays
+        with the child; one that several request is worth a row if it saves more than one. Where a key was held before
+        (`kept`, bool `[n]`), its `rows_saved` count `hysteresis` times.
         """
         return (self.requesters >= 2) & (np.where(kept, self.rows_saved * hysteresis, self.rows_saved) > 1)
 
@@ -82,7 +77,11 @@ class _OwnDemand(NamedTuple):
 
     keys: Keys
     savings: NDArray[np.float64]
+    tenants: Bitmaps
     per_lookup: float
+
+    def requests(self) -> _Requests:
+        return _requests(self.keys, self.savings, self.tenants, 2, 2.0)
 
 
 class _Requests(NamedTuple):
@@ -92,6 +91,11 @@ class _Requests(NamedTuple):
     savings: NDArray[np.float64]
     requesters: NDArray[np.int64]
     rows_saved: NDArray[np.float64]
+    tenants: Bitmaps
+
+    def take(self, index: NDArray[np.intp]) -> _Requests:
+        keys, savings, requesters, rows_saved, tenants = self
+        return _Requests(keys[index], savings[index], requesters[index], rows_saved[index], tenants[index])
 
 
 def subtree_demands(
@@ -101,10 +105,12 @@ def subtree_demands(
     vocabulary: int,
     shares: Mapping[str, float],
     backoff: BackoffEstimates | None,
+    rule: SharingRule,
 ) -> dict[str, Demand]:
-    """Return every domain's demand, including its descendants'.
+    """Return every domain's demand, including that of descendants in its scope.
 
     Args:
+        counts: As `SharingRule.select` leaves them.
         upwards: All domains, children before their parents.
         shares: The share of a domain's demand that counts at its parent; 1 for domains that are not named.
         backoff: None: a lookup under `backoff` that misses is worth as much as one under `exact`.
@@ -112,76 +118,84 @@ def subtree_demands(
     Raises `InvalidInput` for invalid weights or shares.
     """
     children = children_of(parents)
-    own = _own_demands(counts, vocabulary, backoff)
+    own = _own_demands(counts, vocabulary, backoff, rule)
     demands: dict[str, Demand] = {}
     for domain in upwards:
-        parts = [_requests(own[domain].keys, own[domain].savings, 2, 2.0)] if domain in own else []
-        for child in children[domain]:
-            below, share = demands[child], shares.get(child, 1.0)
-            parts.append(_requests(below.keys, below.savings * share, 1, share))
+        below = [child for child in children[domain] if rule.scope(child) == rule.scope(domain)]
+        parts = [own[domain].requests()] if domain in own else []
+        for child in below:
+            demand, share = demands[child], shares.get(child, 1.0)
+            parts.append(_requests(demand.keys, demand.savings * share, demand.tenants, 1, share))
         merged = _merge(parts)
         common = NO_KEYS
-        if children[domain]:
+        if below:
             direct = [own[domain].keys] if domain in own else []
             several = (merged.requesters > 2) | ((merged.requesters == 2) & ~holds(direct, merged.keys))
-            common = union([merged.keys[several], *(demands[child].common for child in children[domain])])
+            common = union([merged.keys[several], *(demands[child].common for child in below)])
         demands[domain] = Demand(*merged, common, own[domain].per_lookup if domain in own else 1.0)
     return demands
 
 
 def _own_demands(
-    counts: Mapping[str, DomainCounts], vocabulary: int, backoff: BackoffEstimates | None
+    counts: Mapping[str, DomainCounts], vocabulary: int, backoff: BackoffEstimates | None, rule: SharingRule
 ) -> dict[str, _OwnDemand]:
-    requested = {domain: _checked(domain, counts[domain], vocabulary) for domain in sorted(counts)}
-    # Bigram counts tell most when they are summed over all domains.
-    worth = _prior_weights(
-        np.concatenate([NO_KEYS, *(keys for keys, _ in requested.values())]),
-        np.concatenate([np.empty(0), *(weights for _, weights in requested.values())]),
-    )
+    # Bigram counts tell most when they are summed over all domains; but what one scope asked for is not another's.
+    by_scope: dict[str, dict[str, _Requests]] = defaultdict(dict)
+    for domain in sorted(counts):
+        by_scope[rule.scope(domain)][domain] = _checked(domain, counts[domain], vocabulary)
     own = dict[str, _OwnDemand]()
-    end = 0
-    for domain, (keys, weights) in requested.items():
-        start, end = end, end + len(keys)
-        savings = weights + worth[start:end]
-        exact = float(weights.sum() + worth[start:end].sum())
-        share = counts[domain].approximate_share
-        if share > 0 and backoff is not None:
-            savings *= (1 - share) + share * backoff.errors(domain, keys).astype(np.float64)
-        per_lookup = float(savings.sum()) / exact if exact else 1.0
-        if share > 0 and backoff is not None:
-            gains = np.minimum(weights, 1.0) * (share * backoff.bigram_gain(domain, keys))
-            own[domain] = _OwnDemand(*_with_bigrams(keys, savings, gains), per_lookup)
-        else:
-            own[domain] = _OwnDemand(keys, savings, per_lookup)
+    for requested in by_scope.values():
+        worth = _prior_weights(
+            np.concatenate([each.keys for each in requested.values()]),
+            np.concatenate([each.savings for each in requested.values()]),
+        )
+        end = 0
+        for domain, each in requested.items():
+            start, end = end, end + len(each.keys)
+            own[domain] = _own_demand(domain, counts[domain].approximate_share, each, worth[start:end], backoff)
     return own
 
 
-def _checked(domain: str, counts: DomainCounts, vocabulary: int) -> tuple[Keys, NDArray[np.float64]]:
+def _own_demand(
+    domain: str, share: float, requested: _Requests, worth: NDArray[np.float64], backoff: BackoffEstimates | None
+) -> _OwnDemand:
+    """`share` of the lookups ran under `backoff`; `worth` is of each key beyond its own count."""
+    keys, weights, tenants = requested.keys, requested.savings, requested.tenants
+    savings = weights + worth
+    exact = float(weights.sum() + worth.sum())
+    if share > 0 and backoff is not None:
+        savings *= (1 - share) + share * backoff.errors(domain, keys).astype(np.float64)
+    per_lookup = float(savings.sum()) / exact if exact else 1.0
+    if share > 0 and backoff is not None:
+        gains = np.minimum(weights, 1.0) * (share * backoff.bigram_gain(domain, keys))
+        return _with_bigrams(_OwnDemand(keys, savings, tenants, per_lookup), gains)
+    return _OwnDemand(keys, savings, tenants, per_lookup)
+
+
+def _checked(domain: str, counts: DomainCounts, vocabulary: int) -> _Requests:
     """Return the vocabulary's n-grams that were looked up, ascending without duplicates, and their weights."""
     if len(counts.keys) != len(counts.weights) or not (np.isfinite(counts.weights) & (counts.weights >= 0)).all():
         raise InvalidInput(f"domain {domain}: each key needs one weight, finite and not negative")
     if not 0 <= counts.approximate_share <= 1:
         raise InvalidInput(f"domain {domain}: {counts.approximate_share} is not a share of its lookups")
     good = ngrams.in_vocabulary(counts.keys, vocabulary) & (counts.weights > 0)
-    merged = _merge([_requests(counts.keys[good], counts.weights[good], 2, 2.0)])
-    return merged.keys, merged.savings
+    return _merge([_requests(counts.keys[good], counts.weights[good], counts.bitmaps[good], 2, 2.0)])
 
 
-def _with_bigrams(
-    keys: Keys, savings: NDArray[np.float64], gains: NDArray[np.float64]
-) -> tuple[Keys, NDArray[np.float64]]:
+def _with_bigrams(own: _OwnDemand, gains: NDArray[np.float64]) -> _OwnDemand:
     """Add the bigrams of the windows, (prev, mid) and (mid, next).
 
     A bigram's row replaces new windows, not held ones. So it weighs by how many different windows it has, each of which
     was new once, as in Kneser and Ney's back-off ("Improved backing-off for m-gram language modeling", 1995). `gains`
-    are what the row of (prev, mid) would have saved for each window once, `[n]`.
+    are what the row of (prev, mid) would have saved for each window once, `[n]`. Who asked for one of its windows asked
+    for the bigram.
     """
-    parts = [_requests(keys, savings, 2, 2.0)]
+    keys, parts = own.keys, [own.requests()]
     for bigrams, gain in ((ngrams.without_next(keys), gains), (ngrams.without_prev(keys), gains * _OTHER_SIDE)):
         longer = (bigrams != keys) & (bigrams != ngrams.unigram(keys)) & (gain > 0)
-        parts.append(_requests(bigrams[longer], gain[longer], 2, 2.0))
+        parts.append(_requests(bigrams[longer], gain[longer], own.tenants[longer], 2, 2.0))
     merged = _merge(parts)
-    return merged.keys, merged.savings
+    return _OwnDemand(merged.keys, merged.savings, merged.tenants, own.per_lookup)
 
 
 def _prior_weights(keys: Keys, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -218,21 +232,24 @@ def _sums(groups: NDArray[np.uint64], weights: NDArray[np.float64]) -> NDArray[n
     return sums
 
 
-def _requests(keys: Keys, savings: NDArray[np.float64], requesters: int, rows_saved: float) -> _Requests:
-    return _Requests(keys, savings, np.full(len(keys), requesters, np.int64), np.full(len(keys), rows_saved))
+def _requests(
+    keys: Keys, savings: NDArray[np.float64], tenants: Bitmaps, requesters: int, rows_saved: float
+) -> _Requests:
+    count = len(keys)
+    return _Requests(keys, savings, np.full(count, requesters, np.int64), np.full(count, rows_saved), tenants)
 
 
 def _merge(parts: Sequence[_Requests]) -> _Requests:
-    """Return ascending keys without duplicates, and the sums of the other values."""
-    if len(parts) == 1:
-        keys, savings, requesters, rows_saved = parts[0]
-    else:
-        parts = parts or [_requests(NO_KEYS, np.empty(0), 0, 0.0)]
-        keys, savings, requesters, rows_saved = (np.concatenate(each) for each in zip(*parts, strict=True))
+    """Return ascending keys without duplicates, the sums of the other values, and who asked."""
+    parts = parts or [_requests(NO_KEYS, np.empty(0), NO_KEYS, 0, 0.0)]
+    merged = parts[0] if len(parts) == 1 else _Requests(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    keys = merged.keys
     if not (keys[1:] >= keys[:-1]).all():
         order = np.argsort(keys, kind="stable")  # stable: sums of floats come out the same every time
-        keys, savings, requesters, rows_saved = keys[order], savings[order], requesters[order], rows_saved[order]
+        merged = merged.take(order)
+        keys = merged.keys
     first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
-    if len(first) < len(keys):
-        savings, requesters, rows_saved = (np.add.reduceat(each, first) for each in (savings, requesters, rows_saved))
-    return _Requests(keys[first], savings, requesters, rows_saved)
+    if len(first) == len(keys):
+        return merged
+    savings, requesters, rows_saved = (np.add.reduceat(each, first) for each in merged[1:4])
+    return _Requests(keys[first], savings, requesters, rows_saved, np.bitwise_or.reduceat(merged.tenants, first))

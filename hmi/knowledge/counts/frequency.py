@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hmi.knowledge.counts.key_counts import KeyCounts, keep_heaviest
+from hmi.knowledge.counts.sharing import Bitmaps
 from hmi.knowledge.ngrams import Keys
 
 _TOTAL_SHARE = 2  # default of `total_keys`, in domains' worth of keys
@@ -39,6 +40,7 @@ class LookupCounts:
     number: int  # the tree version that answered these lookups
     keys: Keys  # ascending [n]; if several versions answered, those of all are with the highest number
     counts: NDArray[np.int64]  # [n], never too large
+    tenants: Bitmaps  # [n], who asked
     lookups: int  # windows
     hits: int  # of the lookups: held by the tree
     inherited: int = 0  # of the hits: from an ancestor's table
@@ -58,6 +60,13 @@ class _Totals(NamedTuple):
         return _Totals(*(one + two for one, two in zip(self, other, strict=True)))
 
 
+class _Pending(NamedTuple):
+    """Windows that one tenant looked up."""
+
+    keys: Keys
+    tenant: int  # its bitmap
+
+
 class _DomainCounter:
     """One domain's counts, and the keys that wait to be merged into them.
 
@@ -68,15 +77,15 @@ class _DomainCounter:
     def __init__(self) -> None:
         self.key_counts = KeyCounts()
         self.error = 0  # of drained counts that were restored
-        self.pending: list[Keys] = []
+        self.pending: list[_Pending] = []
         self.pending_keys = 0
         self.totals: dict[int, _Totals] = {}  # by tree version
 
-    def take_pending(self) -> list[Keys]:
+    def take_pending(self) -> list[_Pending]:
         taken, self.pending, self.pending_keys = self.pending, [], 0
         return taken
 
-    def merge(self, taken: list[Keys], max_keys: int) -> None:
+    def merge(self, taken: list[_Pending], max_keys: int) -> None:
         if taken:
             self.key_counts.add(*_count(taken))
             keep_heaviest([self.key_counts], max_keys)
@@ -89,7 +98,7 @@ class FrequencyCounter:
     """Counts lookups per base model and domain. Thread-safe."""
 
     def __init__(self, max_keys: int, total_keys: int | None = None) -> None:
-        """Keep at most `max_keys` different n-grams per base model and domain, 24 bytes each, and at most `total_keys`
+        """Keep at most `max_keys` different n-grams per base model and domain, 32 bytes each, and at most `total_keys`
         of all domains together, or a sixteenth more for a while; None is twice `max_keys`. Besides, up to half as many
         keys (at least 262,144) of 8 bytes wait to be merged.
         """
@@ -113,21 +122,27 @@ class FrequencyCounter:
         hit: NDArray[np.bool_],
         number: int,
         *,
+        tenants: Sequence[tuple[int | None, int]] = (),
         inherited: int = 0,
         approximate: bool = False,
     ) -> None:
         """Count every window of `keys` `[n]`; `hit` `[n]` says which of them tree `number` held.
 
-        `inherited` of the hits came from an ancestor's table; `approximate` says whether the policy was `backoff`.
+        Args:
+            tenants: Who asked: a tenant's bitmap and how many of the windows, in order, are its. 0: it is not known;
+                None: its n-grams are not counted. Empty: all are of an unknown tenant.
+            inherited: Of the hits, how many came from an ancestor's table.
+            approximate: Whether the miss policy was `backoff`.
         """
         totals = _Totals(len(keys), int(np.count_nonzero(hit)), inherited, len(keys) if approximate else 0)
+        pending = _by_tenant(keys, tenants or [(0, len(keys))])
+        waiting_keys = sum(len(each.keys) + _ARRAY_KEYS for each in pending)
         with self._lock:
             counter = self._domains[base, domain]
             counter.add_totals(number, totals)
-            if len(keys):
-                counter.pending.append(np.array(keys, np.uint64))  # a copy: the array may be a view of something large
-                counter.pending_keys += len(keys) + _ARRAY_KEYS
-                self._pending_keys += len(keys) + _ARRAY_KEYS
+            counter.pending += pending
+            counter.pending_keys += waiting_keys
+            self._pending_keys += waiting_keys
             waiting = self._pending_keys
         # One thread merges while the others keep counting; when they are far ahead of it, they wait.
         if waiting >= self._merge_at and self._merging.acquire(blocking=waiting >= 4 * self._merge_at):
@@ -147,7 +162,16 @@ class FrequencyCounter:
             for number, totals in sorted(counter.totals.items()):
                 own = slice(None) if number == max(counter.totals) else slice(0)
                 drained.append(
-                    LookupCounts(base, domain, number, found.keys[own], found.counts[own], *totals, error=error)
+                    LookupCounts(
+                        base,
+                        domain,
+                        number,
+                        found.keys[own],
+                        found.counts[own],
+                        found.tenants[own],
+                        *totals,
+                        error=error,
+                    )
                 )
         return drained
 
@@ -160,7 +184,7 @@ class FrequencyCounter:
                     counter = self._domains[each.base, each.domain]
                     totals = _Totals(each.lookups, each.hits, each.inherited, each.approximate)
                     counter.add_totals(each.number, totals)
-                counter.key_counts.add(each.keys, each.counts)
+                counter.key_counts.add(each.keys, each.counts, each.tenants)
                 keep_heaviest([counter.key_counts], self._max_keys)
                 errors[counter] = each.error  # the same in all counts of a domain
             for counter, error in errors.items():
@@ -188,14 +212,48 @@ class FrequencyCounter:
             keep_heaviest(summaries, self._total_keys)
 
 
-def _count(parts: list[Keys]) -> tuple[Keys, NDArray[np.int64]]:
-    """Return the keys, ascending without duplicates, and how often each occurs."""
-    keys = np.concatenate(parts)
+def _by_tenant(keys: Keys, tenants: Sequence[tuple[int | None, int]]) -> list[_Pending]:
+    """Copy each tenant's windows, those of one tenant together: the arrays may be views of something large."""
+    parts: dict[int, list[Keys]] = defaultdict(list)
+    start = 0
+    for tenant, count in tenants:
+        if tenant is not None and count:
+            parts[tenant].append(keys[start : start + count])
+        start += count
+    return [_Pending(np.concatenate(each).astype(np.uint64, copy=False), tenant) for tenant, each in parts.items()]
+
+
+def _count(pending: list[_Pending]) -> tuple[Keys, NDArray[np.int64], Bitmaps]:
+    """Return the keys, ascending without duplicates, how often each occurs, and who asked."""
+    by_tenant: dict[int, list[Keys]] = defaultdict(list)
+    for keys, tenant in pending:
+        by_tenant[tenant].append(keys)
+    counted = [(*_distinct(np.concatenate(each)), tenant) for tenant, each in by_tenant.items()]
+    if len(counted) == 1:
+        ((keys, counts, tenant),) = counted
+        return keys, counts, np.full(len(keys), tenant, np.uint64)
+    keys = np.concatenate([each[0] for each in counted])
+    order = np.argsort(keys)
+    keys = keys[order]
+    first = np.flatnonzero(_is_first(keys))
+    counts = np.add.reduceat(np.concatenate([each[1] for each in counted])[order], first)
+    sizes = [len(each[0]) for each in counted]
+    tenants = np.repeat(np.array([each[2] for each in counted], np.uint64), sizes)[order]
+    return keys[first], counts, np.bitwise_or.reduceat(tenants, first)
+
+
+def _distinct(keys: Keys) -> tuple[Keys, NDArray[np.int64]]:
+    """Return the keys, ascending without duplicates, and how often each occurs. Sorts `keys`."""
     keys.sort()
-    is_first = np.ones(len(keys), bool)
-    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-    first = np.flatnonzero(is_first)
+    first = np.flatnonzero(_is_first(keys))
     counts = np.full(len(first), len(keys), np.int64)
     counts[:-1] = first[1:]
     counts -= first
     return keys[first], counts
+
+
+def _is_first(keys: Keys) -> NDArray[np.bool_]:
+    """Return whether each of ascending keys differs from the one before it."""
+    is_first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    return is_first

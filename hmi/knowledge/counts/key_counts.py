@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hmi.knowledge.counts.sharing import Bitmaps
 from hmi.knowledge.ngrams import NO_KEYS, Keys
 
 
@@ -24,6 +25,7 @@ class KeyCounts:
     def __init__(self) -> None:
         self.keys: Keys = NO_KEYS  # ascending [n]
         self.counts: NDArray[np.int64] = np.empty(0, np.int64)  # [n], since each key entered
+        self.tenants: Bitmaps = np.empty(0, np.uint64)  # [n], who asked since each key entered
         self.slack: NDArray[np.int64] = np.empty(0, np.int64)  # [n], the floor when each key entered
         self.floor = 0  # the most that any key which is not held can have been counted
 
@@ -35,20 +37,21 @@ class KeyCounts:
         """By how much each key is above the floor, int64 `[n]`, never below 0."""
         return self.counts + (self.slack - self.floor)
 
-    def add(self, keys: Keys, counts: NDArray[np.int64]) -> None:
+    def add(self, keys: Keys, counts: NDArray[np.int64], tenants: Bitmaps) -> None:
         """Count ascending keys without duplicates."""
         if not len(self.keys):
-            self.keys, self.counts = keys, counts
+            self.keys, self.counts, self.tenants = keys, counts, tenants
             self.slack = np.full(len(keys), self.floor, np.int64)
             return
         places = np.searchsorted(self.keys, keys)
         known = self.keys[np.minimum(places, len(self.keys) - 1)] == keys
         self.counts[places[known]] += counts[known]
+        self.tenants[places[known]] |= tenants[known]
         new = ~known
         if new.any():
-            self._insert(places[new], keys[new], counts[new])
+            self._insert(places[new], keys[new], counts[new], tenants[new])
 
-    def _insert(self, places: NDArray[np.int64], keys: Keys, counts: NDArray[np.int64]) -> None:
+    def _insert(self, places: NDArray[np.int64], keys: Keys, counts: NDArray[np.int64], tenants: Bitmaps) -> None:
         """Insert new keys before the given places."""
         size = len(self.keys)
         before = np.cumsum(np.bincount(places, minlength=size)[:size])  # new keys before each held one
@@ -57,10 +60,12 @@ class KeyCounts:
         merged[old], merged[new] = self.keys, keys
         summed = np.empty(len(merged), np.int64)
         summed[old], summed[new] = self.counts, counts
+        bitmaps = np.empty(len(merged), np.uint64)
+        bitmaps[old], bitmaps[new] = self.tenants, tenants
         slack = np.zeros(len(merged), np.int64)
         if self.floor:
             slack[old], slack[new] = self.slack, self.floor
-        self.keys, self.counts, self.slack = merged, summed, slack
+        self.keys, self.counts, self.tenants, self.slack = merged, summed, bitmaps, slack
 
     def raise_floor(self, rise: int, spared_share: float) -> None:
         """Raise the floor by `rise`; drop keys below it, and all but a share of those exactly at it."""
@@ -69,7 +74,8 @@ class KeyCounts:
         ties = np.flatnonzero(margins == rise)
         steps = np.floor(np.arange(len(ties) + 1) * spared_share)  # spread evenly over the keys
         kept[ties[steps[1:] > steps[:-1]]] = True
-        self.keys, self.counts, self.slack = self.keys[kept], self.counts[kept], self.slack[kept]
+        self.keys, self.counts = self.keys[kept], self.counts[kept]
+        self.tenants, self.slack = self.tenants[kept], self.slack[kept]
         self.floor += rise
 
 

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from hmi.errors import InvalidInput
 from hmi.knowledge import ngrams
-from hmi.knowledge.counts import BackoffEstimates, Demand, DomainCounts, subtree_demands
+from hmi.knowledge.counts import BackoffEstimates, Demand, DomainCounts, SharingRule, Waiting, subtree_demands
 from hmi.knowledge.domains import Function, Parents, ancestor_chains, function_run
 from hmi.knowledge.ngrams import Keys, holds, union
 from hmi.knowledge.plan.coverage import PlannedTable, predicted_hit_rates
 from hmi.knowledge.plan.previous import PreviousTable, kept_aliases
 
 ALIAS_BYTES = 8  # of an alias: its key
+_EVERYTHING = SharingRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class TreePlan:
     # For each domain whose parent has another function: the share of aliases (0..1) among its n-grams that ancestors
     # hold, as far as it was known. The next plan begins with it.
     alias_shares: Mapping[str, float] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)  # n-grams that may not be held yet
 
 
 def plan_tree(
@@ -53,6 +55,7 @@ def plan_tree(
     hysteresis: float = 1.2,
     *,
     backoff: BackoffEstimates | None = None,
+    rule: SharingRule = _EVERYTHING,
 ) -> TreePlan:
     """Plan the next version. The same arguments give the same plan.
 
@@ -67,6 +70,7 @@ def plan_tree(
         hysteresis: Factor on the saving of a key that the previous version held in the domain, or above it with the
             same function, so that equals do not alternate.
         backoff: For domains with lookups under `backoff`; None: their misses cost as much as those under `exact`.
+        rule: What each table may hold, by the tenants that asked.
 
     Raises `Corrupt` if the parents are no tree, `InvalidInput` for counts of an unknown domain or invalid weights.
     """
@@ -75,21 +79,22 @@ def plan_tree(
     chains = ancestor_chains(parents)
     if unknown := sorted(set(counts) - set(chains)):
         raise InvalidInput(f"counts for domains that do not exist: {', '.join(unknown)}")
+    selected, waiting = rule.select(counts, parents)
     downwards = sorted(chains, key=lambda domain: (len(chains[domain]), domain))
     digests = {domain: functions[domain].digest for domain in chains}
     shares = _alias_shares(parents, digests, previous)
-    demands = subtree_demands(counts, parents, downwards[::-1], vocabulary, shares, backoff)
+    demands = subtree_demands(selected, parents, downwards[::-1], vocabulary, shares, backoff, rule)
     # The root holds all unigrams, outside of its budget. So does the topmost domain of another function if a domain of
     # that function has lookups under `backoff`: the root's unigrams are another model's rows.
     always = dict.fromkeys((chain[-1] for chain in chains.values()), ngrams.unigrams(vocabulary))
     for domain in (each for each in counts if counts[each].approximate_share > 0):
         always[function_run(chains[domain], digests)[0][-1]] = ngrams.unigrams(vocabulary)
-    planner = _Planner(chains, digests, previous, always)
+    planner = _Planner(chains, digests, previous, always, rule)
     for domain in downwards:
         planner.plan_domain(domain, demands.pop(domain), node_bytes, row_bytes, hysteresis)
-    predicted = predicted_hit_rates(counts, parents, planner.planned, digests)
+    predicted = predicted_hit_rates(selected, parents, planner.planned, digests)
     tables = {domain: table.keys for domain, table in planner.planned.items()}
-    return TreePlan(dict(parents), dict(functions), tables, predicted, shares)
+    return TreePlan(dict(parents), dict(functions), tables, predicted, shares, waiting)
 
 
 class _Planner:
@@ -106,12 +111,14 @@ class _Planner:
         digests: Mapping[str, str],
         previous: Mapping[str, PreviousTable],
         always: Mapping[str, Keys],
+        rule: SharingRule,
     ) -> None:
         """`digests` are of each domain's function; `always` are keys held outside of the budget, by domain."""
         self._chains = chains
         self._digests = digests
         self._previous = previous
         self._always = always
+        self._rule = rule
         self.planned: dict[str, PlannedTable] = {}
         self._sources: dict[str, dict[str, Keys]] = {}  # domain -> digest of the rows' function -> ascending keys
 
@@ -120,7 +127,8 @@ class _Planner:
         always = self._always.get(domain)
         above = [self.planned[each].keys for each in run[1:]] + ([] if always is None else [always])
         kept = self._was_held(run, demand.keys)
-        free = demand.is_offered(kept, hysteresis) & ~holds(above, demand.keys)
+        allowed = self._rule.may_be_held(domain, demand.tenants)
+        free = allowed & demand.is_offered(kept, hysteresis) & ~holds(above, demand.keys)
         keys, savings, favour = demand.keys[free], demand.savings[free], np.where(kept, hysteresis, 1.0)[free]
         costs = np.where(self._kept_aliases(domain, foreign, keys), ALIAS_BYTES, row_bytes)
         best, least = _best(savings * favour, costs, node_bytes)
@@ -155,8 +163,14 @@ class _Planner:
         }
 
     def _compared_tables(self, domain: str, foreign: str) -> list[PreviousTable]:
+        """Return the previous tables, of the domain's scope alone, that were compared with the same function's."""
         functions = self._digests[domain], self._digests[foreign]
-        return [table for table in self._previous.values() if (table.function, table.alias_function) == functions]
+        scope = self._rule.scope(domain)
+        return [
+            table
+            for each, table in self._previous.items()
+            if (table.function, table.alias_function) == functions and self._rule.scope(each) == scope
+        ]
 
     def _gives(self, foreign: str) -> Callable[[str, Keys], NDArray[np.bool_]]:
         known = [self._sources[each] for each in self._run(foreign)]

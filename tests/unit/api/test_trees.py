@@ -13,6 +13,7 @@ import safetensors.numpy
 from hmi.adapters.formats import FILE_NAME, load_adapter
 from hmi.catalog import HitCounts, NgramCounts, bases, domains, trees
 from hmi.knowledge import pack
+from hmi.tenant_bits import PUBLIC
 from tests.apis import SPEC, Api, adapter_file
 from tests.published_trees import BASE, add_base, count, delta_file, publish
 
@@ -206,7 +207,7 @@ def test_ids_that_the_tokenizer_does_not_know_are_shown_as_numbers(api_with_base
     with api.services.database.session() as session:
         base, reviews = bases.get_base(session, BASE), domains.get_domain(session, "reviews")
         key = pack(np.array([2]), np.array([SPEC.vocab_size - 1]), np.array([-1]))
-        frequencies.add(session, [NgramCounts(base.id, reviews.id, key, [1.0])], half_life_seconds=1e9)
+        frequencies.add(session, [NgramCounts(base.id, reviews.id, key, [1.0], PUBLIC)], half_life_seconds=1e9)
     (found,) = get(api, "/top", domain="reviews")["data"]
     assert found["text"] == f"[CLS] <{SPEC.vocab_size - 1}>"
 

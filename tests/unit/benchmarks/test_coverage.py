@@ -99,7 +99,7 @@ def test_no_text_comes_twice_and_the_mix_changes_when_traffic_drifts() -> None:
 
 
 def delta(domain: str, keys: Keys, counts: list[int], lookups: int) -> LookupCounts:
-    return LookupCounts("base", domain, 1, keys, np.array(counts, np.int64), lookups, 0)
+    return LookupCounts("base", domain, 1, keys, np.array(counts, np.int64), np.zeros(len(keys), np.uint64), lookups, 0)
 
 
 def test_counts_halve_with_each_half_life() -> None:

@@ -220,9 +220,26 @@ def test_what_is_counted_meanwhile_is_seen_when_pages_are_read_one_by_one(
         add(session, [NgramCounts(base_id, general_id, range(6), np.ones(6))], half_life_seconds=_DAY, at=_T0)
         place = session.execute(select(NgramFrequency.place_id).distinct()).scalar_one()
     seen = []
-    for ngrams, _ in frequencies._iter_pages(database, place):
+    for ngrams, _, _ in frequencies._iter_pages(database, place):
         seen += ngrams.tolist()
         if len(seen) < 6:
             with database.session() as session:
                 add(session, [NgramCounts(base_id, general_id, [len(seen) + 100], [1])], half_life_seconds=_DAY, at=_T0)
     assert seen == [*range(6), 102, 104]
+
+
+def test_who_asked_is_merged_and_survives_decay(database: Database, base_id: str, general_id: str) -> None:
+    for bitmaps, at in (([1, 2, 0], _T0), ([4, 2, 1 << 62], _T0 + 30 * _DAY)):
+        with database.session() as session:
+            add(
+                session,
+                [
+                    NgramCounts(base_id, general_id, [5, 6, 7], np.ones(3), bitmaps),
+                    NgramCounts(base_id, general_id, [5], [1], 8),
+                ],
+                half_life_seconds=_DAY,
+                at=at,
+            )
+    counted = frequencies.load(database, base_id)["general"]
+    assert counted.ngrams.tolist() == [5, 6, 7]
+    assert counted.tenants.tolist() == [1 | 4 | 8, 2, 1 << 62]

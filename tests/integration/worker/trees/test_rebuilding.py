@@ -46,22 +46,29 @@ def test_tree_holds_the_counted_ngrams_when_it_is_rebuilt(site: Worksite, runtim
 
 
 def test_worker_looks_up_in_the_new_tree_when_one_is_published(site: Worksite, runtime: Runtime, movies: str) -> None:
-    site.add_model("acme", "films", domain=movies)
-    site.submit("acme", [line("a", "acme/films", [[5, 6, 7, 8, 9]])])
+    shared, alone = [5, 6, 7, 8, 9], [20, 21, 22]
+    for tenant in ("acme", "beta", "gamma"):  # as many as a shared table wants
+        if tenant != "acme":
+            site.add_tenant(tenant)
+        site.add_model(tenant, "films", domain=movies)
+        site.submit(tenant, [line("a", f"{tenant}/films", [shared])])
+    site.submit("acme", [line("a", "acme/films", [alone, alone])])
     with running(site, name="other@there") as other:
         run_waiting(other, site)
         assert [use.number for use in other.engine.stats().trees] == [0]
         other.flusher.flush()
         rebuild(runtime, "base")
         other.refresh_trees()
-        site.submit("acme", [line("a", "acme/films", [[5, 6, 7, 8, 9]])])
+        site.submit("acme", [line("a", "acme/films", [shared, alone])])
         run_waiting(other, site)
         assert [use.number for use in other.engine.stats().trees] == [1]
         other.flusher.flush()
     with site.database.session(read_only=True) as session:
         before, after = (trees.hit_counts(session, base_id(site), number)[movies] for number in (0, 1))
-    assert (before.lookups, before.hits) == (5, 0)
-    assert (after.lookups, after.hits) == (5, 5)
+        (version,) = trees.versions(session, base_id(site))
+    assert (before.lookups, before.hits) == (21, 0)
+    assert (after.lookups, after.hits) == (8, 5)
+    assert version.report["domains"]["movies"]["waiting"] == 3
 
 
 def test_new_domain_is_served_when_it_is_younger_than_the_tree(site: Worksite, runtime: Runtime) -> None:

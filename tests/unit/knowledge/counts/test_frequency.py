@@ -256,10 +256,10 @@ def test_a_drain_waits_for_the_merge_that_holds_some_counts(monkeypatch: pytest.
     counter, merging, resume = FrequencyCounter(max_keys=10), threading.Event(), threading.Event()
     add = KeyCounts.add
 
-    def slow(self: KeyCounts, keys: Keys, counts: NDArray[np.int64]) -> None:
+    def slow(self: KeyCounts, keys: Keys, counts: NDArray[np.int64], tenants: NDArray[np.uint64]) -> None:
         merging.set()
         assert resume.wait(timeout=30)
-        add(self, keys, counts)
+        add(self, keys, counts, tenants)
 
     monkeypatch.setattr(KeyCounts, "add", slow)
     with ThreadPoolExecutor(2) as pool:
@@ -282,3 +282,29 @@ def test_a_bound_below_one_is_refused() -> None:
         FrequencyCounter(0)
     with pytest.raises(ValueError, match="total_keys"):
         FrequencyCounter(1, 0)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from([None, 0, 1, 2, 4]), st.integers(0, 6)), min_size=1), max_size=8),
+    st.booleans(),
+)
+def test_bitmaps_say_who_asked_when_counts_are_merged_and_restored(
+    batches: list[list[tuple[int | None, int]]], restores: bool
+) -> None:
+    counter, expected = FrequencyCounter(max_keys=100), dict[int, list[int]]()
+    for number, tenants in enumerate(batches):
+        keys = [1 + (number + place) % 7 for place in range(sum(count for _, count in tenants))]
+        asking = [tenant for tenant, count in tenants for _ in range(count)]
+        counter.count("base", "news", np.array(keys, np.uint64), np.zeros(len(keys), bool), 1, tenants=tenants)
+        for key, tenant in zip(keys, asking, strict=True):
+            if tenant is not None:
+                times, who = expected.get(key, [0, 0])
+                expected[key] = [times + 1, who | tenant]
+        if restores and number % 2:
+            counter.restore(counter.drain())
+    found = {
+        key: [times, who]
+        for each in counter.drain()
+        for key, times, who in zip(each.keys.tolist(), each.counts.tolist(), each.tenants.tolist(), strict=True)
+    }
+    assert found == expected

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hmi.errors import Corrupt, InvalidInput
 from hmi.knowledge import Keys, ancestor_chains, ngrams
-from hmi.knowledge.counts import BackoffEstimates, DomainCounts, subtree_demands
+from hmi.knowledge.counts import BackoffEstimates, DomainCounts, SharingRule, subtree_demands
 from hmi.knowledge.plan import plan_tree
 from tests.unit.knowledge.builds import PLAIN
 from tests.unit.knowledge.plans import (
@@ -221,8 +221,10 @@ def test_a_share_of_approximate_lookups_weighs_by_the_error(case: Case, share: f
         domain: DomainCounts(each.keys, each.weights, approximate_share=share) for domain, each in case.counts().items()
     }
     downwards = sorted(PARENTS, key=lambda domain: len(ancestor_chains(PARENTS)[domain]))
-    weighed = subtree_demands(counts, PARENTS, downwards[::-1], VOCABULARY, {}, BackoffEstimates(errors))
-    exact = subtree_demands(case.counts(), PARENTS, downwards[::-1], VOCABULARY, {}, BackoffEstimates(errors))
+    weighed = subtree_demands(counts, PARENTS, downwards[::-1], VOCABULARY, {}, BackoffEstimates(errors), SharingRule())
+    exact = subtree_demands(
+        case.counts(), PARENTS, downwards[::-1], VOCABULARY, {}, BackoffEstimates(errors), SharingRule()
+    )
     for domain in PARENTS:
         keys = exact[domain].keys
         factor = (1 - share) + share * errors(domain, keys).astype(np.float64)
