@@ -31,7 +31,8 @@ def plan(counted: dict[str, DomainCounts], rule: SharingRule, entries: int = 100
 
 def held(made: TreePlan, domain: str) -> list[int]:
     keys: Keys = made.tables[domain]
-    return keys[~np.isin(keys, UNIGRAMS)].tolist()
+    longer: list[int] = keys[~np.isin(keys, UNIGRAMS)].tolist()
+    return longer
 
 
 @pytest.mark.parametrize(
