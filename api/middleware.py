@@ -36,6 +36,7 @@ class RequestContext:
         answer = _Answer(send, request_id)
         started = time.perf_counter()
         path = quote(scope["path"], safe=_PLAIN_IN_PATHS)
+        structlog.contextvars.clear_contextvars()  # the tenant of an earlier request on the same connection
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             refused = _refuse(scope)
             try:

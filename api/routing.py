@@ -98,8 +98,10 @@ def _authenticate(request: Request) -> Principal:
 
 
 async def _services(request: Request) -> Services:
+    """Those of the application; a tenant's endpoints get no other database than that tenant's."""
     services: Services = request.app.state.services
-    return services
+    principal: Principal | None = getattr(request.state, "principal", None)
+    return services if principal is None or principal.is_admin else services.for_tenant(principal.tenant_id)
 
 
 async def _principal(request: Request) -> Principal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from celery import Celery
@@ -61,9 +61,14 @@ class Services:
             tenants.register_admin_key(session, self.settings.admin_key.get_secret_value())
 
     def check_schema(self) -> None:
-        """Raises `Transient` where the catalog is not migrated."""
+        """Raises `Transient` where the catalog is not migrated, or its user may not serve tenants."""
         if not is_schema_current(self.database):
             raise Transient("the catalog's tables are missing or old; run `hmi db upgrade`", code="not_migrated")
+        self.database.check_row_security()
+
+    def for_tenant(self, tenant_id: str) -> Services:
+        """The services whose database shows and changes one tenant's rows alone (`Database.for_tenant`)."""
+        return replace(self, database=self.database.for_tenant(tenant_id))
 
     def tokenizer(self, base_artifact: str) -> Tokenizer:
         """A base model's tokenizer; nothing else of the artifact is fetched. Raises `Corrupt` where it is lost."""

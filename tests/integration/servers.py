@@ -43,23 +43,24 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, user: str = "postgres") -> str:
         """For `Database`."""
-        return f"postgresql+psycopg://postgres@/{database}?host={self._folder}"
+        return f"postgresql+psycopg://{user}@/{database}?host={self._folder}"
 
     def create(self, database: str, *, template: str = "template0") -> str:
         """Create a database as a copy of `template`, which must have no connections; return its URL."""
         # By file copy: a template of a few MB needs no WAL record of each of its pages.
-        self._run(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        self.run(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(database)
 
     def drop(self, database: str) -> None:
-        self._run(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        self.run(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
     def ping(self) -> None:
-        self._run("SELECT 1")
+        self.run("SELECT 1")
 
-    def _run(self, statement: str) -> None:
+    def run(self, statement: str) -> None:
+        """As the superuser, in no transaction."""
         with psycopg.connect(f"user=postgres dbname=postgres host={self._folder}", autocommit=True) as connection:
             connection.execute(statement.encode())
 

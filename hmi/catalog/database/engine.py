@@ -9,6 +9,7 @@ change of state is one conditional UPDATE, which that level checks again on the 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy import event, make_url
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database.failures import translated
+from hmi.catalog.database.row_security import check_login, confine
 from hmi.catalog.database.sqlite import begin_sqlite, set_up_sqlite
 from hmi.catalog.database.statements import database_time
 
@@ -46,6 +48,16 @@ class Database:
         else:
             raise ValueError(f"the catalog runs on sqlite and postgresql, not on {parsed.drivername}")
         self._read_only = self.engine.execution_options(read_only=True, postgresql_readonly=True)
+        self._tenant_id: str | None = None
+
+    def for_tenant(self, tenant_id: str) -> Database:
+        """The same connections for the requests of a tenant.
+
+        On PostgreSQL their transactions see and change that tenant's rows alone (`database.row_security`).
+        """
+        confined = copy.copy(self)
+        confined._tenant_id = tenant_id
+        return confined
 
     @contextlib.contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
@@ -64,14 +76,24 @@ class Database:
                 expire_on_commit=False,
                 execution_options={"populate_existing": True},
             ) as session,
-            session.begin(),
         ):
-            yield session
+            if self._tenant_id is not None and not self.is_sqlite:
+                confine(session, self._tenant_id)
+            with session.begin():
+                yield session
 
     def ping(self) -> None:
         """Raises `Transient` where the database does not answer."""
         with self.session(read_only=True) as session:
             database_time(session)
+
+    def check_row_security(self) -> None:
+        """Raises `Transient` where the user of the URL cannot serve tenants under row-level security."""
+        if self.is_sqlite:
+            return
+        with self.session(read_only=True) as session:
+            check_login(session)
+        self.for_tenant("").ping()
 
     def dispose(self) -> None:
         self.engine.dispose()

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import httpx
 import pytest
 
 from hmi.errors import Transient
 from tests.apis import Api
+from tests.waiting import wait_until
 
 KEYS = {"message", "type", "param", "code"}
 
@@ -116,3 +118,16 @@ def test_a_path_is_logged_quoted_when_it_holds_control_characters(api: Api, capl
     while not written and time.monotonic() < deadline:  # the line is written after the answer
         written = [str(record.msg) for record in caplog.records if record.name == "api.access"]
     assert "/v1/models/acme/a%1B%5B31m%0Ab" in "\n".join(written)
+
+
+def test_a_log_line_does_not_name_the_tenant_of_the_request_before_it_on_a_connection(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lines() -> list[Any]:
+        return [record.msg for record in caplog.records if record.name == "api.access"]
+
+    with api.http("acme") as http:
+        http.get("/v1/files")
+        http.get("/v1/files", headers={"authorization": "Bearer unknown"})
+        wait_until(lambda: len(lines()) == 2, what="a line for each request")
+    assert [(line["status"], line.get("tenant")) for line in lines()] == [(200, "acme"), (401, None)]

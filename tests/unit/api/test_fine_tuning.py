@@ -332,7 +332,7 @@ def test_a_job_is_no_larger_than_allowed(
     api: Api, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], code: str
 ) -> None:
     settings = api.services.settings.model_copy(update=changes)
-    monkeypatch.setattr(type(api.services), "settings", settings, raising=False)
+    monkeypatch.setattr(api.app.state, "services", dataclasses.replace(api.services, settings=settings))
     file_id = upload_text(api)
     with pytest.raises(openai.BadRequestError) as caught:
         tune(api, training_file=file_id, validation_file=upload_text(api))
@@ -341,7 +341,7 @@ def test_a_job_is_no_larger_than_allowed(
 
 def test_a_tenant_has_no_more_open_jobs_than_allowed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = api.services.settings.model_copy(update={"max_open_trainings_per_tenant": 1})
-    monkeypatch.setattr(type(api.services), "settings", settings, raising=False)
+    monkeypatch.setattr(api.app.state, "services", dataclasses.replace(api.services, settings=settings))
     job = tune(api)
     with pytest.raises(openai.RateLimitError) as caught:
         tune(api)
