@@ -78,6 +78,7 @@ def tiny_engine(
         device_adapter_bytes=device_adapter_bytes,
         miss_cache_bytes=miss_cache_bytes,
         delta_bytes=delta_bytes,
+        cache_bytes=8 * 1024**2,
     )
     return Engine(config, source)
 

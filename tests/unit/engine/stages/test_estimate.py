@@ -77,18 +77,6 @@ def test_no_window_is_computed_when_the_tree_holds_the_tokens(engine: Engine, tm
     assert min(np.abs(a - b).max() for a, b in zip(estimated, exact, strict=True)) > 1e-3
 
 
-def test_what_is_computed_for_others_changes_no_estimate(engine: Engine, tmp_path: Path) -> None:
-    """An answer under `backoff` depends on the tree, and on nothing that other tenants asked before."""
-    engine.publish_tree(BASE, tree_of(engine, tmp_path, token_keys(TOKENS)))
-    before = numbers(engine.submit(items(MissPolicy.BACKOFF)).result(60))
-    engine.submit(items(MissPolicy.EXACT)).result(60)
-    miss_cache = engine.stats().trees[0].miss_cache
-    assert miss_cache is not None
-    assert miss_cache.entries > 0
-    for one, other in zip(numbers(engine.submit(items(MissPolicy.BACKOFF)).result(60)), before, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-
-
 def test_what_the_tree_holds_is_no_estimate(engine: Engine, tmp_path: Path) -> None:
     engine.publish_tree(BASE, tree_of(engine, tmp_path, np.concatenate([windows(), token_keys(TOKENS)])))
     found = numbers(engine.submit(items(MissPolicy.BACKOFF)).result(60))
