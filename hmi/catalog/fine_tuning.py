@@ -59,7 +59,9 @@ def create_job(
             raise names.reused_idempotency_key(first.id)
         return first
     paths = _lock_files(session, tenant_id, new)
-    base, domain = bases.get_base(session, new.base), domains.get_domain(session, new.domain)
+    domains.lock_domains(session, shared=True)
+    domain = domains.get_domain(session, new.domain, tenant_id=tenant_id, param="hmi.domain")
+    base = bases.get_base(session, new.base)
     check_quota(session, tenant_id, max_open)
     job_id = new_id(_ID)
     values = {

@@ -53,13 +53,14 @@ def insert_or(session: Session, table: type[Base]) -> sqlite.Insert | postgresql
     return sqlite.insert(table) if _is_sqlite(session) else postgresql.insert(table)
 
 
-def lock_for_transaction(session: Session, key: int) -> None:
-    """Wait until no other transaction holds `key`, and hold it to the end of this one.
+def lock_for_transaction(session: Session, key: int, *, shared: bool = False) -> None:
+    """Wait until no other transaction holds `key`, and hold it to the end of this one; `shared`, beside others.
 
     A writing transaction on SQLite is the only one and needs no lock.
     """
     if not _is_sqlite(session):
-        session.execute(select(func.pg_advisory_xact_lock(key)))
+        lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        session.execute(select(lock(key)))
 
 
 def _is_sqlite(session: Session) -> bool:

@@ -5,7 +5,7 @@ Start with `models`: a request's model name resolves to a base model, a domain a
 
 from __future__ import annotations
 
-from hmi.catalog.registry import bases, deltas, domains, files, models, names, tenants
+from hmi.catalog.registry import audiences, bases, deltas, domains, files, models, names, tenants
 from hmi.catalog.registry.deltas import DeltaView
 from hmi.catalog.registry.files import NewFile
 from hmi.catalog.registry.keys import mint_key
@@ -17,6 +17,7 @@ __all__ = [
     "NewFile",
     "Principal",
     "RegisteredModel",
+    "audiences",
     "bases",
     "deltas",
     "domains",

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import execute_dml, insert_or, now
 from hmi.catalog.registry.bases import get_base
 from hmi.catalog.registry.deltas import nearest_deltas
-from hmi.catalog.registry.domains import get_domain
+from hmi.catalog.registry.domains import get_domain, lock_domains
 from hmi.catalog.registry.names import check_json, check_model_name, split_model_name
 from hmi.catalog.registry.tenants import Principal
 from hmi.catalog.schema import AdapterRevision, Domain, RegisteredBase, Tenant, TenantModel, new_id
@@ -58,13 +58,15 @@ def register_model(
     """Serve `artifact` under `name`, which is without the tenant's.
 
     An existing name gets a new revision; the same content again changes nothing. Raises `NotFound` (tenant, base,
-    domain), `InvalidInput`.
+    domain: one that the tenant may not use is unknown to it), `InvalidInput`.
     """
     check_model_name(name)
     check_json(dict(summary), param="summary")
     if session.get(Tenant, tenant_id) is None:
         raise NotFound(f"there is no tenant {tenant_id}", param="tenant")
-    content = {"base_id": get_base(session, base).id, "domain_id": get_domain(session, domain).id}
+    lock_domains(session, shared=True)
+    place = get_domain(session, domain, tenant_id=tenant_id)
+    content = {"base_id": get_base(session, base).id, "domain_id": place.id}
     content["miss_policy"] = miss_policy
     mine = and_(TenantModel.tenant_id == tenant_id, TenantModel.name == name)
     new = {"id": new_id("model_"), "tenant_id": tenant_id, "name": name, "revision": 0, "created_at": now()}

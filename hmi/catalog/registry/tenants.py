@@ -56,11 +56,11 @@ def create_tenant(session: Session, name: str, *, weight: int = 1) -> Tenant:
     return get_tenant(session, name)
 
 
-def get_tenant(session: Session, name: str) -> Tenant:
+def get_tenant(session: Session, name: str, *, param: str = "tenant") -> Tenant:
     """Raises `NotFound`."""
     tenant = session.scalars(select(Tenant).where(Tenant.name == name)).one_or_none()
     if tenant is None:
-        raise NotFound(f"there is no tenant {name[:80]!r}", param="tenant")
+        raise NotFound(f"there is no tenant {name[:80]!r}", param=param)
     return tenant
 
 
