@@ -48,7 +48,7 @@ def test_a_base_keeps_its_weights_when_others_claim_its_name(database: Database)
 def test_a_model_says_all_that_serving_needs_when_registered(database: Database) -> None:
     base, acme = add_base(database), add_tenant(database)
     model = _register(database, acme)
-    assert dataclasses.replace(model, model_id="", created_at=0.0) == RegisteredModel(
+    assert dataclasses.replace(model, model_id="", created_at=0.0, tenant_bit=0) == RegisteredModel(
         model_id="",
         name="acme/sentiment",
         tenant_id=acme.id,
