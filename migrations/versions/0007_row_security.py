@@ -27,8 +27,8 @@ _MINE = f"tenant_id = {_ME}"
 _GRANTS = {
     "tenants": "SELECT, UPDATE (counts)",
     "base_models": "SELECT",
-    "domains": "SELECT, UPDATE (audience)",
-    "domain_tenants": "SELECT, INSERT, DELETE",
+    "domains": "SELECT",
+    "domain_tenants": "SELECT",
     "domain_deltas": "SELECT, INSERT, UPDATE, DELETE",
     "tenant_models": "SELECT, INSERT, UPDATE (base_id, domain_id, miss_policy, revision), DELETE",
     "adapter_revisions": "SELECT, INSERT",
@@ -43,50 +43,49 @@ _GRANTS = {
     "tree_usage": "SELECT",
 }
 
+# Runs as the owner of the tables: policies of two tables must not refer to each other.
+_USABLE_DOMAINS = """
+CREATE FUNCTION hmi_usable_domains() RETURNS SETOF text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+  SELECT id FROM {schema}.domains
+  WHERE audience = 'public' OR owner_id = {me} OR (audience = 'tenants'
+    AND id IN (SELECT domain_id FROM {schema}.domain_tenants WHERE tenant_id = {me}))
+$$
+"""
 _OWNED = f"owner_id = {_ME}"
-_USABLE_DOMAIN = "domain_id IN (SELECT id FROM domains)"
-_PRIVATE_DOMAIN = f"domain_id IN (SELECT id FROM domains WHERE audience = 'private' AND owner_id = {_ME})"
+_OF_USABLE_DOMAIN = "domain_id IN (SELECT id FROM domains)"
+_OF_PRIVATE_DOMAIN = f"domain_id IN (SELECT id FROM domains WHERE audience = 'private' AND {_OWNED})"
 
 
 def _all(rows: str, new_rows: str | None = None) -> dict[str, str]:
     return {"ALL": f"USING ({rows}) WITH CHECK ({new_rows or rows})"}
 
 
-# A subquery sees what the role may see. `hmi_owns_domain` runs as the owner of the tables: policies of two tables must
-# not refer to each other.
+# A subquery finds what the role may see.
 _POLICIES = {
     "tenants": {
-        "SELECT": f"USING (id = {_ME} OR id IN (SELECT tenant_id FROM domain_tenants))",
+        "SELECT": f"USING (id = {_ME} OR id IN (SELECT tenant_id FROM domain_tenants WHERE domain_id"
+        f" IN (SELECT id FROM domains WHERE {_OWNED})))",
         "UPDATE": f"USING (id = {_ME}) WITH CHECK (id = {_ME})",
     },
     "api_keys": _all(_MINE),
-    "domains": {
-        "SELECT": f"USING (audience = 'public' OR {_OWNED} OR (audience = 'tenants'"
-        f" AND id IN (SELECT domain_id FROM domain_tenants WHERE {_MINE})))",
-        # Rows that may be locked, and rows that may be changed.
-        "UPDATE": f"USING (audience = 'public' OR {_OWNED}) WITH CHECK ({_OWNED})",
-    },
-    "domain_tenants": {
-        "SELECT": f"USING ({_MINE} OR hmi_owns_domain(domain_id))",
-        "INSERT": "WITH CHECK (hmi_owns_domain(domain_id))",
-        "DELETE": "USING (hmi_owns_domain(domain_id))",
-    },
+    "domains": _all("audience = 'public' OR id IN (SELECT hmi_usable_domains())"),
+    "domain_tenants": _all("domain_id IN (SELECT hmi_usable_domains())"),
     "domain_deltas": {
-        "SELECT": f"USING ((owner_id IS NULL OR is_published OR {_OWNED}) AND {_USABLE_DOMAIN})",
-        "INSERT": f"WITH CHECK ({_OWNED} AND {_PRIVATE_DOMAIN})",
-        "UPDATE": f"USING ({_PRIVATE_DOMAIN}) WITH CHECK ({_OWNED} AND {_PRIVATE_DOMAIN})",
-        "DELETE": f"USING ({_PRIVATE_DOMAIN})",
+        "SELECT": f"USING ((owner_id IS NULL OR is_published OR {_OWNED}) AND {_OF_USABLE_DOMAIN})",
+        "INSERT": f"WITH CHECK ({_OWNED} AND {_OF_PRIVATE_DOMAIN})",
+        "UPDATE": f"USING ({_OF_PRIVATE_DOMAIN}) WITH CHECK ({_OWNED} AND {_OF_PRIVATE_DOMAIN})",
+        "DELETE": f"USING ({_OF_PRIVATE_DOMAIN})",
     },
-    "tenant_models": _all(_MINE, f"{_MINE} AND {_USABLE_DOMAIN}"),
+    "tenant_models": _all(_MINE, f"{_MINE} AND {_OF_USABLE_DOMAIN}"),
     "adapter_revisions": _all("model_id IN (SELECT id FROM tenant_models)"),
     "files": _all(_MINE),
     "batches": _all(_MINE),
     "shards": _all(_MINE, f"{_MINE} AND batch_id IN (SELECT id FROM batches)"),
     "fine_tuning_jobs": _all(_MINE),
     "fine_tuning_events": _all(_MINE, f"{_MINE} AND job_id IN (SELECT id FROM fine_tuning_jobs)"),
-    "frequency_places": _all(_USABLE_DOMAIN),
+    "frequency_places": _all(_OF_USABLE_DOMAIN),
     "ngram_frequencies": _all("place_id IN (SELECT id FROM frequency_places)"),
-    "tree_usage": _all(_USABLE_DOMAIN),
+    "tree_usage": _all(_OF_USABLE_DOMAIN),
 }
 
 
@@ -94,13 +93,9 @@ def upgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
         return
     _provide_role()
-    op.execute(
-        "CREATE FUNCTION hmi_owns_domain(wanted text) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER"
-        " SET search_path = ''"
-        f" AS $$ SELECT EXISTS (SELECT FROM {_schema()}.domains WHERE id = wanted AND {_OWNED}) $$"
-    )
-    op.execute("REVOKE ALL ON FUNCTION hmi_owns_domain(text) FROM PUBLIC")
-    op.execute(f"GRANT EXECUTE ON FUNCTION hmi_owns_domain(text) TO {_ROLE}")
+    op.execute(_USABLE_DOMAINS.format(schema=_schema(), me=_ME))
+    op.execute("REVOKE ALL ON FUNCTION hmi_usable_domains() FROM PUBLIC")
+    op.execute(f"GRANT EXECUTE ON FUNCTION hmi_usable_domains() TO {_ROLE}")
     for table, rights in _GRANTS.items():
         op.execute(f"GRANT {rights} ON {table} TO {_ROLE}")
     for table, policies in _POLICIES.items():
@@ -120,7 +115,7 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
     for table in _GRANTS:
         op.execute(f"REVOKE ALL ON {table} FROM {_ROLE}")
-    op.execute("DROP FUNCTION hmi_owns_domain(text)")
+    op.execute("DROP FUNCTION hmi_usable_domains()")
 
 
 def _provide_role() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, make_url
 
 from hmi.catalog import Database
 from hmi.settings import Settings
@@ -19,6 +19,13 @@ from tests.unit.api.test_isolation import OPEN, routes
 from tests.unit.api.tuning import BASE, add_base, tune
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+# As docs/operations.md has them.
+GRANTS_OF_A_SERVER = (
+    "GRANT hmi_tenant TO {user} WITH INHERIT FALSE, SET TRUE",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}",
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}",
+)
 
 
 class Statements:
@@ -48,16 +55,19 @@ def statements(api: Api) -> Statements:
     return Statements(api.services.database)
 
 
-@pytest.fixture
-def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
-    settings = Settings(
+def settings_of(database_url: str, folder: Path) -> Settings:
+    return Settings(
         _env_file=None,
-        data_dir=tmp_path,
+        data_dir=folder,
         database_url=database_url,
         broker_url=SecretStr("memory://"),
         max_queued_lines_per_tenant=100,
     )
-    with run_api(settings) as api:
+
+
+@pytest.fixture
+def api(database_url: str, tmp_path: Path) -> Iterator[Api]:
+    with run_api(settings_of(database_url, tmp_path)) as api:
         yield api
 
 
@@ -107,6 +117,29 @@ def test_every_route_of_tenants_runs_its_statements_as_their_role(api: Api, stat
                 refused = http.request(method, path)
                 assert refused.status_code == 403, f"{method} {path} serves tenants: add a request to this test"
     assert statements.others == []
+
+
+def test_tenants_are_served_when_the_apis_user_does_not_own_the_tables(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE api_server LOGIN")
+        for statement in GRANTS_OF_A_SERVER:
+            connection.exec_driver_sql(statement.format(user="api_server"))
+    url = make_url(database_url).set(username="api_server").render_as_string(hide_password=False)
+    try:
+        with run_api(settings_of(url, tmp_path)) as api:
+            statements = Statements(api.services.database)
+            assert api.submit(batch_line())
+            assert statements.confined > 0
+            assert statements.others == []
+            with api.http() as http:
+                assert http.get("/readyz").json()["checks"]["migrations"] == "ok"
+                assert http.delete("/v1/hmi/tenants/acme").status_code == 200
+    finally:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("DROP OWNED BY api_server")
+            connection.exec_driver_sql("DROP ROLE api_server")
 
 
 def test_a_statement_outside_the_role_is_found(api: Api, statements: Statements) -> None:

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=Tr
 
 _MINE = "tenant_id = :me"
 _MY_MODELS = "model_id IN (SELECT id FROM tenant_models WHERE tenant_id = :me)"
-_DOMAINS = "('root', 'open', 'rival_private', 'rival_list')"
+_DOMAINS = "('root', 'open', 'shared', 'rival_private', 'rival_list')"
 _PLACES = f"place_id IN (SELECT id FROM frequency_places WHERE domain_id IN {_DOMAINS})"
 # What rival sees, and what of it rival may change, as conditions for the owner of the tables.
 _ROWS = {
@@ -53,8 +53,8 @@ _ROWS = {
     "shards": (_MINE, _MINE),
     "fine_tuning_jobs": (_MINE, _MINE),
     "fine_tuning_events": (_MINE, _MINE),
-    "domains": (f"id IN {_DOMAINS}", "owner_id = :me"),
-    "domain_tenants": ("domain_id = 'rival_list'", "domain_id = 'rival_list'"),
+    "domains": (f"id IN {_DOMAINS}", "false"),
+    "domain_tenants": ("domain_id IN ('shared', 'rival_list')", "false"),
     "domain_deltas": ("domain_id IN ('open', 'rival_private')", "domain_id = 'rival_private'"),
     "frequency_places": (f"domain_id IN {_DOMAINS}", "false"),
     "ngram_frequencies": (_PLACES, "false"),
@@ -95,6 +95,7 @@ def world(database: Database) -> World:
     audiences: list[tuple[str, Tenant | None, Audience]] = [
         ("open", None, Audience.PUBLIC),
         ("closed", None, Audience.TENANTS),
+        ("shared", acme, Audience.TENANTS),
         *((f"{each.name}_private", each, Audience.PRIVATE) for each in (acme, rival)),
         *((f"{each.name}_list", each, Audience.TENANTS) for each in (acme, rival)),
     ]
@@ -106,6 +107,7 @@ def world(database: Database) -> World:
         session.flush()
         session.add_all(DomainTenant(domain_id=f"{each.name}_list", tenant_id=guest.id) for each in (acme, rival))
         session.add(DomainTenant(domain_id="closed", tenant_id=acme.id))
+        session.add_all(DomainTenant(domain_id="shared", tenant_id=each.id) for each in (acme, rival))
         # On the root acme's own, which it has not published.
         for domain, whose in (("root", acme), ("open", None), ("acme_private", acme), ("rival_private", rival)):
             key = {"base_id": base.id, "domain_id": domain, "owner_id": whose and whose.id}
@@ -218,7 +220,7 @@ def test_every_table_that_tenants_may_read_has_policies(database: Database) -> N
     with database.session() as session:
         assert set(session.scalars(text(readable))) == set(_ROWS) | _SHARED
         assert set(session.scalars(text(f"{readable} AND NOT relrowsecurity"))) == _SHARED
-        assert list(session.scalars(text("SELECT proname FROM pg_proc WHERE prosecdef"))) == ["hmi_owns_domain"]
+        assert list(session.scalars(text("SELECT proname FROM pg_proc WHERE prosecdef"))) == ["hmi_usable_domains"]
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback", "error"])
