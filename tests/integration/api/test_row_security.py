@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,7 @@ from tests.unit.api.tuning import BASE, add_base, tune
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
-# As docs/operations.md has them.
-GRANTS_OF_A_SERVER = (
-    "GRANT hmi_tenant TO {user} WITH INHERIT FALSE, SET TRUE",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}",
-    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}",
-)
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 class Statements:
@@ -123,10 +119,10 @@ def test_tenants_are_served_when_the_apis_user_does_not_own_the_tables(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:
     with database.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE ROLE api_server LOGIN")
-        for statement in GRANTS_OF_A_SERVER:
-            connection.exec_driver_sql(statement.format(user="api_server"))
-    url = make_url(database_url).set(username="api_server").render_as_string(hide_password=False)
+        connection.exec_driver_sql("CREATE ROLE hmi_server LOGIN")
+        for statement in re.findall(r"^GRANT .* TO hmi_server\b.*;$", OPERATIONS.read_text(), re.MULTILINE):
+            connection.exec_driver_sql(statement)
+    url = make_url(database_url).set(username="hmi_server").render_as_string(hide_password=False)
     try:
         with run_api(settings_of(url, tmp_path)) as api:
             statements = Statements(api.services.database)
@@ -138,8 +134,8 @@ def test_tenants_are_served_when_the_apis_user_does_not_own_the_tables(
                 assert http.delete("/v1/hmi/tenants/acme").status_code == 200
     finally:
         with database.engine.begin() as connection:
-            connection.exec_driver_sql("DROP OWNED BY api_server")
-            connection.exec_driver_sql("DROP ROLE api_server")
+            connection.exec_driver_sql("DROP OWNED BY hmi_server")
+            connection.exec_driver_sql("DROP ROLE hmi_server")
 
 
 def test_a_statement_outside_the_role_is_found(api: Api, statements: Statements) -> None:
