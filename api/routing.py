@@ -104,12 +104,19 @@ async def _services(request: Request) -> Services:
     return services if principal is None or principal.is_admin else services.for_tenant(principal.tenant_id)
 
 
+async def _unconfined(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
 async def _principal(request: Request) -> Principal:
     principal: Principal = request.state.principal
     return principal
 
 
 Served = Annotated[Services, Depends(_services)]
+# For an endpoint that must look into rows of other tenants, and shows none of them.
+Unconfined = Annotated[Services, Depends(_unconfined)]
 Caller = Annotated[Principal, Depends(_principal)]
 After = Annotated[str | None, Query(description="Last id of the page before.", max_length=64)]
 Limit = Annotated[int, Query(ge=1, le=100)]

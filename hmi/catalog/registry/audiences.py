@@ -1,4 +1,7 @@
-"""Changes of who may use a domain. What is private stays private, and `general` is for all tenants, for ever."""
+"""Changes of who may use a domain. What is private stays private, and `general` is for all tenants, for ever.
+
+The checks read rows of other tenants, so they need a session that is not confined to a tenant (`Database.for_tenant`).
+"""
 
 from __future__ import annotations
 

@@ -168,11 +168,12 @@ def _views(session: Session, *conditions: ColumnElement[bool]) -> Iterator[Domai
     views = select(*columns, owner.name, Domain.owner_id, owner.bit).outerjoin(above, above.id == Domain.parent_id)
     views = views.outerjoin(owner, owner.id == Domain.owner_id)
     rows = session.execute(views.where(*conditions).order_by(Domain.name)).all()
-    listed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    listed: dict[str, list[tuple[str | None, str]]] = defaultdict(list)
     if any(row[4] is Audience.TENANTS for row in rows):
-        members = select(DomainTenant.domain_id, Tenant.name, Tenant.id).join(Tenant)
+        # A tenant's session has no names of other tenants, except in the lists of its own domains.
+        members = select(DomainTenant.domain_id, Tenant.name, DomainTenant.tenant_id).outerjoin(Tenant)
         for domain_id, name, tenant_id in session.execute(members.order_by(Tenant.name)):
             listed[domain_id].append((name, tenant_id))
     for row in rows:
         tenants = listed[row[0]]
-        yield DomainView(*row, tuple(name for name, _ in tenants), frozenset(tenant_id for _, tenant_id in tenants))
+        yield DomainView(*row, tuple(name for name, _ in tenants if name), frozenset(each for _, each in tenants))

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import exc, inspect, select, text, update
 
-from hmi.catalog import Database, Tenant, execute_dml, models
+from hmi.catalog import Database, Tenant, domains, execute_dml, models
 from hmi.catalog.registry.tenants import create_key
 from hmi.catalog.schema import (
     AdapterRevision,
@@ -32,7 +32,7 @@ from hmi.catalog.schema import (
     TreeUsage,
     TuningEvent,
 )
-from hmi.errors import InvalidInput
+from hmi.errors import InvalidInput, NotFound
 from hmi.spec import MissPolicy
 from tests.integration.catalog.seeding import add_base, add_batch, add_tenant
 from tests.integration.catalog.training_seeding import add_job
@@ -139,6 +139,17 @@ def test_a_join_without_a_condition_finds_the_tenants_rows_alone(world: World) -
     me = world.rival.id
     assert _rows(world.as_rival, joined) == [repr((me, me, me, me, 4))]
     assert len(_rows(world.database, joined)) == 16
+
+
+def test_a_domain_has_its_whole_audience_but_names_of_other_tenants_for_its_owner_alone(world: World) -> None:
+    with world.database.session() as all_rows, world.as_rival.session() as session:
+        for name in ("shared", "rival_list"):
+            assert domains.get_domain(session, name).scope == domains.get_domain(all_rows, name).scope
+        assert domains.get_domain(session, "shared").tenants == ("rival",)
+        assert domains.get_domain(session, "shared").owner is None
+        assert domains.get_domain(session, "rival_list").tenants == ("guest",)
+        with pytest.raises(NotFound):
+            domains.get_domain(session, "acme_list")
 
 
 @pytest.mark.parametrize("tenant_id", ["", "tenant_unknown"])
