@@ -97,6 +97,9 @@ class ModelRef:
     # Artifact digest of the nearest domain delta on the ancestor chain; None where there is none. The model can use no
     # rows that were computed with another delta, or without one.
     delta: str | None = None
+    # Rows computed for misses serve models of one scope alone, so that no tenant outside can tell by the time which are
+    # kept: the id of a domain that not all tenants may use, or "" for all others.
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,9 @@ def _with_model(line: _Line, found: Mapping[str, RegisteredModel], default: Coun
 
 
 def _ref(model: RegisteredModel) -> ModelRef:
-    return ModelRef(model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy), model.delta)
+    return ModelRef(
+        model.base_artifact, model.domain, model.artifact, MissPolicy(model.miss_policy), model.delta, model.scope
+    )
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from hmi.catalog.registry.deltas import nearest_deltas
 from hmi.catalog.registry.domains import get_domain, lock_domains
 from hmi.catalog.registry.names import check_json, check_model_name, split_model_name
 from hmi.catalog.registry.tenants import Principal
-from hmi.catalog.schema import AdapterRevision, Domain, RegisteredBase, Tenant, TenantModel, new_id
+from hmi.catalog.schema import AdapterRevision, Audience, Domain, RegisteredBase, Tenant, TenantModel, new_id
 from hmi.errors import NotFound
 from hmi.spec import CountPolicy, MissPolicy
 
@@ -41,6 +41,7 @@ class RegisteredModel:
     summary: Mapping[str, Any] = field(hash=False)  # kind, rank, labels and so on, for listings
     created_at: float  # when the name was first registered
     tenant_bit: int = 0  # among those who asked for an n-gram
+    scope: str = ""  # id of the domain if not all tenants may use it, see `hmi.items.ModelRef`
     counts: CountPolicy | None = None  # whether the tenant's lookups are counted; None: as the settings say
 
 
@@ -145,14 +146,14 @@ def delete_model(session: Session, principal: Principal, name: str) -> Registere
     return view
 
 
-_Row = Row[TenantModel, AdapterRevision, Tenant, RegisteredBase, str]
-_Views = Select[TenantModel, AdapterRevision, Tenant, RegisteredBase, str]
+_Row = Row[TenantModel, AdapterRevision, Tenant, RegisteredBase, Domain]
+_Views = Select[TenantModel, AdapterRevision, Tenant, RegisteredBase, Domain]
 
 
 def _views() -> _Views:
     served = and_(AdapterRevision.model_id == TenantModel.id, AdapterRevision.revision == TenantModel.revision)
     return (
-        select(TenantModel, AdapterRevision, Tenant, RegisteredBase, Domain.name)
+        select(TenantModel, AdapterRevision, Tenant, RegisteredBase, Domain)
         .join(AdapterRevision, served)
         .join(Tenant, Tenant.id == TenantModel.tenant_id)
         .join(RegisteredBase, RegisteredBase.id == TenantModel.base_id)
@@ -167,8 +168,8 @@ def _scoped(principal: Principal) -> _Views:
 
 
 def _with_deltas(session: Session, rows: Sequence[_Row]) -> list[RegisteredModel]:
-    deltas = nearest_deltas(session, {(row[3].id, row[4]) for row in rows})
-    return [_view(row, deltas.get((row[3].id, row[4]))) for row in rows]
+    deltas = nearest_deltas(session, {(row[3].id, row[4].name) for row in rows})
+    return [_view(row, deltas.get((row[3].id, row[4].name))) for row in rows]
 
 
 def _view(row: _Row, delta: str | None) -> RegisteredModel:
@@ -181,7 +182,7 @@ def _view(row: _Row, delta: str | None) -> RegisteredModel:
         base_id=base.id,
         base_name=base.name,
         base_artifact=base.artifact,
-        domain=domain,
+        domain=domain.name,
         artifact=revision.artifact,
         delta=delta,
         miss_policy=model.miss_policy,
@@ -189,5 +190,6 @@ def _view(row: _Row, delta: str | None) -> RegisteredModel:
         summary=revision.summary,
         created_at=model.created_at,
         tenant_bit=tenant.bit,
+        scope="" if domain.audience is Audience.PUBLIC else domain.id,
         counts=tenant.counts,
     )

@@ -1,8 +1,8 @@
 """Finds the row of each of a batch's windows, or decides how it is computed.
 
 A window is looked up in the published tree along its domain's ancestor chain, then in the miss cache. What neither
-holds is computed once for the batch, by the domain's own function. Under the miss policy `backoff` its row is estimated
-from those of its tokens, or the row of a shorter n-gram is used.
+holds is computed once for the batch and scope, by the domain's own function. Under the miss policy `backoff` its row is
+estimated from those of its tokens, or the row of a shorter n-gram is used.
 """
 
 from __future__ import annotations
@@ -154,27 +154,28 @@ class WindowLookup:
     def _collect_missing(
         self, search: _Search, tasks: Sequence[SequenceTask]
     ) -> tuple[NDArray[np.int64], tuple[WindowGroup, ...], NDArray[np.int64], NDArray[np.int64]]:
-        """Take rows from the miss cache; of what is missing still, each different window once for each function.
+        """Take rows from the miss cache; of what is missing still, each different window once for each function and
+        scope.
 
         Returns windows, groups, places and sources as `WindowRows` has them.
         """
         base, groups, count = search.base, [], 0
         windows, places, sources = [np.empty((0, 3), np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for delta, members in _group(tasks, lambda task: task.item.model.delta).items():
+        for (delta, scope), members in _group(tasks, _kept_with).items():
             tokens = search.tokens_of(members)
             tokens = tokens[(search.positions[tokens] == NO_ROW) & ~search.estimated[tokens]]
             if not len(tokens):
                 continue
             function = Function(base.digest, delta).digest
             unique, inverse = np.unique(search.keys[tokens], return_inverse=True)
-            kept = base.miss_cache.gather(function, unique, search.rows)
+            kept = base.miss_cache.gather(function, scope, unique, search.rows)
             search.positions[tokens] = kept[inverse.reshape(-1)]
             missing = kept == NO_ROW
             if not missing.any():
                 continue
             to_compute = missing[inverse.reshape(-1)]
             lora = None if delta is None else self._deltas.get(base, delta).lora
-            groups.append(WindowGroup(function, lora, unique[missing]))
+            groups.append(WindowGroup(function, scope, lora, unique[missing]))
             windows.append(unpack(unique[missing]))
             places.append(search.flat[tokens[to_compute]])
             sources.append((np.cumsum(missing) - 1)[inverse.reshape(-1)[to_compute]] + count)
@@ -185,6 +186,10 @@ class WindowLookup:
 def _source(task: SequenceTask) -> tuple[str, str | None, MissPolicy]:
     model = task.item.model
     return model.domain, model.delta, model.miss_policy
+
+
+def _kept_with(task: SequenceTask) -> tuple[str | None, str]:
+    return task.item.model.delta, task.item.model.scope
 
 
 def _group(tasks: Sequence[SequenceTask], key: Callable[[SequenceTask], K]) -> dict[K, list[int]]:

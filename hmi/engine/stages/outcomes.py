@@ -46,7 +46,7 @@ def keep_rows(batch: StagedBatch, computed: Tensor | None) -> None:
         some = rows[start : start + len(group.keys)]
         start += len(group.keys)
         if np.isfinite(some).all():
-            batch.base.miss_cache.add(group.function, group.keys, some)
+            batch.base.miss_cache.add(group.function, group.scope, group.keys, some)
 
 
 def _classification(logits: NDArray[np.float32], labels: Labels) -> Classification:

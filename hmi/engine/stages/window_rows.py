@@ -19,6 +19,7 @@ class WindowGroup:
     """Windows that one function computes."""
 
     function: str  # its digest
+    scope: str  # of the models that asked for them
     delta: SharedLora | None  # added to the base's lower layers; None for the base as it is
     keys: Keys  # uint64 [n], ascending, each once
 
@@ -75,6 +76,6 @@ def _used_groups(groups: tuple[WindowGroup, ...], used: NDArray[np.int64]) -> tu
         stop = start + len(group.keys)
         here = used[(used >= start) & (used < stop)] - start
         if len(here):
-            kept.append(WindowGroup(group.function, group.delta, group.keys[here]))
+            kept.append(WindowGroup(group.function, group.scope, group.delta, group.keys[here]))
         start = stop
     return tuple(kept)

@@ -20,6 +20,7 @@ from hmi.knowledge import unpack
 from hmi.knowledge.store import Table
 from hmi.models.convert import convert_pretrained
 from hmi.spec import HPLMSpec, MissPolicy, Site, read_spec
+from hmi.tenant_bits import PUBLIC
 from tests.engines import numbers
 from tests.estimators import random_estimator, with_estimator
 from tests.rebuilding import base_id, published
@@ -68,7 +69,7 @@ class Firm:
             principal = tenants.principal_of(session, tenants.get_tenant(session, "acme").id)
             ref = _ref(models.resolve(session, [f"acme/{domain}"], principal)[f"acme/{domain}"])
         self.runtime.source.refresh_open(self.runtime.engine)
-        items = [Item(ref, Task.EMBED, text=text) for text in texts]
+        items = [Item(ref, Task.EMBED, text=text, requester=PUBLIC) for text in texts]
         return np.stack(numbers(self.runtime.engine.submit(items).result(60)))
 
     def hit_rate(self, domain: str) -> float:

@@ -245,6 +245,26 @@ def _lower(engine: Engine, items: Sequence[Item]) -> bytes:
     return hidden.float().numpy().tobytes()
 
 
+def test_what_a_closed_domain_asked_is_computed_again_for_others(world: World) -> None:
+    """So that no other tenant can tell by the time what it asked for, not even in the same batch."""
+    item = world.item("movies", MissPolicy.EXACT, 5)
+    refs = [dataclasses.replace(item.model, scope=scope) for scope in ("", "domain-1", "domain-2")]
+    items = [dataclasses.replace(item, model=ref) for ref in refs]
+    answers, computed = [], [0]
+    with world.engine("tokens", PLENTY) as engine:
+        for each in [*items, *items]:
+            answers += _bytes(engine.submit([each]).result(60))
+            computed.append(engine.stats().computed_windows)
+    once = computed[1]
+    assert computed == [0, once, 2 * once, 3 * once, 3 * once, 3 * once, 3 * once]
+    assert len(set(answers)) == 1
+    with world.engine("tokens", NO_ROOM) as engine:
+        engine.submit(items[:1]).result(60)
+        alone = engine.stats().computed_windows
+        engine.submit(items).result(60)
+        assert engine.stats().computed_windows == 4 * alone
+
+
 @pytest.mark.parametrize("delta", [None, "delta"])
 def test_a_rebuild_stores_the_same_bytes_when_it_takes_rows_from_the_miss_cache(
     world: World, delta: str | None

@@ -60,6 +60,28 @@ def test_a_domain_knows_its_audience(database: Database, admin: Principal, acme:
     assert found["general"].scope == "public"
 
 
+def test_a_model_has_the_scope_of_its_domain(
+    database: Database, admin: Principal, acme: Principal, rival: Principal
+) -> None:
+    """What its misses compute serves no model outside; in a domain for all tenants it serves all of these."""
+    add_base(database)
+    scopes = {}
+    for who, domain in ((acme, "vault"), (acme, "clinics"), (rival, "clinics"), (rival, "reviews"), (rival, "general")):
+        with database.session() as session:
+            _register(session, who, domain)
+            model = models.get_model(session, who, f"{who.tenant_name}/m")
+            scopes[who.tenant_name, domain] = model.scope
+    with database.session(read_only=True) as session:
+        ids = {view.name: view.id for view in domains.list_domains(session)}
+    assert scopes == {
+        ("acme", "vault"): ids["vault"],
+        ("acme", "clinics"): ids["clinics"],
+        ("rival", "clinics"): ids["clinics"],
+        ("rival", "reviews"): "",
+        ("rival", "general"): "",
+    }
+
+
 def test_only_what_a_tenant_may_use_is_found(
     database: Database, admin: Principal, acme: Principal, rival: Principal
 ) -> None:

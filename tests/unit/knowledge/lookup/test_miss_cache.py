@@ -34,16 +34,30 @@ def stored(function: str, keys: Keys, dtype: RowDtype = RowDtype.INT8) -> NDArra
     return round_trip(rows_of(keys) * (2 if function == "g" else 1), dtype)
 
 
-def find(miss_cache: MissCache, function: str, keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+def find(
+    miss_cache: MissCache, function: str, keys: Keys, scope: str = ""
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Which are held, and the rows of those."""
     rows = StoredRows(miss_cache.row_dtype, miss_cache.hidden_size, len(keys))
-    positions = miss_cache.gather(function, keys, rows)
+    positions = miss_cache.gather(function, scope, keys, rows)
     found = positions != NO_ROW
     return found, rows.decode(positions[found])
 
 
 def add(miss_cache: MissCache, function: str, numbers: list[int] | range) -> None:
-    miss_cache.add(function, keys_of(numbers), stored(function, keys_of(numbers), miss_cache.row_dtype))
+    miss_cache.add(function, "", keys_of(numbers), stored(function, keys_of(numbers), miss_cache.row_dtype))
+
+
+def test_a_row_serves_its_scope_alone_and_any_rebuild() -> None:
+    miss_cache, keys = MissCache(PLENTY, RowDtype.INT8, HIDDEN), keys_of(range(5))
+    for scope, some in (("", keys[:2]), ("private", keys[1:4])):
+        miss_cache.add("f", scope, some, stored("f", some))
+    assert find(miss_cache, "f", keys)[0].tolist() == [True, True, False, False, False]
+    assert find(miss_cache, "f", keys, "private")[0].tolist() == [False, True, True, True, False]
+    assert not find(miss_cache, "f", keys, "another")[0].any()
+    held, rows = miss_cache.read("f", keys)
+    assert held.tolist() == [True, True, True, True, False]
+    np.testing.assert_array_equal(rows, stored("f", keys[:4]))
 
 
 @given(dtype=st.sampled_from(RowDtype), budget=st.sampled_from([0, 900, 2000, PLENTY]), steps=STEPS)
@@ -85,7 +99,7 @@ def test_rows_keep_their_bits(dtype: RowDtype) -> None:
         np.float32
     ), dtype)  # fmt: skip
     miss_cache, keys = MissCache(PLENTY, dtype, HIDDEN), keys_of(range(400))
-    miss_cache.add("f", keys, rows)
+    miss_cache.add("f", "", keys, rows)
     order = random.permutation(np.tile(keys, 3).astype(np.int64))
     found, back = find(miss_cache, "f", keys[order])
     assert found.all()
@@ -114,7 +128,7 @@ def test_arrays_stay_within_the_budget() -> None:
 def test_a_row_that_is_not_finite_is_refused() -> None:
     miss_cache = MissCache(PLENTY, RowDtype.INT8, HIDDEN)
     with pytest.raises(Corrupt):
-        miss_cache.add("f", keys_of([1]), np.full((1, HIDDEN), np.nan, np.float32))
+        miss_cache.add("f", "", keys_of([1]), np.full((1, HIDDEN), np.nan, np.float32))
     assert miss_cache.stats().entries == 0
 
 
