@@ -152,6 +152,14 @@ def test_a_domain_has_its_whole_audience_but_names_of_other_tenants_for_its_owne
             domains.get_domain(session, "acme_list")
 
 
+def test_each_tenant_finds_its_own_rows_when_they_share_a_connection_and_its_prepared_statements(world: World) -> None:
+    for _ in range(12):  # the driver prepares a statement that is repeated, the server caches its plan
+        for tenant in (world.acme, world.rival):
+            found = _rows(world.database.for_tenant(tenant.id), "SELECT DISTINCT tenant_id FROM files")
+            assert found == [repr((tenant.id,))]
+        assert len(_rows(world.database, "SELECT DISTINCT tenant_id FROM files")) == 2
+
+
 @pytest.mark.parametrize("tenant_id", ["", "tenant_unknown"])
 def test_a_session_of_no_tenant_finds_no_row_of_a_tenant(world: World, tenant_id: str) -> None:
     for table in (*(table for table, (seen, _) in _ROWS.items() if ":me" in seen), "domain_tenants"):
