@@ -77,6 +77,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         (fine_tuning.router, _BODY_BYTES),
         (models.router, _BODY_BYTES),
         (tenants.router, _BODY_BYTES),
+        (tenants.own_router, _BODY_BYTES),
         (domains.router, _BODY_BYTES),
         (bases.router, settings.max_base_bytes + _FORM_BYTES),
         (models.registration_router, settings.max_adapter_bytes + _FORM_BYTES),

@@ -40,14 +40,14 @@ def windows(*words: int) -> Keys:
     return pack(np.full_like(mid, _FIRST_WORD), mid, np.full_like(mid, _FIRST_WORD + 1))
 
 
-def count(services: Services, domain: str, counts: Mapping[int, float]) -> None:
-    """Count windows of words, by number."""
+def count(services: Services, domain: str, counts: Mapping[int, float], tenants: int = PUBLIC) -> None:
+    """Count windows of words, by number; `tenants` is a bitmap."""
     with services.database.session() as session:
         base, place = bases.get_base(session, BASE), domains.get_domain(session, domain)
         words = sorted(counts)
         weights = [counts[word] for word in words]
         frequencies.add(
-            session, [NgramCounts(base.id, place.id, windows(*words), weights, PUBLIC)], half_life_seconds=1e9
+            session, [NgramCounts(base.id, place.id, windows(*words), weights, tenants)], half_life_seconds=1e9
         )
 
 

@@ -24,6 +24,7 @@ from hmi.catalog.queue import (
     trainings,
 )
 from hmi.catalog.registry import (
+    DeletedTenant,
     DeltaView,
     NewFile,
     Principal,
@@ -76,6 +77,7 @@ __all__ = [
     "ClaimedShard",
     "ClaimedTraining",
     "Database",
+    "DeletedTenant",
     "DeltaView",
     "File",
     "FrequencyLimits",

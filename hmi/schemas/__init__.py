@@ -9,15 +9,10 @@ from __future__ import annotations
 
 from hmi.schemas.administration import (
     Health,
-    KeyCreate,
-    KeyObject,
     ModelObject,
-    NewKeyObject,
     NodeObject,
     Readiness,
-    TenantCreate,
     TenantModelObject,
-    TenantObject,
 )
 from hmi.schemas.base import NAME_PATTERN, Deleted, ErrorResponse, Listing, Page, ResponseModel
 from hmi.schemas.batches import BatchCreate, BatchObject, FileDeleted, FileObject, RequestCounts
@@ -34,6 +29,18 @@ from hmi.schemas.knowledge import (
     FrequenciesCreate,
 )
 from hmi.schemas.lines import CHAT, COMPLETIONS, ENDPOINTS, BatchLine, Limits, parse_body, parse_line, read_lines
+from hmi.schemas.tenants import (
+    KeptVersion,
+    KeyCreate,
+    KeyObject,
+    NewKeyObject,
+    OwnTenantChange,
+    TenantChange,
+    TenantCreate,
+    TenantDeleted,
+    TenantObject,
+    TenantPurge,
+)
 from hmi.schemas.trees import (
     DomainDiffObject,
     DomainTableObject,
@@ -85,6 +92,7 @@ __all__ = [
     "InferenceRequest",
     "JobCreate",
     "JobObject",
+    "KeptVersion",
     "KeyCreate",
     "KeyObject",
     "Limits",
@@ -95,15 +103,19 @@ __all__ = [
     "NgramPage",
     "NgramText",
     "NodeObject",
+    "OwnTenantChange",
     "Page",
     "Readiness",
     "RebuildRequested",
     "RequestCounts",
     "ResponseModel",
     "Rollback",
+    "TenantChange",
     "TenantCreate",
+    "TenantDeleted",
     "TenantModelObject",
     "TenantObject",
+    "TenantPurge",
     "TreeBuild",
     "TreeDiffObject",
     "TreeObject",

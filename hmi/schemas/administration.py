@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hmi.schemas.base import Name, OptionalTimestamp, RequestModel, ResponseModel, Timestamp
+from hmi.schemas.base import ResponseModel, Timestamp
 from hmi.spec import MissPolicy
 
 
@@ -31,39 +31,6 @@ class TenantModelObject(ResponseModel):
     revision: Annotated[int, Field(description="Grows with every change of what is served under the name.")]
     summary: Annotated[dict[str, Any], Field(description="The adapter's kind, rank, labels and size.")]
     created_at: Timestamp
-
-
-class TenantCreate(RequestModel):
-    name: Annotated[Name, Field(examples=["acme"])]
-    weight: Annotated[int, Field(ge=1, le=1_000_000, description="Its share of the devices while others wait.")] = 1
-
-
-class TenantObject(ResponseModel):
-    object: Literal["hmi.tenant"] = "hmi.tenant"
-    name: str
-    weight: int
-    created_at: Timestamp
-
-
-class KeyCreate(RequestModel):
-    label: Annotated[str, Field(max_length=64, description="Shown in the list of keys.")] = ""
-    expires_in_seconds: Annotated[int | None, Field(ge=1, le=10 * 366 * 24 * 3600)] = None
-
-
-class KeyObject(ResponseModel):
-    """A key that was created before; the secret itself is not kept."""
-
-    object: Literal["hmi.api_key"] = "hmi.api_key"
-    id: Annotated[str, Field(description="The public part of the key.")]
-    role: Literal["admin", "tenant"]
-    label: str
-    created_at: Timestamp
-    expires_at: OptionalTimestamp
-    revoked_at: OptionalTimestamp
-
-
-class NewKeyObject(KeyObject):
-    key: Annotated[str, Field(description="The whole key, shown this once.")]
 
 
 class Health(ResponseModel):

@@ -89,7 +89,7 @@ def _manage(up: Up) -> None:
     status = json.loads(up.run("status", "--json"))
     assert [node["pid"] for node in status["nodes"]] == [up.child("worker run")]
     assert "hmi-cpu" in up.run("status")
-    up.run("tenant", "remove", "acme", "--yes")
+    up.run("tenant", "delete", "acme", "--yes")
 
 
 def _run_a_batch(up: Up, folder: Path) -> None:

@@ -100,6 +100,9 @@ class TreeBuildJob:
         settings = self._runtime.settings
         self._runtime.flusher.flush()
         self._monitor(BuildProgress("plan", 0, 0))
+        # Longer than a worker keeps counts in memory.
+        settled_seconds = settings.flush_seconds + settings.lease_seconds
+        trees.forget_tenants(self._runtime.database, settled_seconds=settled_seconds, progress=self._monitor.step)
         counted = frequencies.load(self._runtime.database, self._base.id, progress=self._monitor.step)
         ngrams = sum(len(counts.ngrams) for counts in counted.values())
         self._monitor(BuildProgress("plan", ngrams, ngrams))

@@ -23,6 +23,8 @@ def set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's own mathematical functions are an option of its build.
     connection.create_function("hmi_log_add", 2, _log_add, deterministic=True)
+    connection.create_function("hmi_ln", 1, math.log, deterministic=True)
+    connection.create_function("hmi_bit_count", 1, int.bit_count, deterministic=True)
 
 
 def begin_sqlite(connection: sqlalchemy.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Double, Executable, func, select
+from sqlalchemy import CursorResult, Double, Executable, Integer, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -30,6 +30,40 @@ def _now_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
 def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
     # Not now(), which is the start of the transaction and is in the past after it waited for a lock.
     return "extract(epoch from statement_timestamp())::double precision"
+
+
+class bit_count(FunctionElement[int]):  # noqa: N801 - written like the SQL function it is
+    """The number of bits that are set in a bitmap of 64 bits."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(bit_count, "sqlite")
+def _bit_count_sqlite(element: bit_count, compiler: SQLCompiler, **options: Any) -> str:
+    return f"hmi_bit_count({compiler.process(element.clauses, **options)})"
+
+
+@compiles(bit_count, "postgresql")
+def _bit_count_postgresql(element: bit_count, compiler: SQLCompiler, **options: Any) -> str:
+    return f"bit_count(({compiler.process(element.clauses, **options)})::bit(64))"
+
+
+class log(FunctionElement[float]):  # noqa: N801 - written like the SQL function it is
+    """The natural logarithm; SQLite's own is an option of its build."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(log, "sqlite")
+def _log_sqlite(element: log, compiler: SQLCompiler, **options: Any) -> str:
+    return f"hmi_ln({compiler.process(element.clauses, **options)})"
+
+
+@compiles(log, "postgresql")
+def _log_postgresql(element: log, compiler: SQLCompiler, **options: Any) -> str:
+    return f"ln({compiler.process(element.clauses, **options)})"
 
 
 def database_time(session: Session) -> float:

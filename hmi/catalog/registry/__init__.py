@@ -10,9 +10,10 @@ from hmi.catalog.registry.deltas import DeltaView
 from hmi.catalog.registry.files import NewFile
 from hmi.catalog.registry.keys import mint_key
 from hmi.catalog.registry.models import RegisteredModel
-from hmi.catalog.registry.tenants import Principal
+from hmi.catalog.registry.tenants import DeletedTenant, Principal
 
 __all__ = [
+    "DeletedTenant",
     "DeltaView",
     "NewFile",
     "Principal",

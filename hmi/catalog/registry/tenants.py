@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete, or_, select, union_all, update
 from sqlalchemy.orm import Session
@@ -15,8 +17,23 @@ from sqlalchemy.orm import Session
 from hmi.catalog.database import execute_dml, insert_or, now
 from hmi.catalog.registry.keys import mint_key, parse_key
 from hmi.catalog.registry.names import check_name, check_text
-from hmi.catalog.schema import OPERATOR, ApiKey, File, ForgottenTenant, Role, Shard, Tenant, new_id
+from hmi.catalog.schema import (
+    OPERATOR,
+    AdapterRevision,
+    ApiKey,
+    Audience,
+    Domain,
+    DomainDelta,
+    File,
+    ForgottenTenant,
+    Role,
+    Shard,
+    Tenant,
+    TenantModel,
+    new_id,
+)
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from hmi.spec import CountPolicy
 from hmi.tenant_bits import TENANT_BITS
 
 _MAX_WEIGHT = 1_000_000
@@ -42,17 +59,30 @@ class DeletedTenant:
     """`paths`: files in the storage, for the caller to delete after the commit."""
 
     tenant_id: str
+    bit: int  # that it had in bitmaps of n-gram counts
     paths: tuple[str, ...]
+    adapters: tuple[str, ...]  # digests that no model names any more
 
 
-def create_tenant(session: Session, name: str, *, weight: int = 1) -> Tenant:
+def create_tenant(session: Session, name: str, *, weight: int = 1, counts: CountPolicy | None = None) -> Tenant:
     """Raises `Conflict` if the name is taken, `InvalidInput`."""
     check_name(name)
-    if not 1 <= weight <= _MAX_WEIGHT:
-        raise InvalidInput(f"weight must be in 1..{_MAX_WEIGHT}, not {weight}", param="weight")
-    values = {"id": new_id("tenant_"), "name": name, "weight": weight, "bit": _free_bit(session), "created_at": now()}
-    if not execute_dml(session, insert_or(session, Tenant).values(**values).on_conflict_do_nothing()):
+    _check_weight(weight)
+    values = {"id": new_id("tenant_"), "name": name, "weight": weight, "bit": _free_bit(session), "counts": counts}
+    new = insert_or(session, Tenant).values(**values, created_at=now())
+    if not execute_dml(session, new.on_conflict_do_nothing()):
         raise Conflict(f"there is a tenant {name} already", param="name")
+    return get_tenant(session, name)
+
+
+def change_tenant(session: Session, name: str, changes: Mapping[str, Any]) -> Tenant:
+    """Set the `weight` and the `counts` that `changes` names; return the tenant. Raises `NotFound`, `InvalidInput`."""
+    tenant = get_tenant(session, name)
+    values = {key: changes[key] for key in ("weight", "counts") if key in changes}
+    if "weight" in values:
+        _check_weight(values["weight"])
+    if values:
+        execute_dml(session, update(Tenant).where(Tenant.id == tenant.id).values(**values))
     return get_tenant(session, name)
 
 
@@ -77,7 +107,10 @@ def list_tenants(session: Session) -> list[Tenant]:
 
 
 def delete_tenant(session: Session, name: str) -> DeletedTenant:
-    """Delete a tenant with its keys, models, files, batches and jobs, even running ones.
+    """Delete a tenant with its keys, models, private domains, files, batches and jobs, even running ones.
+
+    Other domains that it owned become the operator's. The next build of a tree removes it from n-gram counts
+    (`trees.forgetting`).
 
     A worker that still runs one of its shards cannot finish it. Raises `NotFound`, `Forbidden` for the operator.
     """
@@ -92,9 +125,20 @@ def delete_tenant(session: Session, name: str) -> DeletedTenant:
             )
         )
     )
-    deleted = DeletedTenant(tenant.id, tuple(sorted({path for path in paths if path is not None})))
+    stored = tuple(sorted({path for path in paths if path is not None}))
+    own = select(AdapterRevision.artifact).join(TenantModel, TenantModel.id == AdapterRevision.model_id)
+    adapters = set(session.scalars(own.where(TenantModel.tenant_id == tenant.id)))
+    session.add(ForgottenTenant(tenant_id=tenant.id, bit=tenant.bit, created_at=now()))
+    session.flush()
     execute_dml(session, delete(Tenant).where(Tenant.id == tenant.id))
-    return deleted
+    # Models of the tenant are gone, so nothing refers to its private domains. Their counts go with the next build.
+    private = (Domain.owner_id == tenant.id, Domain.audience == Audience.PRIVATE)
+    execute_dml(session, delete(Domain).where(*private))
+    for owned in (Domain, DomainDelta):
+        execute_dml(session, update(owned).where(owned.owner_id == tenant.id).values(owner_id=None))
+    named = set(session.scalars(select(AdapterRevision.artifact).where(AdapterRevision.artifact.in_(adapters))))
+    unnamed = sorted(each for each in adapters - named if each is not None)
+    return DeletedTenant(tenant.id, tenant.bit, stored, tuple(unnamed))
 
 
 def principal_of(session: Session, tenant_id: str) -> Principal:
@@ -189,6 +233,11 @@ def list_keys(session: Session, tenant_id: str) -> list[ApiKey]:
     return list(
         session.scalars(select(ApiKey).where(ApiKey.tenant_id == tenant_id).order_by(ApiKey.created_at, ApiKey.id))
     )
+
+
+def _check_weight(weight: int) -> None:
+    if not 1 <= weight <= _MAX_WEIGHT:
+        raise InvalidInput(f"weight must be in 1..{_MAX_WEIGHT}, not {weight}", param="weight")
 
 
 def _free_bit(session: Session) -> int:

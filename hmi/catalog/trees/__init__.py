@@ -17,6 +17,7 @@ from hmi.catalog.trees.builds import (
     rollback,
 )
 from hmi.catalog.trees.chunks import ChunkedTransactions
+from hmi.catalog.trees.forgetting import count_affected, forget_tenants
 from hmi.catalog.trees.frequencies import NgramCounts
 from hmi.catalog.trees.history import (
     PublishedTree,
@@ -41,10 +42,12 @@ __all__ = [
     "NgramCounts",
     "PublishedTree",
     "begin_build",
+    "count_affected",
     "count_ngrams",
     "extend_build",
     "fail_build",
     "fail_expired_builds",
+    "forget_tenants",
     "frequencies",
     "garbage",
     "hit_counts",

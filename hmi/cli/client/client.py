@@ -32,12 +32,14 @@ from hmi.schemas import (
     Readiness,
     RebuildRequested,
     ResponseModel,
+    TenantDeleted,
     TenantModelObject,
     TenantObject,
     TreeDiffObject,
     TreeObject,
     TreeVersionObject,
 )
+from hmi.spec import CountPolicy
 
 _BATCH_FILES: Final = "batch"
 _ADAPTER_FILE: Final = "adapter.safetensors"
@@ -92,14 +94,21 @@ class HmiClient:
 
     # Tenants, their keys, domains
 
-    def create_tenant(self, name: str, *, weight: int = 1) -> TenantObject:
-        return self._one(TenantObject, "POST", "/v1/hmi/tenants", json={"name": name, "weight": weight})
+    def create_tenant(self, name: str, *, weight: int = 1, counts: CountPolicy | None = None) -> TenantObject:
+        body = {"name": name, "weight": weight, "counts": counts}
+        return self._one(TenantObject, "POST", "/v1/hmi/tenants", json=body)
+
+    def change_tenant(self, name: str | None, **changes: Any) -> TenantObject:
+        """Change `weight` or `counts`; without a name, `counts` of the key's own tenant."""
+        path = "/v1/hmi/tenant" if name is None else f"/v1/hmi/tenants/{quote(name)}"
+        return self._one(TenantObject, "PATCH", path, json=changes)
 
     def tenants(self) -> list[TenantObject]:
         return self._all(TenantObject, "/v1/hmi/tenants")
 
-    def delete_tenant(self, name: str) -> None:
-        self._send("DELETE", f"/v1/hmi/tenants/{quote(name)}")
+    def delete_tenant(self, name: str, *, purge: bool = False) -> TenantDeleted:
+        params = {"purge": "true"} if purge else None
+        return self._one(TenantDeleted, "DELETE", f"/v1/hmi/tenants/{quote(name)}", params=params)
 
     def create_key(self, tenant: str, *, label: str = "", expires_in_seconds: int | None = None) -> NewKeyObject:
         body: dict[str, Any] = {"label": label}

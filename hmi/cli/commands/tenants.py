@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hmi.cli.commands import model_import
 from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
-from hmi.spec import MissPolicy
+from hmi.spec import CountPolicy, MissPolicy
+
+if TYPE_CHECKING:
+    from hmi.schemas import TenantPurge
 
 tenants = typer.Typer(no_args_is_help=True, help="Customers: each has its own models, files, batches and keys.")
 keys = typer.Typer(no_args_is_help=True, help="Keys that tenants call the API with.")
@@ -18,10 +22,20 @@ models = typer.Typer(no_args_is_help=True, help="Tenants' models: a base model, 
 _Tenant = Annotated[str, typer.Argument(help="Name of the tenant.")]
 
 
+_COUNTS = "Whether its lookups are counted towards knowledge trees: all, or none."
+
+
+class _CountsChoice(StrEnum):
+    ALL = CountPolicy.ALL.value
+    NONE = CountPolicy.NONE.value
+    DEFAULT = "default"
+
+
 @tenants.command("add", epilog="Example: `hmi tenant add acme --weight 2`")
 def add_tenant(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
     weight: Annotated[int, typer.Option(min=1, help="Share of the workers while several tenants have work.")] = 1,
+    counts: Annotated[CountPolicy | None, typer.Option(help=_COUNTS)] = None,
     with_key: Annotated[bool, typer.Option("--with-key", help="Also create a key and print it.")] = False,
     url: Url = None,
     key: Key = None,
@@ -29,7 +43,7 @@ def add_tenant(
 ) -> None:
     """Create a tenant."""
     with connect(url, key) as client:
-        made = client.create_tenant(name, weight=weight)
+        made = client.create_tenant(name, weight=weight, counts=counts)
         new_key = client.create_key(name) if with_key else None
     if new_key:
         print_answer([made, new_key], as_json, new_key.key)
@@ -43,23 +57,61 @@ def list_tenants(url: Url = None, key: Key = None, as_json: AsJson = False) -> N
     """List all tenants."""
     with connect(url, key) as client:
         found = client.tenants()
-    rows = ((each.name, each.weight) for each in found)
-    print_table(found, as_json, ("tenant", "weight"), rows, "no tenants")
+    rows = ((each.name, each.weight, each.counts or "default") for each in found)
+    print_table(found, as_json, ("tenant", "weight", "counts"), rows, "no tenants")
 
 
-@tenants.command("remove", epilog="Example: `hmi tenant remove acme --yes`")
-def remove_tenant(
-    name: Annotated[str, typer.Argument()],
+@tenants.command("set", epilog="Example: `hmi tenant set acme --counts none`")
+def set_tenant(
+    name: Annotated[str | None, typer.Argument(help="Default: the key's own tenant, with --counts alone.")] = None,
+    weight: Annotated[int | None, typer.Option(min=1, help="Share of the workers while others have work.")] = None,
+    counts: Annotated[_CountsChoice | None, typer.Option(help=_COUNTS)] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a tenant. A tenant may choose with its own key whether its lookups are counted."""
+    changes: dict[str, object] = {} if weight is None else {"weight": weight}
+    if counts is not None:
+        changes["counts"] = None if counts is _CountsChoice.DEFAULT else counts.value
+    if not changes:
+        raise typer.BadParameter("say what to change: --weight, --counts")
+    with connect(url, key) as client:
+        made = client.change_tenant(name, **changes)
+    print_answer(made, as_json, f"tenant {made.name}: weight {made.weight}, counts {made.counts or 'default'}")
+
+
+@tenants.command("delete", epilog="Example: `hmi tenant delete acme --purge --yes`")
+def delete_tenant(
+    name: _Tenant,
+    purge: Annotated[bool, typer.Option("--purge", help="Rebuild the trees; say what is left where.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     url: Url = None,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Remove a tenant with its models, files, batches and keys."""
+    """Delete a tenant with its models, private domains, files, batches and keys.
+
+    The next rebuild of a tree removes it from n-gram counts, and what only it had asked for.
+    """
     if not yes:
-        typer.confirm(f"Remove {name} with its models, files, batches and keys?", abort=True)
+        typer.confirm(f"Delete {name} with its models, private domains, files, batches and keys?", abort=True)
     with connect(url, key) as client:
-        client.delete_tenant(name)
-    typer.echo(f"tenant {name} was removed")
+        made = client.delete_tenant(name, purge=purge)
+    print_answer(made, as_json, f"tenant {name} was deleted", *(_purge_lines(made.purge) if made.purge else ()))
+
+
+def _purge_lines(purge: TenantPurge) -> list[str]:
+    lines = [f"{purge.ngrams:,} n-gram counts change at the next rebuild"]
+    lines += [f"tree of {each.base}: version {each.number} will be built without it" for each in purge.rebuilds]
+    lines += [
+        f"tree of {each.base}: version {each.number}{', served,' if each.served else ''} is kept until two newer ones"
+        " are published"
+        for each in purge.versions
+    ]
+    lines += [f"left in the storage: {path}" for path in purge.files_left]
+    lines += [f"left in the storage: adapter {digest}, which no model names" for digest in purge.adapters_left]
+    return [*lines, *purge.notes]
 
 
 @keys.command("create", epilog="Example: `export OPENAI_API_KEY=$(hmi key create acme --label ci)`")

@@ -16,6 +16,7 @@ from hmi.catalog import (
     domains,
     execute_dml,
     frequencies,
+    tenants,
     trees,
 )
 from hmi.catalog.schema import ScheduleTick
@@ -23,6 +24,8 @@ from hmi.catalog.trees import trimming
 from hmi.errors import Transient
 from hmi.knowledge import Keys, ngrams
 from hmi.knowledge.counts import FrequencyCounter
+from hmi.spec import CountPolicy
+from hmi.tenant_bits import bitmap_of
 from tests.runtimes import run_waiting, running
 from tests.worksite import Worksite, line
 from worker.runtime import Runtime
@@ -52,6 +55,31 @@ def test_lookups_are_counted_once_when_they_are_flushed(site: Worksite, runtime:
     np.testing.assert_array_equal(counted.ngrams, np.sort(keys))
     np.testing.assert_allclose(counted.weights, 2, rtol=1e-3)
     assert usage(site) == {"general": HitCounts(6, 0)}
+
+
+def test_a_tenant_is_counted_by_its_bit_unless_it_chose_not_to_be(site: Worksite, runtime: Runtime) -> None:
+    site.add_tenant("beta")
+    site.add_model("beta", "sentiment")
+
+    def ask(first: int) -> dict[int, int]:
+        for tenant in ("acme", "beta"):
+            site.submit(tenant, [line("a", f"{tenant}/sentiment", [first, first])])
+        run_waiting(runtime, site)
+        runtime.flusher.flush()
+        counted = loaded(site)["general"]
+        is_new = (ngrams.unpack(counted.ngrams) == first).any(1)
+        return dict(zip(counted.weights[is_new].round().tolist(), counted.tenants[is_new].tolist(), strict=True))
+
+    with site.database.session(read_only=True) as session:
+        acme, beta = (bitmap_of(tenants.get_tenant(session, name).bit) for name in ("acme", "beta"))
+    assert ask(5) == {2.0: acme | beta}
+    with site.database.session() as session:
+        tenants.change_tenant(session, "acme", {"counts": CountPolicy.NONE})
+    assert ask(6) == {1.0: beta}
+    with site.database.session() as session:
+        tenants.change_tenant(session, "acme", {"counts": None})
+    assert ask(7) == {2.0: acme | beta}
+    assert usage(site) == {"general": HitCounts(12, 0)}  # all lookups
 
 
 def test_counts_are_flushed_when_the_worker_stops(site: Worksite) -> None:
