@@ -62,12 +62,14 @@ def small_spec(k: int = 2) -> HPLMSpec:
     )
 
 
-def line(custom_id: str, model: str, text: object = "some text", **body: Any) -> dict[str, Any]:
+def line(
+    custom_id: str, model: str, text: object = "some text", *, url: str = "/v1/classify", **body: Any
+) -> dict[str, Any]:
     """Return one line of an input file; `text` may be of a wrong type."""
     return {
         "custom_id": custom_id,
         "method": "POST",
-        "url": "/v1/classify",
+        "url": url,
         "body": {"model": model, "input": text, **body},
     }
 
@@ -166,15 +168,14 @@ class Worksite:
         return artifact
 
     def submit(self, tenant: str, lines: Sequence[Mapping[str, Any]], *, window_seconds: float = 3600) -> str:
-        """Upload the lines and create a batch of them, as the API does; return its id."""
+        """Upload the lines, all of one URL, and create a batch of them, as the API does; return its id."""
+        endpoint = lines[0]["url"]
         content = b"".join(json.dumps(each).encode() + b"\n" for each in lines)
         file_id = new_id("file-")
         with self.storage.create(f"files/{file_id}") as out:
             out.write(content)
         with self.storage.open(f"files/{file_id}") as stream:
-            checked = check_input(
-                stream, endpoint="/v1/classify", limits=Limits(), shard_lines=self.settings.shard_lines
-            )
+            checked = check_input(stream, endpoint=endpoint, limits=Limits(), shard_lines=self.settings.shard_lines)
         with self.database.session() as session:
             tenant_id = tenants.get_tenant(session, tenant).id
             file = files.create_file(
@@ -193,7 +194,7 @@ class Worksite:
                 session,
                 tenant_id,
                 NewBatch(
-                    endpoint="/v1/classify",
+                    endpoint=endpoint,
                     completion_window="24h",
                     window_seconds=window_seconds,
                     input_file=file,
