@@ -2,7 +2,7 @@
 holds them.
 
 Under `exact` an answer depends on no tree. Where an answer under `backoff` is the same, the tree holds all n-grams of
-the sentence: somebody asked for it before.
+the sentence: another tenant asked for it before.
 """
 
 from __future__ import annotations
