@@ -86,7 +86,7 @@ class Clinic:
         return use.hits / use.lookups if use else 0.0
 
     def refusal(self, domain: str) -> str:
-        """What the curious tenant is told when it registers models there, the domain's name left out."""
+        """The error that the curious tenant gets when it registers models there, the domain's name left out."""
         refusals = set()
         for policy in MissPolicy:
             with pytest.raises(NotFound) as refused:
