@@ -79,6 +79,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         (tenants.router, _BODY_BYTES),
         (tenants.own_router, _BODY_BYTES),
         (domains.router, _BODY_BYTES),
+        (domains.audiences_router, _BODY_BYTES),
         (bases.router, settings.max_base_bytes + _FORM_BYTES),
         (models.registration_router, settings.max_adapter_bytes + _FORM_BYTES),
         (domains.deltas_router, settings.max_adapter_bytes + _FORM_BYTES),

@@ -61,7 +61,9 @@ def find_start(services: Services, session: Session, caller: Principal, body: Jo
         base=base.name,
         base_artifact=base.artifact,
         spec=bases.spec_of(base),
-        domain=domains.get_domain(session, options.domain or domain, param="hmi.domain").name,
+        domain=domains.get_domain(
+            session, options.domain or domain, tenant_id=caller.tenant_id, param="hmi.domain"
+        ).name,
         miss_policy=options.miss_policy or miss_policy,
         adapter=_adapter(session, caller, options.start, bases.spec_of(base)) if options.start else None,
         training=get_file(session, caller.tenant_id, body.training_file, "training_file", purpose="fine-tune"),

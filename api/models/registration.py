@@ -43,13 +43,15 @@ def register_model(
 ) -> TenantModelObject:
     """Serve an adapter on a base model under the tenant's name; without files the base model alone.
 
+    A domain that the tenant may not use is answered like one that does not exist.
+
     The adapter is read whole and refused, with the reason, where anything in it would not be applied. An
     existing name gets a new revision; the same content again changes nothing.
     """
     with services.database.session(read_only=True) as session:
         tenant_id, short_name = _owner(session, caller, name)
         spec = bases.spec_of(bases.get_base(session, base))
-        domains.get_domain(session, domain)
+        domains.get_domain(session, domain, tenant_id=tenant_id)
     names = None if labels is None else _parse_labels(labels)
     adapter = None
     if files:

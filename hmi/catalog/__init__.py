@@ -26,6 +26,7 @@ from hmi.catalog.queue import (
 from hmi.catalog.registry import (
     DeletedTenant,
     DeltaView,
+    DomainView,
     NewFile,
     Principal,
     RegisteredModel,
@@ -79,6 +80,7 @@ __all__ = [
     "Database",
     "DeletedTenant",
     "DeltaView",
+    "DomainView",
     "File",
     "FrequencyLimits",
     "HitCounts",

@@ -20,6 +20,7 @@ from hmi.schemas.fine_tuning import EventObject, Hyperparameters, JobCreate, Job
 from hmi.schemas.generation import DEFAULT_MAX_TOKENS, MAX_CHOICES, NO_LIMIT, ChatRequest, GenerationRequest
 from hmi.schemas.inference import TRUNCATE_TO_MODEL, Chat, EmbeddingRequest, InferenceRequest
 from hmi.schemas.knowledge import (
+    AudienceChange,
     BaseObject,
     DeltaObject,
     DomainChange,
@@ -66,6 +67,7 @@ __all__ = [
     "NAME_PATTERN",
     "NO_LIMIT",
     "TRUNCATE_TO_MODEL",
+    "AudienceChange",
     "BaseObject",
     "BatchCreate",
     "BatchLine",

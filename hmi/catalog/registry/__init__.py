@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hmi.catalog.registry import audiences, bases, deltas, domains, files, models, names, tenants
 from hmi.catalog.registry.deltas import DeltaView
+from hmi.catalog.registry.domains import DomainView
 from hmi.catalog.registry.files import NewFile
 from hmi.catalog.registry.keys import mint_key
 from hmi.catalog.registry.models import RegisteredModel
@@ -15,6 +16,7 @@ from hmi.catalog.registry.tenants import DeletedTenant, Principal
 __all__ = [
     "DeletedTenant",
     "DeltaView",
+    "DomainView",
     "NewFile",
     "Principal",
     "RegisteredModel",

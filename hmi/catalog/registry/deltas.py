@@ -72,11 +72,9 @@ def set_delta(
         place, owner_id = require_delta_domain(session, principal, domain), principal.tenant_id
         # It learns nothing of others who have the same weights.
         owned.append(DomainDelta.owner_id == owner_id)
-    recorded = {
-        tuple(row) for row in session.execute(select(DomainDelta.owner_id, DomainDelta.is_published).where(*owned))
-    }
-    is_published = (owner_id, True) in recorded
-    unpublished = {each for each, published in recorded if not published}
+    recorded = session.execute(select(DomainDelta.owner_id, DomainDelta.is_published).where(*owned)).all()
+    is_published = any(row[0] == owner_id and row[1] for row in recorded)
+    unpublished = {row[0] for row in recorded if not row[1]}
     if owner_id is not None and not is_published:
         unpublished.add(owner_id)
     if not all(_is_private_of(place, each) for each in unpublished):

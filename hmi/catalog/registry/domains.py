@@ -53,7 +53,9 @@ class DomainView:
         return self.readers is None or tenant_id in self.readers
 
     def is_within(self, other: DomainView) -> bool:
-        """Whether all who may use it may use `other`."""
+        """Whether all who may use it may use `other`, and what is in a private domain stays private."""
+        if other.audience is Audience.PRIVATE:
+            return self.scope == other.scope
         return other.readers is None or (self.readers is not None and self.readers <= other.readers)
 
 

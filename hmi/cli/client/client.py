@@ -122,11 +122,33 @@ class HmiClient:
     def revoke_key(self, tenant: str, key_id: str) -> None:
         self._send("DELETE", f"/v1/hmi/tenants/{quote(tenant)}/keys/{quote(key_id)}")
 
-    def create_domain(self, name: str, *, parent: str) -> DomainObject:
-        return self._one(DomainObject, "POST", "/v1/hmi/domains", json={"name": name, "parent": parent})
+    def create_domain(
+        self,
+        name: str,
+        *,
+        parent: str,
+        owner: str | None = None,
+        audience: str | None = None,
+        tenants: Sequence[str] = (),
+    ) -> DomainObject:
+        body = {"name": name, "parent": parent, "owner": owner, "audience": audience, "tenants": list(tenants)}
+        return self._one(DomainObject, "POST", "/v1/hmi/domains", json=body)
 
     def move_domain(self, name: str, *, parent: str) -> DomainObject:
         return self._one(DomainObject, "PATCH", f"/v1/hmi/domains/{quote(name)}", json={"parent": parent})
+
+    def set_audience(self, name: str, audience: str, tenants: Sequence[str] = ()) -> DomainObject:
+        body = {"audience": audience, "tenants": list(tenants)}
+        return self._one(DomainObject, "PUT", f"/v1/hmi/domains/{quote(name)}/audience", json=body)
+
+    def allow_tenant(self, domain: str, tenant: str) -> DomainObject:
+        return self._one(DomainObject, "PUT", f"/v1/hmi/domains/{quote(domain)}/tenants/{quote(tenant)}")
+
+    def deny_tenant(self, domain: str, tenant: str) -> DomainObject:
+        return self._one(DomainObject, "DELETE", f"/v1/hmi/domains/{quote(domain)}/tenants/{quote(tenant)}")
+
+    def domain(self, name: str) -> DomainObject:
+        return self._one(DomainObject, "GET", f"/v1/hmi/domains/{quote(name)}")
 
     def domains(self) -> list[DomainObject]:
         return self._all(DomainObject, "/v1/hmi/domains")
@@ -141,14 +163,17 @@ class HmiClient:
     def bases(self) -> list[BaseObject]:
         return self._all(BaseObject, "/v1/hmi/bases")
 
-    def set_delta(self, base: str, domain: str, weights: Path) -> DeltaObject:
+    def set_delta(self, base: str, domain: str, weights: Path, *, owner: str | None = None) -> DeltaObject:
         """Upload a domain's delta: a file in HMI's own form, or a folder (HMI's or PEFT's)."""
-        fields = {"base": base, "domain": domain}
+        fields = {"base": base, "domain": domain} | ({"owner": owner} if owner else {})
         with parts_of(weights, single=_ADAPTER_FILE) as files:
             return self._one(DeltaObject, "POST", "/v1/hmi/deltas", data=fields, files=files)
 
     def deltas(self, base: str | None = None) -> list[DeltaObject]:
         return self._all(DeltaObject, "/v1/hmi/deltas", {"base": base} if base else None)
+
+    def publish_delta(self, base: str, domain: str) -> DeltaObject:
+        return self._one(DeltaObject, "POST", f"/v1/hmi/deltas/{quote(base)}/{quote(domain)}/publish")
 
     def remove_delta(self, base: str, domain: str) -> Deleted:
         return self._one(Deleted, "DELETE", f"/v1/hmi/deltas/{quote(base)}/{quote(domain)}")

@@ -1,4 +1,4 @@
-"""hmi base, hmi domain, hmi domain delta"""
+"""hmi base, hmi domain"""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmi.cli.commands.deltas import deltas
 from hmi.cli.commands.options import AsJson, Key, Url, connect, print_answer, print_table
+from hmi.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from hmi.schemas import DeltaObject
+    from hmi.schemas import DomainObject
 
 bases = typer.Typer(no_args_is_help=True, help="Base models: pretrained models whose lower layers can be looked up.")
 domains = typer.Typer(no_args_is_help=True, help="Domains: the nodes of the knowledge trees.")
-deltas = typer.Typer(no_args_is_help=True, help="Domain deltas: a LoRA on a base model's lower layers, for one domain.")
 domains.add_typer(deltas, name="delta")
 
-_Base = Annotated[str, typer.Argument(metavar="BASE", help="Name of the base model.")]
-_Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain that it is for, with all domains below it.")]
+_Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain.")]
+_Tenants = Annotated[list[str] | None, typer.Option("--tenant", help="One that may use it; repeat it for more.")]
 
 
 @bases.command("register", epilog="Example: `hmi base register minilm-k3 ./minilm-k3`")
@@ -49,19 +50,82 @@ def list_bases(url: Url = None, key: Key = None, as_json: AsJson = False) -> Non
 def add_domain(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits, - and _.")],
     parent: Annotated[str, typer.Option(help="Its parent domain.")] = "general",
+    owner: Annotated[str | None, typer.Option(help="Tenant that owns it.  [default: the operator]")] = None,
+    private: Annotated[bool, typer.Option("--private", help="For its owner alone, for ever.")] = False,
+    tenant: _Tenants = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a domain under another one. Its lookups use its ancestors' rows until a rebuild stores rows of its own."""
+    """Create a domain under another one. Its lookups use its ancestors' rows until a rebuild stores rows of its own.
+
+    The tenants that may use its parent may use it, or with --tenant these and the owner, or with --private the owner.
+    """
+    if private and tenant:
+        raise InvalidInput("--private is for the owner alone; leave out --tenant")
+    audience = "private" if private else "tenants" if tenant else None
     with connect(url, key) as client:
-        made = client.create_domain(name, parent=parent)
-    print_answer(made, as_json, f"domain {made.name} was created under {made.parent}")
+        made = client.create_domain(name, parent=parent, owner=owner, audience=audience, tenants=tenant or ())
+    print_answer(made, as_json, f"domain {made.name} was created under {made.parent} for {_audience(made)}")
+
+
+@domains.command("show", epilog="Example: `hmi domain show movies`")
+def show_domain(name: _Domain, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Show a domain's parent, its owner and who may use it."""
+    with connect(url, key) as client:
+        found = client.domain(name)
+    owner = f", owned by {found.owner}" if found.owner else ""
+    print_answer(found, as_json, f"{found.name}: under {found.parent or 'no other'}{owner}, for {_audience(found)}")
+
+
+@domains.command("allow", epilog="Example: `hmi domain allow clinics acme`")
+def allow_tenant(
+    name: _Domain,
+    tenant: Annotated[str, typer.Argument(help="The tenant.")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a tenant use a domain that has a list of tenants."""
+    with connect(url, key) as client:
+        changed = client.allow_tenant(name, tenant)
+    print_answer(changed, as_json, f"{changed.name} is for {_audience(changed)}")
+
+
+@domains.command("deny", epilog="Example: `hmi domain deny clinics acme`")
+def deny_tenant(
+    name: _Domain,
+    tenant: Annotated[str, typer.Argument(help="The tenant.")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a tenant from a domain's list. Refused while the tenant has models or open fine-tuning jobs there."""
+    with connect(url, key) as client:
+        changed = client.deny_tenant(name, tenant)
+    print_answer(changed, as_json, f"{changed.name} is for {_audience(changed)}")
+
+
+@domains.command("audience", epilog="Example: `hmi domain audience clinics --tenant acme --tenant globex`")
+def set_audience(
+    name: _Domain,
+    public: Annotated[bool, typer.Option("--public", help="All tenants may use it.")] = False,
+    tenant: _Tenants = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a domain to all tenants, or to a list and its owner. A private domain stays private."""
+    if public is bool(tenant):
+        raise InvalidInput("say who may use it: --public, or --tenant once or more")
+    with connect(url, key) as client:
+        changed = client.set_audience(name, "public" if public else "tenants", tenant or ())
+    print_answer(changed, as_json, f"{changed.name} is for {_audience(changed)}")
 
 
 @domains.command("move", epilog="Example: `hmi domain move movies --parent general`")
 def move_domain(
-    name: Annotated[str, typer.Argument(help="A domain.")],
+    name: _Domain,
     parent: Annotated[str, typer.Option(help="Its new parent.")],
     url: Url = None,
     key: Key = None,
@@ -75,66 +139,18 @@ def move_domain(
 
 @domains.command("list", epilog="Example: `hmi domain list`")
 def list_domains(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Show all domains as a tree."""
+    """Show all domains as a tree; with a tenant's key those that it may use."""
     from hmi.cli.render import domain_tree
 
     with connect(url, key) as client:
         found = client.domains()
-    print_answer(found, as_json, domain_tree({each.name: each.parent for each in found}))
+    notes = {each.name: _audience(each) for each in found if each.audience != "public"}
+    print_answer(found, as_json, domain_tree({each.name: each.parent for each in found}, notes))
 
 
-@deltas.command("set", epilog="Example: `hmi domain delta set minilm-k3 movies ./movies-delta`")
-def set_delta(
-    base: _Base,
-    domain: _Domain,
-    weights: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="From `hmi build domain`, or a PEFT LoRA.")],
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Upload a delta, a LoRA on the lower layers. It replaces the domain's previous one.
-
-    The next rebuild computes the domain's rows again. Until then lookups compute the rows that they need.
-    """
-    with connect(url, key) as client:
-        made = client.set_delta(base, domain, weights)
-    print_answer(
-        made,
-        as_json,
-        f"{domain} runs on {base} with delta {made.artifact[:12]} ({_words(made)})",
-        f"the next rebuild stores its rows: hmi tree rebuild {base}",
-    )
-
-
-@deltas.command("list", epilog="Example: `hmi domain delta list minilm-k3`")
-def list_deltas(
-    base: Annotated[str | None, typer.Argument(metavar="BASE", help="Default: all base models.")] = None,
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the deltas by base model and domain."""
-    from hmi.cli.render import moment
-
-    with connect(url, key) as client:
-        found = client.deltas(base)
-    rows = ((each.base, each.domain, each.artifact[:12], _words(each), moment(each.created_at)) for each in found)
-    print_table(
-        found, as_json, ("base", "domain", "delta", "what it is", "set"), rows, "no domain has a delta of its own"
-    )
-
-
-@deltas.command("remove", epilog="Example: `hmi domain delta remove minilm-k3 movies`")
-def remove_delta(base: _Base, domain: _Domain, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
-    """Remove the domain's delta; the nearest ancestor's delta, or none, applies again."""
-    with connect(url, key) as client:
-        gone = client.remove_delta(base, domain)
-    print_answer(gone, as_json, f"{domain} has no delta of its own on {base} any more")
-
-
-def _words(delta: DeltaObject) -> str:
-    from hmi.cli.render import bytes_words
-
-    summary = delta.summary
-    layers = ", ".join(map(str, summary.get("layers", ())))
-    return f"rank {summary.get('rank', '?')}, layers {layers}, {bytes_words(int(summary.get('bytes', 0)))}"
+def _audience(domain: DomainObject) -> str:
+    if domain.audience == "public":
+        return "all tenants"
+    if domain.audience == "private":
+        return f"{domain.owner or 'its owner'} alone"
+    return ", ".join(domain.tenants) if domain.tenants else "some tenants"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from rich import box
@@ -69,10 +70,14 @@ def domain_lines(parents: Mapping[str, str | None]) -> list[tuple[str, str | Non
     return lines
 
 
-def domain_tree(parents: Mapping[str, str | None]) -> Text:
-    """The domains under their parents."""
+def domain_tree(parents: Mapping[str, str | None], notes: Mapping[str, str] = MappingProxyType({})) -> Text:
+    """The domains under their parents, each with its note."""
     heading = "domains" if parents else "no domains"
-    return Text("\n".join(before + (heading if name is None else name) for before, name in domain_lines(parents)))
+    lines = (
+        before + (heading if name is None else f"{name} ({notes[name]})" if name in notes else name)
+        for before, name in domain_lines(parents)
+    )
+    return Text("\n".join(lines))
 
 
 def related(tree: TreeObject, domain: str) -> TreeObject:

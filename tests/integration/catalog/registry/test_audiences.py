@@ -136,6 +136,7 @@ def _tenant(database: Database, name: str) -> Tenant:
         ({"audience": Audience.PRIVATE, "owner": "third", "parent": "clinics"}, Conflict),
         ({"audience": Audience.PRIVATE, "owner": "rival", "parent": "vault"}, Conflict),
         ({"tenants": ["acme", "rival"], "parent": "vault"}, Conflict),
+        ({"tenants": ["acme"], "parent": "vault"}, Conflict),
     ],
 )
 def test_no_domain_is_made_that_is_wider_than_its_parent(

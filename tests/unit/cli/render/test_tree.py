@@ -95,6 +95,10 @@ def test_domains_hang_under_their_parents_when_drawn(parents: dict[str, str | No
     assert drawn(domain_tree(parents)) == expected
 
 
+def test_a_note_stands_behind_its_domain() -> None:
+    assert drawn(domain_tree({"a": None, "b": "a"}, {"b": "acme alone"}))[-1].endswith("b (acme alone)")
+
+
 def test_every_figure_of_a_domain_stands_in_its_column_in_80_columns() -> None:
     lines = drawn(knowledge_tree(a_tree(), NOW))
     assert max(map(len, lines)) <= 80
