@@ -85,6 +85,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         (domains.deltas_router, settings.max_adapter_bytes + _FORM_BYTES),
         (trees.router, _BODY_BYTES),
         (trees.ngrams_router, _BODY_BYTES),
+        (trees.top_router, _BODY_BYTES),
         (domains.frequencies_router, _TEXTS_BYTES),
         (operations.nodes_router, _BODY_BYTES),
         (operations.health_router, _BODY_BYTES),

@@ -22,7 +22,7 @@ from hmi.catalog import (
 )
 from hmi.errors import InvalidInput
 from hmi.knowledge import Keys, window_keys
-from hmi.schemas import FrequenciesCounted, FrequenciesCreate
+from hmi.schemas import FrequenciesCounted, FrequenciesCreate, FrequenciesPublish, FrequenciesPublished
 from hmi.spec import HPLMSpec
 from hmi.tenant_bits import PUBLIC
 
@@ -74,6 +74,19 @@ def add_frequencies(services: Served, body: FrequenciesCreate) -> FrequenciesCou
         windows=int(counted.counts.sum()),
         ngrams=len(counted.ngrams),
     )
+
+
+@router.post("/public", summary="Declare old counts public", responses=errors(404))
+def declare_public(services: Served, body: FrequenciesPublish) -> FrequenciesPublished:
+    """Let tables of a domain hold n-grams of which it is not known who asked: those from before this was recorded.
+
+    A call that was interrupted is finished by another one.
+    """
+    with services.database.session(read_only=True) as session:
+        base = bases.get_base(session, body.base)
+        domain = domains.get_domain(session, body.domain)
+    marked = trees.declare_public(services.database, base.id, domain.id)
+    return FrequenciesPublished(base=base.name, domain=domain.name, ngrams=marked)
 
 
 def _count(tokenizer: Tokenizer, spec: HPLMSpec, texts: Sequence[str]) -> Counted:

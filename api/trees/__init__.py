@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from api.trees.endpoints import router
 from api.trees.ngrams import router as ngrams_router
+from api.trees.ngrams import top_router
 
-__all__ = ["ngrams_router", "router"]
+__all__ = ["ngrams_router", "router", "top_router"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from api.services import Services
 from api.trees.ngram_text import NgramReader
-from hmi.catalog import RegisteredBase, frequencies
+from hmi.catalog import Audience, DomainView, RegisteredBase, domains, frequencies
 from hmi.knowledge import Parents, ancestor_chains
+from hmi.knowledge.counts import SharingRule
 from hmi.knowledge.lookup import TreeDiff, WeightedKeys
 from hmi.schemas import DomainDiffObject, NgramText
+from hmi.tenant_bits import PUBLIC
 
 
 def describe(
@@ -48,13 +52,28 @@ def describe(
 def _count(
     services: Services, base: RegisteredBase, parents: Parents, weighed: Sequence[Mapping[str, WeightedKeys]]
 ) -> None:
-    """Read all counts once: a domain's lookups count for it and for its ancestors."""
+    """Read the counts once, of n-grams that a shared table may hold: a domain's lookups count for it and for its
+    ancestors in its scope."""
     chains = ancestor_chains(parents)
+    with services.database.session(read_only=True) as session:
+        known = {domain.name: domain for domain in domains.list_domains(session)}
+    rule = SharingRule(services.settings.tree_min_tenants)
     for block in frequencies.iter_blocks(services.database, base.id):
-        for domain in chains.get(block.domain, (block.domain,)):
+        own = known.get(block.domain)
+        if own is None:
+            continue
+        if own.audience is Audience.PRIVATE:
+            shown = block.tenants & np.uint64(PUBLIC) != 0
+        else:
+            shown = rule.may_be_held(block.domain, block.tenants)
+        for domain in _reached(chains.get(block.domain, ()), known, own):
             for kind in weighed:
                 if domain in kind:
-                    kind[domain].add(block.ngrams, block.counts)
+                    kind[domain].add(block.ngrams[shown], block.counts[shown])
+
+
+def _reached(chain: Sequence[str], known: Mapping[str, DomainView], own: DomainView) -> list[str]:
+    return [each for each in chain if each in known and known[each].scope == own.scope]
 
 
 def _heaviest(weighed: WeightedKeys, limit: int, reader: NgramReader | None) -> list[NgramText]:

@@ -10,13 +10,13 @@ import structlog
 from fastapi import Query
 from sqlalchemy.orm import Session
 
-from api.routing import Served, admin_router, errors
+from api.routing import Caller, Served, admin_router, errors, tenant_router
 from api.services import Services
 from api.trees.diff import describe
 from api.trees.endpoints import BaseName, base_with_trees
 from api.trees.ngram_text import NgramReader, key_of, key_pattern, name_of
-from hmi.catalog import RegisteredBase, TreeStatus, TreeVersion, deltas, domains, trees
-from hmi.errors import Conflict, Corrupt, NotFound
+from hmi.catalog import Audience, DomainView, Principal, RegisteredBase, TreeStatus, TreeVersion, deltas, domains, trees
+from hmi.errors import Conflict, Corrupt, Forbidden, NotFound
 from hmi.knowledge import ancestor_chains, functions_of
 from hmi.knowledge.lookup import TreeContents, diff_trees, find_holders
 from hmi.knowledge.store import KEY_FILES, Table
@@ -25,13 +25,15 @@ from hmi.schemas import NgramObject, NgramPage, TreeDiffObject
 _log = structlog.get_logger(__name__)
 
 router = admin_router("/v1/hmi/trees", "knowledge")
+top_router = tenant_router("/v1/hmi/trees", "knowledge")
 
 _VERSION = {"ge": 1, "le": 2**31 - 1}
 
 
-@router.get("/{base}/top", summary="List a domain's n-grams", responses=errors(404, 507))
+@top_router.get("/{base}/top", summary="List a domain's n-grams", responses=errors(403, 404, 507))
 def list_top(
     services: Served,
+    caller: Caller,
     base: BaseName,
     domain: Annotated[
         str, Query(max_length=64, description="Domain whose lookups were counted.", examples=["general"])
@@ -41,15 +43,19 @@ def list_top(
 ) -> NgramPage:
     """As text, the most frequent first, each with its place in the published tree.
 
+    Only n-grams that a shared table may hold: public ones, and those that enough different tenants ask for. A tenant's
+    key lists what the tenant asked for in a private domain of its own.
+
     Counts change meanwhile; an n-gram whose rank changes between two parts may be listed twice, or not at all.
     """
     with services.database.session(read_only=True) as session:
         row = base_with_trees(session, base)
-        place = domains.get_domain(session, domain)
+        place = _listed_domain(session, caller, domain)
+        viewer = trees.Viewer(services.settings.tree_min_tenants, None if caller.is_admin else caller.tenant_id)
         cursor = None if after is None else key_of(after)
         # One more than is shown, to know whether there are others.
-        found = trees.list_top_ngrams(session, row.id, place.id, limit=limit + 1, after=cursor)
-        ngrams = trees.count_ngrams(session, row.id, place.id)
+        found = trees.list_top_ngrams(session, row.id, place, viewer, limit=limit + 1, after=cursor)
+        totals = trees.count_ngrams(session, row.id, place, viewer)
         published = trees.published(session, row.id)
         parents = domains.parents(session)
         functions = functions_of(row.artifact, parents, deltas.delta_artifacts(session, row.id))
@@ -63,7 +69,9 @@ def list_top(
         base=row.name,
         domain=domain,
         number=published.number if published else None,
-        ngrams=ngrams,
+        ngrams=totals.shown,
+        waiting=totals.waiting,
+        unknown=totals.unknown,
         data=[
             NgramObject(**dict(text), held=holder.location, holder=holder.domain)
             for text, holder in zip(texts, holders, strict=True)
@@ -84,7 +92,8 @@ def compare_versions(
 ) -> TreeDiffObject:
     """By domain: n-grams added, dropped and moved along the ancestor chain, and bytes before and after.
 
-    The most frequent ones are listed with today's counts, which include those of descendants.
+    The most frequent ones are listed with today's counts, which include those of descendants with the same audience:
+    those that today's counts let a shared table hold. N-grams of private domains are not listed.
     """
     with services.database.session(read_only=True) as session:
         row = base_with_trees(session, base)
@@ -98,6 +107,16 @@ def compare_versions(
     return TreeDiffObject(
         base=row.name, before=before, after=after, domains=describe(services, row, found, later.parents, limit)
     )
+
+
+def _listed_domain(session: Session, caller: Principal, name: str) -> DomainView:
+    """Raises `NotFound`, and `Forbidden` for a domain that a tenant may use and does not have for itself."""
+    domain = domains.get_domain(session, name)
+    if caller.is_admin or (domain.audience is Audience.PRIVATE and domain.owner_id == caller.tenant_id):
+        return domain
+    if not domain.may_use(caller.tenant_id):
+        raise NotFound(f"there is no domain {name[:80]!r}", code="domain_not_found", param="domain")
+    raise Forbidden(f"a tenant's key lists n-grams of the tenant's private domains, and {domain.name} is shared")
 
 
 def _find_version(session: Session, base: RegisteredBase, number: int, *, param: str) -> TreeVersion:

@@ -87,7 +87,7 @@ def _predicted(report: Mapping[str, Any], by_version: Sequence[Mapping[str, HitC
 
 
 def _table(built: Mapping[str, Any], function: Function) -> dict[str, Any]:
-    sizes = {name: built.get(name, 0) for name in ("entries", "aliases", "bytes")}
+    sizes = {name: built.get(name, 0) for name in ("entries", "aliases", "bytes", "waiting", "unknown")}
     return sizes | {"usable": built.get("function", function.digest) == function.digest}
 
 

@@ -28,6 +28,8 @@ from hmi.schemas.knowledge import (
     DomainObject,
     FrequenciesCounted,
     FrequenciesCreate,
+    FrequenciesPublish,
+    FrequenciesPublished,
 )
 from hmi.schemas.lines import CHAT, COMPLETIONS, ENDPOINTS, BatchLine, Limits, parse_body, parse_line, read_lines
 from hmi.schemas.tenants import (
@@ -88,6 +90,8 @@ __all__ = [
     "FileObject",
     "FrequenciesCounted",
     "FrequenciesCreate",
+    "FrequenciesPublish",
+    "FrequenciesPublished",
     "GenerationRequest",
     "Health",
     "Hyperparameters",

@@ -81,6 +81,18 @@ class FrequenciesCreate(RequestModel):
     ]
 
 
+class FrequenciesPublish(RequestModel):
+    base: Name
+    domain: Name
+
+
+class FrequenciesPublished(ResponseModel):
+    object: Literal["hmi.frequencies"] = "hmi.frequencies"
+    base: str
+    domain: str
+    ngrams: Annotated[int, Field(description="N-grams that are public now, and of which it was not known who asked.")]
+
+
 class FrequenciesCounted(ResponseModel):
     object: Literal["hmi.frequencies"] = "hmi.frequencies"
     base: str

@@ -34,6 +34,8 @@ class DomainTableObject(LookupCounts):
         int, Field(description="Aliases: n-grams for which an ancestor's row is good enough, within the tolerance.")
     ]
     bytes: int
+    waiting: Annotated[int, Field(description="N-grams that the last build left out: too few tenants ask for them.")]
+    unknown: Annotated[int, Field(description="N-grams that it left out: it is not known who asked for them.")]
     delta: Annotated[str | None, Field(description="Digest of the domain's own delta, if it has one now.")]
     usable: Annotated[
         bool,
@@ -137,7 +139,9 @@ class NgramPage(Page[NgramObject]):
     base: str
     domain: str
     number: Annotated[int | None, Field(description="Of the published tree; null where none is published.")]
-    ngrams: Annotated[int, Field(description="Different n-grams with a count in the domain.")]
+    ngrams: Annotated[int, Field(description="Different n-grams of the domain that are listed here, in all parts.")]
+    waiting: Annotated[int, Field(description="Others: not shown before more tenants ask for them.")]
+    unknown: Annotated[int, Field(description="Others: counted before it was recorded who asks.")]
 
 
 class DomainDiffObject(ResponseModel):

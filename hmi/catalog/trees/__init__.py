@@ -32,7 +32,8 @@ from hmi.catalog.trees.history import (
     versions,
 )
 from hmi.catalog.trees.hits import HitCounts, hit_counts, record_hits
-from hmi.catalog.trees.top_ngrams import count_ngrams, list_top_ngrams
+from hmi.catalog.trees.origins import declare_public
+from hmi.catalog.trees.top_ngrams import Viewer, count_ngrams, list_top_ngrams
 from hmi.catalog.trees.trimming import FrequencyLimits, trim_frequencies, trim_frequencies_if_due
 
 __all__ = [
@@ -41,9 +42,11 @@ __all__ = [
     "HitCounts",
     "NgramCounts",
     "PublishedTree",
+    "Viewer",
     "begin_build",
     "count_affected",
     "count_ngrams",
+    "declare_public",
     "extend_build",
     "fail_build",
     "fail_expired_builds",

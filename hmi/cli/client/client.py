@@ -24,6 +24,7 @@ from hmi.schemas import (
     EventObject,
     FileObject,
     FrequenciesCounted,
+    FrequenciesPublished,
     JobObject,
     KeyObject,
     NewKeyObject,
@@ -233,6 +234,10 @@ class HmiClient:
     def rebuild_tree(self, base: str) -> RebuildRequested:
         """Request a rebuild; it runs in a worker."""
         return self._one(RebuildRequested, "POST", f"/v1/hmi/trees/{quote(base)}/rebuild")
+
+    def declare_public(self, base: str, domain: str) -> FrequenciesPublished:
+        body = {"base": base, "domain": domain}
+        return self._one(FrequenciesPublished, "POST", "/v1/hmi/frequencies/public", json=body)
 
     def count_text(self, base: str, domain: str, texts: Sequence[str]) -> FrequenciesCounted:
         """Count the n-grams of at most 100,000 texts as lookups of `domain`."""

@@ -38,7 +38,8 @@ def show_(
     *n-grams*, *aliases* and *bytes* are of the domain's own table; an alias stands for the ancestor's row. *hit* is
     the share of the domain's lookups that found a row and *pred.* the share that the build predicted. *own* is the
     share of the hits in the domain's own table; the other hits are in its ancestors' tables. *appr.* is the share of
-    lookups under the policy backoff. *delta* is the digest of the domain's delta.
+    lookups under the policy backoff. *waiting* n-grams were left out, since too few tenants ask for them, and *unknown*
+    ones, since it is not known who asked (`hmi tree declare-public`). *delta* is the digest of the domain's delta.
     """
     from hmi.cli.render import knowledge_tree, related
     from hmi.errors import NotFound
@@ -85,6 +86,9 @@ def top(
 ) -> None:
     """List the n-grams that a domain looks up most, as text, with their counts and where the tree has them.
 
+    Only those that enough tenants ask for, or that are public. Of a private domain, its owner sees all that it asked
+    for, with its own key.
+
     Counts decay with time. `own row`: in the domain's own table; `inherited from`: in the table of an ancestor with the
     same delta; `alias of`: the domain's delta leaves the ancestor's row as it is, within the tolerance; `missing`: the
     row is computed, or estimated under backoff.
@@ -97,6 +101,26 @@ def top(
     print_answer(page, as_json, top_ngrams(page), *more)
 
 
+@app.command(name="declare-public", epilog="Example: `hmi tree declare-public movies --base minilm-k3`")
+def declare_public(
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain of the lookups.")],
+    base: _BaseOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the tree hold n-grams of which it is not known who asked: those counted before this was recorded.
+
+    Do so if the text was no secret. The tenants that may use the domain can find out what was asked there.
+    """
+    if not yes:
+        typer.confirm(f"May every tenant that uses {domain} find out what was asked there before?", abort=True)
+    with connect(url, key) as client:
+        made = client.declare_public(only_base(client, base), domain)
+    print_answer(made, as_json, f"{made.ngrams:,} n-grams of {domain} are public; the next rebuild may hold them")
+
+
 @app.command(epilog="Example: `hmi tree diff 3 4`")
 def diff(
     before: Annotated[int, typer.Argument(metavar="V1", min=1, help="Number of a version, see `hmi tree versions`.")],
@@ -107,7 +131,7 @@ def diff(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions of a tree by domain, with the heaviest n-grams as text.
+    """Compare two versions of a tree by domain, with the heaviest n-grams as text, if enough tenants ask for them.
 
     *added* and *dropped* n-grams are new to the domain or gone from it. *in* and *out* moved between a domain and an
     ancestor with the same delta; lookups still find them.

@@ -24,7 +24,12 @@ def readable(text: str) -> str:
 def top_ngrams(page: NgramPage) -> Group:
     """Each n-gram with its count and its place in the published tree."""
     tree = f"tree {page.number}" if page.number else "no tree is published"
-    heading = Text.assemble((page.domain, "bold"), f" on {page.base}: {page.ngrams:,} n-grams counted, {tree}")
+    heading = Text.assemble((page.domain, "bold"), f" on {page.base}: {page.ngrams:,} n-grams, {tree}")
+    others = (
+        f"\n{page.waiting:,} others wait for more tenants" if page.waiting else "",
+        f"\nof {page.unknown:,} others it is not known who asked" if page.unknown else "",
+    )
+    heading.append("".join(others), "dim")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("n-gram", overflow="fold")
     table.add_column("count", justify="right", no_wrap=True)

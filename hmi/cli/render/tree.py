@@ -140,6 +140,8 @@ _COLUMNS: tuple[Column[DomainTableObject], ...] = (
     ),
     ("own", lambda each: percent(each.hits - each.inherited, each.hits, digits=0), lambda each: each.hits),
     ("appr.", lambda each: percent(each.approximate, each.lookups, digits=0), lambda each: each.approximate),
+    ("waiting", lambda each: count_words(each.waiting) if each.waiting else "-", lambda each: each.waiting),
+    ("unknown", lambda each: count_words(each.unknown) if each.unknown else "-", lambda each: each.unknown),
     ("delta", lambda each: each.delta[:6] if each.delta else "-", lambda each: each.delta),
 )
 

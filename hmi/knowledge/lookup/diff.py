@@ -95,12 +95,12 @@ class WeightedKeys:
         self.counts[place[known]] += counts[known]
 
     def heaviest(self, limit: int) -> tuple[Keys, NDArray[np.float64]]:
-        """Return up to `limit` keys and their counts, the heaviest first, among equals the smaller key first."""
-        order = np.arange(len(self.keys))
+        """Return up to `limit` keys with a count, the heaviest first, among equals the smaller key first."""
+        order = np.flatnonzero(self.counts > 0)
         if 0 < limit < len(order):
             # Of a million keys all but a few need no sorting; ties with the last of the few stay for now.
-            least = np.partition(self.counts, len(order) - limit)[len(order) - limit]
-            order = np.flatnonzero(self.counts >= least)
+            counts = self.counts[order]
+            order = order[counts >= np.partition(counts, len(order) - limit)[len(order) - limit]]
         order = order[np.lexsort((self.keys[order], -self.counts[order]))][:limit]
         return self.keys[order], self.counts[order]
 

@@ -130,6 +130,7 @@ def test_every_route_of_tenants_runs_its_statements_as_their_role(
         ("GET", "/v1/hmi/deltas/{base}/{domain}"): {},
         ("POST", "/v1/hmi/deltas/{base}/{domain}/publish"): {},
         ("DELETE", "/v1/hmi/deltas/{base}/{domain}"): {},
+        ("GET", "/v1/hmi/trees/{base}/top"): {"params": {"domain": "vault"}},
     }
     with api.http("acme") as http:
         for (method, path), body in requests.items():

@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 
 from hmi.adapters.formats import FILE_NAME, load_adapter
-from hmi.catalog import HitCounts, NgramCounts, bases, domains, trees
+from hmi.catalog import HitCounts, NgramCounts, bases, domains, tenants, trees
 from hmi.knowledge import pack
-from hmi.tenant_bits import PUBLIC
+from hmi.tenant_bits import PUBLIC, bitmap_of
 from tests.apis import SPEC, Api, adapter_file
 from tests.published_trees import BASE, add_base, count, delta_file, publish
 
@@ -69,6 +69,8 @@ def test_a_tree_shows_its_tables_and_lookups(api_with_base: Api, tmp_path: Path)
         "aliases": 1,
         "delta": delta,
         "usable": True,
+        "waiting": 0,
+        "unknown": 0,
         "hit_rate": 0.8,
         "predicted_hit_rate": 0.9,
         **found,
@@ -426,3 +428,50 @@ def test_a_delta_is_refused_with_the_reason_and_the_old_one_stays(api_with_base:
         assert http.get("/v1/hmi/deltas").json()["data"] == [before]
         for domain, code in (("unknown", "domain_not_found"), ("reviews", "delta_not_found")):
             assert http.delete(f"/v1/hmi/deltas/{BASE}/{domain}").json()["error"]["code"] == code
+
+
+def test_ngrams_of_single_tenants_are_shown_to_that_tenant_alone(api_with_base: Api) -> None:
+    api = api_with_base
+    with api.http() as http:
+        private = {"name": "diary", "owner": "acme", "audience": "private"}
+        for body in (private, {"name": "club", "audience": "tenants", "tenants": ["acme"]}):
+            made = http.post("/v1/hmi/domains", json=body)
+            assert made.status_code == 200, made.text
+    with api.services.database.session(read_only=True) as session:
+        acme = bitmap_of(tenants.get_tenant(session, "acme").bit)
+    three = 0b111 << 20
+    for domain in ("diary", "club", "movies"):
+        count(api.services, domain, {1: 9.0}, acme)
+        count(api.services, domain, {2: 8.0}, three)
+        count(api.services, domain, {3: 7.0})
+        count(api.services, domain, {4: 6.0}, 0)
+    first = publish(api.services, {"general": [5]})
+    second = publish(api.services, {name: [1, 2, 3, 4] for name in ("diary", "club", "movies")})
+
+    def listed(who: str, domain: str) -> list[str] | int:
+        with api.http(who) as http:
+            answer = http.get(f"/v1/hmi/trees/{BASE}/top", params={"domain": domain})
+        return [each["text"] for each in answer.json()["data"]] if answer.status_code == 200 else answer.status_code
+
+    shared, public = ["w0 w2 w1", "w0 w3 w1"], ["w0 w3 w1"]
+    assert [listed("operator", each) for each in ("diary", "club", "movies")] == [public, shared, shared]
+    assert [listed("acme", each) for each in ("diary", "club", "movies")] == [["w0 w1 w1", *public], 403, 403]
+    assert [listed("rival", each) for each in ("diary", "club", "movies")] == [404, 404, 403]
+    totals = get(api, "/top", domain="movies")
+    assert (totals["ngrams"], totals["waiting"], totals["unknown"]) == (2, 1, 1)
+    domains_ = get(api, "/diff", **{"from": first, "to": second})["domains"]
+    for domain, texts in (("diary", public), ("club", shared), ("movies", shared)):
+        assert domains_[domain]["added"] == 4
+        assert [each["text"] for each in domains_[domain]["heaviest_added"]] == texts
+    assert [each["text"] for each in domains_["general"]["heaviest_dropped"]] == []
+
+
+def test_counts_of_unknown_origin_are_declared_public(api_with_base: Api) -> None:
+    api = api_with_base
+    count(api.services, "movies", {1: 2.0, 2: 1.0}, 0)
+    body = {"base": BASE, "domain": "movies"}
+    with api.http() as http:
+        answers = [http.post("/v1/hmi/frequencies/public", json=body).json()["ngrams"] for _ in range(2)]
+        assert http.post("/v1/hmi/frequencies/public", json={**body, "domain": "unknown"}).status_code == 404
+    assert answers == [2, 0]
+    assert get(api, "/top", domain="movies")["ngrams"] == 2
