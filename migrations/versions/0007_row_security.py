@@ -39,8 +39,7 @@ _GRANTS = {
     "fine_tuning_events": "SELECT, INSERT",
     "frequency_places": "SELECT",
     "ngram_frequencies": "SELECT",
-    "tree_versions": "SELECT",
-    "tree_usage": "SELECT",
+    "tree_versions": "SELECT (base_id, number, tables)",
 }
 
 # Runs as the owner of the tables: policies of two tables must not refer to each other.
@@ -83,9 +82,8 @@ _POLICIES = {
     "shards": _all(_MINE, f"{_MINE} AND batch_id IN (SELECT id FROM batches)"),
     "fine_tuning_jobs": _all(_MINE),
     "fine_tuning_events": _all(_MINE, f"{_MINE} AND job_id IN (SELECT id FROM fine_tuning_jobs)"),
-    "frequency_places": _all(_OF_USABLE_DOMAIN),
+    "frequency_places": _all(_OF_PRIVATE_DOMAIN),
     "ngram_frequencies": _all("place_id IN (SELECT id FROM frequency_places)"),
-    "tree_usage": _all(_OF_USABLE_DOMAIN),
 }
 
 

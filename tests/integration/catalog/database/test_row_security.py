@@ -29,7 +29,6 @@ from hmi.catalog.schema import (
     Role,
     Shard,
     TenantModel,
-    TreeUsage,
     TuningEvent,
 )
 from hmi.errors import InvalidInput, NotFound
@@ -42,7 +41,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=Tr
 _MINE = "tenant_id = :me"
 _MY_MODELS = "model_id IN (SELECT id FROM tenant_models WHERE tenant_id = :me)"
 _DOMAINS = "('root', 'open', 'shared', 'rival_private', 'rival_list')"
-_PLACES = f"place_id IN (SELECT id FROM frequency_places WHERE domain_id IN {_DOMAINS})"
+_PLACES = "place_id IN (SELECT id FROM frequency_places WHERE domain_id = 'rival_private')"
 # What rival sees, and what of it rival may change, as conditions for the owner of the tables.
 _ROWS = {
     "tenants": ("id = :me OR name = 'guest'", "id = :me"),
@@ -56,9 +55,8 @@ _ROWS = {
     "domains": (f"id IN {_DOMAINS}", "false"),
     "domain_tenants": ("domain_id IN ('shared', 'rival_list')", "false"),
     "domain_deltas": ("domain_id IN ('open', 'rival_private')", "domain_id = 'rival_private'"),
-    "frequency_places": (f"domain_id IN {_DOMAINS}", "false"),
+    "frequency_places": ("domain_id = 'rival_private'", "false"),
     "ngram_frequencies": (_PLACES, "false"),
-    "tree_usage": (f"domain_id IN {_DOMAINS}", "false"),
 }
 _SHARED = {"base_models", "tree_versions"}  # read whole by the requests of tenants
 
@@ -115,7 +113,6 @@ def world(database: Database) -> World:
         for number, domain in enumerate(("root", *(name for name, _, _ in audiences))):
             session.add(FrequencyPlace(id=number, base_id=base.id, domain_id=domain))
             session.add(NgramFrequency(place_id=number, ngram=1, log_weight=0.0))
-            session.add(TreeUsage(base_id=base.id, number=0, domain_id=domain))
     made = []
     for tenant in (rival, acme):
         content: dict[str, Any] = {"base": "mini", "domain": "open", "artifact": None, "summary": {}}
