@@ -33,6 +33,7 @@ def upgrade() -> None:
     op.add_column(
         "domains", sa.Column("audience", sa.String(length=16), nullable=False, server_default=sa.text("'public'"))
     )
+    op.add_column("domains", sa.Column("widened_at", sa.Double(), nullable=True))
     op.create_table(
         "domain_tenants",
         sa.Column("domain_id", sa.String(length=64), nullable=False),
@@ -56,6 +57,7 @@ def downgrade() -> None:
     op.drop_table("forgotten_tenants")
     op.drop_column("domain_deltas", "is_published")
     op.drop_column("domain_deltas", "owner_id")
+    op.drop_column("domains", "widened_at")
     op.drop_column("domains", "audience")
     op.drop_column("domains", "owner_id")
     op.drop_column("tenants", "counts")

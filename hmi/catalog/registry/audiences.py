@@ -1,5 +1,7 @@
 """Changes of who may use a domain. What is private stays private, and `general` is for all tenants, for ever.
 
+A wider audience starts anew: the domain's counts and tables from before are not used for it.
+
 The checks read rows of other tenants, so they need a session that is not confined to a tenant (`Database.for_tenant`).
 """
 
@@ -11,7 +13,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import delete, select, union, update
 from sqlalchemy.orm import Session
 
-from hmi.catalog.database import execute_dml
+from hmi.catalog.database import execute_dml, now
 from hmi.catalog.registry.domains import (
     DomainView,
     get_domain,
@@ -21,7 +23,7 @@ from hmi.catalog.registry.domains import (
     tenants_of,
 )
 from hmi.catalog.registry.tenants import Principal, get_tenant
-from hmi.catalog.schema import GENERAL, OPEN_JOB, Audience, Domain, DomainTenant, TenantModel, TuningJob
+from hmi.catalog.schema import GENERAL, OPEN_JOB, Audience, Domain, DomainTenant, FrequencyPlace, TenantModel, TuningJob
 from hmi.errors import Conflict, Forbidden, InvalidInput, NotFound
 
 
@@ -98,6 +100,11 @@ def _change(session: Session, domain: DomainView, audience: Audience, tenant_ids
     if changed.readers is not None:
         _require_unused(session, domain, _subtree(everything, domain), changed.readers)
     execute_dml(session, update(Domain).where(Domain.id == domain.id).values(audience=audience))
+    if not changed.is_within(domain):
+        # What fewer tenants asked for is not shown to more: n-grams are counted anew, and no older table is used.
+        # The next build deletes the counts of places that are gone (`trees.forgetting`).
+        execute_dml(session, update(Domain).where(Domain.id == domain.id).values(widened_at=now()))
+        execute_dml(session, delete(FrequencyPlace).where(FrequencyPlace.domain_id == domain.id))
     execute_dml(session, delete(DomainTenant).where(DomainTenant.domain_id == domain.id))
     session.add_all(DomainTenant(domain_id=domain.id, tenant_id=each) for each in sorted(tenant_ids))
     session.flush()

@@ -89,7 +89,7 @@ class Domain(Base):
     """A node of the domain tree. No audience is wider than the parent's.
 
     `owner_id` is a tenant's, None: the operator's. It is no foreign key, which SQLite cannot add to a table that others
-    refer to; `tenants.delete_tenant` sees to it.
+    refer to; `tenants.delete_tenant` sees to it. `widened_at`: when its audience last became wider.
     """
 
     __tablename__ = "domains"
@@ -98,6 +98,7 @@ class Domain(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("domains.id"), index=True)
     owner_id: Mapped[str | None] = mapped_column(String(64))
     audience: Mapped[Audience] = mapped_column(default=Audience.PUBLIC, server_default=text("'public'"))
+    widened_at: Mapped[float | None]
     created_at: Mapped[float]
 
 

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable
 
 from sqlalchemy import Double, and_, cast, delete, func, select, update
+from sqlalchemy.orm import Session
 
 from hmi.catalog.database import Database, bit_count, database_time, execute_dml, log
 from hmi.catalog.schema import ForgottenTenant, FrequencyPlace, NgramFrequency
@@ -28,20 +29,21 @@ def forget_tenants(database: Database, *, settled_seconds: float, progress: Call
     """
     with database.session(read_only=True) as session:
         forgotten = session.scalars(select(ForgottenTenant)).all()
-        if not forgotten:
-            return 0
         settled_before = database_time(session) - settled_seconds
-        places = session.scalars(select(NgramFrequency.place_id).distinct()).all()
+        places = _stored_places(session)
         known = set(session.scalars(select(FrequencyPlace.id)))
-    mask = functools.reduce(operator.or_, (bitmap_of(tenant.bit) for tenant in forgotten))
+    if not forgotten:
+        places = [place for place in places if place not in known]
+    mask = functools.reduce(operator.or_, (bitmap_of(tenant.bit) for tenant in forgotten), 0)
     chunks = ChunkedTransactions(database)
     changed = 0
     for place in places:
-        # The place went with its domain.
+        # The place went with its domain, or its domain's audience became wider.
         changed += _forget(chunks, database, place, mask if place in known else None, progress or (lambda _: None))
     settled = [tenant.tenant_id for tenant in forgotten if tenant.created_at < settled_before]
-    with database.session() as session:
-        execute_dml(session, delete(ForgottenTenant).where(ForgottenTenant.tenant_id.in_(settled)))
+    if settled:
+        with database.session() as session:
+            execute_dml(session, delete(ForgottenTenant).where(ForgottenTenant.tenant_id.in_(settled)))
     return changed
 
 
@@ -50,6 +52,17 @@ def count_affected(database: Database, bit: int) -> int:
     with database.session(read_only=True) as session:
         has_bit = NgramFrequency.tenants.bitwise_and(bitmap_of(bit)) != 0
         return session.scalars(select(func.count()).select_from(NgramFrequency).where(has_bit)).one()
+
+
+def _stored_places(session: Session) -> list[int]:
+    """Return the places that have rows, each by one step in the index."""
+    found: list[int] = []
+    while True:
+        above = NgramFrequency.place_id > (found[-1] if found else -1)
+        place = session.scalar(select(func.min(NgramFrequency.place_id)).where(above))
+        if place is None:
+            return found
+        found.append(place)
 
 
 def _forget(

@@ -24,14 +24,15 @@ class PublishedTree:
 
     number: int
     tables: Mapping[str, str] = field(hash=False)  # artifact digest of each domain's table, by the domain's name
+    created_at: float  # when its build began
 
 
 def published(session: Session, base_id: str) -> PublishedTree | None:
     """Return the served version; None before the first."""
     served = (RegisteredBase.id == TreeVersion.base_id) & (RegisteredBase.tree_number == TreeVersion.number)
-    statement = select(TreeVersion.number, TreeVersion.tables).join(RegisteredBase, served)
+    statement = select(TreeVersion.number, TreeVersion.tables, TreeVersion.created_at).join(RegisteredBase, served)
     row = session.execute(statement.where(RegisteredBase.id == base_id)).one_or_none()
-    return None if row is None else PublishedTree(row.number, row.tables)
+    return None if row is None else PublishedTree(row.number, row.tables, row.created_at)
 
 
 def versions(session: Session, base_id: str) -> list[TreeVersion]:
