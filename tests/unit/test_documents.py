@@ -55,7 +55,7 @@ def test_every_target_named_is_made(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_named_is_taken(document: str) -> None:
     commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
-    for name, follower in re.findall(r"(?:`|\$ |\(|&& )hmi ([a-z]+)(?: ([a-z]+))?", text_of(document)):
+    for name, follower in re.findall(r"(?:`|\$ |\(|&& )hmi ([a-z]+)(?: ([a-z-]+))?", text_of(document)):
         assert name in commands
         below = getattr(commands[name], "commands", None)  # of a group; a plain command takes arguments
         assert below is None or not follower or follower in below
