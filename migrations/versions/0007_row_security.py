@@ -39,7 +39,7 @@ _GRANTS = {
     "fine_tuning_events": "SELECT, INSERT",
     "frequency_places": "SELECT",
     "ngram_frequencies": "SELECT",
-    "tree_versions": "SELECT (base_id, number, tables)",
+    "tree_versions": "SELECT (base_id, number, tables, created_at)",
 }
 
 # Runs as the owner of the tables: policies of two tables must not refer to each other.

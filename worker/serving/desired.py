@@ -36,10 +36,7 @@ class OpenedTree:
 
 
 def desired_tree(session: Session, base: RegisteredBase) -> DesiredTree:
-    """Return the published tree with today's domains: a domain newer than the tree looks up in its ancestors.
-
-    So does one whose audience became wider since: a table of that name is another's, or holds what fewer share.
-    """
+    """Return the published tree with today's domains: a domain newer than the tree looks up in its ancestors."""
     known = domains.list_domains(session)
     parents = {domain.name: domain.parent for domain in known}
     functions = functions_of(base.artifact, parents, deltas.delta_artifacts(session, base.id))
@@ -50,11 +47,8 @@ def desired_tree(session: Session, base: RegisteredBase) -> DesiredTree:
         if domain.audience is Audience.PRIVATE
     }
     published = trees.published(session, base.id)
-    if published is None:
-        return DesiredTree(0, {}, parents, functions, scopes, owners)
-    newer = {domain.name for domain in known if domain.since > published.created_at}
-    tables = {domain: table for domain, table in published.tables.items() if domain not in newer}
-    return DesiredTree(published.number, tables, parents, functions, scopes, owners)
+    number, tables = (published.number, dict(published.tables)) if published else (0, {})
+    return DesiredTree(number, tables, parents, functions, scopes, owners)
 
 
 def assemble(

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, aliased
 
 from hmi.catalog.database import execute_dml, insert_or, lock_for_transaction, now
@@ -34,7 +34,6 @@ class DomainView:
     owner_bit: int | None = None
     tenants: tuple[str, ...] = ()  # names, where the audience is `tenants`
     tenant_ids: frozenset[str] = frozenset()
-    since: float = 0.0  # when it was created or its audience last became wider; older tables of it are not used
 
     @property
     def readers(self) -> frozenset[str] | None:
@@ -168,10 +167,7 @@ def tenants_of(session: Session, audience: Audience, names: Sequence[str], owner
 def _views(session: Session, *conditions: ColumnElement[bool]) -> Iterator[DomainView]:
     above, owner = aliased(Domain), aliased(Tenant)
     columns = (Domain.id, Domain.name, above.name, Domain.created_at, Domain.audience)
-    since = func.coalesce(Domain.widened_at, Domain.created_at)
-    views = select(*columns, owner.name, Domain.owner_id, owner.bit, since).outerjoin(
-        above, above.id == Domain.parent_id
-    )
+    views = select(*columns, owner.name, Domain.owner_id, owner.bit).outerjoin(above, above.id == Domain.parent_id)
     views = views.outerjoin(owner, owner.id == Domain.owner_id)
     rows = session.execute(views.where(*conditions).order_by(Domain.name)).all()
     listed: dict[str, list[tuple[str | None, str]]] = defaultdict(list)
@@ -182,5 +178,4 @@ def _views(session: Session, *conditions: ColumnElement[bool]) -> Iterator[Domai
             listed[domain_id].append((name, tenant_id))
     for row in rows:
         tenants = listed[row[0]]
-        names, ids = tuple(name for name, _ in tenants if name), frozenset(each for _, each in tenants)
-        yield DomainView(*row[:-1], tenants=names, tenant_ids=ids, since=row[-1])
+        yield DomainView(*row, tuple(name for name, _ in tenants if name), frozenset(each for _, each in tenants))

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from hmi.catalog.database import execute_dml, now
-from hmi.catalog.schema import RegisteredBase, TreeStatus, TreeVersion
+from hmi.catalog.schema import Domain, RegisteredBase, TreeStatus, TreeVersion
 from hmi.errors import NotFound
 
 _MAX_BUILDS = 3  # of a requested tree that may fail before the request is closed
@@ -20,11 +20,14 @@ _MAX_BUILDS = 3  # of a requested tree that may fail before the request is close
 
 @dataclass(frozen=True, slots=True)
 class PublishedTree:
-    """The served version."""
+    """The served version.
+
+    It lacks the tables of domains that are newer than its build, or whose audience became wider since: a table of that
+    name is another domain's, or holds what fewer tenants share.
+    """
 
     number: int
     tables: Mapping[str, str] = field(hash=False)  # artifact digest of each domain's table, by the domain's name
-    created_at: float  # when its build began
 
 
 def published(session: Session, base_id: str) -> PublishedTree | None:
@@ -32,7 +35,11 @@ def published(session: Session, base_id: str) -> PublishedTree | None:
     served = (RegisteredBase.id == TreeVersion.base_id) & (RegisteredBase.tree_number == TreeVersion.number)
     statement = select(TreeVersion.number, TreeVersion.tables, TreeVersion.created_at).join(RegisteredBase, served)
     row = session.execute(statement.where(RegisteredBase.id == base_id)).one_or_none()
-    return None if row is None else PublishedTree(row.number, row.tables, row.created_at)
+    if row is None:
+        return None
+    since = func.coalesce(Domain.widened_at, Domain.created_at)
+    newer = set(session.scalars(select(Domain.name).where(since > row.created_at)))
+    return PublishedTree(row.number, {name: table for name, table in row.tables.items() if name not in newer})
 
 
 def versions(session: Session, base_id: str) -> list[TreeVersion]:

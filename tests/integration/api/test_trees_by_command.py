@@ -213,3 +213,38 @@ def test_waiting_ends_when_the_tree_is_rolled_back(api: Api, redis_url: str) -> 
         _, log = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"error: the rebuild of {BASE}'s tree failed: the tree was rolled back" in log
+
+
+def test_an_operator_and_an_owner_decide_who_uses_a_domain(api: Api, tmp_path: Path) -> None:
+    made = say(api, "domain", "add", "vault", "--owner", "acme", "--private")
+    assert made == "domain vault was created under general for acme alone\n"
+    assert "for acme, rival" in say(api, "domain", "add", "clinics", "--owner", "acme", "--tenant", "rival")
+    assert "for acme, rival" in say(api, "domain", "add", "wards", "--parent", "clinics")
+    drawn = say(api, "domain", "list").splitlines()
+    assert "├── clinics (acme, rival)" in drawn
+    assert "└── vault (acme alone)" in drawn
+    assert say(api, "domain", "show", "clinics") == "clinics: under general, owned by acme, for acme, rival\n"
+    assert "above" in run(api, "domain", "deny", "clinics", "rival", who="acme").stderr
+    for domain in ("wards", "clinics"):
+        denied = run(api, "domain", "deny", domain, "rival", who="acme")
+        assert (denied.exit_code, denied.stdout) == (0, f"{domain} is for acme\n")
+    unknown = run(api, "domain", "show", "vault", who="rival")
+    assert (unknown.exit_code, unknown.stderr) == (1, "error: there is no domain 'vault'\n")
+    assert run(api, "domain", "list", who="rival").stdout == "general\n└── reviews\n"
+    assert say(api, "domain", "allow", "clinics", "rival") == "clinics is for acme, rival\n"
+    assert say(api, "domain", "audience", "clinics", "--public") == "clinics is for all tenants\n"
+    assert say(api, "domain", "audience", "wards", "--tenant", "rival") == "wards is for acme, rival\n"
+    for arguments in (("audience", "clinics"), ("add", "x", "--owner", "acme", "--private", "--tenant", "rival")):
+        assert run(api, "domain", *arguments).exit_code == 1
+
+    path = str(delta_file(tmp_path / "delta"))
+    assert run(api, "domain", "delta", "set", BASE, "vault", path, who="acme").exit_code == 0
+    refused = run(api, "domain", "delta", "set", BASE, "reviews", path, "--owner", "acme")
+    assert "not published" in refused.stderr
+    published = run(api, "domain", "delta", "publish", BASE, "vault", who="acme")
+    assert "of vault may be set on other domains now" in published.stdout
+    assert run(api, "domain", "delta", "set", BASE, "reviews", path, "--owner", "acme").exit_code == 0
+    assert {(each["domain"], each["owner"]) for each in read(api, "domain", "delta", "list")} == {
+        ("reviews", "acme"),
+        ("vault", "acme"),
+    }
