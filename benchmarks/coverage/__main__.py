@@ -1,6 +1,6 @@
 """How much of new text a knowledge tree holds, and from which hit rate on a lookup is faster than computing.
 
-    python -m benchmarks.coverage [--quick] [--json] [--only curve replay pays] [--device cpu]
+    python -m benchmarks.coverage [--quick] [--json] [--only curve replay tenants pays] [--device cpu]
 
 The text is real and fetched into the user's cache: the demonstration's rated sentences of four domains (pip), and
 WordNet's 117,659 glosses in 45 subjects (apt; a Debian is needed). Each text occurs once, in the order of its hash, and
@@ -13,6 +13,10 @@ looked up.
 sentences of movies and news give way to products and tweets, and nine tenths of the glosses are about people and things
 instead of nature. `hit_before` is the last period before the drift, `hit_after_drift` the next one, `hit_after_rebuild`
 the one after it. `recovered_within_points` is what that lacks of the first.
+
+`tenants`: what privacy costs. The four domains' texts are dealt to 10, 30 and 100 tenants, each of one domain, and a
+tree is planned that holds an n-gram only if 1, 2, 3 or 5 different tenants asked for it; every fifth text of a tenant
+is looked up. `private` gives each tenant a domain of its own. With `pays`, `exact_over_k0` is the speed at that rate.
 
 `pays`: trees that answer a stated share of the lookups, with random rows and weights. Ratios are over the same model
 with k = 0 on the same texts, in alternating rounds. `exact_pays_from_hit_rate` is where the ratio of the last case
@@ -34,11 +38,14 @@ from hmi.process import tune_process
 
 tune_process(os.environ)  # before anything imports torch
 
+import numpy as np  # noqa: E402
+
 from benchmarks.command import as_table, cache_folder, make_parser  # noqa: E402
 from benchmarks.coverage.corpora import Corpus, Tokenised, Windows, all_texts, four_domains, glosses  # noqa: E402
 from benchmarks.coverage.pays import PaysPlan, measure_pays  # noqa: E402
 from benchmarks.coverage.planning import Found, Planner, count, find  # noqa: E402
 from benchmarks.coverage.replay import drifting, parents_of, replay  # noqa: E402
+from benchmarks.coverage.tenants import measure_tenants  # noqa: E402
 from benchmarks.harness import machine  # noqa: E402
 from benchmarks.serving import BACKOFF, EXACT, EXACT_NO_CACHE  # noqa: E402
 from examples.data import find_pretrained  # noqa: E402
@@ -47,9 +54,10 @@ from hmi.errors import HmiError  # noqa: E402
 from hmi.models.convert import convert_pretrained  # noqa: E402
 from hmi.models.families import load_tokenizer  # noqa: E402
 
-PARTS = ("curve", "replay", "pays")
+PARTS = ("curve", "replay", "tenants", "pays")
 _K = 3
 _JUDGES = 5  # every fifth text is looked up and never counted
+_TENANTS, _LEAST = (10, 30, 100), (1, 2, 3, 5)
 _PERIODS = 4  # in each half of the replay
 _HALF_LIFE = 28.0  # periods: a service rebuilds every 6 hours and halves its counts in 7 days
 
@@ -89,6 +97,9 @@ def measure(folder: Path, cache: Path, options: argparse.Namespace) -> dict[str,
     if "replay" in options.only:
         tokenised = Tokenised(all_texts((sentences, definitions)), tokenizer)
         report |= measure_replay(sentences, definitions, tokenised, planner, 2_000 if quick else 50_000)
+    if "tenants" in options.only:
+        by_domain = {domain: Windows.of(each, tokenizer) for domain, each in sentences.texts.items()}
+        report["tenants"] = measure_tenants(sentences, by_domain, planner, _TENANTS, _LEAST, _JUDGES)
     if "pays" in options.only:
         cases, rates = (("minilm", 3), ("base", 6)), (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
         plan = PaysPlan(options.device, options.dtype, cases, rates, 3, 600, 3_000)
@@ -96,6 +107,10 @@ def measure(folder: Path, cache: Path, options: argparse.Namespace) -> dict[str,
             plan = PaysPlan(options.device, options.dtype, cases[:1], (0.0, 0.4, 0.7, 1.0), 2, 100, 200)
         report["pays"] = measure_pays(folder, (sentences, definitions), tokenizer, plan)
         report["exact_pays_from_hit_rate"] = report["pays"][-1]["exact_pays_from_hit_rate"]
+        points = report["pays"][-1]["points"]
+        for row in report.get("tenants", ()):
+            known = [point["hit_rate"] for point in points], [point[EXACT]["ratio"] for point in points]
+            row["exact_over_k0"] = round(float(np.interp(row["hit_rate"], *known)), 3)
     return {**report, "machine": machine(resolve_device(options.device))}
 
 
@@ -164,6 +179,8 @@ def as_text(report: Mapping[str, Any]) -> str:
     for curve in report.get("curve", ()):
         title = f"{curve['corpus']}: {curve['texts']:,} texts, {curve['tokens']:,} tokens"
         parts.append("\n".join([title, _table(curve["points"])]))
+    if "tenants" in report:
+        parts.append("\n".join(["hit rate on new text, by how many tenants must ask", _table(report["tenants"])]))
     if "replay" in report:
         parts.append(_table([{"period": number + 1, **each} for number, each in enumerate(report["replay"])]))
     for case in report.get("pays", ()):

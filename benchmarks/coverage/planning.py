@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmi.knowledge import Keys, Parents, ancestor_chains, functions_of, holds
-from hmi.knowledge.counts import DomainCounts
+from hmi.knowledge.counts import DomainCounts, SharingRule
 from hmi.knowledge.plan import PreviousTable, TreePlan, plan_tree
 from hmi.knowledge.store import entry_bytes
 from hmi.spec import HPLMSpec
@@ -52,14 +52,14 @@ class Planner:
         parents: Parents,
         node_entries: int | None,
         old: Mapping[str, PreviousTable] | None = None,
+        rule: SharingRule | None = None,
     ) -> TreePlan:
         """Plan the next version with at most `node_entries` entries in each domain's table; None is no limit."""
         limit = sum(len(each.keys) for each in counts.values()) if node_entries is None else node_entries
         functions = functions_of(self.base, parents, {})
-        spec = self.spec
-        return plan_tree(
-            counts, parents, functions, old or {}, spec.vocab_size, limit * self.entry_bytes, self.entry_bytes
-        )
+        budget = limit * self.entry_bytes, self.entry_bytes
+        rule = rule or SharingRule()
+        return plan_tree(counts, parents, functions, old or {}, self.spec.vocab_size, *budget, rule=rule)
 
 
 def count(keys: Keys) -> DomainCounts:

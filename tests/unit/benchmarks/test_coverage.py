@@ -8,6 +8,7 @@ from benchmarks.coverage.corpora import Corpus, Tokenised, Windows, all_texts, s
 from benchmarks.coverage.pays import crossing
 from benchmarks.coverage.planning import Found, Planner, count, find, heaviest_for
 from benchmarks.coverage.replay import REFERENCE, DecayingCounts, drifting, parents_of, replay
+from benchmarks.coverage.tenants import deal, measure_tenants
 from benchmarks.serving import BACKOFF, EXACT, EXACT_NO_CACHE
 from hmi.bench.text import word_pieces
 from hmi.errors import HmiError
@@ -70,6 +71,24 @@ def test_lookups_are_told_apart_by_who_holds_the_window() -> None:
     both = found["movies"] + found["products"]
     assert (both.hit_rate, both.inherited_share) == (5 / 8, 3 / 5)
     assert Found().hit_rate == Found().inherited_share == 0
+
+
+def test_texts_are_dealt_to_tenants_and_a_tree_holds_less_when_more_must_ask() -> None:
+    tokens = keys_of(*[1, 2, 3, 4, 5, 6, 7] * 24)
+    windows = {domain: Windows(tokens, np.arange(7, 169, 7)) for domain in SENTENCES.texts}
+    asked = deal(windows, 10, 5)
+    assert sorted(tenant for each in asked.values() for tenant in each) == list(range(10))
+    for domain, each in asked.items():
+        dealt = np.concatenate([part for both in each.values() for part in both])
+        assert sorted(dealt.tolist()) == sorted(windows[domain].keys.tolist())
+    rows = measure_tenants(SENTENCES, windows, planner(), (10,), (1, 3, 11), 5)
+    assert [row["min_tenants"] for row in rows] == [1, 3, 11, "private"]
+    everything, some, nothing, private = rows
+    assert everything["hit_rate"] == private["hit_rate"] == 1.0  # every text comes again
+    assert everything["waiting"] == private["waiting"] == 0
+    assert everything["entries"] == some["entries"] == 7 < private["entries"]
+    assert (nothing["entries"], nothing["hit_rate"]) == (0, 0.0)
+    assert nothing["waiting"] == 4 * 7
 
 
 def test_more_entries_hold_no_less_when_budgets_grow() -> None:
