@@ -31,6 +31,13 @@ def test_every_file_named_is_there(document: str) -> None:
     assert {name for name in named if not (ROOT / name).exists() and not (ROOT / "hmi" / name).exists()} == set()
 
 
+def test_every_test_named_is_there() -> None:
+    named = re.findall(r"`(tests/[a-z_0-9/]+\.py)(?:::(test_\w+))?`", text_of("docs/security.md"))
+    assert len(named) > 10
+    for file, test in named:
+        assert not test or f"def {test}(" in text_of(file), f"{file}::{test}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_relative_link_leads_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
