@@ -30,7 +30,7 @@ Multi-tenant inference for fine-tuned language models: one base model on the dev
 * **Files**, **Batches**, **Fine-tuning** and **Models** follow OpenAI's API; the `openai` client works unchanged.
 * Lines of a batch go to `/v1/classify` (vLLM's shape), or to `/v1/embeddings`, `/v1/completions` or
   `/v1/chat/completions` (OpenAI's).
-* **Administration** under `/v1/hmi/` needs an admin key; a tenant may register its own models.
+* **Administration** under `/v1/hmi/` needs an admin key, except for a tenant's own models, domains and deltas.
 
 Every error is `{"error": {"message", "type", "param", "code"}}`, and every answer carries `x-request-id`.
 """
