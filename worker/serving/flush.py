@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -41,12 +42,15 @@ class FrequencyFlusher:
         self._limits = limits
         self._chunks = ChunkedTransactions(database)
         self._lock = threading.Lock()
+        self._counted_since = time.monotonic()  # no count that waits is older
 
     def flush(self) -> None:
         """Raises what keeps counts from being written; those are kept for the next flush."""
         with self._lock:
+            began = time.monotonic()
             waiting = self._counter.drain()
             if not waiting:
+                self._counted_since = began
                 return
             keys = sum(len(delta.keys) for delta in waiting)
             waiting.reverse()
@@ -64,6 +68,7 @@ class FrequencyFlusher:
             except BaseException:
                 self._counter.restore(waiting)
                 raise
+            self._counted_since = began
             _log.debug("frequencies_flushed", keys=keys)
             if forgotten := trees.trim_frequencies_if_due(self._database, self._limits):
                 _log.info("frequencies_trimmed", rows=forgotten)
@@ -71,8 +76,12 @@ class FrequencyFlusher:
     def _write(self, session: Session, chunk: Sequence[LookupCounts], places: _Places) -> None:
         # Counts of a deleted base or domain are dropped.
         known = [(places[delta.base, delta.domain], delta) for delta in chunk if (delta.base, delta.domain) in places]
+        # A wider audience does not get what was counted before.
+        widened = domains.widened_domains(session, seconds=time.monotonic() - self._counted_since)
         counts = [
-            NgramCounts(*place, delta.keys, delta.counts, delta.tenants) for place, delta in known if len(delta.keys)
+            NgramCounts(*place, delta.keys, delta.counts, delta.tenants)
+            for place, delta in known
+            if len(delta.keys) and place[1] not in widened
         ]
         if counts:
             frequencies.add(session, counts, half_life_seconds=self._half_life_seconds)

@@ -118,6 +118,15 @@ def parents(session: Session) -> dict[str, str | None]:
     return {view.name: view.parent for view in list_domains(session)}
 
 
+def widened_domains(session: Session, *, seconds: float) -> set[str]:
+    """Return the ids of the domains whose audience became wider in the last `seconds`.
+
+    No other one's does until the end of the transaction.
+    """
+    lock_domains(session, shared=True)
+    return set(session.scalars(select(Domain.id).where(Domain.widened_at >= now() - seconds)))
+
+
 def move_domain(session: Session, name: str, parent: str) -> DomainView:
     """Give a domain and its descendants another parent.
 

@@ -9,9 +9,14 @@ import pytest
 from sqlalchemy import delete
 
 from hmi.catalog import (
+    OPERATOR,
+    Audience,
     ChunkedTransactions,
     FrequencyLimits,
     HitCounts,
+    Principal,
+    Role,
+    audiences,
     bases,
     domains,
     execute_dml,
@@ -188,6 +193,34 @@ def test_the_catalog_stays_bounded_when_no_tree_is_ever_built(
         kept = loaded(site)["general"]
         assert 300 <= len(kept.ngrams) <= 500
         assert set(heavy.tolist()) <= set(kept.ngrams.tolist())
+
+
+def test_counts_are_dropped_when_the_audience_became_wider_since(
+    site: Worksite, counter: FrequencyCounter, flusher: FrequencyFlusher, digest: str
+) -> None:
+    with site.database.session() as session:
+        domains.create_domain(session, "clinics", tenants=["acme"])
+        operator = tenants.get_tenant(session, OPERATOR)
+    admin = Principal(operator.id, OPERATOR, Role.ADMIN, "")
+
+    def ask(*keys: int) -> None:
+        for name in ("general", "clinics"):
+            counter.count(digest, name, np.array(keys, np.uint64), np.zeros(len(keys), bool), 0)
+
+    def held() -> dict[str, list[int]]:
+        return {name: each.ngrams.tolist() for name, each in loaded(site).items()}
+
+    ask(1, 2)
+    flusher.flush()
+    ask(3)
+    with site.database.session() as session:
+        audiences.set_audience(session, admin, "clinics", Audience.PUBLIC)
+    flusher.flush()
+    assert held() == {"general": [1, 2, 3]}
+    assert usage(site)["clinics"].lookups == 3  # numbers of lookups say nothing about their texts
+    ask(4)
+    flusher.flush()
+    assert held() == {"general": [1, 2, 3, 4], "clinics": [4]}
 
 
 def test_counts_are_flushed_later_when_the_database_did_not_answer(
