@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import inspect, select
 
-from hmi.catalog import Database, Shard, is_schema_current, upgrade_schema
+from hmi.catalog import Audience, Database, Shard, domains, is_schema_current, trees, upgrade_schema
 from hmi.catalog.registry.domains import parents
 from hmi.catalog.registry.tenants import list_tenants
 from hmi.catalog.trees.frequencies import load
-from hmi.errors import Transient
+from hmi.errors import Conflict, Transient
 from tests.integration.catalog.seeding import race
 from tests.integration.servers import PostgresServer
 
@@ -121,4 +122,50 @@ def test_a_shard_that_waits_costs_its_lines_when_costs_are_new(empty_url: str) -
     with database.session() as session:
         (shard,) = session.scalars(select(Shard))
     assert (shard.cost, shard.output_tokens) == (7, 0)
+    database.dispose()
+
+
+def test_counts_of_unknown_origin_are_kept_and_trees_are_rebuilt_once(empty_url: str) -> None:
+    database, config = Database(empty_url), Config(_INI)
+    flush = (  # as a worker of the version before writes counts
+        "INSERT INTO ngram_frequencies AS f (place_id, ngram, log_weight) VALUES (1, {}, 0.0)"
+        " ON CONFLICT (place_id, ngram) DO UPDATE SET log_weight = excluded.log_weight"
+    )
+    tree = (
+        "INSERT INTO tree_versions (base_id, number, status, tables, report, created_at, published_at)"
+        " VALUES ('base_1', 4, 'ready', '{\"general\": \"t\"}', '{}', 5, 6)"
+    )
+    old = (
+        "INSERT INTO base_models (id, name, artifact, spec, tree_number, frequency_landmark, frequency_half_life,"
+        " created_at) VALUES ('base_1', 'mini', 'a', '{}', 4, 1000, 50, 0), ('base_2', 'bare', 'b', '{}', NULL, NULL,"
+        " NULL, 0)",
+        "INSERT INTO frequency_places (base_id, domain_id, rows_bound) SELECT 'base_1', id, 1 FROM domains",
+        *(
+            f"INSERT INTO tenants (id, name, weight, served_from, served_to, created_at)"
+            f" VALUES ('tenant_{number}', 't{number}', 1, 0, 0, {number})"
+            for number in range(1, 64)
+        ),
+        flush.format(7),
+        tree,
+    )
+    with database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        for statement in old:
+            connection.exec_driver_sql(statement)
+        command.upgrade(config, "head")
+        connection.exec_driver_sql(flush.format(9))
+    found = load(database, "base_1", at=1000.0)["general"]
+    assert (found.ngrams.tolist(), found.tenants.tolist()) == ([7, 9], [0, 0])
+    with database.session() as session:
+        published = trees.published(session, "base_1")
+        assert published is not None
+        assert (published.number, trees.requested_version(session, "base_1")) == (4, 5)
+        assert trees.requested_version(session, "base_2") is None
+        bits = Counter(tenant.bit for tenant in list_tenants(session))
+        assert (len(bits), max(bits.values())) == (62, 2)
+        assert all(domain.audience is Audience.PUBLIC for domain in domains.list_domains(session))
+        trees.publish(session, "base_1", trees.begin_build(session, "base_1", 60), {}, {"min_tenants": 3})
+        with pytest.raises(Conflict, match="any number of tenants"):
+            trees.rollback(session, "base_1", 4, min_tenants=3)
     database.dispose()
