@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from hmi.catalog.database import execute_dml, insert_or, lock_for_transaction, now
 from hmi.catalog.registry.names import check_name
-from hmi.catalog.registry.tenants import Principal, get_tenant
+from hmi.catalog.registry.tenants import Principal, get_tenant, lock_tenant
 from hmi.catalog.schema import GENERAL, Audience, Domain, DomainTenant, Tenant, new_id
 from hmi.errors import Conflict, InvalidInput, NotFound
 
@@ -82,6 +82,8 @@ def create_domain(
     audience = audience or Audience.TENANTS
     listed = tenants_of(session, audience, tenants, owner)
     owner_id = get_tenant(session, owner, param="owner").id if owner else None
+    if owner_id is not None:
+        lock_tenant(session, owner_id)  # its deletion takes what it owns along
     if audience is Audience.PRIVATE and owner_id is None:
         raise InvalidInput("a private domain has an owner, and none was named", param="owner")
     values = {"id": new_id("domain_"), "name": name, "parent_id": above.id, "created_at": now()}

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
 from hmi.adapters.formats import FILE_NAME
-from hmi.catalog import Audience, domains, tenants
+from hmi.catalog import Audience, domains, execute_dml, tenants
+from hmi.catalog.schema import DomainTenant
 from tests.apis import Api, batch_line
 from tests.published_trees import delta_file
 from tests.unit.api.tuning import BASE, add_base, tune, upload_text
@@ -175,6 +178,28 @@ def test_nothing_is_made_in_a_domain_that_is_not_for_the_caller(
             form = {"name": "rival/new", "base": "tiny", "domain": ids[name]}
             assert http.post("/v1/hmi/models", data=form).status_code == 404
     assert snapshot(api) == before
+
+
+def test_no_model_is_trained_in_a_domain_that_the_tenant_lost(api: Api) -> None:
+    add_base(api)
+    with api.services.database.session() as session:
+        domains.create_domain(session, "clinics", tenants=["acme", "rival"])
+    with api.http("acme") as http:
+        form = {"name": "m", "base": BASE, "domain": "clinics"}
+        assert http.post("/v1/hmi/models", data=form).status_code == 200
+        with api.services.database.session() as session:
+            execute_dml(session, delete(DomainTenant).where(DomainTenant.tenant_id == _id(session, "acme")))
+        for model in ("acme/m", BASE):
+            body = {"model": model, "training_file": upload_text(api), "hmi": {"domain": "clinics"}}
+            answers = [http.post("/v1/fine_tuning/jobs", json=body)]
+            if model != BASE:
+                answers.append(http.post("/v1/fine_tuning/jobs", json=body | {"hmi": {}}))
+            for answer in answers:
+                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "domain_not_found")
+
+
+def _id(session: Session, tenant: str) -> str:
+    return tenants.get_tenant(session, tenant).id
 
 
 def test_tenants_see_the_domains_that_they_may_use_without_names_of_others(api: Api, acme: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -269,6 +270,23 @@ def test_no_tenant_is_excluded_while_it_registers(database: Database, admin: Pri
                 models.delete_model(session, rival, "rival/m")
             else:
                 audiences.allow(session, admin, "ward", "rival")
+
+
+def test_no_private_domain_is_left_of_a_tenant_that_is_deleted_meanwhile(database: Database, admin: Principal) -> None:
+    def create(name: str) -> None:
+        with database.session() as session:
+            create_domain(session, f"{name}-own", owner=name, audience=Audience.PRIVATE)
+
+    def delete(name: str) -> None:
+        with database.session() as session:
+            tenants.delete_tenant(session, name)
+
+    for name in ("t1", "t2", "t3", "t4", "t5"):
+        add_tenant(database, name)
+        race([functools.partial(create, name), functools.partial(delete, name)])
+    with database.session(read_only=True) as session:
+        private = [view for view in domains.list_domains(session) if view.audience is Audience.PRIVATE]
+    assert [view.owner for view in private] == ["acme"]
 
 
 def test_no_domain_is_wider_than_its_parent_when_changes_race(database: Database, admin: Principal) -> None:
