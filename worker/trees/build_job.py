@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hmi.catalog import RegisteredBase, bases, frequencies, models, trees
 from hmi.errors import Corrupt, NotFound
-from hmi.knowledge import Function, Keys
+from hmi.knowledge import NO_KEYS, Function, Keys
 from hmi.knowledge.build import BuildReport, build_tree, verify_sample
 from hmi.knowledge.counts import DomainCounts, SharingRule
 from hmi.knowledge.lookup import KnowledgeTree
@@ -109,6 +109,9 @@ class TreeBuildJob:
         with self._runtime.database.session(read_only=True) as session:
             # Of models, not of lookups: what a tenant asks must not change what others' tables hold.
             shares = models.approximate_shares(session, self._base.id)
+        # A domain with models under `backoff` has an entry even without counts: whether any tenant asked is not seen.
+        nothing = frequencies.DomainFrequencies(NO_KEYS, np.empty(0), NO_KEYS)
+        entries = {domain: counted.get(domain, nothing) for domain in [*counted, *shares]}
         return plan_tree(
             {
                 domain: DomainCounts(
@@ -117,7 +120,7 @@ class TreeBuildJob:
                     approximate_share=shares.get(domain, 0.0),
                     tenants=counts.tenants,
                 )
-                for domain, counts in counted.items()
+                for domain, counts in entries.items()
                 if domain in self._desired.parents
             },
             self._desired.parents,

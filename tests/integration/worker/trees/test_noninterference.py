@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from hmi.adapters.formats import save_adapter
@@ -283,6 +283,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     max_examples=5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@example(  # whether anything was asked in a domain with a delta showed in its unigrams
+    steps=[Ask(VICTIM, "reviews", MissPolicy.EXACT, (20,)), Build()],
+    shared=[(0, 1)],
+    same_volume=False,
+    node_bytes=200,
+    has_delta=True,
 )
 @given(
     steps=STEPS,
