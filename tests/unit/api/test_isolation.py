@@ -189,13 +189,14 @@ def test_no_model_is_trained_in_a_domain_that_the_tenant_lost(api: Api) -> None:
         assert http.post("/v1/hmi/models", data=form).status_code == 200
         with api.services.database.session() as session:
             execute_dml(session, delete(DomainTenant).where(DomainTenant.tenant_id == _id(session, "acme")))
-        for model in ("acme/m", BASE):
-            body = {"model": model, "training_file": upload_text(api), "hmi": {"domain": "clinics"}}
-            answers = [http.post("/v1/fine_tuning/jobs", json=body)]
-            if model != BASE:
-                answers.append(http.post("/v1/fine_tuning/jobs", json=body | {"hmi": {}}))
-            for answer in answers:
-                assert (answer.status_code, answer.json()["error"]["code"]) == (404, "domain_not_found")
+        text = upload_text(api)
+        # Row-level security hides the model, too.
+        codes = {"acme/m": {"domain_not_found", "model_not_found"}, BASE: {"domain_not_found"}}
+        for model, options in (("acme/m", {}), ("acme/m", {"domain": "clinics"}), (BASE, {"domain": "clinics"})):
+            body = {"model": model, "training_file": text, "hmi": options}
+            answer = http.post("/v1/fine_tuning/jobs", json=body)
+            assert answer.status_code == 404
+            assert answer.json()["error"]["code"] in codes[model]
 
 
 def _id(session: Session, tenant: str) -> str:
