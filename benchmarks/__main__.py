@@ -16,6 +16,7 @@ _BENCHMARKS = (
     "tree",
     "flush",
     "coverage",
+    "probes",
     "beside_training",
     "recipes",
     "accuracy",
