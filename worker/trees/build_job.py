@@ -49,8 +49,8 @@ class TreeBuildJob:
         self._old_domains: Mapping[str, Any] = self._old_report.get("domains", {})
         self._unread: set[str] = set()  # domains whose old table is not usable
 
-    def run(self) -> None:
-        """Build the version and publish it."""
+    def run(self) -> Mapping[str, Any]:
+        """Build the version and publish it; return its report."""
         began = time.monotonic()
         old = self._read_old()
         plan = self._plan(old)
@@ -76,6 +76,7 @@ class TreeBuildJob:
             trees.publish(session, self._base.id, self._number, tables, report)
         fail_at(BuildPoint.PUBLISHED)
         shutil.rmtree(folder, ignore_errors=True)
+        return report
 
     def _read_old(self) -> PreviousTree:
         """Open the served version's tables; a damaged one, or one of another function, is left out."""

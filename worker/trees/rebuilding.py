@@ -90,7 +90,7 @@ def rebuild(runtime: Runtime, name: str, *, only_requested: bool = False) -> Non
     try:
         with runtime.leases.hold(f"tree {number} of {base.id}", extend) as lease:
             fail_at(BuildPoint.BEGUN)
-            TreeBuildJob(runtime, base, number, lease).run()
+            report = TreeBuildJob(runtime, base, number, lease).run()
     except BaseException as error:  # noqa: BLE001 - whatever the error, the build must not stay open
         log.error("tree_failed", number=number, reason=describe(error))
         with runtime.database.session() as session:
@@ -100,7 +100,8 @@ def rebuild(runtime: Runtime, name: str, *, only_requested: bool = False) -> Non
         # A request that this build should have answered waits for the next `reconcile`.
         send_next = requested is not None and requested > number
     else:
-        log.info("tree_published", number=number, seconds=round(time.monotonic() - began, 3))
+        left_out = {kind: sum(each[kind] for each in report["domains"].values()) for kind in ("waiting", "unknown")}
+        log.info("tree_published", number=number, seconds=round(time.monotonic() - began, 3), **left_out)
         runtime.refresh_trees()
         with log_errors(log, "versions_not_retired", HmiError, OSError):
             _retire_oldest(runtime, base)

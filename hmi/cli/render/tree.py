@@ -174,7 +174,10 @@ def _style(heading: str, domain: DomainTableObject) -> str:
     return "green" if domain.hits > _GOOD * domain.lookups else "yellow"
 
 
-_SUMS = ("entries", "aliases", "added", "dropped", "hoisted", "copied", "computed", "bytes", "bytes_before")
+_SUMS = (
+    *("entries", "aliases", "added", "dropped", "hoisted", "copied", "computed", "bytes", "bytes_before"),
+    *("waiting", "unknown"),
+)
 
 
 def versions_list(versions: Iterable[TreeVersionObject], now: float | None = None) -> Group:
@@ -210,6 +213,10 @@ def _report_lines(version: TreeVersionObject) -> Iterable[str]:
         aliases = f", {sums['aliases']:,} aliases" if sums["aliases"] else ""
         before = f"{bytes_words(sums['bytes_before'])} -> " if sums["bytes_before"] else ""
         yield f"{sums['entries']:,} n-grams{aliases}, {before}{bytes_words(sums['bytes'])}"
+    if sums["waiting"]:
+        yield f"{sums['waiting']:,} n-grams wait for more tenants"
+    if sums["unknown"]:
+        yield f"{sums['unknown']:,} n-grams are left out: it is not known who asked (hmi tree declare-public)"
     yield f"hit rate {_rates(version)}"
 
 

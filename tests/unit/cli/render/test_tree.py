@@ -173,7 +173,8 @@ def test_a_version_says_what_its_build_did() -> None:
                 "computed": 4,
                 "bytes": 4000,
             },
-            "movies": {"entries": 5, "added": 5, "aliases": 3, "computed": 5, "bytes": 2000, "bytes_before": 1000},
+            "movies": {"entries": 5, "added": 5, "aliases": 3, "computed": 5, "bytes": 2000, "bytes_before": 1000}
+            | {"waiting": 1200, "unknown": 30},
         },
     }
     versions = [
@@ -194,6 +195,8 @@ def test_a_version_says_what_its_build_did() -> None:
         "* tree 3  published 2 h ago, built in 12.3 s  serves",
         "    9 added, 1 dropped, 2 hoisted, 6 copied, 9 computed",
         "    15 n-grams, 3 aliases, 1.0 kB -> 6.0 kB",
+        "    1,200 n-grams wait for more tenants",
+        "    30 n-grams are left out: it is not known who asked (hmi tree declare-public)",
         "    hit rate 86.1% of 1,000 lookups, 87.3% predicted",
         "  tree 2  published 9 days ago",
         "    hit rate not predicted, nothing was looked up yet",
