@@ -47,6 +47,8 @@ FOREIGN = [
     ("PUT", "/v1/hmi/domains/{listed}/tenants/rival"),
     ("DELETE", "/v1/hmi/domains/{listed}/tenants/acme"),
     ("POST", "/v1/hmi/deltas/tiny/{listed}/publish"),
+    ("GET", "/v1/hmi/trees/tiny/top?domain={domain}"),
+    ("GET", "/v1/hmi/trees/tiny/top?domain={listed}"),
 ]
 UNKNOWN = {
     "file": "file-" + "0" * 32,
