@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import redis
 from numpy.typing import NDArray
+from sqlalchemy import update
 
 from hmi.adapters import AdapterKind
 from hmi.adapters.formats import save_adapter
 from hmi.catalog import JobState, bases, nodes, trees
+from hmi.catalog.schema import NgramFrequency
 from hmi.models.convert import convert_pretrained
 from hmi.spec import read_spec
+from hmi.tenant_bits import PUBLIC
 from tests.e2e.cluster import Cluster, run_cluster
 from tests.engines import random_adapter
 from tests.tiny import tiny_bert_folder
@@ -101,6 +104,7 @@ def test_hits_rise_and_answers_stay_when_the_tree_is_rebuilt(cluster: Cluster) -
 
     cluster.wait_until(lambda: usage(0), what="the flush")
     with site.database.session() as session:
+        session.execute(update(NgramFrequency).values(tenants=PUBLIC))  # one tenant alone asked
         trees.request_rebuild(session, base.id)  # `reconcile` sends it
 
     def in_use() -> list[int]:
